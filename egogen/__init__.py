@@ -1,0 +1,1 @@
+"""What both stages share: the EgoGen data set, its paths, feature files and the toy world. No torch."""

@@ -1,0 +1,167 @@
+"""EgoGen annotations and metadata: read, validate, write. Every step starts from these files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from egogen.errors import UserError
+from egogen.files import read_json, write_json
+
+DESCRIPTION_KEY = "llava_forecast_finetune"
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def check_relative(path: str) -> str:
+    """Returns an image path unchanged if it stays inside the split folder.
+
+    Raises:
+        ValueError: the path is empty, absolute, climbs by `..` or names no file.
+    """
+    windows = PureWindowsPath(path)
+    if PurePosixPath(path).is_absolute() or windows.drive or windows.root:
+        raise ValueError("is an absolute path; allowed: a path relative to the split folder")
+    if ".." in windows.parts:
+        raise ValueError("contains '..'; allowed: a path inside the split folder")
+    if not PurePosixPath(path).name or path.endswith(("/", "/.")) or "\0" in path:
+        raise ValueError("names no file; allowed: a path such as clip/action/frame.jpg")
+    return path
+
+
+ImagePath = Annotated[str, AfterValidator(check_relative)]
+
+
+class Action(BaseModel):
+    """One action: the frame before it, the frame during it, its label and what stage 1 wrote about it.
+
+    Keys that are not listed here are kept as they are.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    image_0: ImagePath
+    image_1: ImagePath
+    action: str = Field(min_length=1)
+    llava_forecast_finetune: str | None = None
+
+    def text(self, key: str) -> str | None:
+        """The text under any key of the entry, or None where it is absent or not text."""
+        value = getattr(self, key, None)
+        return value if isinstance(value, str) else None
+
+
+class ClipMetadata(BaseModel):
+    """Size in pixels and frame rate in Hz of a clip's video; further keys (boxes ...) are kept."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    fps: float | None = Field(default=None, gt=0)
+
+
+class Item(NamedTuple):
+    """One action with its place in the file."""
+
+    clip: str
+    id: str
+    action: Action
+
+
+class Annotations:
+    """The actions of one split, in file order, together with the file's exact content.
+
+    Args:
+        raw: `{clip_id: {action_id: {image_0, image_1, action, ...}}}`.
+        source: the path that errors name.
+
+    Raises:
+        UserError: an entry is not as described; names file, clip, action, field, what was found, what is allowed.
+    """
+
+    def __init__(self, raw: Mapping[str, Any], source: Path) -> None:
+        self.source = source
+        self.raw = check_object(raw, f"{source}", "clips by clip_id")
+        self.items = [
+            Item(clip, action_id, validate(Action, entry, f"{source}: clip {clip!r}, action {action_id!r}"))
+            for clip, actions in self.raw.items()
+            for action_id, entry in check_object(
+                actions, f"{source}: clip {clip!r}", "actions by action_id"
+            ).items()
+        ]
+
+    @classmethod
+    def read(cls, path: Path) -> Annotations:
+        """Reads and validates an annotation file."""
+        return cls(read_json(path), path)
+
+    def write(self, path: Path) -> None:
+        """Writes the annotations atomically; nothing that was read is lost or reordered."""
+        write_json(path, self.raw)
+
+    def with_texts(self, texts: Mapping[tuple[str, str], str], key: str = DESCRIPTION_KEY) -> Annotations:
+        """A copy in which the actions named by (clip, action id) carry a text under `key`."""
+        raw = {
+            clip: {
+                action_id: {**entry, key: texts[clip, action_id]} if (clip, action_id) in texts else entry
+                for action_id, entry in actions.items()
+            }
+            for clip, actions in self.raw.items()
+        }
+        return Annotations(raw, self.source)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def read_metadata(path: Path) -> dict[str, ClipMetadata]:
+    """Reads `{clip_id: {height, width, fps, ...}}`.
+
+    Raises:
+        UserError: the file or an entry is not as described.
+    """
+    raw = check_object(read_json(path), f"{path}", "clips by clip_id")
+    return {clip: validate(ClipMetadata, entry, f"{path}: clip {clip!r}") for clip, entry in raw.items()}
+
+
+def check_object(value: object, where: str, content: str) -> dict[str, Any]:
+    """Returns a JSON object unchanged.
+
+    Raises:
+        UserError: it is another JSON type.
+    """
+    if not isinstance(value, dict):
+        raise UserError(
+            f"{where}: found {type(value).__name__} {shorten(value)}, expected an object of {content}"
+        )
+    return value
+
+
+def validate(model: type[Model], value: object, where: str) -> Model:
+    """Builds a pydantic model; of several faults the first is told.
+
+    Raises:
+        UserError: names the place, the field, what was found and what is allowed.
+    """
+    try:
+        return model.model_validate(check_object(value, where, "named fields"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            present = ", ".join(map(repr, check_object(value, where, "named fields"))) or "nothing"
+            raise UserError(f"{where}: the field {field!r} is missing; found {present}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{where}, field {field!r}: found {shorten(first['input'])}: {message}") from None
+
+
+def shorten(value: object, limit: int = 80) -> str:
+    """A value's repr, cut for a one-line message."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."

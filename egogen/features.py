@@ -1,0 +1,105 @@
+"""Stage-1 feature files: written by `llava.describe`, read by the LDM's data set.
+
+Image feature: the projector's output, [256, d]. Text feature: one last-layer state a generated token, [n, d].
+Both float16 `.npy` (spec: stage1-vllm-protocol, section 5).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float16, Float32
+
+from egogen.errors import UserError
+from egogen.files import atomic_open
+
+IMAGE_TOKENS = 256
+TEXT_TOKENS = 77
+REMEDY = "run the describe step again with this checkpoint"
+
+
+def write_feature(path: Path, values: np.ndarray) -> None:
+    """Writes a feature [tokens, d] atomically as float16.
+
+    Raises:
+        ValueError: it is not two-dimensional, or a value does not fit float16.
+    """
+    if values.ndim != 2:
+        raise ValueError(f"{path}: a feature is [tokens, d], got shape {values.shape}")
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise ValueError(f"{path}: a feature holds values that are not finite in float16")
+    with atomic_open(path) as file:
+        np.save(file, half)
+
+
+def read_image_feature(path: Path, width: int | None = None) -> Float16[np.ndarray, "256 d"]:
+    """Reads an image feature.
+
+    Args:
+        path: the `.npy` file.
+        width: the expected d, where it is known.
+
+    Raises:
+        UserError: missing or unreadable file, another shape, values that are not finite.
+    """
+    values = load(path)
+    if values.ndim != 2 or values.shape[0] != IMAGE_TOKENS or width not in (None, values.shape[1]):
+        expected = f"({IMAGE_TOKENS}, {width or 'd'})"
+        raise UserError(f"{path}: image features are {values.shape}, expected {expected}; {REMEDY}")
+    return values
+
+
+def read_text_feature(path: Path, width: int | None = None) -> Float16[np.ndarray, "n d"]:
+    """Reads a text feature; accepts the published variants.
+
+    Three dimensions [n, t, d] keep the last of t. One dimension [d] is read as one token if `width` equals d: the
+    published code squeezes a single token away (F-S1-02).
+
+    Args:
+        path: the `.npy` file.
+        width: the expected d, where it is known.
+
+    Raises:
+        UserError: missing or unreadable file, another shape, values that are not finite.
+    """
+    values = load(path)
+    if values.ndim == 3 and values.shape[1] > 0:
+        values = values[:, -1]  # [n, d]
+    if values.ndim == 1 and width is not None and len(values) == width:
+        values = values[None]  # [1, d]
+    if values.ndim != 2 or values.shape[0] == 0 or width not in (None, values.shape[1]):
+        expected = f"(tokens, {width or 'd'})"
+        raise UserError(f"{path}: text features are {values.shape}, expected {expected}; {REMEDY}")
+    return values
+
+
+def fit_tokens(values: Float16[np.ndarray, "n d"], tokens: int = TEXT_TOKENS) -> Float32[np.ndarray, "t d"]:
+    """Cuts or zero-pads a text feature to the LDM's number of tokens."""
+    fitted = np.zeros((tokens, values.shape[1]), np.float32)
+    fitted[: len(values)] = values[:tokens]
+    return fitted
+
+
+def load(path: Path) -> np.ndarray:
+    """Loads a float array of finite values as float16.
+
+    Raises:
+        UserError: missing or unreadable file, another type, values that are not finite.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such feature file; run the describe step for this split") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: not a readable .npy file ({error}); delete it and {REMEDY}") from None
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise UserError(f"{path}: features are {kind}, expected floating point; {REMEDY}")
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise UserError(f"{path}: features hold values that are not finite; {REMEDY}")
+    return half

@@ -1,0 +1,67 @@
+"""Files that are either whole or absent: atomic writes, and reading JSON with named errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from egogen.errors import UserError
+
+
+@contextmanager
+def atomic_open(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a temporary neighbour of `path` for writing and renames it to `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        # mkstemp makes files that only the owner may read; results are to be shared.
+        mask = os.umask(0)
+        os.umask(mask)
+        part.chmod(0o666 & ~mask)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes JSON atomically: indent 4, non-ASCII escaped, keys in the given order."""
+    with atomic_open(path) as file:
+        file.write(json.dumps(value, indent=4).encode() + b"\n")
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is any value; callers validate it
+    """Reads JSON; a key that occurs twice in one object is an error, since the first would be lost.
+
+    Raises:
+        UserError: the file is missing, is not UTF-8, is not JSON or repeats a key.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            seen: set[str] = set()
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            raise UserError(f"{path}: the key {twice!r} occurs twice in one object; each may occur once")
+        return found
+
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=unique)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}: not valid JSON ({error.msg} at line {error.lineno}); is it cut off?"
+        ) from None

@@ -1,0 +1,111 @@
+"""Every path rule of the project. Nothing else joins path parts of a data set or a run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from egogen.errors import UserError
+
+Split = Literal["train", "val"]
+FeatureKind = Literal["llava_image", "llava_text"]
+
+# Name of a data set -> its folder inside EgoGen.
+FOLDERS = {"ego4d": "ego4d.fho", "epickitchen": "epickitchen"}
+METRIC_TARGETS = "val_gt_for_metric"
+
+
+def data_root() -> Path:
+    """The folder that holds EgoGen/: `DATA_ROOT`, by default `data`."""
+    return Path(os.environ.get("DATA_ROOT", "data"))
+
+
+def run_root() -> Path:
+    """Where results go: `RUN_ROOT`, by default `runs`."""
+    return Path(os.environ.get("RUN_ROOT", "runs"))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of one data set in the official EgoGen layout.
+
+    Args:
+        root: the folder that holds `EgoGen/`.
+        dataset: `ego4d` or `epickitchen`.
+
+    Raises:
+        UserError: the data set has another name.
+    """
+
+    root: Path
+    dataset: str
+
+    def __post_init__(self) -> None:
+        if self.dataset not in FOLDERS:
+            raise UserError(f"data set {self.dataset!r}: allowed are {', '.join(FOLDERS)}")
+
+    @property
+    def egogen(self) -> Path:
+        """The EgoGen folder."""
+        return self.root / "EgoGen"
+
+    def frames(self, split: Split) -> Path:
+        """Folder that `image_0` and `image_1` are relative to."""
+        return self.egogen / FOLDERS[self.dataset] / split
+
+    @property
+    def metric_targets(self) -> Path:
+        """Folder with the target frames of the val split alone, for the metrics."""
+        return self.egogen / FOLDERS[self.dataset] / METRIC_TARGETS
+
+    def annotations(self, split: Split) -> Path:
+        """Annotation file of a split."""
+        return self.egogen / f"{self.dataset}_{split}.json"
+
+    @property
+    def metadata(self) -> Path:
+        """Metadata file: size, frame rate and boxes by clip."""
+        return self.egogen / f"{self.dataset}_metadata.json"
+
+    @property
+    def conversations(self) -> Path:
+        """Curated conversations that stage 1 is tuned on."""
+        return self.egogen / "curation_from_gpt" / f"{self.dataset}_for_tuning_forecasting.json"
+
+
+def features_root(root: Path, dataset: str, split: str, kind: FeatureKind) -> Path:
+    """Folder of one kind of stage-1 features below a features root."""
+    return root / dataset / split / kind
+
+
+def feature_path(root: Path, image: str) -> Path:
+    """Feature file of an image: `a/b/x.jpg` -> `<root>/a/b/x.npy` (the suffix replaced, nothing else)."""
+    return root / PurePosixPath(image).with_suffix(".npy")
+
+
+def published_feature_path(root: Path, image: str) -> Path:
+    """Where the published code put it: every "jpg" of the path replaced, ".npy" added where none was (F-S1-01)."""
+    name = image.replace("jpg", "npy")
+    return root / (name if name.endswith(".npy") else f"{name}.npy")
+
+
+def find_feature(root: Path, image: str) -> Path:
+    """The feature file of an image by our rule or, where only that exists, by the published one.
+
+    Returns:
+        An existing path, or the path of our rule if there is neither.
+    """
+    ours, published = feature_path(root, image), published_feature_path(root, image)
+    return published if not ours.exists() and published.exists() else ours
+
+
+def generated_path(root: Path, image_1: str) -> Path:
+    """Generated frame of a target: the last three parts of its path below `<root>/images`."""
+    return root.joinpath("images", *PurePosixPath(image_1).parts[-3:])
+
+
+def metric_target_path(root: Path, image_1: str) -> Path:
+    """Target frame of an action below a `val_gt_for_metric` folder."""
+    return root.joinpath(*PurePosixPath(image_1).parts[-3:])

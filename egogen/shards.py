@@ -1,0 +1,43 @@
+"""Which part of the work is mine: `i/n` shards and the published `--num-chunks/--chunk-idx` ranges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+from egogen.errors import UserError
+
+Item = TypeVar("Item")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Reads `i/n`, counted from 1: `2/3` is the second of three shards.
+
+    Returns:
+        (i, n) with 1 <= i <= n.
+
+    Raises:
+        UserError: the text is not of that form.
+    """
+    index, slash, count = text.partition("/")
+    if slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
+        return int(index), int(count)
+    raise UserError(f"--shard {text!r}: expected i/n with 1 <= i <= n, such as 1/4")
+
+
+def take_shard(items: Sequence[Item], index: int, count: int) -> list[Item]:
+    """Every count-th item, starting at the index-th (from 1): shards of nearly equal size."""
+    return list(items[index - 1 :: count])
+
+
+def take_chunk(items: Sequence[Item], index: int, count: int) -> list[Item]:
+    """The published split: contiguous runs of ceil(len / count) items, `index` from 1; late ones may be empty.
+
+    Raises:
+        UserError: the index lies outside 1 .. count.
+    """
+    if not 1 <= index <= count:
+        raise UserError(f"chunk index {index} of {count}: expected 1 to {count}, counted from 1")
+    size = math.ceil(len(items) / count)
+    return list(items[(index - 1) * size : index * size])

@@ -1,0 +1,1 @@
+"""Stage 1: a vision-language model that turns an action label and a frame into a description and features."""
