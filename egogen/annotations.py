@@ -79,7 +79,7 @@ class Annotations:
         source: the path that errors name.
 
     Raises:
-        UserError: an entry is not as described; names file, clip, action, field, what was found, what is allowed.
+        UserError: an entry is not as described; names file, clip, action, field, what was found and allowed.
     """
 
     def __init__(self, raw: Mapping[str, Any], source: Path) -> None:

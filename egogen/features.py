@@ -55,8 +55,8 @@ def read_image_feature(path: Path, width: int | None = None) -> Float16[np.ndarr
 def read_text_feature(path: Path, width: int | None = None) -> Float16[np.ndarray, "n d"]:
     """Reads a text feature; accepts the published variants.
 
-    Three dimensions [n, t, d] keep the last of t. One dimension [d] is read as one token if `width` equals d: the
-    published code squeezes a single token away (F-S1-02).
+    Three dimensions [n, t, d] keep the last of t. One dimension [d] is read as one token if `width` equals d:
+    the published code squeezes a single token away (F-S1-02).
 
     Args:
         path: the `.npy` file.

@@ -86,7 +86,7 @@ def feature_path(root: Path, image: str) -> Path:
 
 
 def published_feature_path(root: Path, image: str) -> Path:
-    """Where the published code put it: every "jpg" of the path replaced, ".npy" added where none was (F-S1-01)."""
+    """Where the published code put it: every "jpg" became "npy", else ".npy" was added (F-S1-01)."""
     name = image.replace("jpg", "npy")
     return root / (name if name.endswith(".npy") else f"{name}.npy")
 

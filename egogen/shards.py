@@ -32,7 +32,7 @@ def take_shard(items: Sequence[Item], index: int, count: int) -> list[Item]:
 
 
 def take_chunk(items: Sequence[Item], index: int, count: int) -> list[Item]:
-    """The published split: contiguous runs of ceil(len / count) items, `index` from 1; late ones may be empty.
+    """The published split: contiguous runs of ceil(len / count) items, from 1; late ones may be empty.
 
     Raises:
         UserError: the index lies outside 1 .. count.
