@@ -1,0 +1,188 @@
+"""Sizes of the networks: Stable Diffusion 1.5 by default, or read off a checkpoint's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count, takewhile
+from typing import NamedTuple
+
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from egogen.errors import UserError
+from ldm.conditioner import MIXER_HEADS, Conditioner
+
+UNET = "model.diffusion_model."
+VAE = "first_stage_model."
+TEXT = "cond_stage_model.transformer.text_model."
+LATENT_CHANNELS = 4
+LATENT_SCALE = 0.18215
+# Attention heads of the UNet and width of a CLIP text head: no tensor tells these.
+UNET_HEADS = 8
+TEXT_HEAD_WIDTH = 64
+
+
+@dataclass
+class UNetShape:
+    """Channels and attention by level, finest first."""
+
+    channels: list[int] = field(default_factory=lambda: [320, 640, 1280, 1280])
+    attention: list[bool] = field(default_factory=lambda: [True, True, True, False])
+    blocks: int = 2
+    heads: int = UNET_HEADS
+    in_channels: int = 2 * LATENT_CHANNELS
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != len(self.attention):
+            raise UserError(
+                f"model.architecture.unet: {len(self.channels)} channels and {len(self.attention)} attention "
+                "entries; expected one of each per level"
+            )
+        if bad := [width for width in self.channels if width % 32 or width % self.heads]:
+            raise UserError(
+                f"model.architecture.unet.channels: got {bad[0]}, expected multiples of 32 and of heads"
+            )
+
+
+@dataclass
+class VAEShape:
+    """Channels by level, finest first; each level but the last halves the picture."""
+
+    channels: list[int] = field(default_factory=lambda: [128, 256, 512, 512])
+    blocks: int = 2
+
+    @property
+    def factor(self) -> int:
+        """Pixels to a latent cell, along one side."""
+        return 2 ** (len(self.channels) - 1)
+
+
+@dataclass
+class TextShape:
+    """The CLIP text encoder; `width` is also the width of the UNet's context."""
+
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    intermediate: int = 3072
+    vocab: int = 49408
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.width % MIXER_HEADS:
+            raise UserError(
+                f"model.architecture.text.width: got {self.width}, expected a multiple of heads ({self.heads}) "
+                f"and of {MIXER_HEADS}"
+            )
+
+
+@dataclass
+class Architecture:
+    """All sizes. `llm_width` is d of the stage-1 features."""
+
+    unet: UNetShape = field(default_factory=UNetShape)
+    vae: VAEShape = field(default_factory=VAEShape)
+    text: TextShape = field(default_factory=TextShape)
+    llm_width: int = 5120
+
+
+class Parts(NamedTuple):
+    """The networks of stage 2. Without VLLM features there is no conditioner, and it is InstructPix2Pix."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    conditioner: Conditioner | None
+
+
+def build(shape: Architecture, conditioner: bool = True) -> Parts:
+    """Builds the networks with random weights (under `torch.device("meta")`, with none)."""
+    unet = UNet2DConditionModel(
+        in_channels=shape.unet.in_channels,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=shape.unet.channels,
+        layers_per_block=shape.unet.blocks,
+        attention_head_dim=shape.unet.heads,  # diffusers keeps the number of heads under this name
+        cross_attention_dim=shape.text.width,
+        down_block_types=["CrossAttnDownBlock2D" if has else "DownBlock2D" for has in shape.unet.attention],
+        up_block_types=["CrossAttnUpBlock2D" if has else "UpBlock2D" for has in shape.unet.attention[::-1]],
+    )
+    levels = len(shape.vae.channels)
+    vae = AutoencoderKL(
+        block_out_channels=shape.vae.channels,
+        layers_per_block=shape.vae.blocks,
+        latent_channels=LATENT_CHANNELS,
+        scaling_factor=LATENT_SCALE,
+        down_block_types=["DownEncoderBlock2D"] * levels,
+        up_block_types=["UpDecoderBlock2D"] * levels,
+    )
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            hidden_size=shape.text.width,
+            num_hidden_layers=shape.text.layers,
+            num_attention_heads=shape.text.heads,
+            intermediate_size=shape.text.intermediate,
+            vocab_size=shape.text.vocab,
+            projection_dim=shape.text.width,
+        )
+    )
+    made = Conditioner(shape.llm_width, shape.text.width) if conditioner else None
+    return Parts(unet, vae, text_encoder, made)
+
+
+def infer(
+    state: Mapping[str, Tensor], unet_heads: int = UNET_HEADS, text_heads: int | None = None
+) -> Architecture:
+    """Reads the sizes off a published state dict.
+
+    Args:
+        state: tensors by their published names; EMA names are not needed.
+        unet_heads: attention heads of the UNet, which no tensor tells.
+        text_heads: heads of the text encoder; by default one for every 64 of its width.
+
+    Raises:
+        KeyError: a tensor that tells a size is missing.
+    """
+    embedding = state[f"{TEXT}embeddings.token_embedding.weight"]
+    vocab, width = embedding.shape
+    text = TextShape(
+        width=width,
+        layers=count_up(state, TEXT + "encoder.layers.{}.layer_norm1.weight"),
+        heads=text_heads or max(1, width // TEXT_HEAD_WIDTH),
+        intermediate=state[f"{TEXT}encoder.layers.0.mlp.fc1.weight"].shape[0],
+        vocab=vocab,
+    )
+    levels = count_up(state, VAE + "encoder.down.{}.block.0.conv1.weight")
+    vae = VAEShape(
+        channels=[state[f"{VAE}encoder.down.{i}.block.0.conv1.weight"].shape[0] for i in range(levels)],
+        blocks=count_up(state, VAE + "encoder.down.0.block.{}.conv1.weight"),
+    )
+    projection = state.get("projection_img.weight")
+    llm_width = Architecture.llm_width if projection is None else projection.shape[1]
+    return Architecture(infer_unet(state, unet_heads), vae, text, llm_width)
+
+
+def infer_unet(state: Mapping[str, Tensor], heads: int) -> UNetShape:
+    """Reads the UNet's levels: a run of residual blocks, ended by a downsampling block."""
+    levels: list[list[tuple[int, bool]]] = [[]]
+    for index in count(1):
+        prefix = f"{UNET}input_blocks.{index}"
+        if (residual := state.get(f"{prefix}.0.in_layers.2.weight")) is not None:
+            levels[-1].append((residual.shape[0], f"{prefix}.1.norm.weight" in state))
+        elif f"{prefix}.0.op.weight" in state:
+            levels.append([])
+        else:
+            break
+    return UNetShape(
+        channels=[level[0][0] for level in levels],
+        attention=[level[0][1] for level in levels],
+        blocks=len(levels[0]),
+        heads=heads,
+        in_channels=state[f"{UNET}input_blocks.0.0.weight"].shape[1],
+    )
+
+
+def count_up(state: Mapping[str, Tensor], pattern: str) -> int:
+    """How many of `pattern` with 0, 1, 2 ... there are."""
+    return sum(1 for _ in takewhile(lambda index: pattern.format(index) in state, count()))

@@ -1,0 +1,192 @@
+"""Published single files (`.ckpt`): safe reading, strict loading, and writing them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from egogen.errors import UserError
+from egogen.files import atomic_open
+from ldm.architecture import LATENT_CHANNELS, TEXT, UNET, Architecture, Parts, build, infer
+from ldm.names import ema_name, published_names
+from ldm.sampler import TRAINING_SCHEDULE
+
+CONV_IN = f"{UNET}input_blocks.0.0.weight"
+POSITION_IDS = f"{TEXT}embeddings.position_ids"
+EMA_DECAY, EMA_UPDATES = "model_ema.decay", "model_ema.num_updates"
+SCHEDULE = [
+    "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
+    "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod",
+    "posterior_variance", "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2",
+]  # fmt: skip
+# What a published file may hold besides the weights of our networks.
+KNOWN_EXTRAS = {*SCHEDULE, POSITION_IDS, EMA_DECAY, EMA_UPDATES, "logvar"}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads a `.ckpt` or `.safetensors` file without executing anything in it.
+
+    Returns:
+        The file's content; its weights by published name are under `state_dict`.
+
+    Raises:
+        UserError: missing, truncated, not a checkpoint, or with content that is neither tensors nor plain data.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint file")
+    try:
+        if path.suffix == ".safetensors":
+            return {"state_dict": load_file(path)}
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path}: refused, it holds more than tensors and plain data ({reason})") from None
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path}: not a readable checkpoint, cut off perhaps ({reason})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: found {type(content).__name__}, expected a checkpoint with `state_dict`")
+    return content if "state_dict" in content else {"state_dict": content}
+
+
+def load_parts(
+    path: Path, shape: Architecture | None = None, use_ema: bool = True, conditioner: bool | None = None
+) -> Parts:
+    """Builds the networks and loads a published file into them.
+
+    A UNet with 4 input channels is widened to 8 with zeros. A file without conditioner (Stable Diffusion,
+    InstructPix2Pix) leaves the conditioner at its random start, if one is asked for.
+
+    Args:
+        path: the file.
+        shape: sizes that the file must have; read off the file if None.
+        use_ema: take the moving averages where the file has them.
+        conditioner: whether to make one; by default if the file has one.
+
+    Raises:
+        UserError: missing or unknown tensors, or tensors of another shape; names the first and counts them.
+    """
+    state = read(path)["state_dict"]
+    if shape is None:
+        try:
+            shape = infer(state)
+        except KeyError as error:
+            raise UserError(f"{path}: not a Stable Diffusion checkpoint, {error} is missing") from None
+        shape.unet.in_channels = 2 * LATENT_CHANNELS
+    has_conditioner = "projection_img.weight" in state
+    parts = build(shape, has_conditioner if conditioner is None else conditioner)
+    load_state(parts, shape, state, path, use_ema)
+    return parts
+
+
+def load_state(
+    parts: Parts, shape: Architecture, state: Mapping[str, Tensor], path: Path, use_ema: bool = False
+) -> None:
+    """Copies published tensors into the networks, strictly.
+
+    Raises:
+        UserError: see `load_parts`.
+    """
+    names = published_names(parts, shape)
+    if "projection_img.weight" not in state:
+        names = {own: name for own, name in names.items() if not own.startswith("conditioner.")}
+    check_keys(state, names, parts.conditioner is None, path)
+    for label, module in parts._asdict().items():
+        if module is None:
+            continue
+        for own, target in module.state_dict().items():
+            name = names.get(f"{label}.{own}")
+            if name is None:
+                continue
+            value = state.get(ema_name(name), state[name]) if use_ema else state[name]
+            copy_tensor(target, value, name, path)
+
+
+def check_keys(state: Mapping[str, Tensor], names: Mapping[str, str], plain: bool, path: Path) -> None:
+    """Compares a file's tensor names with those of the networks.
+
+    Args:
+        state: the file's tensors.
+        names: own name -> published name of every tensor that is wanted.
+        plain: no conditioner is wanted, so that one in the file may stay unused.
+        path: for messages.
+
+    Raises:
+        UserError: a name is missing or unknown.
+    """
+    wanted = set(names.values())
+    allowed = wanted | {ema_name(name) for name in wanted} | KNOWN_EXTRAS
+    optional = ("projection_img.", "projection_txt.", "self_attn_mix.") if plain else ()
+    missing = sorted(wanted - set(state))
+    unknown = sorted(name for name in set(state) - allowed if not name.startswith(("model_ema.", *optional)))
+    for kind, found in (("is missing from", missing), ("is unknown in", unknown)):
+        if found:
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            raise UserError(
+                f"{path}: tensor {found[0]!r}{more} {kind} the file; is it a checkpoint of this architecture?"
+            )
+
+
+def copy_tensor(target: Tensor, value: Tensor, name: str, path: Path) -> None:
+    """Copies one tensor, widening the UNet's first convolution from 4 to 8 channels with zeros if need be.
+
+    Raises:
+        UserError: the shapes differ.
+    """
+    if name == CONV_IN and value.shape[1] == LATENT_CHANNELS < target.shape[1]:
+        widened = value.new_zeros(target.shape[0], target.shape[1], *value.shape[2:])
+        widened[:, :LATENT_CHANNELS] = value
+        value = widened
+    # The VAE's attention weights are 1 x 1 convolutions in published files.
+    if value.shape[: target.ndim] == target.shape and value.numel() == target.numel():
+        value = value.reshape(target.shape)
+    if value.shape != target.shape:
+        raise UserError(
+            f"{path}: tensor {name!r} is {tuple(value.shape)}, expected {tuple(target.shape)}; "
+            "the checkpoint and the configuration's model.architecture do not belong together"
+        )
+    with torch.no_grad():
+        target.copy_(value)
+
+
+def published_state(parts: Parts, shape: Architecture) -> dict[str, Tensor]:
+    """The networks' weights by published name, with the schedule's buffers."""
+    state = training_schedule()
+    names = published_names(parts, shape)
+    for label, module in parts._asdict().items():
+        for own, value in module.state_dict().items() if module is not None else ():
+            name = names[f"{label}.{own}"]
+            is_conv = ".attn_1." in name and value.ndim == 2
+            state[name] = (value[:, :, None, None] if is_conv else value).detach().contiguous()
+    state[POSITION_IDS] = torch.arange(parts.text_encoder.config.max_position_embeddings)[None]
+    return state
+
+
+def write(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Writes a published single file atomically."""
+    with atomic_open(path) as file:
+        torch.save({"state_dict": dict(state)}, file)
+
+
+def training_schedule() -> dict[str, Tensor]:
+    """The twelve schedule buffers of a published file (Ho et al. 2020, equations 4 and 7), float32 [1000]."""
+    start, end = TRAINING_SCHEDULE["beta_start"], TRAINING_SCHEDULE["beta_end"]
+    betas = np.linspace(start**0.5, end**0.5, TRAINING_SCHEDULE["num_train_timesteps"]) ** 2
+    product = np.cumprod(1 - betas)
+    before = np.append(1.0, product[:-1])
+    variance = betas * (1 - before) / (1 - product)
+    values = [
+        betas, product, before, np.sqrt(product), np.sqrt(1 - product), np.log(1 - product),
+        np.sqrt(1 / product), np.sqrt(1 / product - 1), variance, np.log(np.maximum(variance, 1e-20)),
+        betas * np.sqrt(before) / (1 - product), (1 - before) * np.sqrt(1 - betas) / (1 - product),
+    ]  # fmt: skip
+    return {
+        name: torch.tensor(value, dtype=torch.float32) for name, value in zip(SCHEDULE, values, strict=True)
+    }

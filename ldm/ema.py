@@ -1,0 +1,62 @@
+"""A moving average of trained weights; sampling uses it instead of the last weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema(nn.Module):
+    """Exponential moving average of named parameters, with the published warm-up of its decay.
+
+    The decay of the n-th update (n = 1, 2, ...) is min(decay, (1 + n) / (10 + n)).
+
+    Args:
+        parameters: name -> parameter; the average starts at their values.
+        decay: the final decay, 0 .. 1.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float = 0.9999) -> None:
+        super().__init__()
+        self.decay = decay
+        self.names = list(parameters)
+        self.updates = 0
+        self.shadow = nn.ParameterList(
+            nn.Parameter(value.detach().clone(), requires_grad=False) for value in parameters.values()
+        )
+
+    @torch.no_grad()
+    def update(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Moves the average towards the parameters."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        values = [parameters[name].detach() for name in self.names]
+        torch._foreach_lerp_(list(self.shadow), values, 1 - decay)
+
+    def values(self) -> dict[str, Tensor]:
+        """Name -> averaged tensor."""
+        return dict(zip(self.names, self.shadow, strict=True))
+
+    @torch.no_grad()
+    def restore(self, values: Mapping[str, Tensor], updates: int) -> None:
+        """Takes over an average that was saved, with its number of updates."""
+        for name, shadow in zip(self.names, self.shadow, strict=True):
+            shadow.copy_(values[name])
+        self.updates = updates
+
+    @contextmanager
+    def applied(self, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+        """Puts the averaged values into the parameters for as long as the block runs."""
+        kept = [parameters[name].detach().clone() for name in self.names]
+        try:
+            with torch.no_grad():
+                for name, shadow in zip(self.names, self.shadow, strict=True):
+                    parameters[name].copy_(shadow)
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in zip(self.names, kept, strict=True):
+                    parameters[name].copy_(value)

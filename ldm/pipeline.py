@@ -1,0 +1,243 @@
+"""`LegoPipeline`: a frame, a description and stage-1 features in; the action frame out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DiffusionPipeline,
+    ImagePipelineOutput,
+    SchedulerMixin,
+    UNet2DConditionModel,
+)
+from diffusers.utils.torch_utils import randn_tensor
+from jaxtyping import Float
+from PIL import Image
+from torch import Generator, Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from egogen.errors import UserError
+from ldm.architecture import LATENT_SCALE, Architecture, Parts
+from ldm.checkpoint import load_parts
+from ldm.conditioner import Conditioner
+from ldm.guidance import build_context, guide
+from ldm.sampler import PUBLISHED, make_scheduler
+from ldm.text import embed, make_tokenizer
+
+Images = Image.Image | Sequence[Image.Image] | Tensor
+
+
+class LegoPipeline(DiffusionPipeline):
+    """Draws action frames by guided sampling; without VLLM features it is InstructPix2Pix.
+
+    Args:
+        vae: Stable Diffusion's autoencoder.
+        text_encoder: CLIP's text encoder psi.
+        tokenizer: its tokenizer.
+        unet: 8 input channels, the noisy latent and the source latent.
+        scheduler: the published one is `ldm.sampler.LogLinearEulerAncestral`.
+        conditioner: projects VLLM features; None for InstructPix2Pix.
+    """
+
+    model_cpu_offload_seq = "text_encoder->conditioner->vae->unet->vae"
+    _optional_components = ["conditioner"]
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        unet: UNet2DConditionModel,
+        scheduler: SchedulerMixin,
+        conditioner: Conditioner | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            conditioner=conditioner,
+        )
+
+    @classmethod
+    def from_parts(cls, parts: Parts, scheduler: str = PUBLISHED) -> LegoPipeline:
+        """Wraps loaded networks, in evaluation mode."""
+        for module in parts:
+            if module is not None:
+                module.eval()
+        return cls(
+            vae=parts.vae,
+            text_encoder=parts.text_encoder,
+            tokenizer=make_tokenizer(),
+            unet=parts.unet,
+            scheduler=make_scheduler(scheduler),
+            conditioner=parts.conditioner,
+        )
+
+    @classmethod
+    def from_single_file(
+        cls, ckpt: str | Path, config: Architecture | None = None, use_ema: bool = True
+    ) -> LegoPipeline:
+        """Loads a published `.ckpt` (Stable Diffusion 1.5, InstructPix2Pix, LEGO) or one of our training.
+
+        Args:
+            ckpt: the file.
+            config: sizes; read off the tensors if None.
+            use_ema: take the moving averages where the file has them.
+
+        Raises:
+            UserError: see `ldm.checkpoint.load_parts`.
+        """
+        return cls.from_parts(load_parts(Path(ckpt), config, use_ema))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Images,
+        prompt: str | Sequence[str],
+        vllm_image_features: Float[Tensor, "b i llm"] | None = None,
+        vllm_text_features: Float[Tensor, "b t llm"] | None = None,
+        num_inference_steps: int = 100,
+        guidance_scale: float = 7.5,
+        image_guidance_scale: float = 1.5,
+        generator: Generator | list[Generator] | None = None,
+        latents: Float[Tensor, "b 4 h w"] | None = None,
+        noise: Float[Tensor, "n b 4 h w"] | None = None,
+        output_type: str = "pil",
+    ) -> ImagePipelineOutput:
+        """Draws a batch of action frames.
+
+        Args:
+            image: source frames, PIL (each side a multiple of the VAE's factor) or [b, 3, h, w] in [-1, 1].
+            prompt: one description a frame.
+            vllm_image_features: H_i, [b, 256, d].
+            vllm_text_features: H_t, [b, 77, d].
+            num_inference_steps: sampling steps.
+            guidance_scale: s_T.
+            image_guidance_scale: s_I.
+            generator: draws the noise; a list gives each frame its own.
+            latents: start noise with standard deviation 1.
+            noise: every random draw, [steps + 1, b, 4, h, w]; entry 0 is the start.
+            output_type: `pil`, `np` [b, h, w, 3] in [0, 1], `pt` [b, 3, h, w] in [-1, 1] unclamped, or `latent`.
+
+        Returns:
+            An `ImagePipelineOutput` with `images`.
+
+        Raises:
+            UserError: counts, sizes or features do not belong together.
+        """
+        # 1. Check and encode the conditions, each once.
+        source = self._source(image)
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        self._check(source, prompts, vllm_image_features, vllm_text_features, noise, num_inference_steps)
+        source_latent = self.vae.encode(source).latent_dist.mode()  # b 4 h w, not scaled (published)
+        context = self._context(prompts, vllm_image_features, vllm_text_features)  # 3b t ctx
+        images = torch.cat([source_latent, source_latent, torch.zeros_like(source_latent)])
+
+        # 2. Start from noise.
+        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        if noise is not None:
+            latents = noise[0].to(source_latent)
+        elif latents is None:
+            latents = randn_tensor(source_latent.shape, generator, self.device, source_latent.dtype)
+        latents = latents.to(source_latent) * self.scheduler.init_noise_sigma
+
+        # 3. Denoise: (I, T), (I, 0) and (0, 0) in one batch.
+        for index, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            scaled = self.scheduler.scale_model_input(torch.cat([latents] * 3), t)
+            predicted = self.unet(torch.cat([scaled, images], dim=1), t, context).sample
+            guided = guide(*predicted.chunk(3), guidance_scale, image_guidance_scale)
+            draws = None if noise is None else noise[index + 1].to(latents)
+            latents = self.scheduler.step(guided, t, latents, **self._step_options(generator, draws))[0]
+
+        # 4. Decode.
+        if output_type == "latent":
+            return ImagePipelineOutput(images=latents)
+        decoded = self.vae.decode(latents / LATENT_SCALE).sample  # b 3 h w
+        return ImagePipelineOutput(images=convert(decoded, output_type))
+
+    @contextmanager
+    def quiet(self) -> Iterator[LegoPipeline]:
+        """Hides the per-step bar for as long as the block runs."""
+        before = getattr(self, "_progress_bar_config", {})
+        self.set_progress_bar_config(disable=True)
+        try:
+            yield self
+        finally:
+            self.set_progress_bar_config(**before)
+
+    def _source(self, image: Images) -> Float[Tensor, "b 3 h w"]:
+        if isinstance(image, Tensor):
+            return image.to(self.vae.device, self.vae.dtype)
+        frames = [image] if isinstance(image, Image.Image) else list(image)
+        pixels = [torch.from_numpy(np.array(frame.convert("RGB"))) for frame in frames]
+        if len({frame.shape for frame in pixels}) > 1:
+            raise UserError("image: the frames of one batch must be of one size")
+        return (torch.stack(pixels).permute(0, 3, 1, 2) / 127.5 - 1).to(self.vae.device, self.vae.dtype)
+
+    def _check(
+        self,
+        source: Tensor,
+        prompts: list[str],
+        image_features: Tensor | None,
+        text_features: Tensor | None,
+        noise: Tensor | None,
+        steps: int,
+    ) -> None:
+        if len(prompts) != len(source):
+            raise UserError(f"prompt: got {len(prompts)} for {len(source)} images, expected one each")
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        if source.shape[-1] % factor or source.shape[-2] % factor:
+            size = f"{source.shape[-1]} x {source.shape[-2]}"
+            raise UserError(f"image: got {size}, expected sides that are multiples of {factor}; resize it")
+        if (image_features is None) != (text_features is None):
+            raise UserError("vllm_image_features and vllm_text_features: give both or neither")
+        if image_features is not None and self.conditioner is None:
+            raise UserError("vllm features are given, but this checkpoint has no conditioner for them")
+        if noise is not None and len(noise) != steps + 1:
+            raise UserError(f"noise: got {len(noise)} entries for {steps} steps, expected {steps + 1}")
+
+    def _context(
+        self, prompts: list[str], image_features: Tensor | None, text_features: Tensor | None
+    ) -> Float[Tensor, "b3 t ctx"]:
+        text = embed(self.text_encoder, self.tokenizer, prompts)  # b 77 ctx
+        null_text = embed(self.text_encoder, self.tokenizer, [""])
+        vllm = None
+        if image_features is not None and text_features is not None:
+            vllm = self.conditioner(image_features.to(text), text_features.to(text))  # b 333 ctx
+        full = build_context(text, null_text, vllm)
+        everything = torch.ones(len(text), dtype=torch.bool, device=text.device)
+        null = build_context(text, null_text, vllm, drop_text=everything)
+        return torch.cat([full, null, null])
+
+    def _step_options(
+        self, generator: Generator | list[Generator] | None, draws: Tensor | None
+    ) -> Mapping[str, Any]:
+        accepted = signature(self.scheduler.step).parameters
+        options = {"generator": generator, "noise": draws, "return_dict": False}
+        return {name: value for name, value in options.items() if name in accepted}
+
+
+def convert(decoded: Float[Tensor, "b 3 h w"], output_type: str) -> Any:  # noqa: ANN401 - three kinds of pictures
+    """Turns decoded frames into what `output_type` names.
+
+    Raises:
+        UserError: another type is named.
+    """
+    if output_type == "pt":
+        return decoded
+    unit = ((decoded.float() + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()  # b h w 3
+    if output_type == "np":
+        return unit
+    if output_type == "pil":
+        return [Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in unit]
+    raise UserError(f"output_type {output_type!r}: allowed are pil, np, pt and latent")

@@ -1,0 +1,102 @@
+"""The published sampler: Euler ancestral on log-linear sigmas; other diffusers schedulers by name."""
+
+from __future__ import annotations
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import EulerAncestralDiscreteScheduler, SchedulerMixin
+from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteSchedulerOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Generator, Tensor
+
+from egogen.errors import UserError
+
+PUBLISHED = "euler_ancestral"
+# The "linear" schedule of latent diffusion: betas are linear in their square root.
+TRAINING_SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
+NAMES = {
+    "ddim": "DDIMScheduler",
+    "dpmpp_2m": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+
+
+class LogLinearEulerAncestral(EulerAncestralDiscreteScheduler):
+    """Euler ancestral sampling (Karras et al. 2022, algorithm 2 with Song's noise split) as k-diffusion does it.
+
+    Differs from diffusers in the sigma of a fractional timestep, interpolated in log sigma, and in that the
+    noise of a step can be given.
+    """
+
+    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+        """Sets t = linspace(999, 0, n) and sigma(t), with a final sigma of 0.
+
+        Raises:
+            UserError: fewer than one step.
+        """
+        if num_inference_steps < 1:
+            raise UserError(f"sampling steps: got {num_inference_steps}, expected at least 1")
+        super().set_timesteps(num_inference_steps, device)
+        last = self.config.num_train_timesteps - 1
+        times = torch.linspace(last, 0, num_inference_steps, dtype=torch.float64)
+        sigma = ((1 - self.alphas_cumprod.double()) / self.alphas_cumprod.double()).sqrt()
+        log_sigma = np.interp(times.numpy(), np.arange(len(sigma)), sigma.log().numpy())
+        self.sigmas = torch.tensor([*np.exp(log_sigma), 0.0], dtype=torch.float32)
+        self.timesteps = times.to(device=device, dtype=torch.float32)
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        generator: Generator | list[Generator] | None = None,
+        return_dict: bool = True,
+        noise: Tensor | None = None,
+    ) -> EulerAncestralDiscreteSchedulerOutput | tuple[Tensor, Tensor]:
+        """One step from sigma_i to sigma_(i+1).
+
+        Args:
+            model_output: predicted noise, as `sample`.
+            timestep: one of `timesteps`.
+            sample: the noisy latent, any shape.
+            generator: draws the step's noise if `noise` is None.
+            return_dict: False returns (sample, predicted clean latent).
+            noise: the step's noise, as `sample`.
+        """
+        if self.step_index is None:
+            self._init_step_index(timestep)
+        now, following = self.sigmas[self.step_index], self.sigmas[self.step_index + 1]
+        up = (following**2 * (now**2 - following**2) / now**2).sqrt()
+        down = (following**2 - up**2).sqrt()
+        clean = sample - now * model_output
+        moved = sample + model_output * (down - now)
+        if following > 0:
+            if noise is None:
+                noise = randn_tensor(sample.shape, generator, sample.device, sample.dtype)
+            moved = moved + noise * up
+        self._step_index += 1
+        if not return_dict:
+            return moved, clean
+        return EulerAncestralDiscreteSchedulerOutput(prev_sample=moved, pred_original_sample=clean)
+
+
+def make_scheduler(name: str = PUBLISHED) -> SchedulerMixin:
+    """A scheduler by its short name, or by its diffusers class name.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name == PUBLISHED:
+        return LogLinearEulerAncestral(**TRAINING_SCHEDULE)
+    found = getattr(diffusers, NAMES.get(name, name), None)
+    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
+        allowed = ", ".join([PUBLISHED, *NAMES])
+        raise UserError(f"scheduler {name!r}: allowed are {allowed} and diffusers' scheduler classes")
+    return found(**TRAINING_SCHEDULE)

@@ -1,0 +1,60 @@
+"""Descriptions to CLIP tokens: the tokenizer, without a download."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+TEXT_TOKENS = 77
+MERGES = 49152 - 256 - 2
+SPECIAL = ["<|startoftext|>", "<|endoftext|>"]
+
+
+def byte_symbols() -> list[str]:
+    """The 256 printable symbols that stand for bytes, in the order of CLIP's vocabulary."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + place) for place in range(len(others))]
+
+
+@cache
+def make_tokenizer() -> CLIPTokenizer:
+    """OpenAI's CLIP tokenizer, from the byte-pair merges that open_clip carries."""
+    spec = find_spec("open_clip")
+    assert spec is not None, "open_clip_torch is a dependency of the ldm extra"
+    assert spec.origin is not None
+    packed = Path(spec.origin).with_name("bpe_simple_vocab_16e6.txt.gz")
+    lines = gzip.decompress(packed.read_bytes()).decode().split("\n")[1 : MERGES + 1]
+    symbols = byte_symbols()
+    words = [
+        *symbols,
+        *(f"{symbol}</w>" for symbol in symbols),
+        *("".join(line.split()) for line in lines),
+        *SPECIAL,
+    ]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    merges = [tuple(line.split()) for line in lines]
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TEXT_TOKENS)
+
+
+def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Int64[Tensor, "b 77"]:
+    """Token ids, cut or padded with the end token to 77."""
+    padded = tokenizer(
+        list(prompts), padding="max_length", max_length=TEXT_TOKENS, truncation=True, return_tensors="pt"
+    )
+    return padded.input_ids
+
+
+def embed(
+    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, prompts: Sequence[str]
+) -> Float[Tensor, "b 77 ctx"]:
+    """psi(R): last hidden state of the text encoder after its final norm, without a mask."""
+    ids = tokenize(tokenizer, prompts).to(text_encoder.device)
+    return text_encoder(ids).last_hidden_state

@@ -1,0 +1,62 @@
+"""Frames to tensors and back: the training pair's preparation and the published post-processing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from egogen.errors import UserError
+
+OutputRange = Literal["stretch", "clamp"]
+
+
+def read_frame(path: Path) -> Image.Image:
+    """Decodes a frame as RGB.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such frame") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: not a readable image ({error})") from None
+
+
+def to_model(image: Image.Image, resolution: int) -> Float[Tensor, "3 r r"]:
+    """Squashes a frame to a square (Lanczos, the aspect ratio is lost as published); values in [-1, 1]."""
+    squashed = image.convert("RGB").resize((resolution, resolution), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(squashed))  # r r 3
+    return pixels.permute(2, 0, 1).float() / 127.5 - 1
+
+
+def to_frame(
+    decoded: Float[Tensor, "3 r r"], height: int, width: int, output_range: OutputRange
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Undoes the squash and makes bytes, as published.
+
+    Bicubic resize without antialiasing to the model's height and `round(width / height * that)`; then `stretch`
+    maps the frame's own minimum and maximum to 0 and 255 (published), `clamp` maps -1 and 1 (F-S2-02). Fractions
+    are cut off.
+
+    Args:
+        decoded: the VAE's output, about [-1, 1].
+        height: of the clip, in pixels; only the ratio to `width` counts.
+        width: of the clip.
+        output_range: `stretch` or `clamp`.
+    """
+    side = decoded.shape[-2]
+    size = (side, max(1, round(width / height * side)))
+    frame = functional.interpolate(decoded[None].float(), size=size, mode="bicubic")[0]  # 3 h w
+    low, high = (frame.min(), frame.max()) if output_range == "stretch" else (-1.0, 1.0)
+    unit = ((frame - low) / max(float(high - low), 1e-8)).clamp(0, 1)
+    return (unit * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
