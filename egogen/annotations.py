@@ -49,7 +49,9 @@ class Action(BaseModel):
 
     def text(self, key: str) -> str | None:
         """The text under any key of the entry, or None where it is absent or not text."""
-        value = getattr(self, key, None)
+        # Not by getattr: a key of the file may be named as a method is ("text", "copy").
+        extra = self.model_extra or {}
+        value = extra[key] if key in extra else self.__dict__.get(key)
         return value if isinstance(value, str) else None
 
 
@@ -82,9 +84,9 @@ class Annotations:
         UserError: an entry is not as described; names file, clip, action, field, what was found and allowed.
     """
 
-    def __init__(self, raw: Mapping[str, Any], source: Path) -> None:
+    def __init__(self, raw: dict[str, Any], source: Path) -> None:
         self.source = source
-        self.raw = check_object(raw, f"{source}", "clips by clip_id")
+        self.raw = raw
         self.items = [
             Item(clip, action_id, validate(Action, entry, f"{source}: clip {clip!r}, action {action_id!r}"))
             for clip, actions in self.raw.items()
@@ -96,7 +98,7 @@ class Annotations:
     @classmethod
     def read(cls, path: Path) -> Annotations:
         """Reads and validates an annotation file."""
-        return cls(read_json(path), path)
+        return cls(check_object(read_json(path), f"{path}", "clips by clip_id"), path)
 
     def write(self, path: Path) -> None:
         """Writes the annotations atomically; nothing that was read is lost or reordered."""

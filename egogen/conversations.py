@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from egogen.annotations import validate
+from egogen.annotations import ImagePath, validate
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
 
@@ -24,12 +24,12 @@ class Turn(BaseModel):
 
 
 class Conversation(BaseModel):
-    """A record: an image relative to the train split folder, and turns that begin with the person."""
+    """A record: an image relative to the train split folder, the turns of person and assistant."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    id: str | None = None
-    image: str | None = None
+    id: str | int | None = None
+    image: ImagePath | None = None
     conversations: list[Turn]
 
 

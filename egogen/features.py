@@ -7,6 +7,7 @@ Both float16 `.npy` (spec: stage1-vllm-protocol, section 5).
 from __future__ import annotations
 
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from jaxtyping import Float16, Float32
@@ -16,6 +17,8 @@ from egogen.files import atomic_open
 
 IMAGE_TOKENS = 256
 TEXT_TOKENS = 77
+# What numpy raises for damaged bytes, a damaged header included.
+BROKEN = (OSError, ValueError, TypeError, EOFError, SyntaxError, TokenError, MemoryError, OverflowError)
 REMEDY = "run the describe step again with this checkpoint"
 
 
@@ -90,14 +93,14 @@ def load(path: Path) -> np.ndarray:
         UserError: missing or unreadable file, another type, values that are not finite.
     """
     try:
-        values = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            values = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such feature file; run the describe step for this split") from None
-    except (OSError, ValueError, EOFError) as error:
+    except BROKEN as error:
         raise UserError(f"{path}: not a readable .npy file ({error}); delete it and {REMEDY}") from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
-        kind = getattr(values, "dtype", type(values).__name__)
-        raise UserError(f"{path}: features are {kind}, expected floating point; {REMEDY}")
+    if values.dtype.kind != "f":
+        raise UserError(f"{path}: features are {values.dtype}, expected floating point; {REMEDY}")
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     if not np.isfinite(half).all():

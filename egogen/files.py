@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,17 +14,23 @@ from egogen.errors import UserError
 
 @contextmanager
 def atomic_open(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a temporary neighbour of `path` for writing and renames it to `path` when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    part = Path(name)
+    """Opens a temporary neighbour of `path` for writing and renames it to `path` when the block ends well.
+
+    Raises:
+        UserError: the file cannot be made there (no permission, a folder of that name ...).
+    """
+    # Not by tempfile: it makes files that only the owner may read; results are to be shared.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = part.open("xb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        with file:
             yield file
-        # mkstemp makes files that only the owner may read; results are to be shared.
-        mask = os.umask(0)
-        os.umask(mask)
-        part.chmod(0o666 & ~mask)
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; expected a file's path")
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -65,3 +70,5 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is any value; callers v
         raise UserError(
             f"{path}: not valid JSON ({error.msg} at line {error.lineno}); is it cut off?"
         ) from None
+    except RecursionError:
+        raise UserError(f"{path}: not our JSON (objects or lists nested too deeply)") from None

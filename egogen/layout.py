@@ -19,12 +19,12 @@ METRIC_TARGETS = "val_gt_for_metric"
 
 def data_root() -> Path:
     """The folder that holds EgoGen/: `DATA_ROOT`, by default `data`."""
-    return Path(os.environ.get("DATA_ROOT", "data"))
+    return Path(os.environ.get("DATA_ROOT") or "data")
 
 
 def run_root() -> Path:
     """Where results go: `RUN_ROOT`, by default `runs`."""
-    return Path(os.environ.get("RUN_ROOT", "runs"))
+    return Path(os.environ.get("RUN_ROOT") or "runs")
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from egogen.annotations import check_object
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
 
@@ -28,12 +30,13 @@ def claim(folder: Path, settings: Mapping[str, Any], name: str = NAME) -> None:
     if not path.exists():
         write_json(path, dict(settings))
         return
-    before = read_json(path)
-    for key in dict.fromkeys([*before, *settings]):
-        if before.get(key) != settings.get(key):
+    before = check_object(read_json(path), f"{path}", "settings by name")
+    now = json.loads(json.dumps(dict(settings)))  # as a file gives them back: tuples are lists, keys are text
+    for key in dict.fromkeys([*before, *now]):
+        if before.get(key) != now.get(key):
             raise UserError(
                 f"{path}: the folder was made with {key} = {before.get(key)!r}, this run has "
-                f"{settings.get(key)!r}; choose another output folder or delete this one"
+                f"{now.get(key)!r}; choose another output folder or delete this one"
             )
 
 
@@ -49,16 +52,20 @@ def file_hash(path: Path) -> str:
 def checkpoint_hash(path: Path) -> str:
     """SHA-256 over a checkpoint file, or over the names and contents of a folder's weights and settings.
 
+    Subfolders count where the folder is a diffusers pipeline, which keeps its weights there; elsewhere they
+    are intermediate checkpoints.
+
     Raises:
         UserError: the path does not exist or holds no such file.
     """
     if path.is_file():
         return file_hash(path)
     kinds = {".bin", ".safetensors", ".json", ".model"}
-    files = sorted(file for file in path.glob("*") if file.suffix in kinds) if path.is_dir() else []
+    pattern = "**/*" if (path / "model_index.json").is_file() else "*"
+    files = sorted(file for file in path.glob(pattern) if file.suffix in kinds and file.is_file())
     if not files:
         raise UserError(f"{path}: no checkpoint here (no .bin, .safetensors or .json file)")
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.name}\0{file_hash(file)}\0".encode())
+        digest.update(f"{file.relative_to(path).as_posix()}\0{file_hash(file)}\0".encode())
     return digest.hexdigest()

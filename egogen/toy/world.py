@@ -1,0 +1,213 @@
+"""Writes the toy world in the official EgoGen layout, for both data sets."""
+
+from __future__ import annotations
+
+import io
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from PIL import Image
+from tqdm import tqdm
+
+from egogen.conversations import Conversation, Turn, write_conversations
+from egogen.errors import UserError
+from egogen.files import atomic_open, write_json
+from egogen.layout import FOLDERS, Layout, Split, metric_target_path
+from egogen.manifest import NAME, claim
+from egogen.seeds import item_seed
+from egogen.toy.actions import imagine
+from egogen.toy.facts import Frames, metadata
+from egogen.toy.render import Renderer
+from egogen.toy.texts import description, label, question
+
+log = logging.getLogger(__name__)
+
+# Part of the manifest: a change of the pictures makes another world.
+RENDERER_VERSION = 1
+MIN_SIZE, MAX_SIZE = 32, 1024
+ACTION_ID = "0"
+# The input frame's number is the smaller: some readers take the first file of the folder as the input.
+FRAME_0, FRAME_1 = "frame_0000000030.jpg", "frame_0000000045.jpg"
+JPEG_QUALITY = 92
+
+
+class Task(NamedTuple):
+    """One pair to be made."""
+
+    dataset: str
+    split: Split
+    number: int
+
+    @property
+    def clip(self) -> str:
+        """The clip's id."""
+        return f"toy_{self.split}_{self.number:06d}"
+
+    def image(self, name: str) -> str:
+        """A frame's path relative to the split folder."""
+        return f"{self.clip}/{ACTION_ID}/{name}"
+
+
+class Record(NamedTuple):
+    """What the JSON files say about one pair."""
+
+    task: Task
+    action: dict[str, str]
+    facts: dict[str, Any]
+    question: str
+
+
+def write_world(
+    out: Path, train: int, val: int, size: int = 64, seed: int = 0, workers: int | None = None
+) -> None:
+    """Writes both data sets below `out/EgoGen`; a complete world is left as it is.
+
+    Args:
+        out: the data root.
+        train: pairs in each train split.
+        val: pairs in each val split.
+        size: frame height in pixels, 32 to 1024; the width is 16/9 of it.
+        seed: of the world; a pair depends on it, the data set, the split and its number alone.
+        workers: processes; by default as many as cores.
+
+    Raises:
+        UserError: a setting is out of bounds, or `out` holds other data.
+    """
+    check(train, val, size, workers)
+    claim_world(out, {"size": size, "seed": seed, "train": train, "val": val, "renderer": RENDERER_VERSION})
+    if is_complete(out, train, val):
+        log.info("%s: the toy world is complete", out)
+        return
+    with progress(2 * (train + val)) as bar:
+        for dataset in FOLDERS:
+            tasks = [Task(dataset, "train", i) for i in range(train)] + [
+                Task(dataset, "val", i) for i in range(val)
+            ]
+            make = partial(make_pair, out=out, size=size, seed=seed)
+            write_texts(Layout(out, dataset), list(spread(make, tasks, workers, bar)))
+
+
+def check(train: int, val: int, size: int, workers: int | None) -> None:
+    """Refuses settings that make no world."""
+    for name, count in (("--train", train), ("--val", val)):
+        if count < 0:
+            raise UserError(f"{name} {count}: expected 0 or more pairs")
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise UserError(f"--size {size}: expected {MIN_SIZE} to {MAX_SIZE} pixels of frame height")
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: expected 1 or more processes")
+
+
+def claim_world(out: Path, settings: dict[str, Any]) -> None:
+    """Claims the folder for a toy world; real data are never overwritten."""
+    egogen = Layout(out, "ego4d").egogen
+    if not (egogen / NAME).exists() and egogen.exists() and any(egogen.iterdir()):
+        raise UserError(f"{egogen}: holds data that are not a toy world; choose another --out")
+    claim(egogen, {"kind": "toy world", **settings})
+
+
+def is_complete(out: Path, train: int, val: int) -> bool:
+    """Whether every file of the world is there. The texts come after the frames that they name."""
+    counts: dict[Split, int] = {"train": train, "val": val}
+    for dataset in FOLDERS:
+        layout = Layout(out, dataset)
+        texts = [layout.metadata, layout.conversations, *(layout.annotations(split) for split in counts)]
+        frames = [
+            path
+            for split, count in counts.items()
+            for index in range(count)
+            for path in frame_paths(layout, Task(dataset, split, index))
+        ]
+        if not all(path.exists() for path in (*texts, *frames)):
+            return False
+    return True
+
+
+def frame_paths(layout: Layout, task: Task) -> list[Path]:
+    """Input, target and, in the val split, the target among the metric targets."""
+    frames = layout.frames(task.split)
+    paths = [frames / task.image(FRAME_0), frames / task.image(FRAME_1)]
+    if task.split == "val":
+        paths.append(metric_target_path(layout.metric_targets, task.image(FRAME_1)))
+    return paths
+
+
+@contextmanager
+def progress(total: int) -> Iterator[tqdm[Any]]:
+    """A progress bar over pairs."""
+    with tqdm(total=total, desc="toy world", unit="pair") as bar:
+        yield bar
+
+
+def spread(
+    make: Callable[[Task], Record], tasks: list[Task], workers: int | None, bar: tqdm[Any]
+) -> Iterator[Record]:
+    """Makes pairs in several processes, in order."""
+    processes = min(workers or os.cpu_count() or 1, max(1, len(tasks) // 16))
+    if processes == 1:
+        for task in tasks:
+            yield make(task)
+            bar.update()
+        return
+    # Forked workers start at once and need no importable main module; only on Linux is forking safe.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    # Ctrl-C is for the parent, which then ends the workers.
+    with context.Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        for record in pool.imap(make, tasks, chunksize=16):
+            yield record
+            bar.update()
+
+
+def make_pair(task: Task, out: Path, size: int, seed: int) -> Record:
+    """Draws and writes one pair."""
+    story = imagine(item_seed(seed, task.dataset, task.split, str(task.number)))
+    renderer = Renderer(story.scene, size)
+    frames = Frames(renderer.draw(story.before), renderer.draw(story.after))
+    before, after = map(encode, frames)
+    for path, content in zip(
+        frame_paths(Layout(out, task.dataset), task), (before, after, after), strict=False
+    ):
+        with atomic_open(path) as file:
+            file.write(content)
+    said = label(story, task.dataset)
+    action = {"image_0": task.image(FRAME_0), "image_1": task.image(FRAME_1), "action": said}
+    facts = metadata(story, frames, said, description(story))
+    return Record(task, action, facts, question(story, task.dataset))
+
+
+def encode(frame: Image.Image) -> bytes:
+    """A frame as JPEG with full colour resolution."""
+    stream = io.BytesIO()
+    frame.save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return stream.getvalue()
+
+
+def write_texts(layout: Layout, records: list[Record]) -> None:
+    """Writes annotations, metadata and, for the train split, the curated conversations of a data set."""
+    for split in get_args(Split):
+        actions = {
+            record.task.clip: {ACTION_ID: record.action} for record in records if record.task.split == split
+        }
+        write_json(layout.annotations(split), actions)
+    write_json(layout.metadata, {record.task.clip: record.facts for record in records})
+    write_conversations(
+        layout.conversations, [curated(record) for record in records if record.task.split == "train"]
+    )
+
+
+def curated(record: Record) -> Conversation:
+    """The conversation that teaches stage 1 one action."""
+    turns = [
+        Turn.model_validate({"from": "human", "value": record.question}),
+        Turn.model_validate({"from": "gpt", "value": record.facts["description"]}),
+    ]
+    name = f"{record.task.clip}_{ACTION_ID}"
+    return Conversation(id=name, image=record.action["image_0"], conversations=turns)

@@ -1,0 +1,168 @@
+"""Annotations and metadata: nothing is lost, and every fault is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from egogen.annotations import DESCRIPTION_KEY, Annotations, check_relative, read_metadata, shorten
+from egogen.errors import UserError
+
+ENTRY = {"image_0": "c/a/0.jpg", "image_1": "c/a/1.jpg", "action": "#C C picks up the cup"}
+SOURCE = Path("ego4d_val.json")
+
+
+def write(folder: Path, value: object) -> Path:
+    path = folder / "ego4d_val.json"
+    path.write_text(json.dumps(value))
+    return path
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    return {**ENTRY, **changes}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+EXTRA = st.dictionaries(st.text().filter(lambda key: key not in {*ENTRY, DESCRIPTION_KEY}), JSON, max_size=3)
+
+
+@settings(deadline=None)  # a loaded machine is no fault
+@given(extra=EXTRA, clips=st.lists(st.text(), unique=True, max_size=3), label=st.text(min_size=1))
+def test_a_file_comes_back_as_it_was_read(
+    tmp_path_factory: pytest.TempPathFactory, extra: dict[str, Any], clips: list[str], label: str
+) -> None:
+    folder = tmp_path_factory.mktemp("annotations")
+    raw = {clip: {"b": entry(action=label) | extra, "a": ENTRY} for clip in clips}
+    Annotations.read(write(folder, raw)).write(folder / "copy.json")
+    copy = json.loads((folder / "copy.json").read_text())
+    assert json.dumps(copy) == json.dumps(raw)  # as text: the order of keys counts
+
+
+def test_items_stand_in_file_order() -> None:
+    items = list(Annotations({"z": {"2": ENTRY, "1": ENTRY}, "empty": {}, "a": {"1": ENTRY}}, SOURCE))
+    assert [(item.clip, item.id) for item in items] == [("z", "2"), ("z", "1"), ("a", "1")]
+    assert len(Annotations({}, SOURCE)) == 0
+
+
+@pytest.mark.parametrize("key", ["text", "copy", "model_config", "dict", "own key"])
+def test_text_of_any_key(key: str) -> None:
+    action = Annotations({"c": {"a": entry(**{key: "words", "number": 3})}}, SOURCE).items[0].action
+    assert action.text(key) == "words"
+    assert action.text("action") == ENTRY["action"]
+    assert action.text("number") is None
+    assert action.text("validate") is None
+
+
+def test_with_texts_leaves_the_rest_alone() -> None:
+    before = Annotations({"c": {"a": entry(**{DESCRIPTION_KEY: "old", "z": 1}), "b": ENTRY}}, SOURCE)
+    after = before.with_texts({("c", "a"): "new"})
+    assert list(after.raw["c"]["a"].items()) == list(entry(**{DESCRIPTION_KEY: "new", "z": 1}).items())
+    assert after.raw["c"]["b"] == ENTRY
+    assert before.raw["c"]["a"][DESCRIPTION_KEY] == "old"
+    assert (
+        after.with_texts({("c", "b"): "caption"}, key="caption").items[1].action.text("caption") == "caption"
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "parts"),
+    [
+        ([], ["ego4d_val.json: found list []", "clips by clip_id"]),
+        ({"c": []}, ["clip 'c': found list", "actions by action_id"]),
+        ({"c": {"a": None}}, ["clip 'c', action 'a': found NoneType", "named fields"]),
+        (
+            {"c": {"a": {"image_1": "x.jpg", "action": "cut"}}},
+            ["'image_0' is missing; found 'image_1', 'action'"],
+        ),
+        ({"c": {"a": {}}}, ["is missing; found nothing"]),
+        ({"c": {"a": entry(action=3)}}, ["field 'action': found 3: Input should be a valid string"]),
+        ({"c": {"a": entry(action="")}}, ["field 'action': found ''", "at least 1 character"]),
+        (
+            {"c": {"a": entry(image_0="/etc/passwd")}},
+            ["field 'image_0': found '/etc/passwd'", "absolute path"],
+        ),
+        ({"c": {"a": entry(image_1="a/../../b.jpg")}}, ["field 'image_1'", "contains '..'"]),
+        ({"c": {"a": entry(**{DESCRIPTION_KEY: ["x"]})}}, [f"field '{DESCRIPTION_KEY}': found ['x']"]),
+    ],
+)
+def test_faults_are_named(tmp_path: Path, raw: object, parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        Annotations.read(write(tmp_path, raw))
+    message = str(caught.value)
+    assert "ego4d_val.json" in message
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    "path", ["a/b/x.jpg", "x.jpg", "./a/x.jpg", "a//x.jpg", "a/.../x.jpg", "a b/é.png", "..a/b..jpg"]
+)
+def test_paths_inside_the_split_are_kept(path: str) -> None:
+    assert check_relative(path) == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        ".",
+        "/",
+        "/a.jpg",
+        "a/",
+        "a/.",
+        "..",
+        "../a.jpg",
+        "a/..",
+        "a/../b.jpg",
+        "a\\..\\b.jpg",
+        "C:\\a.jpg",
+        "\\\\host\\share\\a.jpg",
+        "\\a.jpg",
+        "a\0.jpg",
+    ],
+)
+def test_paths_that_leave_the_split_are_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="allowed: a path"):
+        check_relative(path)
+
+
+def test_metadata_keeps_further_keys(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        {
+            "c": {"height": 64, "width": 114, "fps": 30, "boxes": [[1, 2, 3, 4]]},
+            "d": {"height": 1, "width": 2},
+        },
+    )
+    metadata = read_metadata(path)
+    assert (metadata["c"].height, metadata["c"].width, metadata["c"].fps) == (64, 114, 30)
+    assert metadata["c"].model_extra == {"boxes": [[1, 2, 3, 4]]}
+    assert metadata["d"].fps is None
+
+
+@pytest.mark.parametrize(
+    ("found", "field"),
+    [
+        ({"width": 1}, "height"),
+        ({"height": 0, "width": 1}, "height"),
+        ({"height": True, "width": 1}, "height"),
+        ({"height": 1, "width": "64"}, "width"),
+        ({"height": 1, "width": 1, "fps": -1}, "fps"),
+    ],
+)
+def test_metadata_faults_are_named(tmp_path: Path, found: dict[str, Any], field: str) -> None:
+    with pytest.raises(UserError, match=rf"clip 'c'.*'{field}'"):
+        read_metadata(write(tmp_path, {"c": found}))
+
+
+def test_long_values_are_cut() -> None:
+    assert len(shorten("x" * 1000)) == 83
+    assert shorten(3) == "3"

@@ -1,0 +1,75 @@
+"""How commands end: exit codes, one-line errors, tracebacks on request."""
+
+import logging
+import sys
+
+import pytest
+
+from egogen import cli
+from egogen.errors import UserError
+
+
+def fail() -> None:
+    raise UserError("a.json: found 3,\n  expected 4")
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def crash() -> None:
+    raise ZeroDivisionError
+
+
+@pytest.fixture(autouse=True)
+def plain_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["command"])
+
+
+def test_a_command_that_ends_well() -> None:
+    done: list[int] = []
+    cli.run(lambda: done.append(1))
+    assert done == [1]
+
+
+@pytest.mark.parametrize(
+    ("main", "code", "line"),
+    [
+        (fail, 2, "error: a.json: found 3, expected 4\n"),
+        (interrupt, 130, "interrupted; run the same command again to go on\n"),
+    ],
+)
+def test_one_line_and_a_code(capsys: pytest.CaptureFixture[str], main: object, code: int, line: str) -> None:
+    assert callable(main)
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main)
+    assert ended.value.code == code
+    assert capsys.readouterr().err == line
+
+
+def test_debug_keeps_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["command", "--debug"])
+    with pytest.raises(UserError):
+        cli.run(fail)
+
+
+def test_a_programmer_s_error_is_never_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        cli.run(crash)
+
+
+def test_help_shows_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    made = cli.parser("python -m egogen.toy", "Draws 100% of the frames.")
+    made.add_argument("--size", type=int, default=64, help="height in pixels")
+    with pytest.raises(SystemExit):
+        made.parse_args(["--help"])
+    text = capsys.readouterr().out
+    assert "python -m egogen.toy" in text
+    assert "Draws 100% of the frames." in text
+    assert "height in pixels (default: 64)" in text
+    assert made.parse_args(["--debug"]).debug is True
+
+
+def test_noisy_libraries_are_quiet() -> None:
+    cli.run(lambda: None)
+    assert logging.getLogger("PIL").getEffectiveLevel() == logging.WARNING

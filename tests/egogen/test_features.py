@@ -1,0 +1,146 @@
+"""Feature files: our shapes, the published variants, damaged files."""
+
+import io
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from egogen.errors import UserError
+from egogen.features import fit_tokens, read_image_feature, read_text_feature, write_feature
+
+
+def numbers(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float16)
+
+
+def save(folder: Path, values: np.ndarray) -> Path:
+    path = folder / "x.npy"
+    np.save(path, values)
+    return path
+
+
+def npy(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    image, text = tmp_path / "deep/er/image.npy", tmp_path / "text.npy"
+    write_feature(image, numbers(256, 8).astype(np.float64))
+    write_feature(text, numbers(5, 8))
+    assert np.array_equal(read_image_feature(image, 8), numbers(256, 8))  # exact: float16 both ways
+    assert np.array_equal(read_text_feature(text), numbers(5, 8))
+    assert read_image_feature(image).dtype == np.load(image).dtype == np.float16
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "text.npy"]  # no temporary files left
+
+
+@pytest.mark.parametrize(
+    "values", [numbers(8), numbers(2, 2, 8), np.full((2, 8), np.nan), np.full((2, 8), 7e4)]
+)
+def test_what_cannot_be_read_again_is_not_written(tmp_path: Path, values: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"x\.npy: a feature"):
+        write_feature(tmp_path / "x.npy", values)
+    assert not list(tmp_path.iterdir())
+
+
+def test_float32_files_are_read_as_float16(tmp_path: Path) -> None:
+    values = read_text_feature(save(tmp_path, numbers(3, 8).astype(np.float32)))
+    assert values.dtype == np.float16
+    assert np.array_equal(values, numbers(3, 8))
+
+
+def test_published_text_variants(tmp_path: Path) -> None:
+    three = numbers(4, 3, 8)
+    assert np.array_equal(read_text_feature(save(tmp_path, three)), three[:, -1])
+    # One generated token: the published code squeezes the file to one dimension (F-S1-02).
+    one = numbers(8)
+    assert np.array_equal(read_text_feature(save(tmp_path, one), width=8), one[None])
+
+
+@pytest.mark.parametrize("shape", [(), (8,), (0, 8), (4, 0, 8), (1, 2, 3, 8), (3, 7)])
+def test_other_text_shapes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    width = None if shape == (8,) else 8
+    with pytest.raises(UserError, match=r"text features are \(.*expected \(tokens, .*describe step"):
+        read_text_feature(save(tmp_path, numbers(*shape)), width)
+
+
+@pytest.mark.parametrize("shape", [(255, 8), (257, 8), (1, 256, 8), (8,), (256, 7)])
+def test_other_image_shapes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"image features are \(.*expected \(256, 8\)"):
+        read_image_feature(save(tmp_path, numbers(*shape)), 8)
+
+
+@pytest.mark.parametrize("values", [np.zeros((2, 8), int), np.array([["a"]]), np.zeros((2, 8), complex)])
+def test_other_types_are_refused(tmp_path: Path, values: np.ndarray) -> None:
+    with pytest.raises(UserError, match="expected floating point"):
+        read_text_feature(save(tmp_path, values))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
+def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    with pytest.raises(UserError, match="not finite"):
+        read_text_feature(save(tmp_path, np.full((2, 8), value, np.float32)))
+
+
+def test_missing_files_name_the_step_to_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"x\.npy: no such feature file; run the describe step"):
+        read_text_feature(tmp_path / "x.npy")
+    with pytest.raises(UserError, match="not a readable"):
+        read_text_feature(tmp_path)
+
+
+def damaged() -> dict[str, bytes]:
+    whole = npy(numbers(4, 8))
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("x", "y")
+    return {
+        "empty": b"",
+        "cut header": whole[:20],
+        "cut data": whole[:-1],
+        "text": b"not an array",
+        "zip": archive.getvalue(),
+        "zip magic": b"PK\x03\x04 cut off",
+        "open bracket": whole.replace(b"(4, 8)", b"(4, 8,"),
+        "bad number": whole.replace(b"(4, 8)", b"(4,08)"),
+        "huge": whole.replace(b"(4, 8), }        ", b"(10000000000000,)}"),
+        "pickle": npy(np.array([{"a": 1}], object)),
+    }
+
+
+@pytest.mark.parametrize("kind", damaged())
+def test_damaged_files_are_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.npy"
+    path.write_bytes(damaged()[kind])
+    with pytest.raises(UserError, match=r"x\.npy: not a readable \.npy file"):
+        read_text_feature(path)
+
+
+@settings(deadline=None)  # a loaded machine is no fault
+@given(place=st.integers(0, 127), byte=st.integers(0, 255))
+def test_a_changed_header_is_read_or_named(
+    tmp_path_factory: pytest.TempPathFactory, place: int, byte: int
+) -> None:
+    path = tmp_path_factory.mktemp("features") / "x.npy"
+    content = bytearray(npy(numbers(4, 8)))
+    content[place] = byte
+    path.write_bytes(content)
+    with suppress(UserError):
+        assert read_text_feature(path).ndim == 2
+
+
+@pytest.mark.parametrize("tokens", [1, 76, 77, 78, 200])
+def test_fit_tokens_cuts_or_pads_with_zeros(tokens: int) -> None:
+    values = numbers(tokens, 4)
+    fitted = fit_tokens(values)
+    kept = min(tokens, 77)
+    assert fitted.shape == (77, 4)
+    assert fitted.dtype == np.float32
+    assert np.array_equal(fitted[:kept], values[:kept])
+    assert not fitted[kept:].any()

@@ -1,0 +1,101 @@
+"""Files are whole or absent; JSON faults are named."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from egogen.errors import UserError
+from egogen.files import atomic_open, read_json, write_json
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a/b.bin"
+
+    def interrupted() -> None:
+        with atomic_open(path) as file:
+            file.write(b"new")
+            raise KeyboardInterrupt
+
+    with atomic_open(path) as file:
+        file.write(b"old")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_nothing_is_seen_before_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    with atomic_open(path) as file:
+        file.write(b"half")
+        file.flush()
+        assert not path.exists()
+        assert not list(tmp_path.glob("*.bin"))
+    assert path.read_bytes() == b"half"
+
+
+def test_files_have_the_usual_permissions(tmp_path: Path) -> None:
+    plain, atomic = tmp_path / "plain", tmp_path / "atomic"
+    plain.touch()
+
+    def write() -> None:
+        for _ in range(50):
+            write_json(atomic, 1)
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    after = tmp_path / "after"
+    after.touch()
+    # Threads that write together must not change the permissions of files made later either.
+    assert plain.stat().st_mode == atomic.stat().st_mode == after.stat().st_mode
+
+
+def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/x\.json: cannot be written \((Not a directory|File exists)\)"):
+        write_json(tmp_path / "file/x.json", 1)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="folder: is a folder"):
+        write_json(tmp_path / "folder", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_json_is_plain_text_in_the_given_order(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"b": "é", "a": [1]})
+    assert path.read_bytes() == b'{\n    "b": "\\u00e9",\n    "a": [\n        1\n    ]\n}\n'
+    assert list(read_json(path)) == ["b", "a"]
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(path) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not valid JSON"),
+        (b'{"a": 1', "not valid JSON .* at line 1.*cut off"),
+        (b'{"a": "\xff"}', "not UTF-8 text .* at byte 7"),
+        (b'{"a": {"b": 1, "c": 2, "b": 3}}', "the key 'b' occurs twice"),
+        (b"[" * 200_000, "not our JSON .*nested too deeply"),
+    ],
+)
+def test_json_faults_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"x\.json: {message}"):
+        read_json(path)
+
+
+def test_json_that_is_absent_or_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        read_json(tmp_path / "x.json")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_json(tmp_path)

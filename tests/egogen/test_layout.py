@@ -1,0 +1,90 @@
+"""Path rules: the official EgoGen layout, our feature files and the published ones."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egogen.errors import UserError
+from egogen.layout import (
+    Layout,
+    data_root,
+    feature_path,
+    features_root,
+    find_feature,
+    generated_path,
+    metric_target_path,
+    published_feature_path,
+    run_root,
+)
+
+ROOT = Path("root")
+
+
+def test_the_official_layout() -> None:
+    ego4d, epic = Layout(ROOT, "ego4d"), Layout(ROOT, "epickitchen")
+    assert ego4d.frames("train") == Path("root/EgoGen/ego4d.fho/train")
+    assert epic.frames("val") == Path("root/EgoGen/epickitchen/val")
+    assert ego4d.metric_targets == Path("root/EgoGen/ego4d.fho/val_gt_for_metric")
+    assert epic.annotations("val") == Path("root/EgoGen/epickitchen_val.json")
+    assert ego4d.metadata == Path("root/EgoGen/ego4d_metadata.json")
+    assert ego4d.conversations == Path("root/EgoGen/curation_from_gpt/ego4d_for_tuning_forecasting.json")
+    assert features_root(ROOT, "ego4d", "val", "llava_text") == Path("root/ego4d/val/llava_text")
+
+
+def test_other_data_sets_are_refused() -> None:
+    with pytest.raises(UserError, match=r"'ego4d.fho': allowed are ego4d, epickitchen"):
+        Layout(ROOT, "ego4d.fho")
+
+
+@pytest.mark.parametrize(
+    ("name", "root", "default"), [("DATA_ROOT", data_root, "data"), ("RUN_ROOT", run_root, "runs")]
+)
+def test_roots_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, name: str, root: object, default: str
+) -> None:
+    assert callable(root)
+    monkeypatch.delenv(name, raising=False)
+    assert root() == Path(default)
+    monkeypatch.setenv(name, "")
+    assert root() == Path(default)
+    monkeypatch.setenv(name, "/big disk/x")
+    assert root() == Path("/big disk/x")
+
+
+@pytest.mark.parametrize(
+    ("image", "ours", "published"),
+    [
+        ("a/b/x.jpg", "a/b/x.npy", "a/b/x.npy"),
+        ("v3_jpg/1/x.jpg", "v3_jpg/1/x.npy", "v3_npy/1/x.npy"),
+        ("a/x.jpg.jpg", "a/x.jpg.npy", "a/x.npy.npy"),
+        ("a/x.png", "a/x.npy", "a/x.png.npy"),
+        ("a/x.JPG", "a/x.npy", "a/x.JPG.npy"),
+        ("a.b/x", "a.b/x.npy", "a.b/x.npy"),
+        ("jpg/x.png", "jpg/x.npy", "npy/x.png.npy"),
+    ],
+)
+def test_feature_paths(image: str, ours: str, published: str) -> None:
+    assert feature_path(ROOT, image) == ROOT / ours
+    assert published_feature_path(ROOT, image) == ROOT / published
+
+
+def test_published_features_are_found_but_ours_come_first(tmp_path: Path) -> None:
+    image = "v3_jpg/1/x.jpg"
+    ours, published = feature_path(tmp_path, image), published_feature_path(tmp_path, image)
+    assert find_feature(tmp_path, image) == ours  # the path that an error should name
+    published.parent.mkdir(parents=True)
+    published.touch()
+    assert find_feature(tmp_path, image) == published
+    ours.parent.mkdir(parents=True)
+    ours.touch()
+    assert find_feature(tmp_path, image) == ours
+
+
+@given(parts=st.lists(st.from_regex(r"[a-z0-9_]{1,8}", fullmatch=True), min_size=1, max_size=5))
+def test_outputs_reuse_the_last_three_parts(parts: list[str]) -> None:
+    image = "/".join(parts) + ".jpg"
+    last = "/".join(image.split("/")[-3:])
+    assert generated_path(ROOT, image) == ROOT / "images" / last
+    assert metric_target_path(ROOT, image) == ROOT / last

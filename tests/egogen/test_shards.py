@@ -1,0 +1,48 @@
+"""Shards and the published chunks: together they are the whole, and nothing twice."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egogen.errors import UserError
+from egogen.shards import parse_shard, take_chunk, take_shard
+
+
+@given(length=st.integers(0, 40), count=st.integers(1, 12))
+def test_shards_cover_everything_once(length: int, count: int) -> None:
+    shards = [take_shard(range(length), index, count) for index in range(1, count + 1)]
+    assert sorted(item for shard in shards for item in shard) == list(range(length))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+@given(length=st.integers(0, 40), count=st.integers(1, 12))
+def test_chunks_are_runs_of_the_whole(length: int, count: int) -> None:
+    chunks = [take_chunk(range(length), index, count) for index in range(1, count + 1)]
+    assert [item for chunk in chunks for item in chunk] == list(range(length))
+    assert all(len(chunk) <= -(-length // count) for chunk in chunks)
+
+
+def test_published_chunk_sizes() -> None:
+    # Five clips in four chunks: 2 + 2 + 1, and the fourth is empty (the published code fails there).
+    assert [take_chunk("abcde", index, 4) for index in (1, 2, 3, 4)] == [["a", "b"], ["c", "d"], ["e"], []]
+
+
+@pytest.mark.parametrize(("index", "count"), [(0, 4), (5, 4), (-1, 4), (1, 0)])
+def test_chunks_that_do_not_exist(index: int, count: int) -> None:
+    with pytest.raises(UserError, match=rf"chunk index {index} of {count}"):
+        take_chunk("abc", index, count)
+
+
+@pytest.mark.parametrize(
+    ("text", "shard"), [("1/1", (1, 1)), ("2/3", (2, 3)), ("10/10", (10, 10)), ("01/2", (1, 2))]
+)
+def test_parse_shard(text: str, shard: tuple[int, int]) -> None:
+    assert parse_shard(text) == shard
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "0/3", "4/3", "1/0", "-1/3", "1/-3", "1/2/3", "a/b", "1.0/2", " 1/2", "²/3", "/"]
+)
+def test_other_shards_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"--shard .* expected i/n"):
+        parse_shard(text)
