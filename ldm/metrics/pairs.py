@@ -1,0 +1,180 @@
+"""Pairs generated frames with their targets, once for all metrics. The first step of an evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from egogen.annotations import Annotations, Item
+from egogen.errors import UserError
+from egogen.layout import metric_target_path
+from ldm.metrics.images import Size, check_image, read_image
+
+LISTED = 10
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A generated frame and its target; `frame` is clip/action/file, the pair's name in every result."""
+
+    item: Item
+    frame: str
+    generated: Path
+    reference: Path
+    sizes: tuple[Size, Size]
+
+
+class Batch(NamedTuple):
+    """Decoded pairs of equal sizes, RGB in [0, 1]. Generated frames keep the size they were saved in."""
+
+    pairs: Sequence[Pair]
+    generated: Float[Tensor, "b 3 h1 w1"]
+    reference: Float[Tensor, "b 3 h w"]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """All pairs of an evaluation, in the order of the annotation file.
+
+    `sha256` covers the names and contents of all images; `formats` are those of the generated files.
+    """
+
+    pairs: Sequence[Pair]
+    sha256: str
+    formats: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
+        """Decodes every image once, in batches of equal sizes.
+
+        Raises:
+            UserError: an image can no longer be read.
+        """
+        by_size: dict[tuple[Size, Size], list[Pair]] = {}
+        for pair in self.pairs:
+            by_size.setdefault(pair.sizes, []).append(pair)
+        for group in by_size.values():
+            for start in range(0, len(group), batch_size):
+                chosen = group[start : start + batch_size]
+                yield Batch(
+                    chosen,
+                    torch.stack([read_image(pair.generated) for pair in chosen]).to(device),
+                    torch.stack([read_image(pair.reference) for pair in chosen]).to(device),
+                )
+
+
+def run_folder(gen_path: Path) -> Path:
+    """The folder of a run: `gen_path` if it holds `images/`, else its parent (the published meaning)."""
+    return gen_path if (gen_path / "images").is_dir() else gen_path.absolute().parent
+
+
+def frames_folder(gen_path: Path) -> Path:
+    """The folder that holds clip/action/frame: `<gen_path>/images`, or `gen_path` itself as published."""
+    return gen_path / "images" if (gen_path / "images").is_dir() else gen_path
+
+
+def read_pairs(annotations: Annotations, gen_path: Path, gt_path: Path, tolerance: int = 0) -> Pairs:
+    """Pairs the frames of two folders by an annotation file; every file is read and checked.
+
+    The published code walks the targets in the order of the file system and ignores generated frames
+    that have none (F-EV-01); here the annotations say what belongs to the evaluation.
+
+    Args:
+        annotations: the actions to evaluate.
+        gen_path: a run folder (with `images/`) or the folder of images itself.
+        gt_path: `val_gt_for_metric`.
+        tolerance: largest difference in pixels between the sizes of a pair, along each side.
+
+    Raises:
+        UserError: a folder is empty, files are missing or extra, an image is broken, not RGB or of a
+            wrong size.
+    """
+    frames = frame_names(annotations)
+    folders = [
+        check_folder(frames_folder(gen_path), frames, "generated frames"),
+        check_folder(gt_path, frames, "target frames"),
+    ]
+    digest = hashlib.sha256()
+    pairs, formats = [], Counter[str]()
+    for frame, item in frames.items():
+        generated, reference = (folder / frame for folder in folders)
+        headers = check_image(generated), check_image(reference)
+        check_sizes(generated, headers[0].size, headers[1].size, tolerance)
+        digest.update("\0".join([frame, headers[0].sha256, headers[1].sha256, ""]).encode())
+        formats[headers[0].format] += 1
+        pairs.append(Pair(item, frame, generated, reference, (headers[0].size, headers[1].size)))
+    return Pairs(pairs, digest.hexdigest(), sorted(formats))
+
+
+def frame_names(annotations: Annotations) -> dict[str, Item]:
+    """The target frames of the annotations as clip/action/file, in file order.
+
+    Raises:
+        UserError: there are no actions, or two share a target frame.
+    """
+    frames: dict[str, Item] = {}
+    for item in annotations:
+        frame = metric_target_path(Path(), item.action.image_1).as_posix()
+        if frame in frames:
+            other = frames[frame]
+            raise UserError(
+                f"{annotations.source}: the actions {other.clip}/{other.id} and {item.clip}/{item.id} share "
+                f"the target frame {frame}; each action needs its own"
+            )
+        frames[frame] = item
+    if not frames:
+        raise UserError(f"{annotations.source}: there are no actions to evaluate")
+    return frames
+
+
+def check_folder(folder: Path, frames: Iterable[str], what: str) -> Path:
+    """Returns a folder that holds exactly the named files, hidden ones aside.
+
+    Raises:
+        UserError: it does not exist, is empty, or files are missing or extra.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; {what} are expected there as clip/action/frame")
+    expected = set(frames)
+    found = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if not path.name.startswith(".") and path.is_file()
+    }
+    if not found:
+        raise UserError(f"{folder}: the folder is empty; expected {len(expected)} {what}")
+    faults = [
+        f"{len(names)} {fault} ({', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''})"
+        for fault, names in (("missing", sorted(expected - found)), ("extra", sorted(found - expected)))
+        if names
+    ]
+    if faults:
+        raise UserError(
+            f"{folder}: of {len(expected)} {what}, {' and '.join(faults)}; expected exactly those of "
+            "the annotation file"
+        )
+    return folder
+
+
+def check_sizes(path: Path, generated: Size, reference: Size, tolerance: int) -> None:
+    """Compares the sizes of a pair.
+
+    Raises:
+        UserError: a side differs by more than `tolerance` pixels.
+    """
+    if max(abs(generated.height - reference.height), abs(generated.width - reference.width)) > tolerance:
+        allowed = f" (give or take {tolerance} pixel)" if tolerance else ""
+        raise UserError(
+            f"{path}: the frame is {generated.width}x{generated.height} pixels, its target "
+            f"{reference.width}x{reference.height}; expected the same size{allowed}"
+        )

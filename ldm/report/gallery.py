@@ -1,0 +1,144 @@
+"""The items to look at: source, target and what each system made of them, with their texts and values."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from egogen.annotations import DESCRIPTION_KEY, Annotations, ClipMetadata, Item
+from egogen.errors import UserError
+from ldm.metrics.images import check_image
+from ldm.report.runs import Run, columns
+from ldm.report.table import Column
+
+MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+
+
+# A clip's metadata names the boxes of its target frame so: hand_box_1, object_box_1.
+TARGET_BOX = "_box_1"
+
+
+class Outline(NamedTuple):
+    """A box on a picture, in percent of its sides."""
+
+    name: str
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with a caption and a few values: (metric title, text, good or bad where that is known)."""
+
+    caption: str
+    uri: str
+    width: int
+    height: int
+    values: Sequence[tuple[str, str, str]] = ()
+    outlines: Sequence[Outline] = ()
+
+
+@dataclass(frozen=True)
+class Card:
+    """One item."""
+
+    title: str
+    label: str
+    description: str | None
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True)
+class Album:
+    """Where the gallery's pictures and texts come from.
+
+    Args:
+        annotations: the items.
+        frames: the split folder that their image paths are relative to.
+        runs: the systems.
+        metadata: by clip id; boxes are outlined on the targets of the clips that have any.
+        llava_key: key of the description.
+    """
+
+    annotations: Annotations
+    frames: Path
+    runs: Sequence[Run]
+    metadata: Mapping[str, ClipMetadata] = field(default_factory=dict)
+    llava_key: str = DESCRIPTION_KEY
+
+    def cards(self, limit: int) -> list[Card]:
+        """The items of the gallery, evenly spread over the annotation file.
+
+        Raises:
+            UserError: a picture is missing or broken; the limit is below 1.
+        """
+        if limit < 1:
+            raise UserError(f"--max-items {limit}: expected at least 1")
+        items = self.annotations.items
+        count = min(limit, len(items))
+        return [self.card(items[index * len(items) // count]) for index in range(count)]
+
+    def card(self, item: Item) -> Card:
+        """One item of the gallery."""
+        action, shown = item.action, columns(self.runs)
+        target = picture("Target", self.frames / action.image_1)
+        if item.clip in self.metadata:
+            target = replace(target, outlines=outlines(self.metadata[item.clip]))
+        made = [
+            replace(picture(run.name, run.image(action.image_1)), values=values(run, action.image_1, shown))
+            for run in self.runs
+        ]
+        given = [picture("Source", self.frames / action.image_0), target]
+        return Card(f"{item.clip} / {item.id}", action.action, action.text(self.llava_key), [*given, *made])
+
+
+def outlines(clip: ClipMetadata) -> list[Outline]:
+    """The boxes of a clip's target frame; fields that are not boxes {x, y, width, height} are left out."""
+    found = []
+    for name, box in (clip.model_extra or {}).items():
+        if name.endswith(TARGET_BOX) and isinstance(box, dict) and {"x", "y", "width", "height"} <= set(box):
+            found.append(
+                Outline(
+                    name.removesuffix(TARGET_BOX).replace("_", " "),
+                    100 * box["x"] / clip.width,
+                    100 * box["y"] / clip.height,
+                    100 * box["width"] / clip.width,
+                    100 * box["height"] / clip.height,
+                )
+            )
+    return found
+
+
+def values(run: Run, image_1: str, metrics: Sequence[Column]) -> list[tuple[str, str, str]]:
+    """A generated frame's values; a yes-or-no metric reads as such."""
+    shown = []
+    for metric in metrics:
+        value = run.value(metric.name, image_1)
+        if value is None:
+            continue
+        if run.details["metrics"][metric.name]["binary"]:
+            shown.append((metric.title, "yes" if value else "no", "good" if value else "bad"))
+        else:
+            shown.append((metric.title, f"{metric.show(value)} {metric.unit}".strip(), ""))
+    return shown
+
+
+def picture(caption: str, path: Path) -> Figure:
+    """A picture as it lies on disk, inlined.
+
+    Raises:
+        UserError: it is missing, broken or of a format that browsers do not show.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such picture ({caption}); expected as the annotation file says")
+    header = check_image(path)
+    if header.format not in MIME:
+        raise UserError(f"{path}: a {header.format} file; allowed are {', '.join(MIME)}")
+    data = base64.b64encode(path.read_bytes()).decode()
+    uri = f"data:{MIME[header.format]};base64,{data}"
+    return Figure(caption, uri, header.size.width, header.size.height)

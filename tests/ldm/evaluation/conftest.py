@@ -1,0 +1,92 @@
+"""A run of random frames with its annotations and targets: what an evaluation starts from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ORACLE = Path(__file__).parents[2] / "oracle" / "metrics"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Paths of one made-up evaluation."""
+
+    root: Path
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def targets(self) -> Path:
+        return self.root / "val_gt_for_metric"
+
+    @property
+    def frames(self) -> Path:
+        return self.root / "val"
+
+    @property
+    def annotations(self) -> Path:
+        return self.root / "val.json"
+
+    def generated(self, index: int = 0) -> Path:
+        return self.run / "images" / f"clip{index}" / "act" / "000002.jpg"
+
+    def flags(self, *more: str) -> list[str]:
+        return [
+            *("--dataset", "ego4d", "--gen_path", str(self.run), "--gt_path", str(self.targets)),
+            *("--edit_file", str(self.annotations), "--device", "cpu", *more),
+        ]
+
+
+def save_noise(path: Path, seed: int, size: tuple[int, int] = (32, 18), mode: str = "RGB") -> None:
+    """Saves random pixels; size is (width, height)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def make_scene(root: Path, count: int = 4) -> Scene:
+    """Writes annotations, source, target and generated frames of `count` clips with one action each."""
+    scene = Scene(root)
+    raw = {
+        f"clip{index}": {
+            "act": {
+                "image_0": f"clip{index}/act/000001.jpg",
+                "image_1": f"clip{index}/act/000002.jpg",
+                "action": f"#C C picks up <cup> {index}",
+                "llava_forecast_finetune": f"The right hand holds cup {index}.",
+            }
+        }
+        for index in range(count)
+    }
+    for index in range(count):
+        save_noise(scene.frames / f"clip{index}/act/000001.jpg", 10 + index)
+        save_noise(scene.frames / f"clip{index}/act/000002.jpg", 20 + index)
+        save_noise(scene.targets / f"clip{index}/act/000002.jpg", 20 + index)
+        save_noise(scene.generated(index), 30 + index)
+    scene.annotations.write_text(json.dumps(raw))
+    return scene
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return make_scene(tmp_path)
+
+
+@pytest.fixture
+def noise() -> Callable[..., None]:
+    return save_noise
+
+
+@pytest.fixture
+def oracle() -> Path:
+    return ORACLE

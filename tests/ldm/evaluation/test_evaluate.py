@@ -1,0 +1,258 @@
+"""`python -m ldm.evaluate`: files, resuming, and each fault as one line with exit code 2."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from egogen.cli import run
+from egogen.toy.__main__ import main as make_toy
+from ldm import evaluate
+from ldm.metrics import evaluation, results
+from ldm.metrics.published import published_results
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("toy")
+    make_toy(["--out", str(root), "--train", "1", "--val", "6", "--size", "64", "--seed", "3"])
+    return root / "EgoGen"
+
+
+def toy_flags(toy: Path, run_folder: Path) -> list[str]:
+    return [
+        *("--dataset", "epickitchen", "--gen_path", str(run_folder), "--device", "cpu"),
+        *("--gt_path", str(toy / "epickitchen" / "val_gt_for_metric")),
+        *("--edit_file", str(toy / "epickitchen_val.json")),
+    ]
+
+
+def generate(toy: Path, run_folder: Path, key: str) -> None:
+    """Frames that are the true target (image_1) or the source (image_0), as they lie on disk."""
+    for actions in read(toy / "epickitchen_val.json").values():
+        for action in actions.values():
+            path = run_folder / "images" / Path(*Path(action["image_1"]).parts[-3:])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(toy / "epickitchen" / "val" / action[key], path)
+
+
+def test_files_and_table(scene, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
+    evaluate.main(scene.flags("--name", "noise"))
+    metric = read(scene.run / "metric" / "metric.json")
+    details = read(scene.run / "metric" / "details.json")
+    samples = read(scene.run / "metric" / "per_sample.json")
+    assert set(metric) == set(details["metrics"]) == set(samples) == {"psnr", "ssim"}
+    psnr = details["metrics"]["psnr"]
+    assert metric["psnr"] == psnr["mean"] == pytest.approx(sum(samples["psnr"].values()) / 4)
+    assert (psnr["n"], psnr["infinite"], psnr["better"]) == (4, 0, "higher")
+    assert psnr["provenance"]["versions"]["torchmetrics"]
+    assert (details["name"], details["protocol"], details["image_formats"]) == (
+        "noise",
+        "published",
+        ["JPEG"],
+    )
+    shown = capsys.readouterr().out
+    assert f"{metric['psnr']:.2f} ± {psnr['standard_error']:.2f}" in shown
+    assert "LEGO (published)" in shown
+    assert "12.29" in shown
+
+
+def test_the_batch_size_changes_nothing(scene) -> None:  # noqa: ANN001
+    both = []
+    for size in ("1", "3"):
+        shutil.rmtree(scene.run / "metric", ignore_errors=True)
+        evaluate.main(scene.flags("--batch-size", size))
+        both.append(read(scene.run / "metric" / "per_sample.json"))
+    assert both[0]["psnr"] == pytest.approx(both[1]["psnr"], abs=1e-5)
+    assert both[0]["ssim"] == pytest.approx(both[1]["ssim"], abs=1e-6)
+
+
+def test_stale_keys_do_not_survive(scene) -> None:  # noqa: ANN001
+    (scene.run / "metric").mkdir()
+    (scene.run / "metric" / "metric.json").write_text('{"fid": 1.0, "psnr": 99}')
+    evaluate.main(scene.flags("--metrics", "psnr"))
+    assert set(read(scene.run / "metric" / "metric.json")) == {"psnr"}
+
+
+def test_metrics_are_added_one_by_one(scene, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+    measured: list[list[str]] = []
+    measure = evaluation.measure
+
+    def record(batches: Any, metrics: Any, setting: Any) -> Any:
+        measured.append([metric.name for metric in metrics])
+        return measure(batches, metrics, setting)
+
+    monkeypatch.setattr(evaluation, "measure", record)
+    evaluate.main(scene.flags("--metrics", "psnr"))
+    evaluate.main(scene.flags("--metrics", "ssim"))
+    evaluate.main(scene.flags())
+    assert measured == [["psnr"], ["ssim"]]
+    assert set(read(scene.run / "metric" / "metric.json")) == {"psnr", "ssim"}
+
+
+def test_new_images_are_measured_again(scene, noise) -> None:  # noqa: ANN001
+    evaluate.main(scene.flags())
+    before = read(scene.run / "metric" / "metric.json")
+    noise(scene.generated(0), 77)
+    evaluate.main(scene.flags("--metrics", "psnr"))
+    after = read(scene.run / "metric" / "metric.json")
+    assert set(after) == {"psnr"}
+    assert after["psnr"] != before["psnr"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"metrics": {"psnr": 1}}', '{"metrics": []}'])
+def test_broken_earlier_results_are_replaced(scene, content: str) -> None:  # noqa: ANN001
+    (scene.run / "metric").mkdir()
+    results.details_path(scene.run).write_text(content)
+    results.per_sample_path(scene.run).write_text("{}")
+    evaluate.main(scene.flags("--metrics", "psnr"))
+    assert read(results.details_path(scene.run))["metrics"]["psnr"]["n"] == 4
+
+
+def test_identical_pairs_are_counted(scene, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
+    shutil.copy(scene.targets / "clip1/act/000002.jpg", scene.generated(1))
+    for _ in range(2):  # the second run reads what the first wrote
+        evaluate.main(scene.flags())
+        details = read(scene.run / "metric" / "details.json")["metrics"]["psnr"]
+        assert (details["mean"], details["standard_error"], details["infinite"]) == (None, None, 1)
+        assert read(scene.run / "metric" / "per_sample.json")["psnr"]["clip1/act/000002.jpg"] is None
+        assert read(scene.run / "metric" / "metric.json")["psnr"] == math.inf
+        shown = capsys.readouterr().out
+        assert "1 of 4 frames equal their target: PSNR is infinite there" in shown
+        assert f"without them the mean is {details['finite_mean']:.2f}" in shown
+
+
+def test_several_runs_share_a_table(scene, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
+    other = scene.root / "other"
+    shutil.copytree(scene.run, other)
+    flags = scene.flags("--metrics", "psnr", "--name", "first", "second")
+    flags.insert(flags.index(str(scene.run)) + 1, str(other))
+    evaluate.main(flags)
+    shown = capsys.readouterr().out
+    assert "first" in shown
+    assert "second" in shown
+    assert read(other / "metric" / "details.json")["name"] == "second"
+
+
+def test_toy_success_of_targets_and_sources(toy: Path, tmp_path: Path) -> None:
+    metadata = ["--metadata", str(toy / "epickitchen_metadata.json")]
+    rates = {}
+    for key in ("image_0", "image_1"):
+        generate(toy, tmp_path / key, key)
+        evaluate.main([*toy_flags(toy, tmp_path / key), *metadata])
+        details = read(tmp_path / key / "metric" / "details.json")["metrics"]
+        assert set(details) == {"psnr", "ssim", "toy_success"}
+        rates[key] = details["toy_success"]["mean"]
+    assert rates == {"image_0": 0.0, "image_1": 1.0}
+
+
+def test_toy_success_alone_needs_metadata(toy: Path, tmp_path: Path) -> None:
+    generate(toy, tmp_path, "image_1")
+    evaluate.main(toy_flags(toy, tmp_path))
+    assert set(read(tmp_path / "metric" / "metric.json")) == {"psnr", "ssim"}
+    with pytest.raises(ValueError, match="metric 'toy_success' needs --metadata FILE"):
+        evaluate.main([*toy_flags(toy, tmp_path), "--metrics", "toy_success"])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"clip0": {"height": 18, "width": 32}}, "clips without the field 'signs'"),
+        ({"other": {"height": 18, "width": 32, "signs": []}}, "the metadata has no clip 'clip0'"),
+    ],
+)
+def test_toy_success_needs_toy_facts(scene, metadata: Any, message: str) -> None:  # noqa: ANN001
+    path = scene.root / "metadata.json"
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match=message):
+        evaluate.main(scene.flags("--metadata", str(path), "--metrics", "toy_success"))
+
+
+def replaced(scene: Any, flag: str, value: str) -> list[str]:
+    flags = scene.flags()
+    flags[flags.index(flag) + 1] = value
+    return flags
+
+
+FAULTS = {
+    "empty folder": (lambda s: (shutil.rmtree(s.run), s.run.mkdir()), "run: the folder is empty"),
+    "no folder": (lambda s: shutil.rmtree(s.run), "run: no such folder"),
+    "missing frame": (lambda s: s.generated(2).unlink(), "1 missing (clip2/act/000002.jpg)"),
+    "truncated": (
+        lambda s: s.generated(1).write_bytes(s.generated(1).read_bytes()[:-200]),
+        "not a whole image",
+    ),
+    "other size": (
+        lambda s: Image.new("RGB", (40, 18)).save(s.generated()),
+        "40x18 pixels, its target",
+    ),
+    "grey": (lambda s: Image.new("L", (32, 18)).save(s.generated(), format="PNG"), "a L image of PNG format"),
+    "annotations": (lambda s: s.annotations.write_text("[]"), "found list [], expected an object"),
+    "no annotations": (lambda s: s.annotations.unlink(), "val.json: no such file"),
+}
+
+
+def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Runs the command as a shell would; returns its one line of error."""
+    with pytest.raises(SystemExit) as stopped:
+        run(lambda: evaluate.main(argv))
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert told.count("\n") == 1
+    return told
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_one_line(scene, fault: str, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
+    break_it, message = FAULTS[fault]
+    break_it(scene)
+    assert message in fails(scene.flags(), capsys)
+    assert not (scene.run / "metric").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--dataset", "kitchen", "data set 'kitchen': allowed are ego4d, epickitchen"),
+        ("--device", "gpu", "device 'gpu': "),
+        ("--metrics", "psnr,fid2", "metric 'fid2': allowed are psnr, ssim, toy_success"),
+        ("--protocol", "loose", "protocol 'loose': allowed are published, corrected"),
+        ("--batch-size", "0", "batch size 0: expected at least 1"),
+        ("--metadata", "nowhere.json", "nowhere.json: no such file"),
+    ],
+)
+def test_wrong_choices(
+    scene, flag: str, value: str, message: str, capsys: pytest.CaptureFixture[str]  # noqa: ANN001
+) -> None:  # fmt: skip
+    assert message in fails([*scene.flags(), flag, value], capsys)
+
+
+def test_each_run_has_a_name(scene, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
+    assert "found 2 names for 1 runs" in fails(scene.flags("--name", "a", "b"), capsys)
+
+
+def test_as_a_shell_command(scene) -> None:  # noqa: ANN001
+    argv = [sys.executable, "-m", "ldm.evaluate", *replaced(scene, "--dataset", "kitchen")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: data set 'kitchen': allowed are ego4d, epickitchen\n"
+
+
+def test_published_results_are_in_our_units() -> None:
+    assert published_results("ego4d")["LEGO"]["lpips_squeeze"] == pytest.approx(0.3643)
+    assert published_results("epickitchen")["IP2P"]["fid"] == 20.64
+    with pytest.raises(ValueError, match="'toy': allowed are ego4d, epickitchen"):
+        published_results("toy")

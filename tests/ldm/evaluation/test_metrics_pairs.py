@@ -1,0 +1,151 @@
+"""Pairing: every fault of a folder or an image is one named error."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from egogen.annotations import Annotations
+from egogen.errors import UserError
+from ldm.metrics.pairs import Pairs, frames_folder, read_pairs, run_folder
+from ldm.metrics.protocol import check_protocol, size_tolerance
+
+
+def pairs_of(scene, tolerance: int = 0, gen_path: Path | None = None) -> Pairs:  # noqa: ANN001
+    return read_pairs(Annotations.read(scene.annotations), gen_path or scene.run, scene.targets, tolerance)
+
+
+def test_pairs_follow_the_annotations(scene) -> None:  # noqa: ANN001
+    pairs = pairs_of(scene)
+    assert [pair.frame for pair in pairs.pairs] == [f"clip{index}/act/000002.jpg" for index in range(4)]
+    assert pairs.formats == ["JPEG"]
+    assert pairs.pairs[0].sizes == ((18, 32), (18, 32))
+
+
+def test_the_folder_of_images_is_accepted_as_published(scene) -> None:  # noqa: ANN001
+    images = scene.run / "images"
+    assert pairs_of(scene, gen_path=images).sha256 == pairs_of(scene).sha256
+    assert run_folder(images) == run_folder(scene.run) == scene.run
+    renamed = images.rename(scene.run / "frames")
+    assert frames_folder(renamed) == renamed
+    assert run_folder(renamed) == scene.run
+    assert len(pairs_of(scene, gen_path=renamed)) == 4
+
+
+def test_batches_hold_equal_sizes_and_every_pair(scene, noise) -> None:  # noqa: ANN001
+    noise(scene.generated(1), 1, size=(24, 18))
+    noise(scene.targets / "clip1/act/000002.jpg", 1, size=(24, 18))
+    batches = list(pairs_of(scene).batches(2, torch.device("cpu")))
+    assert [len(batch.pairs) for batch in batches] == [2, 1, 1]
+    assert {tuple(batch.generated.shape[-2:]) for batch in batches} == {(18, 32), (18, 24)}
+    assert all(batch.generated.min() >= 0 and batch.generated.max() <= 1 for batch in batches)
+
+
+def test_the_digest_sees_every_file(scene, noise) -> None:  # noqa: ANN001
+    before = pairs_of(scene).sha256
+    noise(scene.generated(2), 99)
+    assert pairs_of(scene).sha256 != before
+
+
+def test_hidden_files_are_ignored(scene) -> None:  # noqa: ANN001
+    (scene.run / "images" / ".DS_Store").write_bytes(b"x")
+    assert len(pairs_of(scene)) == 4
+
+
+def test_missing_and_extra_files_are_counted_and_listed(scene, noise) -> None:  # noqa: ANN001
+    scene.generated(3).unlink()
+    for index in range(12):
+        noise(scene.run / f"images/other/act/{index:03}.jpg", index)
+    with pytest.raises(UserError) as error:
+        pairs_of(scene)
+    message = str(error.value)
+    assert (
+        f"{scene.run}/images: of 4 generated frames, 1 missing (clip3/act/000002.jpg) and 12 extra" in message
+    )
+    assert "other/act/009.jpg, ...)" in message
+    assert "other/act/010.jpg" not in message
+
+
+def test_targets_are_checked_alike(scene) -> None:  # noqa: ANN001
+    (scene.targets / "clip0/act/000002.jpg").unlink()
+    with pytest.raises(UserError, match=r"of 4 target frames, 1 missing \(clip0/act/000002\.jpg\)"):
+        pairs_of(scene)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda s: shutil.rmtree(s.run), "run: no such folder"),
+        (lambda s: (shutil.rmtree(s.run), s.run.mkdir()), "run: the folder is empty; expected 4"),
+        (lambda s: (shutil.rmtree(s.run), (s.run / "images").mkdir(parents=True)), "images: the folder is e"),
+        (lambda s: s.generated().write_bytes(s.generated().read_bytes()[:-300]), "not a whole image"),
+        (lambda s: s.generated().write_bytes(b""), "not a whole image"),
+        (lambda s: s.generated().write_text("no picture"), "not a whole image"),
+        (lambda s: Image.new("L", (32, 18)).save(s.generated()), "a L image of JPEG format, expected RGB"),
+        (lambda s: Image.new("RGB", (31, 18)).save(s.generated()), "31x18 pixels, its target 32x18"),
+    ],
+)  # fmt: skip
+def test_broken_folders_and_images(scene, break_it, message: str) -> None:  # noqa: ANN001
+    break_it(scene)
+    with pytest.raises(UserError, match=message):
+        pairs_of(scene)
+
+
+def test_a_grey_png_is_refused(scene) -> None:  # noqa: ANN001
+    raw = json.loads(scene.annotations.read_text().replace("000002.jpg", "000002.png"))
+    scene.annotations.write_text(json.dumps(raw))
+    for index in range(4):
+        for folder, mode in ((scene.run / "images", "L"), (scene.targets, "RGB")):
+            (folder / f"clip{index}/act/000002.jpg").unlink()
+            Image.new(mode, (32, 18)).save(folder / f"clip{index}/act/000002.png")
+    with pytest.raises(UserError, match=r"000002\.png: a L image of PNG format, expected RGB"):
+        pairs_of(scene)
+
+
+def test_a_truncated_png_is_refused(scene) -> None:  # noqa: ANN001
+    Image.effect_noise((32, 18), 90).convert("RGB").save(scene.generated(), format="PNG")
+    scene.generated().write_bytes(scene.generated().read_bytes()[:-400])
+    with pytest.raises(UserError, match="not a whole image"):
+        pairs_of(scene)
+
+
+def test_one_pixel_is_forgiven_on_epickitchen_alone(scene) -> None:  # noqa: ANN001
+    Image.new("RGB", (31, 18)).save(scene.generated())
+    assert len(pairs_of(scene, size_tolerance("published", "epickitchen"))) == 4
+    for protocol, dataset in (("published", "ego4d"), ("corrected", "epickitchen")):
+        with pytest.raises(UserError, match="expected the same size"):
+            pairs_of(scene, size_tolerance(protocol, dataset))
+    Image.new("RGB", (30, 18)).save(scene.generated())
+    with pytest.raises(UserError, match="give or take 1 pixel"):
+        pairs_of(scene, size_tolerance("published", "epickitchen"))
+
+
+def test_an_image_that_breaks_later_is_named(scene) -> None:  # noqa: ANN001
+    batches = pairs_of(scene).batches(4, torch.device("cpu"))
+    scene.generated(2).write_bytes(scene.generated(2).read_bytes()[:-300])
+    with pytest.raises(UserError, match=r"clip2/act/000002\.jpg: not a whole image"):
+        next(batches)
+
+
+def test_two_actions_may_not_share_a_target(scene) -> None:  # noqa: ANN001
+    raw = json.loads(scene.annotations.read_text())
+    raw["clip0"]["twin"] = raw["clip0"]["act"]
+    scene.annotations.write_text(json.dumps(raw))
+    with pytest.raises(UserError, match="clip0/act and clip0/twin share the target frame"):
+        pairs_of(scene)
+
+
+def test_no_actions(scene) -> None:  # noqa: ANN001
+    scene.annotations.write_text("{}")
+    with pytest.raises(UserError, match="there are no actions to evaluate"):
+        pairs_of(scene)
+
+
+def test_unknown_protocol() -> None:
+    with pytest.raises(UserError, match="protocol 'loose': allowed are published, corrected"):
+        check_protocol("loose")
