@@ -1,1 +1,1 @@
-"""Stage 2: a latent diffusion model that draws the action frame from the frame, the description and features."""
+"""Stage 2: a latent diffusion model draws the action frame from frame, description and stage-1 features."""

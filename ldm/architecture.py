@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count, takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
@@ -19,9 +19,20 @@ VAE = "first_stage_model."
 TEXT = "cond_stage_model.transformer.text_model."
 LATENT_CHANNELS = 4
 LATENT_SCALE = 0.18215
-# Attention heads of the UNet and width of a CLIP text head: no tensor tells these.
+# No tensor tells these: attention heads of the UNet, groups of its norms, width of a CLIP text head.
 UNET_HEADS = 8
+NORM_GROUPS = 32
 TEXT_HEAD_WIDTH = 64
+
+
+def check_channels(part: str, channels: list[int], *divisors: int) -> None:
+    """Raises a `UserError` for a width that its groups or heads do not divide."""
+    for width in channels:
+        if any(width % divisor for divisor in divisors):
+            raise UserError(
+                f"model.architecture.{part}.channels: got {width}, expected multiples of "
+                f"{' and '.join(map(str, divisors))} (groups, heads)"
+            )
 
 
 @dataclass
@@ -32,6 +43,7 @@ class UNetShape:
     attention: list[bool] = field(default_factory=lambda: [True, True, True, False])
     blocks: int = 2
     heads: int = UNET_HEADS
+    groups: int = NORM_GROUPS
     in_channels: int = 2 * LATENT_CHANNELS
 
     def __post_init__(self) -> None:
@@ -40,10 +52,7 @@ class UNetShape:
                 f"model.architecture.unet: {len(self.channels)} channels and {len(self.attention)} attention "
                 "entries; expected one of each per level"
             )
-        if bad := [width for width in self.channels if width % 32 or width % self.heads]:
-            raise UserError(
-                f"model.architecture.unet.channels: got {bad[0]}, expected multiples of 32 and of heads"
-            )
+        check_channels("unet", self.channels, self.groups, self.heads)
 
 
 @dataclass
@@ -52,6 +61,10 @@ class VAEShape:
 
     channels: list[int] = field(default_factory=lambda: [128, 256, 512, 512])
     blocks: int = 2
+    groups: int = NORM_GROUPS
+
+    def __post_init__(self) -> None:
+        check_channels("vae", self.channels, self.groups)
 
     @property
     def factor(self) -> int:
@@ -72,8 +85,8 @@ class TextShape:
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % MIXER_HEADS:
             raise UserError(
-                f"model.architecture.text.width: got {self.width}, expected a multiple of heads ({self.heads}) "
-                f"and of {MIXER_HEADS}"
+                f"model.architecture.text.width: got {self.width}, expected a multiple of heads "
+                f"({self.heads}) and of {MIXER_HEADS}"
             )
 
 
@@ -103,6 +116,7 @@ def build(shape: Architecture, conditioner: bool = True) -> Parts:
         out_channels=LATENT_CHANNELS,
         block_out_channels=shape.unet.channels,
         layers_per_block=shape.unet.blocks,
+        norm_num_groups=shape.unet.groups,
         attention_head_dim=shape.unet.heads,  # diffusers keeps the number of heads under this name
         cross_attention_dim=shape.text.width,
         down_block_types=["CrossAttnDownBlock2D" if has else "DownBlock2D" for has in shape.unet.attention],
@@ -112,6 +126,7 @@ def build(shape: Architecture, conditioner: bool = True) -> Parts:
     vae = AutoencoderKL(
         block_out_channels=shape.vae.channels,
         layers_per_block=shape.vae.blocks,
+        norm_num_groups=shape.vae.groups,
         latent_channels=LATENT_CHANNELS,
         scaling_factor=LATENT_SCALE,
         down_block_types=["DownEncoderBlock2D"] * levels,
@@ -131,10 +146,20 @@ def build(shape: Architecture, conditioner: bool = True) -> Parts:
     return Parts(unet, vae, text_encoder, made)
 
 
+def from_plain(plain: Mapping[str, Any]) -> Architecture:
+    """Rebuilds what `dataclasses.asdict` made, as our checkpoint files carry it."""
+    return Architecture(
+        unet=UNetShape(**plain["unet"]),
+        vae=VAEShape(**plain["vae"]),
+        text=TextShape(**plain["text"]),
+        llm_width=plain["llm_width"],
+    )
+
+
 def infer(
     state: Mapping[str, Tensor], unet_heads: int = UNET_HEADS, text_heads: int | None = None
 ) -> Architecture:
-    """Reads the sizes off a published state dict.
+    """Reads the sizes off a published state dict; what no tensor tells is as in Stable Diffusion 1.5.
 
     Args:
         state: tensors by their published names; EMA names are not needed.

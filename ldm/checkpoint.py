@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from torch import Tensor
 
 from egogen.errors import UserError
 from egogen.files import atomic_open
-from ldm.architecture import LATENT_CHANNELS, TEXT, UNET, Architecture, Parts, build, infer
+from ldm.architecture import LATENT_CHANNELS, TEXT, UNET, Architecture, Parts, build, from_plain, infer
 from ldm.names import ema_name, published_names
-from ldm.sampler import TRAINING_SCHEDULE
+from ldm.sampler import BETA_END, BETA_START, TRAINING_STEPS
 
 CONV_IN = f"{UNET}input_blocks.0.0.weight"
 POSITION_IDS = f"{TEXT}embeddings.position_ids"
+# Our files state their sizes under this key, beside `state_dict`.
+ARCHITECTURE = "architecture"
 EMA_DECAY, EMA_UPDATES = "model_ema.decay", "model_ema.num_updates"
 SCHEDULE = [
     "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
@@ -37,7 +40,7 @@ def read(path: Path) -> dict[str, Any]:
         The file's content; its weights by published name are under `state_dict`.
 
     Raises:
-        UserError: missing, truncated, not a checkpoint, or with content that is neither tensors nor plain data.
+        UserError: missing, truncated, no checkpoint, or with content that is neither tensors nor plain data.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint file")
@@ -57,33 +60,53 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def load_parts(
-    path: Path, shape: Architecture | None = None, use_ema: bool = True, conditioner: bool | None = None
+    path: Path,
+    shape: Architecture | None = None,
+    use_ema: bool = True,
+    conditioner: bool | None = None,
+    new_conditioner: bool = False,
 ) -> Parts:
     """Builds the networks and loads a published file into them.
 
-    A UNet with 4 input channels is widened to 8 with zeros. A file without conditioner (Stable Diffusion,
-    InstructPix2Pix) leaves the conditioner at its random start, if one is asked for.
+    A UNet with 4 input channels is widened to 8 with zeros.
 
     Args:
         path: the file.
         shape: sizes that the file must have; read off the file if None.
         use_ema: take the moving averages where the file has them.
         conditioner: whether to make one; by default if the file has one.
+        new_conditioner: a file without one (Stable Diffusion, InstructPix2Pix) is good; it starts at random.
 
     Raises:
         UserError: missing or unknown tensors, or tensors of another shape; names the first and counts them.
     """
-    state = read(path)["state_dict"]
-    if shape is None:
-        try:
-            shape = infer(state)
-        except KeyError as error:
-            raise UserError(f"{path}: not a Stable Diffusion checkpoint, {error} is missing") from None
-        shape.unet.in_channels = 2 * LATENT_CHANNELS
+    content = read(path)
+    state = content["state_dict"]
+    shape = shape or sizes(content, path)
     has_conditioner = "projection_img.weight" in state
-    parts = build(shape, has_conditioner if conditioner is None else conditioner)
+    conditioner = has_conditioner if conditioner is None else conditioner
+    if conditioner and not (has_conditioner or new_conditioner):
+        raise UserError(
+            f"{path}: has no weights for VLLM features (projection_img ...); give a LEGO checkpoint, or set "
+            "model.vllm_features=false to use it as InstructPix2Pix"
+        )
+    parts = build(shape, conditioner)
     load_state(parts, shape, state, path, use_ema)
     return parts
+
+
+def sizes(content: Mapping[str, Any], path: Path) -> Architecture:
+    """Sizes of a file's networks, as the file states them or else as its tensors tell.
+
+    Raises:
+        UserError: it is no checkpoint of a Stable Diffusion model.
+    """
+    try:
+        shape = from_plain(content[ARCHITECTURE]) if ARCHITECTURE in content else infer(content["state_dict"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a Stable Diffusion checkpoint, {error} is missing") from None
+    shape.unet.in_channels = 2 * LATENT_CHANNELS
+    return shape
 
 
 def load_state(
@@ -141,9 +164,8 @@ def copy_tensor(target: Tensor, value: Tensor, name: str, path: Path) -> None:
         UserError: the shapes differ.
     """
     if name == CONV_IN and value.shape[1] == LATENT_CHANNELS < target.shape[1]:
-        widened = value.new_zeros(target.shape[0], target.shape[1], *value.shape[2:])
-        widened[:, :LATENT_CHANNELS] = value
-        value = widened
+        extra = target.shape[1] - LATENT_CHANNELS
+        value = torch.cat([value, value.new_zeros(value.shape[0], extra, *value.shape[2:])], dim=1)
     # The VAE's attention weights are 1 x 1 convolutions in published files.
     if value.shape[: target.ndim] == target.shape and value.numel() == target.numel():
         value = value.reshape(target.shape)
@@ -169,16 +191,18 @@ def published_state(parts: Parts, shape: Architecture) -> dict[str, Tensor]:
     return state
 
 
-def write(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Writes a published single file atomically."""
+def write(path: Path, state: Mapping[str, Tensor], shape: Architecture | None = None) -> None:
+    """Writes a published single file atomically, with the sizes that its tensors do not tell."""
+    content: dict[str, Any] = {"state_dict": dict(state)}
+    if shape is not None:
+        content[ARCHITECTURE] = asdict(shape)
     with atomic_open(path) as file:
-        torch.save({"state_dict": dict(state)}, file)
+        torch.save(content, file)
 
 
 def training_schedule() -> dict[str, Tensor]:
     """The twelve schedule buffers of a published file (Ho et al. 2020, equations 4 and 7), float32 [1000]."""
-    start, end = TRAINING_SCHEDULE["beta_start"], TRAINING_SCHEDULE["beta_end"]
-    betas = np.linspace(start**0.5, end**0.5, TRAINING_SCHEDULE["num_train_timesteps"]) ** 2
+    betas = np.linspace(BETA_START**0.5, BETA_END**0.5, TRAINING_STEPS) ** 2
     product = np.cumprod(1 - betas)
     before = np.append(1.0, product[:-1])
     variance = betas * (1 - before) / (1 - product)

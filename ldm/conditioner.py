@@ -21,7 +21,7 @@ class Conditioner(ModelMixin, ConfigMixin):
 
     config_name = "config.json"
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(self, llm_width: int = 5120, context_width: int = 768) -> None:
         super().__init__()
         self.projection_img = nn.Linear(llm_width, context_width)  # sigma
@@ -35,7 +35,7 @@ class Conditioner(ModelMixin, ConfigMixin):
     ) -> Float[Tensor, "b i+t ctx"]:
         """Projects 256 image and 77 text features to 333 context tokens.
 
-        Padding rows of the text pass through the projection and the mixer like any other: no mask (paper, section 4).
+        Padding rows of the text pass through projection and mixer like any other: there is no mask (paper).
         """
         image_tokens = self.projection_img(image)  # b i ctx
         text_tokens = self.self_attn_mix(self.projection_txt(text))  # b t ctx

@@ -31,7 +31,7 @@ def check(name: str, value: object, allowed: str, good: bool) -> None:
 class ModelConfig:
     """The networks and what is trained of them."""
 
-    start: str = "???"  # checkpoint to start from: Stable Diffusion, InstructPix2Pix or LEGO
+    start: str = ""  # training starts from this checkpoint: Stable Diffusion, InstructPix2Pix or LEGO
     architecture: Architecture = field(default_factory=Architecture)
     vllm_features: bool = True  # False is InstructPix2Pix
     train_conditioner: bool = True  # as the paper says; False as published (F-S2-01)
@@ -214,8 +214,8 @@ def merge(base: Any, layer: Any, source: str) -> Any:  # noqa: ANN401 - OmegaCon
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(f"{source}: unknown key {key!r}{hint}") from None
     except (OmegaConfBaseException, TypeError) as error:
-        key = getattr(error, "full_key", None)
-        raise UserError(f"{source}: key {key!r}: {first_line(error)}") from None
+        place = getattr(error, "full_key", None)
+        raise UserError(f"{source}: key {place!r}: {first_line(error)}") from None
 
 
 def flat_keys(tree: Any, prefix: str = "") -> list[str]:  # noqa: ANN401 - a YAML tree

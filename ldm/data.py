@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from typing_extensions import NotRequired, TypedDict
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
+from typing_extensions import NotRequired, TypedDict
 
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
@@ -27,8 +26,8 @@ class Sample(TypedDict):
 
     `source`, `target`: frames [3, r, r] in [-1, 1]. `prompt`: the text. `item`: clip and action id.
     `vllm_image` [256, d] and `vllm_text` [77, d]: stage-1 features, absent for InstructPix2Pix.
-    With cached latents, in place of the frames: `source_latent` [2, 4, h, w] and `target_moments` [2, 8, h, w]
-    (plain and flipped), `text` [77, ctx].
+    With cached latents, in place of the frames: `source_latent` [views, 4, h, w], `target_moments`
+    [views, 8, h, w] (plain and, with flips, mirrored) and `text` [77, ctx].
     """
 
     item: str
@@ -37,8 +36,8 @@ class Sample(TypedDict):
     target: NotRequired[Float[Tensor, "3 r r"]]
     vllm_image: NotRequired[Float[Tensor, "i d"]]
     vllm_text: NotRequired[Float[Tensor, "t d"]]
-    source_latent: NotRequired[Float[Tensor, "2 c h w"]]
-    target_moments: NotRequired[Float[Tensor, "2 m h w"]]
+    source_latent: NotRequired[Float[Tensor, "views c h w"]]
+    target_moments: NotRequired[Float[Tensor, "views m h w"]]
     text: NotRequired[Float[Tensor, "t ctx"]]
 
 
@@ -114,14 +113,23 @@ class EgoGenPairs(Dataset[Sample]):
         text = find_feature(self.config.feature_folder(self.split, "llava_text"), item.action.image_0)
         return image, text
 
-    def check(self, workers: int = 8) -> None:
+    def check(self, only: Sequence[Item] | None = None, workers: int = 8) -> None:
         """Reads every file once, in parallel, so that a bad one is named before the work and not within it.
+
+        Args:
+            only: these items; all by default.
+            workers: threads.
 
         Raises:
             UserError: the first bad file in the order of the annotations, and how many there are.
         """
         with ThreadPoolExecutor(workers) as pool:
-            bar = tqdm(self.items, desc=f"check {self.split} files", unit="pair", leave=False)
+            bar = tqdm(
+                self.items if only is None else only,
+                desc=f"check {self.split} files",
+                unit="pair",
+                leave=False,
+            )
             problems = [problem for problem in pool.map(self.problem, bar) if problem]
         if problems:
             more = f" ({len(problems)} items have such problems)" if len(problems) > 1 else ""
@@ -147,3 +155,10 @@ class EgoGenPairs(Dataset[Sample]):
 def item_name(item: Item) -> str:
     """Names an item in logs and seeds."""
     return f"{item.clip}/{item.id}"
+
+
+def stack(samples: Sequence[Sample], device: torch.device) -> dict[str, Tensor]:
+    """The tensors of samples, each with a leading axis, on a device."""
+    rows = [dict(sample) for sample in samples]
+    names = [name for name, value in rows[0].items() if isinstance(value, Tensor)]
+    return {name: torch.stack([row[name] for row in rows]).to(device) for name in names}  # type: ignore[misc]

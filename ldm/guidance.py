@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-# Share of samples that lose: the text alone, both, the image alone (published; InstructPix2Pix, section 3.2.1).
+# Share of samples that lose the text alone, both, the image alone (published; InstructPix2Pix, 3.2.1).
 DROP_EACH = 0.05
 
 
@@ -39,7 +39,7 @@ def build_context(
         text: CLIP embedding psi(R) of the description.
         null_text: CLIP embedding of "".
         vllm: the conditioner's tokens; None makes an InstructPix2Pix context.
-        drop_text: samples whose text becomes `null_text` and whose VLLM tokens become zeros, after projection.
+        drop_text: samples whose text becomes `null_text` and whose projected VLLM tokens become zeros.
     """
     if drop_text is not None:
         mask = drop_text[:, None, None]

@@ -47,7 +47,7 @@ class LegoPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->conditioner->vae->unet->vae"
-    _optional_components = ["conditioner"]
+    _optional_components = ["conditioner"]  # noqa: RUF012 - diffusers' protocol
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class LegoPipeline(DiffusionPipeline):
         return cls.from_parts(load_parts(Path(ckpt), config, use_ema))
 
     @torch.no_grad()
-    def __call__(
+    def __call__(  # noqa: PLR0913 - the arguments of diffusers' pipelines, and ours
         self,
         image: Images,
         prompt: str | Sequence[str],
@@ -127,7 +127,7 @@ class LegoPipeline(DiffusionPipeline):
             generator: draws the noise; a list gives each frame its own.
             latents: start noise with standard deviation 1.
             noise: every random draw, [steps + 1, b, 4, h, w]; entry 0 is the start.
-            output_type: `pil`, `np` [b, h, w, 3] in [0, 1], `pt` [b, 3, h, w] in [-1, 1] unclamped, or `latent`.
+            output_type: `pil`, `np` [b, h, w, 3] in [0, 1], `pt` [b, 3, h, w] in about [-1, 1], `latent`.
 
         Returns:
             An `ImagePipelineOutput` with `images`.
@@ -155,7 +155,8 @@ class LegoPipeline(DiffusionPipeline):
         for index, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
             scaled = self.scheduler.scale_model_input(torch.cat([latents] * 3), t)
             predicted = self.unet(torch.cat([scaled, images], dim=1), t, context).sample
-            guided = guide(*predicted.chunk(3), guidance_scale, image_guidance_scale)
+            full, image_only, null = predicted.chunk(3)
+            guided = guide(full, image_only, null, guidance_scale, image_guidance_scale)
             draws = None if noise is None else noise[index + 1].to(latents)
             latents = self.scheduler.step(guided, t, latents, **self._step_options(generator, draws))[0]
 

@@ -14,10 +14,11 @@ from egogen.errors import UserError
 
 PUBLISHED = "euler_ancestral"
 # The "linear" schedule of latent diffusion: betas are linear in their square root.
+TRAINING_STEPS, BETA_START, BETA_END = 1000, 0.00085, 0.012
 TRAINING_SCHEDULE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
+    "num_train_timesteps": TRAINING_STEPS,
+    "beta_start": BETA_START,
+    "beta_end": BETA_END,
     "beta_schedule": "scaled_linear",
 }
 NAMES = {
@@ -29,7 +30,7 @@ NAMES = {
 
 
 class LogLinearEulerAncestral(EulerAncestralDiscreteScheduler):
-    """Euler ancestral sampling (Karras et al. 2022, algorithm 2 with Song's noise split) as k-diffusion does it.
+    """Euler ancestral sampling as k-diffusion does it (the ancestral split of Song et al. 2021, DDIM).
 
     Differs from diffusers in the sigma of a fractional timestep, interpolated in log sigma, and in that the
     noise of a step can be given.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -40,7 +41,7 @@ def make_tokenizer() -> CLIPTokenizer:
         *SPECIAL,
     ]
     vocabulary = {word: index for index, word in enumerate(words)}
-    merges = [tuple(line.split()) for line in lines]
+    merges: Any = [tuple(line.split()) for line in lines]  # its type hint forgets pairs
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TEXT_TOKENS)
 
 

@@ -39,14 +39,19 @@ def to_model(image: Image.Image, resolution: int) -> Float[Tensor, "3 r r"]:
     return pixels.permute(2, 0, 1).float() / 127.5 - 1
 
 
+def frame_size(side: int, height: int, width: int) -> tuple[int, int]:
+    """Height and width of a generated frame: the model's height, and the clip's aspect ratio (published)."""
+    return side, max(1, round(width / height * side))
+
+
 def to_frame(
     decoded: Float[Tensor, "3 r r"], height: int, width: int, output_range: OutputRange
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Undoes the squash and makes bytes, as published.
 
-    Bicubic resize without antialiasing to the model's height and `round(width / height * that)`; then `stretch`
-    maps the frame's own minimum and maximum to 0 and 255 (published), `clamp` maps -1 and 1 (F-S2-02). Fractions
-    are cut off.
+    Bicubic resize without antialiasing to the model's height and `round(width / height * that)`; then
+    `stretch` maps the frame's own minimum and maximum to 0 and 255 (published), `clamp` maps -1 and 1
+    (F-S2-02). Fractions are cut off.
 
     Args:
         decoded: the VAE's output, about [-1, 1].
@@ -54,8 +59,7 @@ def to_frame(
         width: of the clip.
         output_range: `stretch` or `clamp`.
     """
-    side = decoded.shape[-2]
-    size = (side, max(1, round(width / height * side)))
+    size = frame_size(decoded.shape[-2], height, width)
     frame = functional.interpolate(decoded[None].float(), size=size, mode="bicubic")[0]  # 3 h w
     low, high = (frame.min(), frame.max()) if output_range == "stretch" else (-1.0, 1.0)
     unit = ((frame - low) / max(float(high - low), 1e-8)).clamp(0, 1)

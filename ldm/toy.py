@@ -1,0 +1,181 @@
+"""Builds a toy "Stable Diffusion" from the toy world, in minutes on a CPU, as a published single file.
+
+An autoencoder trained on the frames, and a text encoder and a 4-channel UNet trained together for a short
+while to draw target frames from their descriptions. `main.py` starts from it as from Stable Diffusion 1.5.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+from tqdm import tqdm
+
+from egogen.cli import parser, run
+from egogen.conversations import read_conversations
+from egogen.errors import UserError
+from egogen.layout import Layout
+from ldm.architecture import (
+    LATENT_CHANNELS,
+    LATENT_SCALE,
+    Architecture,
+    Parts,
+    TextShape,
+    UNetShape,
+    VAEShape,
+    build,
+)
+from ldm.checkpoint import published_state, training_schedule, write
+from ldm.text import embed, make_tokenizer
+from ldm.transforms import read_frame, to_model
+
+log = logging.getLogger(__name__)
+
+SHAPE = Architecture(
+    unet=UNetShape(
+        channels=[32, 64, 128],
+        attention=[False, False, True],
+        blocks=1,
+        groups=8,
+        in_channels=LATENT_CHANNELS,
+    ),
+    vae=VAEShape(channels=[32, 32], blocks=1, groups=8),
+    text=TextShape(width=128, layers=2, heads=2, intermediate=512),
+    llm_width=128,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the frames, trains the two networks, writes the file; a finished file is left alone."""
+    made = parser("python -m ldm.toy", __doc__)
+    made.add_argument("--data-root", type=Path, required=True, help="folder that holds EgoGen/")
+    made.add_argument("--out", type=Path, required=True, help="the .ckpt to write")
+    made.add_argument("--dataset", default="ego4d", help="ego4d or epickitchen")
+    made.add_argument("--resolution", type=int, default=64, help="side of the squashed frames, in pixels")
+    made.add_argument("--vae-steps", type=int, default=1300, help="optimiser steps of the autoencoder")
+    made.add_argument(
+        "--unet-steps", type=int, default=150, help="optimiser steps of the text-to-image model"
+    )
+    made.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
+    args = made.parse_args(argv)
+    if args.out.exists():
+        log.info("%s is there already", args.out)
+        return
+    layout = Layout(args.data_root, args.dataset)
+    frames, texts = read_world(layout, args.resolution)
+    log.info("train on %d frames of %s", 2 * len(texts), layout.frames("train"))
+    torch.manual_seed(args.seed)
+    parts = build(SHAPE, conditioner=False)
+    train_vae(parts.vae, frames, args.vae_steps)
+    rescale_latents(parts.vae, frames)
+    train_unet(parts, frames[len(texts) :], texts, args.unet_steps)
+    write(args.out, published_state(parts, SHAPE), SHAPE)
+    log.info("wrote %s", args.out)
+
+
+def read_world(layout: Layout, resolution: int) -> tuple[Float[Tensor, "n2 3 r r"], list[str]]:
+    """Source frames, then target frames, of the curated conversations; and their descriptions.
+
+    Raises:
+        UserError: there are no conversations, or a frame is missing.
+    """
+    records = read_conversations(layout.conversations)
+    if not records:
+        raise UserError(f"{layout.conversations}: holds no conversations; make a world with more pairs")
+    folder = layout.frames("train")
+    sources = [folder / (record.image or "") for record in records]
+    # In the EgoGen layout an action's folder holds its source frame and, sorted after it, its target frame.
+    targets = [max(path for path in source.parent.iterdir() if path.is_file()) for source in sources]
+    frames = torch.stack([to_model(read_frame(path), resolution) for path in [*sources, *targets]])
+    return frames, [record.conversations[-1].value for record in records]
+
+
+def train_vae(vae: AutoencoderKL, frames: Float[Tensor, "n 3 r r"], steps: int) -> None:
+    """Fits the autoencoder: squared and absolute error, and a slight pull of the latents to a normal."""
+    with torch.no_grad():
+        # At random, latents start under noise with a spread of 1, and colours take long to come.
+        vae.quant_conv.weight[LATENT_CHANNELS:] = 0
+        vae.quant_conv.bias[LATENT_CHANNELS:] = -8
+
+    def loss(rows: Tensor) -> Tensor:
+        batch = frames[rows]
+        posterior = vae.encode(batch).latent_dist
+        decoded = vae.decode(posterior.sample()).sample
+        error = functional.mse_loss(decoded, batch) + 0.3 * functional.l1_loss(decoded, batch)
+        return error + 1e-6 * posterior.kl().mean()
+
+    optimize(vae.parameters(), loss, len(frames), steps, batch=4, rate=3e-3, title="autoencoder")
+    vae.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def rescale_latents(vae: AutoencoderKL, frames: Float[Tensor, "n 3 r r"]) -> None:
+    """Scales the latents to a standard deviation of 1 / 0.18215, as Stable Diffusion's have."""
+    spread = torch.cat([vae.encode(part).latent_dist.mean for part in frames[::8].split(32)]).std()
+    factor = float(1 / LATENT_SCALE / spread)
+    vae.quant_conv.weight[:LATENT_CHANNELS] *= factor
+    vae.quant_conv.bias[:LATENT_CHANNELS] *= factor
+    vae.quant_conv.bias[LATENT_CHANNELS:] += 2 * torch.log(torch.tensor(factor))  # log-variance
+    vae.post_quant_conv.weight /= factor
+
+
+def train_unet(parts: Parts, targets: Float[Tensor, "n 3 r r"], texts: Sequence[str], steps: int) -> None:
+    """Fits UNet and text encoder to predict the noise in target latents from the description."""
+    with torch.no_grad():
+        encoded = [parts.vae.encode(part).latent_dist.mean for part in targets.split(32)]
+    latents = LATENT_SCALE * torch.cat(encoded)  # n 4 h w
+    schedule = training_schedule()
+    tokenizer = make_tokenizer()
+
+    def loss(rows: Tensor) -> Tensor:
+        clean = latents[rows]
+        noise = torch.randn_like(clean)
+        t = torch.randint(0, len(schedule["betas"]), (len(rows),))
+        keep, rest = schedule["sqrt_alphas_cumprod"], schedule["sqrt_one_minus_alphas_cumprod"]
+        noisy = keep[t, None, None, None] * clean + rest[t, None, None, None] * noise
+        # One in ten learns to draw without text, for classifier-free guidance.
+        prompts = [texts[row] if torch.rand(()) > 0.1 else "" for row in rows.tolist()]
+        predicted = parts.unet(noisy, t, embed(parts.text_encoder, tokenizer, prompts)).sample
+        return functional.mse_loss(predicted, noise)
+
+    trained = [*parts.unet.parameters(), *parts.text_encoder.parameters()]
+    optimize(iter(trained), loss, len(latents), steps, batch=16, rate=1e-3, title="text to image")
+
+
+def optimize(
+    parameters: Iterator[nn.Parameter],
+    loss: Callable[[Tensor], Tensor],
+    count: int,
+    steps: int,
+    *,
+    batch: int,
+    rate: float,
+    title: str,
+) -> None:
+    """AdamW with one cycle of the rate over random rows; shows loss and time."""
+    optimizer = AdamW(parameters, lr=rate, weight_decay=0.0)
+    schedule = OneCycleLR(optimizer, rate, total_steps=max(steps, 2), pct_start=0.1)
+    began, smooth = time.monotonic(), 0.0
+    bar = tqdm(range(steps), desc=title, unit="step")
+    for step in bar:
+        value = loss(torch.randint(0, count, (batch,)))
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        schedule.step()
+        smooth += (value.item() - smooth) / min(step + 1, 50)
+        bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
+    log.info("%s: loss %.4f after %d steps, %.0f s", title, smooth, steps, time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,92 @@
+"""Every YAML loads and builds; wrong settings are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from egogen.errors import UserError
+from ldm.architecture import build
+from ldm.config import GenerateConfig, TrainConfig, load_config
+from ldm.train import accumulate
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_yaml_loads_and_its_model_builds(path: Path) -> None:
+    kind = TrainConfig if path.name.startswith("train_") else GenerateConfig
+    config = load_config(kind, [path])
+    with torch.device("meta"):
+        parts = build(config.model.architecture, config.model.vllm_features)
+    assert parts.conditioner is not None
+    assert parts.unet.config.in_channels == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs"), [("train_ego4d.yaml", 240), ("train_kitchen.yaml", 330)], ids=["ego4d", "epic"]
+)
+def test_published_training_values(name: str, epochs: int) -> None:
+    config = load_config(TrainConfig, [CONFIGS / name])
+    assert (config.data.batch_size, accumulate(config, 8), config.trainer.max_epochs) == (32, 4, epochs)
+    assert (config.optimizer.lr, config.optimizer.weight_decay, config.trainer.seed) == (1e-4, 0.01, 23)
+    assert config.optimizer.betas == [0.9, 0.999]
+    assert (config.model.ema_decay, config.data.resolution, config.data.flip) == (0.9999, 256, 0.5)
+
+
+@pytest.mark.parametrize("name", ["generate_ego4d.yaml", "generate_kitchen.yaml"])
+def test_published_sampling_values(name: str) -> None:
+    sampling = load_config(GenerateConfig, [CONFIGS / name]).sampling
+    assert (sampling.steps, sampling.scale_text, sampling.scale_image, sampling.seed) == (100, 7.5, 1.5, 0)
+    assert (sampling.scheduler, sampling.output_range, sampling.format) == (
+        "euler_ancestral",
+        "stretch",
+        "jpg",
+    )
+
+
+def test_files_merge_left_to_right_and_words_win(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("data: {batch_size: 3, flip: 0.1}\ntrainer: {max_steps: 5}")
+    (tmp_path / "b.yaml").write_text("data: {batch_size: 4}")
+    config = load_config(TrainConfig, [tmp_path / "a.yaml", tmp_path / "b.yaml"], ["data.flip=0.2"])
+    assert (config.data.batch_size, config.data.flip, config.trainer.max_steps) == (4, 0.2, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("modle: {}", r"unknown key 'modle'; did you mean 'model'"),
+        ("data: {batchsize: 3}", r"unknown key 'data.batchsize'; did you mean 'data.batch_size'"),
+        ("data: {batch_size: many}", r"data.batch_size"),
+        ("data: {batch_size: 0}", r"data.batch_size: got 0, allowed: at least 1"),
+        ("data: {dataset: ego5d}", r"'ego5d': allowed are ego4d, epickitchen"),
+        ("sampling: {output_range: wide}", r"sampling.output_range: got 'wide'"),
+        ("optimizer: {lr: -1}", r"optimizer.lr"),
+        ("data: [1", r"not readable as YAML"),
+        ("model: {architecture: {unet: {channels: [48, 96]}}}", r"2 channels and 4 attention"),
+        ("[1, 2]", r"a.yaml"),
+        ("data: 3", r"int is not a subclass of DataConfig"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.yaml").write_text(text + "\n")
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(TrainConfig, [tmp_path / "a.yaml"])
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_words_and_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such configuration file"):
+        load_config(TrainConfig, [tmp_path / "none.yaml"])
+    with pytest.raises(UserError, match="unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'"):
+        load_config(TrainConfig, [], ["trainer.max_step=3"])
+    with pytest.raises(UserError, match="expected key=value"):
+        load_config(TrainConfig, [], ["trainer.max_steps"])
+
+
+def test_effective_batch_must_divide() -> None:
+    config = load_config(TrainConfig, [CONFIGS / "train_ego4d.yaml"], ["data.batch_size=24"])
+    with pytest.raises(UserError, match=r"1024 is no multiple of data.batch_size x devices = 24; use 1032"):
+        accumulate(config, 1)

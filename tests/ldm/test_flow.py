@@ -1,0 +1,238 @@
+"""Training, resuming and sampling by their commands, at tiny size; and what they say about bad input."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from egogen.cli import run as run_command
+from egogen.errors import UserError
+from ldm.checkpoint import read
+from ldm.sample import main as sample
+from ldm.train import main as train
+from tests.ldm.toy_run import TRAINING, Run, make_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(autouse=True)
+def run_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUN_ROOT", str(run.root / "runs"))
+
+
+def base(run: Run) -> Path:
+    path = run.root / "tiny.yaml"
+    path.write_text(f"model: {{start: {run.start}, gradient_checkpointing: true}}\n")
+    return path
+
+
+def fit(run: Run, name: str, *words: str) -> Path:
+    arguments = ["--name", name, "--base", str(base(run)), "--train", "--logdir", str(run.root / "logs")]
+    train([*arguments, *run.words(), *TRAINING, *words])
+    return run.root / "logs" / f"tiny_{name}"
+
+
+@pytest.fixture(scope="module")
+def trained(run: Run) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUN_ROOT", str(run.root / "runs"))
+        return fit(run, "whole") / "checkpoints" / "last.ckpt"
+
+
+def draw(run: Run, ckpt: Path, out: Path, *words: str) -> dict[str, bytes]:
+    config = run.root / "generate.yaml"
+    config.write_text("sampling: {steps: 3, output_range: clamp}\n")
+    sample(["--config", str(config), "--ckpt", str(ckpt), "--out", str(out), *words, *run.words()])
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in sorted((out / "images").rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_training_leaves_checkpoint_pictures_curves_and_settings(run: Run, trained: Path) -> None:
+    folder = trained.parents[1]
+    assert (folder / "images" / "step_0000004.png").stat().st_size > 0
+    assert (folder / "configs" / "merged.yaml").read_text().startswith("model:")
+    assert list((folder / "tensorboard").glob("events*"))
+    before, after = read(run.start)["state_dict"], read(trained)["state_dict"]
+    vae = "first_stage_model.decoder.conv_in.weight"
+    unet = "model.diffusion_model.out.2.weight"
+    assert torch.equal(before[vae], after[vae])
+    assert not torch.equal(before[unet], after[unet])
+    assert after["model.diffusion_model.input_blocks.0.0.weight"].shape[1] == 8
+    assert int(after["model_ema.num_updates"]) == 4
+    assert "model_ema.projection_imgweight" in after
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(run: Run, trained: Path) -> None:
+    fit(run, "halves", "trainer.max_steps=2")
+    folder = fit(run, "halves")
+    whole, halves = read(trained)["state_dict"], read(folder / "checkpoints" / "last.ckpt")["state_dict"]
+    assert whole.keys() == halves.keys()
+    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+
+
+def test_cached_latents_are_built_once_and_train(run: Run) -> None:
+    words = ["data.cache_latents=true", "data.flip=0"]
+    folder = fit(run, "cached", *words)
+    state = read(folder / "checkpoints" / "last.ckpt")["state_dict"]
+    assert all(value.isfinite().all() for value in state.values())
+    assert len(list((run.root / "runs" / "cache").iterdir())) == 2
+
+
+def test_published_training_leaves_the_conditioner_at_its_start(run: Run) -> None:
+    folder = fit(run, "published", "model.train_conditioner=false", "trainer.max_steps=1", "trainer.seed=5")
+    one = read(folder / "checkpoints" / "last.ckpt")["state_dict"]
+    folder = fit(run, "published2", "model.train_conditioner=false", "trainer.max_steps=3", "trainer.seed=5")
+    three = read(folder / "checkpoints" / "last.ckpt")["state_dict"]
+    assert torch.equal(one["projection_img.weight"], three["projection_img.weight"])
+    assert "model_ema.projection_imgweight" not in three
+
+
+def test_frames_do_not_depend_on_batch_or_shard(run: Run, trained: Path, tmp_path: Path) -> None:
+    whole = draw(run, trained, tmp_path / "whole")
+    assert len(whole) == 3
+    image = Image.open(tmp_path / "whole" / next(iter(whole)))
+    assert (image.width, image.height, image.format) == (57, 32, "JPEG")
+    single = draw(run, trained, tmp_path / "parts", "--batch-size", "1", "--shard", "1/2")
+    assert len(single) == 2
+    parts = draw(run, trained, tmp_path / "parts", "--batch-size", "2", "--shard", "2/2")
+    chunks = [
+        draw(run, trained, tmp_path / "chunks", "--n_chunk", "2", "--chunk_idx", str(k)) for k in (1, 2)
+    ][-1]
+    for name in whole:
+        for other, folder in ((parts, "parts"), (chunks, "chunks")):
+            assert name in other
+            first = np.asarray(Image.open(tmp_path / "whole" / name), int)
+            second = np.asarray(Image.open(tmp_path / folder / name), int)
+            # Sums over a batch of another size may round differently, by one grey level at most.
+            assert abs(first - second).max() <= 1
+
+
+def test_sampling_continues_and_refuses_to_mix(run: Run, trained: Path, tmp_path: Path) -> None:
+    first = draw(run, trained, tmp_path)
+    victim = tmp_path / next(iter(first))
+    victim.unlink()
+    assert draw(run, trained, tmp_path) == first
+    with pytest.raises(UserError, match=r"manifest.json: the folder was made with sampling"):
+        draw(run, trained, tmp_path, "sampling.seed=1")
+    with pytest.raises(UserError, match=r"made with checkpoint"):
+        draw(run, run.start, tmp_path, "model.vllm_features=false")
+
+
+def test_copy_and_png(run: Run, tmp_path: Path) -> None:
+    config = run.root / "generate.yaml"
+    config.write_text("sampling: {format: png}\n")
+    sample(["--config", str(config), "--method", "copy", "--out", str(tmp_path), *run.words()])
+    frames = list((tmp_path / "images").rglob("*.png"))
+    assert len(frames) == 3
+    source = min((run.layout.frames("val") / frames[0].relative_to(tmp_path / "images")).parent.iterdir())
+    difference = np.asarray(Image.open(frames[0]), int) - np.asarray(Image.open(source), int)
+    assert abs(difference).max() == 0
+    assert json.loads((tmp_path / "manifest.json").read_text())["method"] == "copy"
+
+
+def test_the_start_checkpoint_is_instruct_pix2pix_without_features(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"start.ckpt: has no weights for VLLM features"):
+        draw(run, run.start, tmp_path / "a")
+    assert len(draw(run, run.start, tmp_path / "b", "model.vllm_features=false")) == 3
+
+
+def broken(run: Run, tmp_path: Path) -> Run:
+    shutil.copytree(run.root, tmp_path / "run", ignore=shutil.ignore_patterns("logs", "runs"))
+    return Run(tmp_path / "run")
+
+
+def first_frame(run: Run, split: str, key: str) -> Path:
+    clips = json.loads(run.annotations(split).read_text())
+    action = next(iter(next(iter(clips.values())).values()))
+    return run.layout.frames("train" if split == "train" else "val") / action[key]
+
+
+def first_feature(run: Run) -> Path:
+    return next((run.features / "ego4d" / "train" / "llava_text").rglob("*.npy"))
+
+
+def damage(run: Run, kind: str) -> tuple[list[str], str]:
+    """Breaks one thing; returns settings and what the error must say."""
+    if kind == "missing frame":
+        first_frame(run, "train", "image_1").unlink()
+        return [], "no such frame"
+    if kind == "broken jpeg":
+        path = first_frame(run, "val", "image_0")
+        path.write_bytes(path.read_bytes()[:300])
+        return [], "not a readable image"
+    if kind == "missing feature":
+        first_feature(run).unlink()
+        return [], "no such feature file"
+    if kind == "feature of another width":
+        np.save(first_feature(run), np.zeros((5, 7), np.float16))
+        return [], "text features are (5, 7), expected (tokens, 24)"
+    if kind == "no description":
+        shutil.copy(run.layout.annotations("train"), run.annotations("train"))
+        return [], "has no text 'llava_forecast_finetune'"
+    if kind == "wrong type":
+        clips = json.loads(run.annotations("train").read_text())
+        next(iter(next(iter(clips.values())).values()))["action"] = 3
+        run.annotations("train").write_text(json.dumps(clips))
+        return [], "field 'action': found 3"
+    if kind == "another shape":
+        return ["model.architecture.unet.channels=[64, 96]"], "do not belong together"
+    if kind == "truncated checkpoint":
+        run.start.write_bytes(run.start.read_bytes()[:5000])
+        return [], "not a readable checkpoint"
+    if kind == "code in checkpoint":
+        torch.save({"state_dict": {}, "hook": shutil.rmtree}, run.start)
+        return [], "refused, it holds more than tensors"
+    assert kind == "no checkpoint"
+    run.start.unlink()
+    return [], "no such checkpoint file"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "missing frame", "broken jpeg", "missing feature", "feature of another width", "no description",
+        "wrong type", "another shape", "truncated checkpoint", "code in checkpoint", "no checkpoint",
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_with_the_path(
+    run: Run, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim = broken(run, tmp_path)
+    words, message = damage(victim, kind)
+    logging.disable(logging.INFO)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            run_command(lambda: fit(victim, "bad", *words))
+    finally:
+        logging.disable(logging.NOTSET)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+    assert str(tmp_path) in error
+
+
+def test_wrong_commands(run: Run) -> None:
+    with pytest.raises(UserError, match="--base: give at least one YAML"):
+        train(["--train"])
+    with pytest.raises(UserError, match="expected numbers such as 0,1"):
+        train(["--base", str(base(run)), "--gpus", "a"])
+    with pytest.raises(UserError, match="neither a checkpoint nor a folder"):
+        train(["--base", str(base(run)), "--resume", "nowhere", *run.words(), *TRAINING])
+    with pytest.raises(UserError, match="needed for --method lego"):
+        sample(["--config", str(base(run))])
+    with pytest.raises(UserError, match="not used by --method copy"):
+        sample(["--config", str(base(run)), "--method", "copy", "--ckpt", "x"])
