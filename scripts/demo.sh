@@ -1,0 +1,158 @@
+#!/usr/bin/env bash
+# LEGO from nothing to a report, on a CPU: sets up, then every step of the flow on the toy world.
+#   bash scripts/demo.sh [--size 64] [--seed 0] [--train 1200] [--val 100]
+# Results go to $RUN_ROOT/toy, by default runs/toy; the page to open at the end is runs/toy/report/index.html.
+# The settings may also come as TOY_SIZE (frame height in pixels), TOY_SEED, TOY_TRAIN and TOY_VAL (pairs).
+# Ctrl-C ends it at any point; the same command goes on where it stopped.
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+TOY_SIZE=${TOY_SIZE:-64} TOY_SEED=${TOY_SEED:-0} TOY_TRAIN=${TOY_TRAIN:-1200} TOY_VAL=${TOY_VAL:-100}
+while (($#)); do
+    case $1 in
+        -h | --help) show_help && exit ;;
+        --size | --seed | --train | --val) (($# > 1)) || die "$1 needs a number" ;;
+        *) die "argument '$1'; usage: bash scripts/demo.sh [--size N] [--seed N] [--train N] [--val N]" ;;
+    esac
+    name=TOY_${1#--}
+    declare "${name^^}=$2"
+    shift 2
+done
+for name in TOY_SIZE TOY_SEED TOY_TRAIN TOY_VAL; do
+    [[ ${!name} =~ ^[0-9]+$ ]] || die "$name=${!name}: expected a whole number"
+    export "${name?}"
+done
+
+TOY=$RUN_ROOT/toy
+DONE=$TOY/.done # one file a finished step: its seconds
+export DATA_ROOT=$TOY/data
+EGOGEN=$DATA_ROOT/EgoGen
+
+# --- how a step runs -------------------------------------------------------------------------------
+
+STEPS=()
+step_pid=
+
+# The child runs in a process group of its own, so that all of its processes can be ended with it.
+run_group() {
+    local code=0
+    set -m
+    "$@" </dev/null &
+    step_pid=$!
+    set +m
+    wait "$step_pid" || code=$?
+    step_pid=
+    return "$code"
+}
+
+interrupted() {
+    trap '' INT TERM HUP
+    if [[ -n $step_pid ]]; then
+        kill -INT -- "-$step_pid" 2>/dev/null || true
+        for _ in {1..50}; do
+            kill -0 -- "-$step_pid" 2>/dev/null || break
+            sleep 0.2
+        done
+        kill -KILL -- "-$step_pid" 2>/dev/null || true
+    fi
+    echo "demo: stopped; the same command goes on where it stopped" >&2
+    exit 130
+}
+trap interrupted INT TERM HUP
+
+# step NAME WHY COMMAND...: runs a command once; a finished step is skipped the next time.
+step() {
+    local name=$1 why=$2 begin code=0
+    shift 2
+    STEPS+=("$name")
+    if [[ -f $DONE/$name ]]; then
+        echo "== $name: done before"
+        return
+    fi
+    echo "== $name: $why"
+    begin=$SECONDS
+    run_group "$@" || code=$?
+    ((code == 0)) || die "step '$name' failed with code $code after $((SECONDS - begin)) s; the same command tries it again"
+    echo $((SECONDS - begin)) >"$DONE/$name"
+    echo "== $name: $(<"$DONE/$name") s"
+}
+
+# --- the steps that are more than one command ------------------------------------------------------
+
+# The trained VLLM writes what it sees and keeps its features; then the texts join the annotations.
+describe() {
+    local split=$1
+    python -m llava.describe --model-path "$TOY/vllm" --image-dir "$EGOGEN/ego4d.fho/$split" \
+        --action-label "$EGOGEN/ego4d_$split.json" \
+        --query "How does the person properly {} that is displayed in the video frame?" \
+        --save-path "$TOY/descriptions/ego4d_$split" \
+        --save-image-feature-path "$TOY/features/ego4d/$split/llava_image" \
+        --save-text-feature-path "$TOY/features/ego4d/$split/llava_text" --seed 42
+    python -m llava.merge --save-path "$TOY/descriptions/ego4d_$split" \
+        --edits "$EGOGEN/ego4d_$split.json" --out "$TOY/annotations/ego4d_$split.json"
+}
+
+sample() {
+    python -m ldm.sample --config configs/generate_toy.yaml "$@"
+}
+
+evaluate() {
+    local name
+    for name in "$@"; do
+        python -m ldm.evaluate --dataset ego4d --gen_path "$TOY/samples/$name" \
+            --gt_path "$EGOGEN/ego4d.fho/val_gt_for_metric" --edit_file "$TOY/annotations/ego4d_val.json" \
+            --metadata "$EGOGEN/ego4d_metadata.json" --metrics psnr,ssim,toy_success
+    done
+}
+
+# --- the flow --------------------------------------------------------------------------------------
+
+mkdir -p "$TOY" "$DONE"
+settings="size $TOY_SIZE, seed $TOY_SEED, train $TOY_TRAIN, val $TOY_VAL"
+if [[ -f $TOY/settings && $(<"$TOY/settings") != "$settings" ]]; then
+    die "$TOY was begun with $(<"$TOY/settings"); this run has $settings." \
+        "Delete that folder, or choose another with RUN_ROOT=DIR"
+fi
+echo "$settings" >"$TOY/settings"
+echo "== toy demo: $settings -> $TOY"
+
+start=$SECONDS
+run_group bash scripts/setup.sh all || die "the set-up failed; its message is above"
+setup_seconds=$((SECONDS - start))
+
+use_env ldm
+step data "draw egocentric pairs of frames with labels and descriptions" \
+    python -m egogen.toy --out "$DATA_ROOT" --train "$TOY_TRAIN" --val "$TOY_VAL" --size "$TOY_SIZE" --seed "$TOY_SEED"
+step start-sd "build a toy Stable Diffusion, the diffusion model's starting point" \
+    python -m ldm.toy --data-root "$DATA_ROOT" --out "$TOY/start/sd.ckpt" --seed "$TOY_SEED"
+use_env vllm
+step start-llava "build a toy LLaVA, the language model's starting point" \
+    python -m llava.toy --data-root "$DATA_ROOT" --out "$TOY/start/llava" --seed "$TOY_SEED"
+
+step finetune "stage 1: tune the toy LLaVA on the curated descriptions" bash scripts/finetune_toy.sh
+step describe-train "stage 1: describe the train frames and keep the features" describe train
+step describe-val "stage 1: describe the val frames and keep the features" describe val
+
+use_env ldm
+step train "stage 2: train the diffusion model on frames, descriptions and features" \
+    python main.py --name lego_toy --base configs/train_toy.yaml --train --logdir "$TOY/logs"
+step sample-lego "stage 2: draw the val frames" \
+    sample --ckpt "$TOY/logs/train_toy_lego_toy/checkpoints/last.ckpt" --out "$TOY/samples/lego"
+step sample-untrained "first yardstick: the same by the starting point" \
+    sample --ckpt "$TOY/start/sd.ckpt" --out "$TOY/samples/untrained"
+step sample-copy "second yardstick: the source frame itself" \
+    sample --method copy --out "$TOY/samples/copy"
+step evaluate "measure all three against the true frames" evaluate lego untrained copy
+step report "table, pictures and curves on one page" \
+    python -m ldm.report "$TOY/samples/lego" "$TOY/samples/untrained" "$TOY/samples/copy" --out "$TOY/report" \
+    --title "LEGO on the toy world" --annotations "$TOY/annotations/ego4d_val.json" \
+    --frames "$EGOGEN/ego4d.fho/val" --logs "stage 2=$TOY/logs"
+
+total=0
+printf '\n%-18s %7s\n' step seconds
+printf '%-18s %7d\n' set-up "$setup_seconds"
+for name in "${STEPS[@]}"; do
+    seconds=$(<"$DONE/$name")
+    total=$((total + seconds))
+    printf '%-18s %7d\n' "$name" "$seconds"
+done
+printf '%-18s %7d\n\nreport: %s\n' 'all steps' "$total" "$TOY/report/index.html"

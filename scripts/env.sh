@@ -1,0 +1,90 @@
+# Sourced by every script: strict mode, the repository root, DATA_ROOT and RUN_ROOT, and `use_env`.
+# Scripts run in the repository root, so a path given to one is relative to the root.
+# shellcheck shell=bash
+if ((BASH_VERSINFO[0] < 4)); then
+    echo "error: bash $BASH_VERSION; bash 4 or newer is needed (macOS: brew install bash)" >&2
+    exit 2
+fi
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+ENVS=$ROOT/.venvs
+
+# One line on stderr and exit code 2, like the Python commands.
+die() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+# Prints the comment at the head of the running script.
+show_help() {
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$ROOT/scripts/$(basename "$0")"
+}
+
+# A path of the caller, as seen from ROOT: results do not depend on where a script was started.
+from_root() {
+    local path=$1
+    [[ $path == /* ]] || path=$PWD/$path
+    [[ $path == "$ROOT" ]] && path=.
+    echo "${path#"$ROOT"/}"
+}
+
+DATA_ROOT=$(from_root "${DATA_ROOT:-$ROOT/data}") # holds EgoGen/
+RUN_ROOT=$(from_root "${RUN_ROOT:-$ROOT/runs}")   # everything that is made
+export DATA_ROOT RUN_ROOT
+cd "$ROOT"
+# uv trusts what the system trusts, as git and pip do, so that a company's proxy is no obstacle (old and new name).
+export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true} UV_NATIVE_TLS=${UV_NATIVE_TLS:-true}
+
+# The library that tells that an environment can run a stage.
+key_module() {
+    case $1 in
+        vllm) echo deepspeed ;;
+        ldm) echo pytorch_lightning ;;
+        *) die "environment '$1': allowed are vllm and ldm" ;;
+    esac
+}
+
+# The first of conda, mamba and micromamba that is on PATH.
+conda_tool() {
+    local tool
+    for tool in conda mamba micromamba; do
+        if command -v "$tool" >/dev/null; then
+            echo "$tool"
+            return
+        fi
+    done
+    return 1
+}
+
+# The folder of the conda environment $2 as the tool $1 knows it; fails where there is none.
+conda_prefix() {
+    # stdin is closed because `conda run` reads it.
+    "$1" run -n "$2" python -c 'import sys; print(sys.prefix)' 2>/dev/null </dev/null
+}
+
+# Prints the folder of the environment `vllm` or `ldm`; fails where there is none.
+env_prefix() {
+    local name=$1 module tool
+    module=$(key_module "$name")
+    if [[ -x $ENVS/$name/bin/python ]]; then
+        (cd -P "$ENVS/$name" && pwd) # a conda environment is a link here
+    elif tool=$(conda_tool) && conda_prefix "$tool" "$name"; then
+        :
+    else
+        python -c "import sys; from importlib.util import find_spec
+if not (find_spec('$module') and find_spec('egogen')): sys.exit(1)
+print(sys.prefix)" 2>/dev/null
+    fi
+}
+
+# use_env vllm|ldm: puts the stage's environment first on PATH.
+use_env() {
+    local name=$1 prefix
+    key_module "$name" >/dev/null
+    prefix=$(env_prefix "$name") || die "no environment '$name' here; run: bash scripts/setup.sh $name"
+    PATH=$prefix/bin:$PATH
+    export PATH
+    unset PYTHONHOME
+    hash -r
+}

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Runs any sharded command as a Slurm array of N tasks: task i gets `--shard i/N` at the end.
+#   bash scripts/slurm_array.sh [--dry-run] [--env vllm|ldm] [--OPTION=VALUE ...] N COMMAND...
+#   bash scripts/slurm_array.sh --env ldm --gres=gpu:1 --time=4:00:00 8 \
+#       python -m ldm.sample --config configs/generate_ego4d.yaml --ckpt last.ckpt
+# Options with `=` are handed to sbatch; --env chooses the environment (else that of the calling shell is used);
+# --dry-run prints the script. A task that is stopped may be requeued: sharded commands go on where they were.
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+usage="usage: bash scripts/slurm_array.sh [--dry-run] [--env vllm|ldm] [--OPTION=VALUE ...] N COMMAND..."
+dry_run=
+environment=
+options=()
+while (($#)); do
+    case $1 in
+        -h | --help) show_help && exit ;;
+        --dry-run) dry_run=1 ;;
+        --env)
+            environment=${2:-}
+            key_module "$environment" >/dev/null
+            shift
+            ;;
+        --*=*) options+=("$1") ;;
+        *) break ;;
+    esac
+    shift
+done
+[[ ${1:-} =~ ^[1-9][0-9]*$ ]] || die "N is '${1:-}', expected a whole number from 1; $usage"
+(($# > 1)) || die "no command; $usage"
+count=$1
+shift
+[[ " $* " != *" --shard "* ]] || die "the command has --shard already; this script adds it"
+
+logs=$RUN_ROOT/slurm
+script=$(
+    echo '#!/usr/bin/env bash'
+    echo "#SBATCH --array=1-$count"
+    echo "#SBATCH --output=\"$logs/%x-%A_%a.log\""
+    echo '#SBATCH --requeue'
+    ((${#options[@]} == 0)) || printf '#SBATCH %s\n' "${options[@]}"
+    printf 'source %q\n' "$ROOT/scripts/env.sh"
+    [[ -z $environment ]] || echo "use_env $environment"
+    printf '%q ' "$@"
+    # shellcheck disable=SC2016 # the task's own variable
+    echo '--shard "$SLURM_ARRAY_TASK_ID"'"/$count"
+)
+if [[ -n $dry_run ]]; then
+    echo "$script"
+else
+    command -v sbatch >/dev/null || die "no sbatch here; --dry-run prints what would be submitted"
+    mkdir -p "$logs"
+    sbatch --job-name=lego <<<"$script"
+fi

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Sets up, then checks everything: style, types, import contracts, all tests and their coverage.
+#   bash scripts/test.sh          everything; what .ci/run calls
+#   bash scripts/test.sh --fast   without the tests marked slow, without coverage
+#   bash scripts/test.sh --lint   style, types and import contracts alone
+# A check that fails does not stop the others; its output is shown and the script ends with code 1.
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+mode=${1:---all}
+case $mode in
+    --all | --fast | --lint) ;;
+    -h | --help) show_help && exit ;;
+    *) die "argument '$mode'; usage: bash scripts/test.sh [--fast | --lint]" ;;
+esac
+
+start=$SECONDS
+bash scripts/setup.sh all
+work=$(mktemp -d)
+mkdir "$work/coverage"
+trap 'rm -rf "$work"' EXIT
+unset DATA_ROOT RUN_ROOT           # tests make their own
+export HF_HUB_OFFLINE=1            # no test may fetch
+export COVERAGE_FILE=$work/coverage/data
+
+# check NAME COMMAND...: one line with verdict and seconds; the whole output of a command that fails.
+check() {
+    local name=$1 begin=$SECONDS log
+    shift
+    log=$work/${name// /-}.log
+    if "$@" >"$log" 2>&1; then
+        printf 'ok      %-24s %4d s   %s\n' "$name" $((SECONDS - begin)) "$(tail -n 1 "$log")"
+    else
+        printf 'FAILED  %-24s %4d s\n' "$name" $((SECONDS - begin)) | tee -a "$work/failed" | cat - "$log"
+    fi
+}
+
+scripts_parse() {
+    local script
+    for script in scripts/*.sh .ci/run; do
+        bash -n "$script" || return
+    done
+}
+
+tests() {
+    local options=(-q --durations=10 -o "cache_dir=.pytest_cache/$1")
+    case $mode in
+        --fast) python -m pytest "${options[@]}" -m "not slow" "${@:2}" ;;
+        --all) coverage run -m pytest "${options[@]}" "${@:2}" ;;
+    esac
+}
+
+coverage_of_both() {
+    coverage combine --quiet "$work/coverage" && coverage report
+}
+
+# The checks of one environment, one after the other.
+lane_vllm() {
+    use_env vllm
+    check "shell syntax" scripts_parse
+    check "ruff check" ruff check .
+    check "ruff format" ruff format --check .
+    check "import contracts" lint-imports --no-cache
+    check "types, vllm" mypy --cache-dir .mypy_cache/vllm egogen llava
+    [[ $mode == --lint ]] || check "tests, vllm" tests vllm tests/egogen tests/llava tests/test_*.py
+}
+
+lane_ldm() {
+    use_env ldm
+    check "types, ldm" mypy --cache-dir .mypy_cache/ldm egogen ldm main.py
+    [[ $mode == --lint ]] || check "tests, ldm" tests ldm tests/egogen tests/ldm
+}
+
+# Side by side, with half of the cores each, where there are two cores and 8 GiB; else one after the other.
+cores=$(getconf _NPROCESSORS_ONLN)
+free_gib=$(awk '/^MemAvailable:/ {print int($2 / 1048576)}' /proc/meminfo 2>/dev/null || echo 8)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > 3 ? cores / 2 : 1))}
+trap 'kill -- $(jobs -p | sed "s/^/-/") 2>/dev/null || true; exit 130' INT TERM
+set -m # a lane is a process group, which Ctrl-C ends as a whole
+lane_vllm </dev/null &
+((cores >= 2 && free_gib >= 8)) || wait
+lane_ldm </dev/null &
+set +m
+wait
+
+if [[ $mode == --all ]]; then
+    use_env vllm
+    check "coverage" coverage_of_both
+fi
+if [[ -f $work/failed ]]; then
+    echo "$(wc -l <"$work/failed") of the checks failed after $((SECONDS - start)) s:" && cat "$work/failed"
+    exit 1
+fi
+echo "all checks passed in $((SECONDS - start)) s"

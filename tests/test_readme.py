@@ -1,0 +1,139 @@
+"""What the README and the docs say can be run, exists; what they call planned, does not."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.workbench import ROOT
+
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+PACKAGES = ("egogen", "llava", "ldm")
+# Prints {module: its --help} for modules and scripts, all in one process; "" for one that is not there.
+HELP = """
+import contextlib, io, json, runpy, sys
+shown = {}
+for name in sys.argv[1:]:
+    sys.argv, out = [name, "--help"], io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit, ImportError, OSError):
+        run = runpy.run_path if name.endswith(".py") else runpy.run_module
+        run(name, run_name="__main__")
+    shown[name] = out.getvalue()
+print("SHOWN" + json.dumps(shown))
+"""
+
+
+def table() -> list[tuple[str, str]]:
+    """(command, status) of the README's table of commands."""
+    rows = re.findall(r"^\| (`.*?`) \| .* \| (ready|planned) \|$", README, re.MULTILINE)
+    return [(command, status) for cell, status in rows for command in re.findall(r"`([^`]+)`", cell)]
+
+
+def blocks() -> list[str]:
+    """The commands in the README's bash blocks."""
+    text = "\n".join(re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+    return [line for line in text.splitlines() if line]
+
+
+def target(command: str) -> Path | None:
+    """The file that a command runs, or None for tools that are not ours."""
+    words = shlex.split(command, comments=True)
+    if words[:2] == ["python", "-m"]:
+        path = ROOT / words[2].replace(".", "/")
+        return path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    return ROOT / words[1] if words[0] in ("bash", "python") else None
+
+
+READY = [command for command, status in table() if status == "ready"] + blocks()
+PLANNED = [command for command, status in table() if status == "planned"]
+PYTHON = [command for command in READY if command.startswith("python ")]
+
+
+def test_the_table_was_read() -> None:
+    assert "bash scripts/demo.sh" in READY
+    assert len(PYTHON) > 5
+
+
+@pytest.mark.parametrize("command", READY)
+def test_a_command_exists(command: str) -> None:
+    path = target(command)
+    assert path is None or path.is_file()
+    assert path is None or path.suffix != ".py" or '__name__ == "__main__"' in path.read_text()
+    for word in shlex.split(command, comments=True):
+        assert not word.startswith("configs/") or (ROOT / word).is_file(), word
+
+
+@pytest.mark.parametrize("command", PLANNED)
+def test_a_planned_command_is_not_there_yet(command: str) -> None:
+    path = target(command)
+    assert path is not None
+    exists = path.is_file() and (path.suffix == ".sh" or "__main__" in path.read_text())
+    assert not exists, "it exists: call it ready in the README"
+
+
+@cache
+def help_texts(stage: str) -> dict[str, str]:
+    words = [shlex.split(command) for command in PYTHON]
+    names = sorted({word[2] if word[1] == "-m" else word[1] for word in words})
+    mine = [name for name in names if (stage == "vllm") == name.startswith("llava.")]
+    command = f'source "{ROOT}/scripts/env.sh"; use_env {stage}; exec python -W ignore - "$@"'
+    ran = subprocess.run(
+        ["bash", "-c", command, "help", *mine],
+        input=HELP,
+        text=True,
+        capture_output=True,
+        check=True,
+        cwd=ROOT,
+    )
+    shown: dict[str, str] = json.loads(ran.stdout.partition("SHOWN")[2])
+    return shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", PYTHON)
+def test_a_python_command_knows_its_options(command: str) -> None:
+    words = shlex.split(command)
+    name = words[2] if words[1] == "-m" else words[1]
+    text = help_texts("vllm" if name.startswith("llava.") else "ldm")[name]
+    assert "usage: " in text
+    for option in re.findall(r"--[\w-]+", command):
+        assert re.search(rf"{option}\b", text), f"{name} has no {option}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)#]+)", text):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    text = page.read_text()
+    for name in re.findall(r"`((?:configs|tests|egogen|llava|ldm)/[\w./-]+\.\w+)`", text):
+        assert (ROOT / name).exists(), name
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs/index.md").read_text()
+    assert all(f"({page.name})" in index for page in ROOT.glob("docs/*.md") if page.name != "index.md")
+
+
+def test_the_tree_names_what_is_there() -> None:
+    tree = re.search(r"## What is where\n\n```\n(.*?)```", README, re.DOTALL)
+    assert tree
+    named = [line.split()[0] for line in tree[1].splitlines()]
+    assert all((ROOT / name).exists() for name in named)
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    parts = [Path(line).parts for line in tracked.splitlines()]
+    folders = {f"{part[0]}/" for part in parts if len(part) > 1}
+    folders |= {f"{part[0]}/{part[1]}/" for part in parts if len(part) > 2 and part[0] in PACKAGES}
+    files = {part[0] for part in parts if len(part) == 1 and not part[0].startswith(".")} - {"README.md"}
+    assert folders | files <= set(named)

@@ -1,0 +1,89 @@
+"""All scripts: they parse, say what they are for, hold no machine's paths; Slurm arrays."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.workbench import ROOT, Workbench
+
+SCRIPTS = sorted([*ROOT.glob("scripts/*.sh"), ROOT / ".ci/run"])
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_is_in_order(script: Path) -> None:
+    text = script.read_text()
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert len(text.splitlines()) < 250
+    assert not re.search(r"/(home|work|root|Users|fsx\S*)/", text)
+    if script.name != "env.sh":
+        assert text.startswith("#!/usr/bin/env bash\n# ")
+        assert script.parent.name == ".ci" or 'source "$(dirname "${BASH_SOURCE[0]}")/env.sh"' in text
+
+
+@pytest.mark.parametrize("name", ["setup.sh", "demo.sh", "test.sh", "slurm_array.sh"])
+def test_help_is_the_comment_at_the_head(name: str) -> None:
+    shown = subprocess.run(
+        ["bash", name, "--help"], cwd=ROOT / "scripts", text=True, capture_output=True, check=True
+    )
+    lines = shown.stdout.splitlines()
+    assert f"bash scripts/{name}" in shown.stdout
+    assert (ROOT / "scripts" / name).read_text().splitlines()[1 : len(lines) + 1] == [
+        f"# {line}".rstrip() for line in lines
+    ]
+    assert not any(line.startswith(("source", "#")) for line in lines)
+
+
+def test_ci_runs_the_tests() -> None:
+    script = ROOT / ".ci/run"
+    assert "exec bash scripts/test.sh" in script.read_text()
+    assert script.stat().st_mode & 0o111
+
+
+def test_test_sh_names_its_modes(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path, "python3.11")
+    assert "argument '--quick'; usage:" in bench.run("test.sh", "--quick", code=2)
+
+
+def test_a_slurm_array(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path, "sbatch")
+    command = ["--env", "ldm", "--gres=gpu:1", "4", "python", "-m", "ldm.sample", "--config", "a b.yaml"]
+    shown = bench.run("slurm_array.sh", "--dry-run", *command)
+    assert bench.calls() == []
+    lines = shown.splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert {"#SBATCH --array=1-4", "#SBATCH --gres=gpu:1", "#SBATCH --requeue", "use_env ldm"} <= set(lines)
+    assert lines[-1] == 'python -m ldm.sample --config a\\ b.yaml --shard "$SLURM_ARRAY_TASK_ID"/4'
+    subprocess.run(["bash", "-n"], input=shown, text=True, check=True)
+    bench.run("slurm_array.sh", *command)
+    assert bench.calls() == ["sbatch --job-name=lego"]
+    assert bench.calls_file.with_suffix(".sbatch").read_text() == shown
+
+
+def test_a_slurm_task_runs_its_shard(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path, "")
+    script = bench.run("slurm_array.sh", "--dry-run", "3", "echo", "it's $HOME", "*")
+    ran = subprocess.run(
+        ["bash"], input=script, env={"PATH": str(bench.bin), "SLURM_ARRAY_TASK_ID": "2"}, text=True,
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert ran.stdout == "it's $HOME * --shard 2/3\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["0", "true"], "N is '0'"),
+        ([], "N is ''"),
+        (["4"], "no command"),
+        (["--env", "llava", "4", "true"], "allowed are vllm and ldm"),
+        (["4", "python", "--shard", "1/2"], "has --shard already"),
+        (["4", "true"], "no sbatch here"),
+    ],
+)
+def test_wrong_slurm_arguments(tmp_path: Path, arguments: list[str], message: str) -> None:
+    bench = Workbench(tmp_path, "")
+    output = bench.run("slurm_array.sh", *arguments, code=2)
+    assert output.startswith("error: ")
+    assert message in output
