@@ -90,16 +90,24 @@ class DataConfig:
 
 @dataclass
 class OptimizerConfig:
-    """AdamW at a constant rate."""
+    """AdamW at a constant rate, and a loss without weights, as published; both may be changed."""
 
     lr: float = 1e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
     weight_decay: float = 0.01
     warmup_steps: int = 0
+    schedule: str = "constant"  # after the warm-up; `cosine` falls to 0 at trainer.max_steps
+    p2_gamma: float = 0.0  # weight of a timestep 1 / (k + SNR)^gamma (Choi et al. 2022); 0 is no weight
+    p2_k: float = 1.0
 
     def __post_init__(self) -> None:
         check("optimizer.lr", self.lr, "more than 0", self.lr > 0)
+        check(
+            "optimizer.schedule", self.schedule, "constant, cosine", self.schedule in ("constant", "cosine")
+        )
+        check("optimizer.p2_gamma", self.p2_gamma, "0 or more", self.p2_gamma >= 0)
+        check("optimizer.p2_k", self.p2_k, "more than 0", self.p2_k > 0)
         check("optimizer.warmup_steps", self.warmup_steps, "0 or more", self.warmup_steps >= 0)
 
 
@@ -162,6 +170,15 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_steps=1))
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        endless = self.optimizer.schedule == "cosine" and self.trainer.max_steps < 1
+        check(
+            "trainer.max_steps",
+            self.trainer.max_steps,
+            "at least 1 with optimizer.schedule=cosine",
+            not endless,
+        )
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class LatentDiffusion(lightning.LightningModule):
 
     sqrt_product: Tensor
     sqrt_rest: Tensor
+    timestep_weight: Tensor
 
     def __init__(self, parts: Parts, config: TrainConfig) -> None:
         super().__init__()
@@ -58,6 +60,9 @@ class LatentDiffusion(lightning.LightningModule):
         schedule = training_schedule()
         self.register_buffer("sqrt_product", schedule["sqrt_alphas_cumprod"], persistent=False)
         self.register_buffer("sqrt_rest", schedule["sqrt_one_minus_alphas_cumprod"], persistent=False)
+        snr = (self.sqrt_product / self.sqrt_rest) ** 2
+        weight = (config.optimizer.p2_k + snr) ** -config.optimizer.p2_gamma
+        self.register_buffer("timestep_weight", weight, persistent=False)
         self.ema = Ema(self.trained(), config.model.ema_decay)
 
     @property
@@ -80,7 +85,7 @@ class LatentDiffusion(lightning.LightningModule):
         noise: Float[Tensor, "b 4 h w"] | None = None,
         drop: Drop | None = None,
     ) -> Float[Tensor, " b"]:
-        """Mean squared error on the noise, one value a sample (Rombach et al. 2022, equation 2).
+        """Squared error on the noise, its mean for each sample (Rombach et al. 2022, equation 2).
 
         Args:
             batch: see `ldm.data.Sample`; a scaled `target_latent` [b, 4, h, w] replaces the posterior's draw.
@@ -98,7 +103,8 @@ class LatentDiffusion(lightning.LightningModule):
         source = torch.where(drop.image[:, None, None, None], 0.0, source)
         noisy = self.sqrt_product[t, None, None, None] * target + self.sqrt_rest[t, None, None, None] * noise
         predicted = self.unet(torch.cat([noisy, source], dim=1), t, context).sample
-        return functional.mse_loss(predicted.float(), noise, reduction="none").mean(dim=(1, 2, 3))
+        error = functional.mse_loss(predicted.float(), noise, reduction="none").mean(dim=(1, 2, 3))
+        return error * self.timestep_weight[t]
 
     @torch.no_grad()
     def latents(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -166,7 +172,7 @@ class LatentDiffusion(lightning.LightningModule):
         return t, noise
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - one of Lightning's many forms
-        """AdamW over what is trained, at a constant rate after a linear warm-up."""
+        """AdamW over what is trained."""
         settings = self.config.optimizer
         optimizer = AdamW(
             self.trained().values(),
@@ -175,9 +181,16 @@ class LatentDiffusion(lightning.LightningModule):
             eps=settings.eps,
             weight_decay=settings.weight_decay,
         )
-        warmup = max(1, settings.warmup_steps)
-        schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
+        schedule = LambdaLR(optimizer, self.rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def rate(self, step: int) -> float:
+        """Share of the learning rate at an optimiser step: linear warm-up, then constant or half a cosine."""
+        settings, last = self.config.optimizer, self.config.trainer.max_steps
+        warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+        if settings.schedule == "constant":
+            return warm
+        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / last)))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Lightning's signature
         """Steps the optimiser, then the average."""

@@ -22,6 +22,8 @@ for name in TOY_SIZE TOY_SEED TOY_TRAIN TOY_VAL; do
     export "${name?}"
 done
 
+((TOY_SIZE >= 32 && TOY_SIZE % 8 == 0)) || die "TOY_SIZE=$TOY_SIZE: expected a multiple of 8, at least 32"
+
 TOY=$RUN_ROOT/toy
 DONE=$TOY/.done # one file a finished step: its seconds
 export DATA_ROOT=$TOY/data
@@ -96,12 +98,9 @@ sample() {
 }
 
 evaluate() {
-    local name
-    for name in "$@"; do
-        python -m ldm.evaluate --dataset ego4d --gen_path "$TOY/samples/$name" \
-            --gt_path "$EGOGEN/ego4d.fho/val_gt_for_metric" --edit_file "$TOY/annotations/ego4d_val.json" \
-            --metadata "$EGOGEN/ego4d_metadata.json" --metrics psnr,ssim,toy_success
-    done
+    python -m ldm.evaluate --dataset ego4d --gen_path "$@" \
+        --gt_path "$EGOGEN/ego4d.fho/val_gt_for_metric" --edit_file "$TOY/annotations/ego4d_val.json" \
+        --metadata "$EGOGEN/ego4d_metadata.json" --metrics psnr,ssim,toy_success
 }
 
 # --- the flow --------------------------------------------------------------------------------------
@@ -123,7 +122,8 @@ use_env ldm
 step data "draw egocentric pairs of frames with labels and descriptions" \
     python -m egogen.toy --out "$DATA_ROOT" --train "$TOY_TRAIN" --val "$TOY_VAL" --size "$TOY_SIZE" --seed "$TOY_SEED"
 step start-sd "build a toy Stable Diffusion, the diffusion model's starting point" \
-    python -m ldm.toy --data-root "$DATA_ROOT" --out "$TOY/start/sd.ckpt" --seed "$TOY_SEED"
+    python -m ldm.toy --data-root "$DATA_ROOT" --out "$TOY/start/sd.ckpt" \
+    --resolution "$TOY_SIZE" --seed "$TOY_SEED"
 use_env vllm
 step start-llava "build a toy LLaVA, the language model's starting point" \
     python -m llava.toy --data-root "$DATA_ROOT" --out "$TOY/start/llava" --seed "$TOY_SEED"
@@ -138,10 +138,10 @@ step train "stage 2: train the diffusion model on frames, descriptions and featu
 step sample-lego "stage 2: draw the val frames" \
     sample --ckpt "$TOY/logs/train_toy_lego_toy/checkpoints/last.ckpt" --out "$TOY/samples/lego"
 step sample-untrained "first yardstick: the same by the starting point" \
-    sample --ckpt "$TOY/start/sd.ckpt" --out "$TOY/samples/untrained"
+    sample --ckpt "$TOY/start/sd.ckpt" --out "$TOY/samples/untrained" model.vllm_features=false
 step sample-copy "second yardstick: the source frame itself" \
     sample --method copy --out "$TOY/samples/copy"
-step evaluate "measure all three against the true frames" evaluate lego untrained copy
+step evaluate "measure all three against the true frames" evaluate "$TOY/samples/lego" "$TOY/samples/untrained" "$TOY/samples/copy"
 step report "table, pictures and curves on one page" \
     python -m ldm.report "$TOY/samples/lego" "$TOY/samples/untrained" "$TOY/samples/copy" --out "$TOY/report" \
     --title "LEGO on the toy world" --annotations "$TOY/annotations/ego4d_val.json" \

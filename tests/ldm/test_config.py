@@ -80,7 +80,9 @@ def test_wrong_settings_are_named(tmp_path: Path, text: str, message: str) -> No
 def test_wrong_words_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such configuration file"):
         load_config(TrainConfig, [tmp_path / "none.yaml"])
-    with pytest.raises(UserError, match=r"unknown key 'trainer\.max_step'; did you mean 'trainer\.max_steps'"):
+    with pytest.raises(
+        UserError, match=r"unknown key 'trainer\.max_step'; did you mean 'trainer\.max_steps'"
+    ):
         load_config(TrainConfig, [], ["trainer.max_step=3"])
     with pytest.raises(UserError, match="expected key=value"):
         load_config(TrainConfig, [], ["trainer.max_steps"])
