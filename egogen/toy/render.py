@@ -75,12 +75,12 @@ def draw_arm(pen: Pen, hand: Hand, skin: RGB, sleeve: RGB) -> None:
     """Draws the sleeve, the wrist, the palm and the thumb."""
     # The wrist lies behind the palm, against the fingers' direction.
     sin, cos = math.sin(hand.angle), math.cos(hand.angle)
-    cuff = hand.x - 0.10 * sin, hand.y + 0.10 * cos
+    cuff = hand.x - 0.12 * sin, hand.y + 0.12 * cos
     elbow_x = SIGN[hand.side] * ELBOW_X
     along = math.hypot(elbow_x - cuff[0], ELBOW_Y - cuff[1])
     nx, ny = (ELBOW_Y - cuff[1]) / along, -(elbow_x - cuff[0]) / along
     for half, colour in ((1.0, shade(sleeve, 0.8)), (0.72, sleeve)):
-        wrist, elbow = 0.047 * half, 0.085 * half
+        wrist, elbow = 0.058 * half, 0.095 * half
         pen.disc(*cuff, wrist, wrist, colour)
         pen.polygon(
             [

@@ -21,12 +21,12 @@ OTHER: dict[Side, Side] = {"left": "right", "right": "left"}
 COLUMNS = ("left", "centre", "right")
 ROWS = ("far", "middle", "near")
 COLUMN_X = (-0.28, 0.0, 0.28)
-ROW_Y = (0.18, 0.42, 0.66)
-JITTER = 0.02
+ROW_Y = (0.17, 0.39, 0.61)
+JITTER = 0.01
 # Resting hands: the palm's place; the hand further forward acts on objects in the centre column.
-REST_X = 0.40
-REST_Y = 0.96
-FORWARD_Y = 0.895
+REST_X = 0.45
+REST_Y = 0.89
+FORWARD_Y = 0.83
 
 MIN_OBJECTS, MAX_OBJECTS = 3, 6
 # Skin must stand out from table and sleeve, or nobody could tell where a hand is.
