@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,6 +90,9 @@ def train(
     """
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
+    # The frozen networks are in evaluation mode on purpose; the other is Lightning's own business.
+    warnings.filterwarnings("ignore", message=".*module.s. in eval mode.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     lightning.seed_everything(config.trainer.seed, workers=True, verbose=False)
     log.info("load %s", config.model.start)
     parts = load_parts(
