@@ -181,7 +181,9 @@ class LatentDiffusion(lightning.LightningModule):
             eps=settings.eps,
             weight_decay=settings.weight_decay,
         )
-        schedule = LambdaLR(optimizer, self.rate)
+        schedule = LambdaLR(
+            optimizer, lambda step: self.rate(step)
+        )  # a plain function leaves no state to save
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def rate(self, step: int) -> float:

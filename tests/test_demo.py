@@ -30,7 +30,7 @@ FLOW = [
     *("egogen.toy", "ldm.toy", "llava.toy", "llava.train"),
     *("llava.describe", "llava.merge", "llava.describe", "llava.merge"),
     *("main.py", "ldm.sample", "ldm.sample", "ldm.sample"),
-    *("ldm.evaluate", "ldm.evaluate", "ldm.evaluate", "ldm.report"),
+    *("ldm.evaluate", "ldm.report"),
 ]
 
 

@@ -1,0 +1,216 @@
+"""Checkpoints on disk: the published LLaVA folders and Hugging Face ones, read and written by weight name.
+
+Published names (spec: stage1-vllm-protocol, section 1) and the several Hugging Face spellings become one set
+of names, those of `llava.model.Llava`; nothing here builds a model.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from egogen.errors import UserError
+from egogen.files import atomic_open, read_json, write_json
+
+SHARD_BYTES = 10 * 10**9
+Rules = Sequence[tuple[re.Pattern[str], str]]
+
+PROJECTOR = "model.multi_modal_projector."
+VISION = "model.vision_tower."
+TEXT = "model.language_model."
+
+# First match wins. Left: how published folders and Hugging Face versions spell a prefix; right: our name.
+RENAMES: Rules = [
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"^model\.vision_tower\.vision_tower\.(vision_model\.)?", VISION),
+        (r"^(model\.)?vision_tower\.(vision_model\.)?", VISION),
+        (r"^model\.mm_projector\.0\.", f"{PROJECTOR}linear_1."),
+        (r"^model\.mm_projector\.2\.", f"{PROJECTOR}linear_2."),
+        (r"^model\.mm_projector\.", PROJECTOR),
+        (r"^(model\.)?multi_modal_projector\.", PROJECTOR),
+        (r"^language_model\.lm_head\.", "lm_head."),
+        (r"^(model\.)?language_model\.(model\.)?", TEXT),
+        (r"^model\.(?=embed_tokens\.|layers\.|norm\.)", TEXT),
+    )
+]
+# A CLIP folder holds the vision tower alone, or the whole CLIP.
+CLIP_RENAMES: Rules = [
+    (re.compile(r"^(vision_model\.)?(?=embeddings\.|pre_layrnorm\.|encoder\.|post_layernorm\.)"), VISION)
+]
+# Buffers that old versions saved and that are recomputed.
+LEFTOVERS = re.compile(r"\.(rotary_emb\.inv_freq|embeddings\.position_ids)$")
+CLIP_LEFTOVERS = re.compile(
+    r"^(text_model\.|text_projection\.|visual_projection\.|logit_scale$)|embeddings\.position_ids$"
+)
+
+PUBLISHED = (
+    (f"{PROJECTOR}linear_1.", "model.mm_projector.0."),
+    (f"{PROJECTOR}linear_2.", "model.mm_projector.2."),
+    (PROJECTOR, "model.mm_projector."),
+    (VISION, "model.vision_tower.vision_tower.vision_model."),
+    (TEXT, "model."),
+)
+
+
+def our_name(name: str, rules: Rules = RENAMES) -> str:
+    """The name of a weight in `llava.model.Llava`; an unknown name is returned unchanged."""
+    for pattern, prefix in rules:
+        if pattern.match(name):
+            return pattern.sub(prefix, name, count=1)
+    return name
+
+
+def published_name(name: str) -> str:
+    """The name of one of our weights in a published folder."""
+    for ours, theirs in PUBLISHED:
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's weights, safetensors before `.bin`, shards in the order of the index.
+
+    Raises:
+        UserError: there are none, or the index names one that is missing.
+    """
+    for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
+        index, single = folder / f"{stem}{suffix}.index.json", folder / f"{stem}{suffix}"
+        if index.exists():
+            names = dict.fromkeys(read_weight_map(index).values())
+            missing = [name for name in names if not (folder / name).is_file()]
+            if missing:
+                raise UserError(f"{folder / missing[0]}: missing, but {index.name} lists it; copy it here")
+            return [folder / name for name in names]
+        if single.exists():
+            return [single]
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such checkpoint folder")
+    raise UserError(
+        f"{folder}: no weights here; expected model.safetensors, pytorch_model.bin or their shards"
+    )
+
+
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Reads `weight_map` (weight name -> file name beside the index).
+
+    Raises:
+        UserError: the index is not of that form.
+    """
+    raw = read_json(index)
+    found = raw.get("weight_map") if isinstance(raw, dict) else None
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and name == Path(name).name for name in found.values()
+    ):
+        raise UserError(
+            f"{index}: expected an object 'weight_map' of weight name -> file name in this folder"
+        )
+    return found
+
+
+def read_file(path: Path) -> dict[str, Tensor]:
+    """Reads one weight file without running code from it; tensors stay on disk until they are used.
+
+    Raises:
+        UserError: truncated, not a weight file, or holding something that is not a tensor.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        values = load_pickle(path)
+    except (OSError, EOFError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path}: not a readable weight file ({reason}); is it cut off? copy it again"
+        ) from None
+    if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
+        raise UserError(f"{path}: found {type(values).__name__}, expected tensors by name")
+    return values
+
+
+def load_pickle(path: Path) -> object:
+    """`torch.load` with the allow-list; memory-mapped unless the file is in the format before torch 1.6."""
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+
+
+def read_weights(
+    folder: Path, rules: Rules = RENAMES, leftovers: re.Pattern[str] = LEFTOVERS
+) -> Iterator[tuple[str, Tensor]]:
+    """Yields (our name, tensor) of every weight in a folder, leftovers dropped.
+
+    Raises:
+        UserError: a file is missing or unreadable, or two names mean the same weight.
+    """
+    seen: set[str] = set()
+    for file in weight_files(folder):
+        for name, tensor in read_file(file).items():
+            if leftovers.search(name):
+                continue
+            ours = our_name(name, rules)
+            if ours in seen:
+                raise UserError(f"{file}: the weight {name!r} occurs twice in this checkpoint")
+            seen.add(ours)
+            yield ours, tensor
+
+
+def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> None:
+    """Checks names and shapes.
+
+    Raises:
+        UserError: missing, unexpected or wrongly shaped weights; names the first few.
+    """
+    problems = {
+        "are missing": [name for name in expected if name not in found],
+        "are unexpected": [name for name in found if name not in expected],
+    }
+    for problem, names in problems.items():
+        if names:
+            raise UserError(f"{folder}: {len(names)} weights {problem}: {', '.join(sorted(names)[:4])}")
+    for name, tensor in found.items():
+        if tensor.shape != expected[name].shape:
+            raise UserError(
+                f"{folder}: {name} has shape {tuple(tensor.shape)}, config.json says "
+                f"{tuple(expected[name].shape)}; are weights and config.json from the same model?"
+            )
+
+
+def write_published_weights(
+    folder: Path, weights: Iterable[tuple[str, Tensor]], limit: int = SHARD_BYTES
+) -> None:
+    """Writes our weights under published names as `pytorch_model.bin`, sharded above `limit` bytes."""
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in weights:
+        bytes_needed = tensor.numel() * tensor.element_size()
+        if shards[-1] and size + bytes_needed > limit:
+            shards.append({})
+            size = 0
+        shards[-1][published_name(name)] = tensor.detach().cpu().contiguous()
+        size += bytes_needed
+    if len(shards) == 1:
+        save_pickle(folder / "pytorch_model.bin", shards[0])
+        return
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        name = f"pytorch_model-{number:05}-of-{len(shards):05}.bin"
+        save_pickle(folder / name, shard)
+        weight_map.update(dict.fromkeys(shard, name))
+    total = sum(tensor.numel() * tensor.element_size() for shard in shards for tensor in shard.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    write_json(folder / "pytorch_model.bin.index.json", index)
+
+
+def save_pickle(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors atomically in torch's format; views are written as what they show."""
+    with atomic_open(path) as file:
+        torch.save({name: tensor.clone() for name, tensor in tensors.items()}, file)

@@ -1,0 +1,285 @@
+"""Describes how an action is done in the frame before it, and writes the features that stage 2 is guided by.
+
+One text and two feature files an action: the image feature is the projector's output, the text feature one
+final-norm state a generated token (`llava.decode`). Resumable: run the same command again and it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from egogen import cli
+from egogen.annotations import Annotations, Item
+from egogen.errors import UserError
+from egogen.features import write_feature
+from egogen.files import write_json
+from egogen.layout import feature_path
+from egogen.manifest import checkpoint_hash, claim
+from egogen.seeds import item_seed
+from egogen.shards import parse_shard, take_chunk, take_shard
+from llava.decode import Answer, Sampling, answer, to_text
+from llava.images import check_images, open_image, pixels
+from llava.journal import Journal
+from llava.labels import action_words, guess_dataset
+from llava.model import Llava, load, pick_device
+from llava.prompts import QUESTION, prompt_ids
+
+log = logging.getLogger(__name__)
+
+Setting = Literal["forecast", "description"]
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What stage 1 says about one action, and its features on the CPU."""
+
+    text: str
+    image_features: Float[Tensor, "p d"]
+    text_features: Float[Tensor, "n d"]
+
+
+def describe(
+    model: Llava,
+    tokenizer: PreTrainedTokenizerBase,
+    image_processor: CLIPImageProcessorPil,
+    images: Sequence[Image.Image],
+    actions: Sequence[str],
+    *,
+    seeds: Sequence[int] | None = None,
+    query: str = QUESTION,
+    sampling: Sampling | None = None,
+) -> list[Description]:
+    """Describes a batch.
+
+    Args:
+        model: the VLLM.
+        tokenizer: its tokenizer.
+        image_processor: its image processor.
+        images: RGB frames.
+        actions: words for the question, one a frame (`llava.labels.action_words`).
+        seeds: one a frame; equal seeds give equal draws. By default keyed by the action's words.
+        query: the question, with `{}` for the action.
+        sampling: temperature 0.2, top k 50 and at most 1024 tokens by default, as published.
+
+    Raises:
+        UserError: the query has no single `{}`.
+    """
+    prompts = [prompt_ids(query, action, tokenizer) for action in actions]
+    features = project(model, image_processor, images)
+    seeds = [item_seed(0, action) for action in actions] if seeds is None else seeds
+    answers = answer(model, tokenizer, prompts, features, seeds, sampling or Sampling())
+    return [finish(image, given, tokenizer) for image, given in zip(features, answers, strict=True)]
+
+
+@torch.no_grad()
+def project(
+    model: Llava, processor: CLIPImageProcessorPil, images: Sequence[Image.Image]
+) -> Float[Tensor, "b p d"]:
+    """Image features of a batch."""
+    return model.model.project(pixels(images, processor).to(model.device))
+
+
+def finish(image: Float[Tensor, "p d"], given: Answer, tokenizer: PreTrainedTokenizerBase) -> Description:
+    """Text and features on the CPU."""
+    return Description(to_text(given.tokens, tokenizer), image.float().cpu(), given.states.float().cpu())
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command's work, as its flags name it."""
+
+    items: list[Item]
+    image_dir: Path
+    image_features: Path
+    text_features: Path
+    dataset: str
+    setting: Setting
+    query: str
+    seed: int
+    sampling: Sampling
+
+    def image(self, item: Item) -> str:
+        """The frame that is described, relative to the image folder."""
+        return item.action.image_0 if self.setting == "forecast" else item.action.image_1
+
+    def words(self, item: Item) -> str:
+        """The action's words in the question."""
+        return action_words(item.action.action, self.dataset)
+
+    def feature_files(self, item: Item) -> tuple[Path, Path]:
+        """Image and text feature file of an action."""
+        name = self.image(item)
+        return feature_path(self.image_features, name), feature_path(self.text_features, name)
+
+    def check_names(self) -> None:
+        """Feature files are named by the frame; two actions must not share one.
+
+        Raises:
+            UserError: two actions would write the same text feature (F-S1-10: published, the first stays).
+        """
+        owners: dict[Path, Item] = {}
+        for item in self.items:
+            other = owners.setdefault(self.feature_files(item)[1], item)
+            if other is not item:
+                raise UserError(
+                    f"{self.image(item)}: clip {item.clip!r} action {item.id!r} and clip {other.clip!r} "
+                    f"action {other.id!r} would write the same text feature; give each its own frame file"
+                )
+
+
+def batches(items: Sequence[Item], prompts: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
+    """Places of items in batches of nearly equal prompt length, so that little is padded."""
+    order = sorted(range(len(items)), key=lambda place: len(prompts[place]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def write_batch(job: Job, items: Sequence[Item], made: Sequence[Description], journal: Journal) -> None:
+    """Writes features, then the texts: an action counts as done only when all three are there."""
+    lines = []
+    for item, description in zip(items, made, strict=True):
+        image_file, text_file = job.feature_files(item)
+        write_feature(image_file, description.image_features.numpy())
+        write_feature(text_file, description.text_features.numpy())
+        lines.append((item, job.words(item), description.text))
+    journal.add(lines)
+
+
+def run_job(job: Job, todo: list[Item], loaded: tuple[Any, ...], journal: Journal, batch_size: int) -> None:
+    """Describes the items that are not done yet."""
+    model, tokenizer, processor = loaded
+    prompts = [prompt_ids(job.query, job.words(item), tokenizer) for item in todo]
+    with tqdm(total=len(todo), desc="describe", unit="frame") as bar:
+        for places in batches(todo, prompts, batch_size):
+            items = [todo[place] for place in places]
+            made = describe(
+                model,
+                tokenizer,
+                processor,
+                [open_image(job.image_dir / job.image(item)) for item in items],
+                [job.words(item) for item in items],
+                seeds=[item_seed(job.seed, item.clip, item.id) for item in items],
+                query=job.query,
+                sampling=job.sampling,
+            )
+            write_batch(job, items, made, journal)
+            bar.update(len(items))
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Reads the command line; the first ten flags are the reference's."""
+    parser = cli.parser("python -m llava.describe", __doc__)
+    add = parser.add_argument
+    add("--model-path", type=Path, required=True, help="checkpoint folder, published or Hugging Face format")
+    add("--image-dir", type=Path, required=True, help="folder that image_0 and image_1 are relative to")
+    add("--action-label", type=Path, required=True, help="annotation file with the actions")
+    add("--query", default=QUESTION, help="the question; {} stands for the action")
+    add("--save-path", type=Path, required=True, help="folder for the descriptions")
+    add("--save-image-feature-path", type=Path, required=True, help="folder for image features")
+    add("--save-text-feature-path", type=Path, required=True, help="folder for text features")
+    add("--seed", type=int, default=42, help="draws depend on it and on the action's id")
+    add("--num-chunks", type=int, default=1, help="the published split of clips into contiguous chunks")
+    add("--chunk-idx", type=int, default=1, help="which chunk, counted from 1")
+    add("--shard", default=None, metavar="I/N", help="every N-th action from the I-th, instead of chunks")
+    add("--batch-size", type=int, default=64, help="frames at a time; changes no result")
+    add(
+        "--setting",
+        choices=["forecast", "description"],
+        default="forecast",
+        help="describe image_0 or image_1",
+    )
+    add(
+        "--dataset",
+        choices=["ego4d", "epickitchen"],
+        default=None,
+        help="label style; default: from the file's name",
+    )
+    add("--temperature", type=float, default=0.2, help="of the draws, above 0")
+    add("--top-k", type=int, default=50, help="tokens drawn from")
+    add("--greedy", action="store_true", help="take the likeliest token instead of drawing")
+    add("--max-new-tokens", type=int, default=1024, help="longest answer")
+    add("--vision-tower", type=Path, default=None, help="CLIP folder to use instead of the checkpoint's")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add("--dtype", choices=DTYPES, default=None, help="default: float16 on a GPU, float32 on the CPU")
+    chosen = parser.parse_args(argv)
+    for flag in ("batch_size", "max_new_tokens", "top_k", "num_chunks"):
+        if getattr(chosen, flag) < 1:
+            parser.error(f"--{flag.replace('_', '-')}: found {getattr(chosen, flag)}, expected at least 1")
+    if not chosen.temperature > 0:
+        parser.error(f"--temperature: found {chosen.temperature}, expected above 0; --greedy draws nothing")
+    return chosen
+
+
+def take_part(items: Sequence[Item], args: argparse.Namespace) -> tuple[list[Item], str]:
+    """The actions of this shard or chunk, and the name of its file."""
+    if args.shard is not None:
+        index, count = parse_shard(args.shard)
+        return take_shard(items, index, count), f"shard_{index}_of_{count}"
+    clips = take_chunk(list(dict.fromkeys(item.clip for item in items)), args.chunk_idx, args.num_chunks)
+    mine = set(clips)
+    name = f"chunk_{args.chunk_idx}_of_{args.num_chunks}"
+    return [item for item in items if item.clip in mine], name
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Describes one shard of a split."""
+    args = arguments(argv)
+    items, part = take_part(Annotations.read(args.action_label).items, args)
+    job = Job(
+        items=items,
+        image_dir=args.image_dir,
+        image_features=args.save_image_feature_path,
+        text_features=args.save_text_feature_path,
+        dataset=args.dataset or guess_dataset(args.action_label),
+        setting=args.setting,
+        query=args.query,
+        seed=args.seed,
+        sampling=Sampling(0.0 if args.greedy else args.temperature, args.top_k, args.max_new_tokens),
+    )
+    job.check_names()
+    device = pick_device(args.device)
+    dtype = args.dtype or ("float32" if device.type == "cpu" else "float16")
+    settings = {
+        "checkpoint": checkpoint_hash(args.model_path),
+        "vision_tower": checkpoint_hash(args.vision_tower) if args.vision_tower else None,
+        "dataset": job.dataset,
+        "setting": job.setting,
+        "query": job.query,
+        "seed": job.seed,
+        "sampling": asdict(job.sampling),
+        "dtype": dtype,
+    }
+    split = {"parts": part.rpartition("_")[2], "split_by": part.partition("_")[0]}
+    claim(args.save_path, {**settings, **split})
+    for folder in (args.save_image_feature_path, args.save_text_feature_path):
+        claim(folder, settings)
+    journal = Journal(args.save_path / f"{part}.jsonl")
+    todo = [
+        item
+        for item in items
+        if not (journal.has(item) and all(file.exists() for file in job.feature_files(item)))
+    ]
+    log.info("%s: %d actions, %d done, %d to do", part, len(items), len(items) - len(todo), len(todo))
+    if todo:
+        check_images(job.image_dir / job.image(item) for item in todo)
+        loaded = load(args.model_path, vision_tower=args.vision_tower, device=device, dtype=DTYPES[dtype])
+        run_job(job, todo, loaded, journal, args.batch_size)
+    write_json(args.save_path / f"{part}.json", journal.published(items))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,95 @@
+"""Frames for CLIP: open, check before work begins, resize and crop as the published code did.
+
+Spec: stage1-vllm-protocol, section 3: shortest edge by PIL's bicubic, centre crop; wide frames lose
+their sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from transformers import CLIPVisionConfig
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from egogen.errors import UserError
+
+THREADS = 8
+
+
+def open_image(path: Path) -> Image.Image:
+    """Opens and decodes an image as RGB.
+
+    Raises:
+        UserError: missing, or not a whole image file.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise UserError(
+            f"{path}: the image cannot be read ({reason}); is it cut off? copy it again"
+        ) from None
+
+
+def check_images(paths: Iterable[Path]) -> None:
+    """Decodes every image once, so that a broken one is found before hours of work and not after.
+
+    Raises:
+        UserError: names the first broken image and how many there are.
+    """
+
+    def problem(path: Path) -> str | None:
+        try:
+            open_image(path)
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        problems = [found for found in pool.map(problem, dict.fromkeys(paths)) if found]
+    if problems:
+        more = f" (and {len(problems) - 1} more images)" if len(problems) > 1 else ""
+        raise UserError(problems[0] + more)
+
+
+def load_image_processor(folder: Path, vision: CLIPVisionConfig) -> CLIPImageProcessorPil:
+    """The image processor of a folder or, without a preprocessor_config.json, CLIP's usual one.
+
+    The PIL one: torchvision's resize differs by up to one grey level.
+
+    Raises:
+        UserError: preprocessor_config.json cannot be read, or crops to another size than the vision tower's.
+    """
+    path = folder / "preprocessor_config.json"
+    side = vision.image_size
+    assert isinstance(side, int)
+    if not path.is_file():
+        return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    try:
+        processor = CLIPImageProcessorPil.from_pretrained(folder)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    if (processor.crop_size["height"], processor.crop_size["width"]) != (side, side):
+        raise UserError(
+            f"{path}: crops to {dict(processor.crop_size)}, the vision tower takes {side} x {side}"
+        )
+    return processor
+
+
+def pixels(images: Sequence[Image.Image], processor: CLIPImageProcessorPil) -> Float[Tensor, "b 3 h w"]:
+    """CLIP's input: normalised by CLIP's mean and standard deviation."""
+    return torch.from_numpy(processor(list(images), return_tensors="np")["pixel_values"])
+
+
+def no_pixels(processor: CLIPImageProcessorPil) -> Float[Tensor, "3 h w"]:
+    """What stands in for the image of a record without one."""
+    return torch.zeros(3, processor.crop_size["height"], processor.crop_size["width"])

@@ -1,0 +1,61 @@
+"""Descriptions that are done, a JSON line each, appended and flushed batch by batch: what a restart reads."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from egogen.annotations import Item
+
+log = logging.getLogger(__name__)
+
+
+class Journal:
+    """The finished descriptions of one shard.
+
+    Args:
+        path: the `.jsonl` file; a last line that a killed run left unfinished is dropped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries: dict[tuple[str, str], dict[str, str]] = {}
+        if path.exists():
+            self.read()
+
+    def read(self) -> None:
+        """Reads whole lines; cuts off an unfinished one."""
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            log.warning("%s: dropped an unfinished last line", self.path)
+            os.truncate(self.path, len(whole))
+        for line in whole.splitlines():
+            entry = json.loads(line)
+            self.entries[entry.pop("clip"), entry.pop("id")] = entry
+
+    def has(self, item: Item) -> bool:
+        """Whether an action's text is written, for the label that it has now."""
+        entry = self.entries.get((item.clip, item.id))
+        return entry is not None and entry["original action"] == item.action.action
+
+    def add(self, made: Sequence[tuple[Item, str, str]]) -> None:
+        """Appends (action, its words in the question, its description) and waits until they are on disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            for item, words, text in made:
+                entry = {"original action": item.action.action, "action": words, "description": text}
+                self.entries[item.clip, item.id] = entry
+                file.write(json.dumps({"clip": item.clip, "id": item.id, **entry}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def published(self, items: Sequence[Item]) -> dict[str, dict[str, dict[str, str]]]:
+        """The published form, in the order of the annotation file: clip -> action id -> texts."""
+        nested: dict[str, dict[str, dict[str, str]]] = {}
+        for item in items:
+            nested.setdefault(item.clip, {})[item.id] = self.entries[item.clip, item.id]
+        return nested

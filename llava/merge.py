@@ -1,0 +1,132 @@
+"""Joins the shards of `llava.describe` and writes the descriptions into a copy of the annotation file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from egogen import cli
+from egogen.annotations import DESCRIPTION_KEY, Annotations, check_object, validate
+from egogen.errors import UserError
+from egogen.files import read_json
+from egogen.manifest import NAME
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+
+
+class Entry(BaseModel):
+    """A description as `llava.describe` and the published loop write it."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    original_action: str = Field(alias="original action")
+    description: str
+
+
+def read_shard(path: Path) -> dict[Key, Entry]:
+    """Reads one shard's JSON.
+
+    Raises:
+        UserError: it is not of the form clip -> action id -> texts.
+    """
+    return {
+        (clip, action_id): validate(Entry, entry, f"{path}: clip {clip!r}, action {action_id!r}")
+        for clip, actions in check_object(read_json(path), f"{path}", "clips by clip_id").items()
+        for action_id, entry in check_object(
+            actions, f"{path}: clip {clip!r}", "actions by action_id"
+        ).items()
+    }
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The shards of a folder.
+
+    Raises:
+        UserError: there are none, or some of the parts that the manifest names are missing.
+    """
+    files = sorted(file for file in folder.glob("*.json") if file.name != NAME)
+    if not files:
+        raise UserError(f"{folder}: no descriptions here; run the describe step first")
+    manifest = folder / NAME
+    if manifest.exists():
+        settings = read_json(manifest)
+        kind, count = str(settings.get("split_by", "")), str(settings.get("parts", ""))
+        if count.isdecimal():
+            expected = [folder / f"{kind}_{index}_of_{count}.json" for index in range(1, int(count) + 1)]
+            missing = [path.name for path in expected if not path.exists()]
+            if missing:
+                raise UserError(
+                    f"{folder}: {len(missing)} parts are missing, such as {missing[0]}; describe them first"
+                )
+            strange = sorted(set(files) - set(expected))
+            if strange:
+                raise UserError(
+                    f"{strange[0]}: not made by the run that {manifest} describes; move it elsewhere"
+                )
+    return files
+
+
+def join(files: Sequence[Path]) -> dict[Key, tuple[Entry, Path]]:
+    """Joins shards.
+
+    Raises:
+        UserError: an action occurs in two of them.
+    """
+    joined: dict[Key, tuple[Entry, Path]] = {}
+    for path in files:
+        for key, entry in read_shard(path).items():
+            if key in joined:
+                raise UserError(
+                    f"{path}: clip {key[0]!r} action {key[1]!r} is in {joined[key][1].name} as well"
+                )
+            joined[key] = (entry, path)
+    return joined
+
+
+def merge(edits: Annotations, described: dict[Key, tuple[Entry, Path]], folder: Path) -> Annotations:
+    """Puts the descriptions into the annotations.
+
+    Raises:
+        UserError: an action has no description, a description has no action, or the labels differ.
+    """
+    labels = {(item.clip, item.id): item.action.action for item in edits}
+    gaps = [key for key in labels if key not in described]
+    if gaps:
+        clip, action = gaps[0]
+        raise UserError(
+            f"{folder}: {len(gaps)} of {len(labels)} actions of {edits.source} have no description, such as "
+            f"clip {clip!r} action {action!r}; describe them first"
+        )
+    for key, (entry, path) in described.items():
+        if key not in labels:
+            raise UserError(f"{path}: clip {key[0]!r} action {key[1]!r} is not in {edits.source}")
+        if entry.original_action != labels[key]:
+            raise UserError(
+                f"{path}: clip {key[0]!r} action {key[1]!r} was described as {entry.original_action!r}, "
+                f"{edits.source} says {labels[key]!r}"
+            )
+    return edits.with_texts({key: entry.description for key, (entry, _) in described.items()})
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Merges a folder of shards into a copy of an annotation file."""
+    parser = cli.parser("python -m llava.merge", __doc__)
+    parser.add_argument("--save-path", type=Path, required=True, help="folder that llava.describe wrote")
+    parser.add_argument("--edits", type=Path, required=True, help="annotation file that was described")
+    parser.add_argument(
+        "--out", type=Path, required=True, help=f"annotation file to write, with {DESCRIPTION_KEY}"
+    )
+    args = parser.parse_args(argv)
+    edits = Annotations.read(args.edits)
+    merged = merge(edits, join(shard_files(args.save_path)), args.save_path)
+    merged.write(args.out)
+    log.info("%s: %d descriptions", args.out, len(merged))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,252 @@
+"""LEGO's VLLM: CLIP patches, one linear projector, LLaMA; built from published or Hugging Face folders."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaModel, PreTrainedTokenizerBase
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast, LlavaModelOutputWithPast
+from transformers.utils.import_utils import is_flash_attn_2_available
+
+from egogen.errors import UserError
+from llava.checkpoint import VISION, check_weights, our_name, read_weights
+from llava.images import load_image_processor
+from llava.prompts import IMAGE_TOKEN
+from llava.settings import (
+    LINEAR,
+    from_published,
+    is_published,
+    patches_across,
+    projector_type,
+    read_config,
+    text_settings,
+    vision_settings,
+)
+from llava.tokenizer import load_tokenizer, save_tokenizer
+from llava.vision import VisionTower, choose_vision_tower
+
+log = logging.getLogger(__name__)
+
+
+class LlavaCore(LlavaModel):
+    """Transformers' LLaVA without its head; the projector is LEGO's single Linear, if the settings say so."""
+
+    def __init__(self, config: LlavaConfig) -> None:
+        super().__init__(config)
+        if projector_type(config) == LINEAR:
+            widths = vision_settings(config).hidden_size, text_settings(config).hidden_size
+            self.multi_modal_projector = nn.Linear(*widths)  # type: ignore[assignment]
+
+    def project(self, pixel_values: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p d"]:
+        """Image features: CLIP's last hidden state but one, without its class token, projected."""
+        vision = self.vision_tower
+        seen = vision(pixel_values.to(vision.dtype), output_hidden_states=True).hidden_states
+        return self.multi_modal_projector(seen[self.config.vision_feature_layer][:, 1:])
+
+    def embed(
+        self, input_ids: Int[Tensor, "b t"], pixel_values: Float[Tensor, "b 3 h w"] | None
+    ) -> Float[Tensor, "b t d"]:
+        """Embeds tokens; the places marked -200 take the image features of their row, in order.
+
+        Rows without such places carry zero pixels. Their features take part with weight 0, so that every
+        process of a sharded run works through the same modules.
+        """
+        places = input_ids == IMAGE_TOKEN
+        embedded = self.get_input_embeddings()(input_ids.masked_fill(places, 0))  # [b, t, d]
+        if pixel_values is None:
+            return embedded
+        features = self.project(pixel_values).to(embedded.dtype)  # [b, p, d]
+        used = places.any(dim=1)  # [b]
+        embedded = embedded.masked_scatter(places[..., None], features[used])
+        return embedded if used.all() else embedded + 0 * features[~used].sum()
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Int[Tensor, "b t"] | None = None,
+        pixel_values: Float[Tensor, "b 3 h w"] | None = None,
+        inputs_embeds: Float[Tensor, "b t d"] | None = None,
+        **kwargs: Any,  # noqa: ANN401 - handed on to LLaMA
+    ) -> LlavaModelOutputWithPast:
+        """Last hidden states (after the final norm) of ids with expanded image places, or of embeddings."""
+        if inputs_embeds is None:
+            assert input_ids is not None
+            inputs_embeds = self.embed(input_ids, pixel_values)
+        outputs = self.language_model(inputs_embeds=inputs_embeds, **kwargs)
+        return LlavaModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class Llava(LlavaForConditionalGeneration):
+    """The VLLM with its head: logits and the mean cross entropy over all supervised tokens of the batch."""
+
+    def __init__(self, config: LlavaConfig) -> None:
+        super(LlavaForConditionalGeneration, self).__init__(config)
+        self.model = LlavaCore(config)
+        text = text_settings(config)
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.loss_type = "ForCausalLM"  # shifted cross entropy
+        self.post_init()
+
+    @property
+    def patches(self) -> int:
+        """Places that one image takes."""
+        return patches_across(vision_settings(self.config)) ** 2
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Int[Tensor, "b t"] | None = None,
+        pixel_values: Float[Tensor, "b 3 h w"] | None = None,
+        labels: Int[Tensor, "b t"] | None = None,
+        num_items_in_batch: int | Tensor | None = None,
+        **kwargs: Any,  # noqa: ANN401 - handed on to LLaMA
+    ) -> LlavaCausalLMOutputWithPast:
+        """Logits [b, t, vocabulary] and, with labels (-100 = not supervised), the loss in nats."""
+        kwargs.pop("return_dict", None)
+        outputs = self.model(input_ids=input_ids, pixel_values=pixel_values, **kwargs)
+        logits = self.lm_head(outputs.last_hidden_state)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits,
+                labels=labels,
+                vocab_size=self.lm_head.out_features,
+                num_items_in_batch=num_items_in_batch,
+            )
+        return LlavaCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+def load(
+    path: Path | str,
+    *,
+    vision_tower: Path | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Llava, PreTrainedTokenizerBase, CLIPImageProcessorPil]:
+    """Loads a VLLM for inference or training.
+
+    Args:
+        path: a published LLaVA folder, or one that `save` wrote.
+        vision_tower: a CLIP folder to take instead of the one that the checkpoint names.
+        device: where the model goes.
+        dtype: type of its weights.
+
+    Returns:
+        The model in evaluation mode, its tokenizer and its image processor.
+
+    Raises:
+        UserError: the folder is not a whole checkpoint of that kind; names the file and what is wrong.
+    """
+    folder = Path(path)
+    raw = read_config(folder)
+    weights = dict(read_weights(folder))
+    own = {name: tensor for name, tensor in weights.items() if name.startswith(VISION)}
+    if is_published(raw):
+        tower = choose_vision_tower(str(raw.get("mm_vision_tower") or ""), folder, own, vision_tower)
+        config = from_published(raw, tower.config, folder)
+    else:
+        config = LlavaConfig.from_dict(raw)
+        config.image_token_id = IMAGE_TOKEN
+        tower = VisionTower(vision_settings(config), own, folder)
+        if vision_tower is not None:
+            tower = choose_vision_tower("", folder, own, vision_tower)
+            config.vision_config = tower.config
+    text = {name: tensor for name, tensor in weights.items() if name not in own}
+    model = build(config, {**text, **tower.weights}, folder, dtype, choose_attention(device, dtype))
+    model.to(torch.device(device))  # type: ignore[arg-type]
+    return (
+        model.eval(),
+        load_tokenizer(folder),
+        load_image_processor(tower.folder, vision_settings(config)),
+    )
+
+
+def build(
+    config: LlavaConfig, weights: dict[str, Tensor], where: Path, dtype: torch.dtype, attention: str
+) -> Llava:
+    """Builds a model from exactly its weights; under ZeRO-3 each process keeps its share.
+
+    Raises:
+        UserError: a weight is missing, unexpected or of another shape.
+    """
+    with torch.device("meta"):
+        expected = Llava(config).state_dict()
+    names = {our_name(name): name for name in expected}  # transformers versions differ in CLIP's prefix
+    check_weights(weights, {name: expected[theirs] for name, theirs in names.items()}, where)
+    state = {names[name]: tensor for name, tensor in weights.items()}
+    loaded: Any = Llava.from_pretrained(
+        None,
+        config=config,
+        state_dict=state,
+        dtype=dtype,
+        attn_implementation=attention,
+        output_loading_info=True,
+    )
+    model: Llava
+    model, info = loaded
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    return model
+
+
+def choose_attention(device: str | torch.device, dtype: torch.dtype) -> str:
+    """FlashAttention 2 where it is installed and can run, else torch's own fused attention."""
+    fits = torch.device(device).type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+    chosen = "flash_attention_2" if fits and is_flash_attn_2_available() else "sdpa"
+    log.info("attention: %s", chosen)
+    return chosen
+
+
+def freeze_vision(model: Llava) -> tuple[int, int]:
+    """Freezes the vision tower; projector and language model train.
+
+    Returns:
+        Numbers of trained and of frozen parameters.
+    """
+    model.requires_grad_(True)
+    model.model.vision_tower.requires_grad_(False)
+    counts = {True: 0, False: 0}
+    for parameter in model.parameters():
+        # Under ZeRO-3 a parameter is an empty stand-in that knows its true size.
+        counts[parameter.requires_grad] += getattr(parameter, "ds_numel", parameter.numel())
+    return counts[True], counts[False]
+
+
+def save(
+    model: Llava, tokenizer: PreTrainedTokenizerBase, processor: CLIPImageProcessorPil, folder: Path
+) -> None:
+    """Writes a Hugging Face folder: settings, safetensors (vision included), tokenizer, image processor."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    processor.save_pretrained(folder)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; `auto` takes a GPU where there is one.
+
+    Raises:
+        UserError: torch does not know or have such a device.
+    """
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device {name!r}: {str(error).splitlines()[0]}; allowed: auto, cpu, cuda, cuda:N"
+        ) from None
+    return torch.device(chosen)

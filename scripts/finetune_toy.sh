@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Stage 1, toy size: fine-tunes the toy LLaVA on the toy world's conversations, two CPU processes under ZeRO-2.
+# Usage: bash scripts/finetune_toy.sh [more flags of python -m llava.train]
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+use_env vllm
+TOY=$RUN_ROOT/toy
+DATA=$TOY/data/EgoGen
+
+export DS_ACCELERATOR=cpu                          # DeepSpeed must not look for a GPU
+export CUDA_VISIBLE_DEVICES=""
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"     # one core each: more threads than cores crawl
+export TOKENIZERS_PARALLELISM=false
+
+exec python -m torch.distributed.run --standalone --nproc_per_node "${NPROC:-2}" -m llava.train \
+    --model_name_or_path "$TOY/start/llava" \
+    --data_path "$DATA/curation_from_gpt/ego4d_for_tuning_forecasting.json" \
+    --image_folder "$DATA/ego4d.fho/train" \
+    --output_dir "$TOY/vllm" \
+    --deepspeed "configs/deepspeed/zero2_cpu.json" \
+    --use_cpu True \
+    --bf16 False \
+    --num_train_epochs 1 \
+    --per_device_train_batch_size 8 \
+    --learning_rate 2e-3 \
+    --weight_decay 0. \
+    --warmup_ratio 0.03 \
+    --lr_scheduler_type cosine \
+    --logging_steps 5 \
+    --save_steps 50 \
+    --save_total_limit 2 \
+    --model_max_length 2048 \
+    --dataloader_num_workers 0 \
+    "$@"

@@ -1,0 +1,68 @@
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import CLIPVisionConfig
+
+from egogen.errors import UserError
+from llava.checkpoint import LEFTOVERS, our_name, published_name, write_published_weights
+from llava.convert import main
+from llava.model import Llava, load
+from llava.settings import from_published, text_settings, vision_settings
+from tests.llava.conftest import ORACLE, Loaded
+
+BIG = json.loads(gzip.decompress((ORACLE / "manifest_13b.json.gz").read_bytes()))
+
+
+def test_names_and_shapes_of_the_13b_model(tmp_path: Path) -> None:
+    shapes = {name: tuple(shape) for name, shape in BIG["manifest"].items() if not LEFTOVERS.search(name)}
+    assert {name: published_name(our_name(name)) for name in shapes} == {name: name for name in shapes}
+    config = from_published(BIG["config"], CLIPVisionConfig(**BIG["vision_config"]), tmp_path)
+    with torch.device("meta"):
+        model = Llava(config)
+    assert {
+        published_name(our_name(name)): tuple(value.shape) for name, value in model.state_dict().items()
+    } == shapes
+
+
+def test_conversion_is_lossless_both_ways(tiny: Path, tmp_path: Path) -> None:
+    main(["llava2hf", str(tiny), str(tmp_path / "hf")])
+    main(["hf2llava", str(tmp_path / "hf"), str(tmp_path / "back")])
+    first = torch.load(tiny / "pytorch_model.bin", weights_only=True)
+    last = torch.load(tmp_path / "back" / "pytorch_model.bin", weights_only=True)
+    kept = {name: value for name, value in first.items() if not LEFTOVERS.search(name)}
+    assert kept.keys() == last.keys()
+    assert all(torch.equal(value, last[name]) for name, value in kept.items())
+    assert (tmp_path / "back" / "tokenizer.model").read_bytes() == (tiny / "tokenizer.model").read_bytes()
+    before, after = (json.loads((folder / "config.json").read_text()) for folder in (tiny, tmp_path / "back"))
+    unlike = {key for key in before if before[key] != after.get(key)} - {
+        "_name_or_path",
+        "transformers_version",
+    }
+    assert not unlike
+    assert load(tmp_path / "back")[0].patches == 16
+
+
+def test_conversion_refuses_the_wrong_direction_and_existing_targets(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="published format already"):
+        main(["hf2llava", str(tiny), str(tmp_path / "x")])
+    with pytest.raises(UserError, match="exists"):
+        main(["llava2hf", str(tiny), str(tmp_path)])
+
+
+def test_large_checkpoints_are_written_in_shards(loaded: Loaded, own_tiny: Path) -> None:
+    weights = [(our_name(name), value) for name, value in loaded[0].state_dict().items()]
+    (own_tiny / "pytorch_model.bin").unlink()
+    write_published_weights(own_tiny, weights, limit=300_000)
+    assert len(list(own_tiny.glob("pytorch_model-*.bin"))) > 2
+    made = load(own_tiny)[0].state_dict()
+    assert all(torch.equal(value, made[name]) for name, value in loaded[0].state_dict().items())
+
+
+def test_published_settings_survive(tiny: Path, loaded: Loaded) -> None:
+    raw = json.loads((tiny / "config.json").read_text())
+    config = from_published(raw, vision_settings(loaded[0].config), tiny)
+    assert text_settings(config).hidden_size == 64
+    assert config.mm_vision_tower == "openai/clip-tiny-v"

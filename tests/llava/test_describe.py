@@ -1,0 +1,242 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from egogen import cli
+from egogen.annotations import Annotations
+from egogen.errors import UserError
+from egogen.files import write_json
+from llava import describe as module
+from llava.describe import Description, main
+from llava.journal import Journal
+from llava.merge import main as merge
+
+WORDS = (
+    "picks up the cup",
+    "opens the box",
+    "cuts the apple with the knife",
+    "closes the pan",
+    "pushes the cup",
+)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five actions in three clips, two of them with unusual file names."""
+    root = tmp_path_factory.mktemp("split")
+    names = ["a/0/x.jpg", "a/1/x.jpg", "b_jpg/0/x.jpeg", "c/0/x.png", "c/1/x.JPG"]
+    rng = np.random.default_rng(0)
+    raw: dict[str, Any] = {}
+    for index, (name, words) in enumerate(zip(names, WORDS, strict=True)):
+        path = root / "frames" / name
+        path.parent.mkdir(parents=True)
+        image = Image.fromarray(rng.integers(0, 255, (40, 70, 3), dtype=np.uint8))
+        image.save(path, "JPEG" if "p" in path.suffix and path.suffix != ".png" else None)
+        shutil.copy(path, path.with_name(f"after_{path.name}"))
+        entry = {"image_0": name, "image_1": f"{path.parent.relative_to(root / 'frames')}/after_{path.name}"}
+        raw.setdefault(name.split("/")[0], {})[str(index)] = {**entry, "action": f"#C C {words}"}
+    write_json(root / "ego4d_val.json", raw)
+    return root
+
+
+def flags(split: Path, tiny: Path, out: Path, *more: str) -> list[str]:
+    return [
+        *("--model-path", str(tiny), "--image-dir", str(split / "frames")),
+        *("--action-label", str(split / "ego4d_val.json"), "--save-path", str(out / "texts")),
+        *("--save-image-feature-path", str(out / "image"), "--save-text-feature-path", str(out / "text")),
+        *("--max-new-tokens", "7", "--device", "cpu", *more),
+    ]
+
+
+def features_of(folder: Path) -> dict[Path, np.ndarray]:
+    return {path.relative_to(folder): np.load(path) for path in sorted(folder.rglob("*.npy"))}
+
+
+@pytest.fixture(scope="module")
+def whole(split: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    main(flags(split, tiny, out))
+    return out
+
+
+def test_texts_and_features_of_a_split(whole: Path) -> None:
+    texts = json.loads((whole / "texts" / "chunk_1_of_1.json").read_text())
+    assert texts["c"]["4"]["original action"] == "#C C pushes the cup"
+    assert texts["c"]["4"]["action"] == "push the cup"
+    assert isinstance(texts["c"]["4"]["description"], str)
+    image, text = features_of(whole / "image"), features_of(whole / "text")
+    assert image.keys() == text.keys()
+    assert {str(path) for path in image} == {
+        "a/0/x.npy",
+        "a/1/x.npy",
+        "b_jpg/0/x.npy",
+        "c/0/x.npy",
+        "c/1/x.npy",
+    }
+    assert all(values.shape == (16, 64) and values.dtype == np.float16 for values in image.values())
+    assert all(values.ndim == 2 and 1 <= len(values) <= 7 for values in text.values())
+
+
+@pytest.mark.parametrize(
+    "parts", [("--shard", "1/2", "2/2"), ("--chunk-idx", "1", "2"), ("--shard", "1/3", "2/3", "3/3")]
+)
+def test_parts_and_batch_size_change_nothing(
+    whole: Path, split: Path, tiny: Path, tmp_path: Path, parts: tuple[str, ...]
+) -> None:
+    flag, *values = parts
+    more = ["--num-chunks", "2"] if flag == "--chunk-idx" else []
+    for value in values:
+        main(flags(split, tiny, tmp_path, flag, value, "--batch-size", "1", *more))
+    for kind in ("image", "text"):
+        one, many = features_of(whole / kind), features_of(tmp_path / kind)
+        assert one.keys() == many.keys()
+        assert all(np.allclose(one[path], many[path], atol=2e-3) for path in one)  # float16 files
+    for out in (whole, tmp_path):
+        merge(
+            [
+                "--save-path",
+                str(out / "texts"),
+                "--edits",
+                str(split / "ego4d_val.json"),
+                "--out",
+                str(out / "m.json"),
+            ]
+        )
+    assert (whole / "m.json").read_bytes() == (tmp_path / "m.json").read_bytes()
+    merged = Annotations.read(whole / "m.json")
+    assert all(item.action.llava_forecast_finetune is not None for item in merged)
+
+
+def test_more_chunks_than_clips_is_no_error(split: Path, tiny: Path, tmp_path: Path) -> None:
+    main(flags(split, tiny, tmp_path, "--num-chunks", "5", "--chunk-idx", "5"))
+    assert json.loads((tmp_path / "texts" / "chunk_5_of_5.json").read_text()) == {}
+
+
+def test_an_interrupted_run_goes_on(
+    whole: Path, split: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = module.describe, []
+
+    def interrupted(*args: Any, **kwargs: Any) -> list[Description]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, "describe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main(flags(split, tiny, tmp_path, "--batch-size", "2"))
+    journal = tmp_path / "texts" / "chunk_1_of_1.jsonl"
+    assert len(journal.read_text().splitlines()) == 2
+    with journal.open("a") as file:
+        file.write('{"clip": "a", "id"')  # as a killed run leaves it
+    main(flags(split, tiny, tmp_path, "--batch-size", "2"))
+    assert len(calls) == 4  # 2 of 5 actions were done
+    made, expected = (
+        json.loads((out / "texts" / "chunk_1_of_1.json").read_text()) for out in (tmp_path, whole)
+    )
+    assert made == expected
+
+
+def test_a_finished_run_loads_no_model(
+    whole: Path, split: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    main(flags(split, tiny, whole))
+
+
+def test_a_missing_feature_is_made_again(whole: Path, split: Path, tiny: Path) -> None:
+    lost = whole / "text" / "a" / "0" / "x.npy"
+    before = np.load(lost)
+    lost.unlink()
+    main(flags(split, tiny, whole))
+    assert np.allclose(np.load(lost), before, atol=2e-3)
+
+
+def test_the_target_frame_can_be_described(split: Path, tiny: Path, tmp_path: Path) -> None:
+    main(flags(split, tiny, tmp_path, "--setting", "description", "--greedy"))
+    assert (tmp_path / "image" / "a" / "0" / "after_x.npy").exists()
+
+
+@pytest.mark.parametrize(
+    "more", [("--temperature", "0.5"), ("--query", "What is {}?"), ("--seed", "1"), ("--greedy",)]
+)
+def test_results_of_other_settings_are_never_mixed(
+    whole: Path, split: Path, tiny: Path, more: tuple[str, ...]
+) -> None:
+    with pytest.raises(UserError, match=r"manifest.json: the folder was made with"):
+        main(flags(split, tiny, whole, *more))
+
+
+def test_feature_folders_of_another_run_are_refused(
+    whole: Path, split: Path, tiny: Path, tmp_path: Path
+) -> None:
+    argv = flags(split, tiny, whole, "--seed", "9")
+    argv[argv.index("--save-path") + 1] = str(tmp_path)
+    with pytest.raises(UserError, match=r"image/manifest\.json"):
+        main(argv)
+
+
+@pytest.mark.parametrize(
+    ("breaking", "message"),
+    [
+        (lambda root: (root / "frames/a/0/x.jpg").unlink(), "a/0/x.jpg: no such image"),
+        (
+            lambda root: (root / "frames/c/0/x.png").write_bytes(b"\x89PNG"),
+            "c/0/x.png: the image cannot be read",
+        ),
+        (lambda root: (root / "ego4d_val.json").write_text("[]"), "found list"),
+        (lambda root: (root / "ego4d_val.json").write_text("{"), "not valid JSON"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_code_2(
+    split: Path,
+    tiny: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    breaking: Callable[[Path], object],
+    message: str,
+) -> None:
+    shutil.copytree(split, tmp_path / "split")
+    breaking(tmp_path / "split")
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda: main(flags(tmp_path / "split", tiny, tmp_path)))
+    assert ended.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    "more", [("--batch-size", "0"), ("--temperature", "0"), ("--setting", "x"), ("--unknown",)]
+)
+def test_bad_arguments_end_with_code_2(
+    split: Path, tiny: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(flags(split, tiny, tmp_path, *more))
+    assert ended.value.code == 2
+
+
+def test_two_actions_with_one_frame_are_refused(tmp_path: Path, tiny: Path) -> None:
+    entry = {"image_0": "a.jpg", "image_1": "b.jpg", "action": "#C C walks"}
+    write_json(tmp_path / "ego4d_val.json", {"a": {"0": entry, "1": entry}})
+    with pytest.raises(UserError, match="would write the same text feature"):
+        main(flags(tmp_path, tiny, tmp_path))
+
+
+def test_a_changed_label_is_described_anew(tmp_path: Path, split: Path) -> None:
+    items = Annotations.read(split / "ego4d_val.json").items
+    journal = Journal(tmp_path / "j.jsonl")
+    journal.add([(items[0], "words", "text \u2603")])
+    again = Journal(tmp_path / "j.jsonl")
+    assert again.has(items[0])
+    assert not again.has(items[1])
+    assert not again.has(items[0]._replace(action=items[1].action))

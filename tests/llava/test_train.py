@@ -1,0 +1,293 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import TrainerCallback
+
+from egogen import cli
+from egogen.errors import UserError
+from egogen.files import write_json
+from llava import train as module
+from llava.arguments import read_arguments
+from llava.model import load
+from llava.train import main, newest_checkpoint
+from tests.llava.conftest import Loaded
+
+REPO = Path(__file__).parents[2]
+RECORDS = 6
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six records with frames."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    records = []
+    for index in range(RECORDS):
+        Image.fromarray(rng.integers(0, 255, (40, 70, 3), dtype=np.uint8)).save(root / f"{index}.jpg")
+        turns = [
+            {"from": "human", "value": f"<image>\nHow does the person cut apple {index}?"},
+            {"from": "gpt", "value": f"The left hand cuts apple {index}."},
+        ]
+        records.append({"id": f"r{index}", "image": f"{index}.jpg", "conversations": turns})
+    write_json(root / "records.json", records)
+    return root
+
+
+def flags(data: Path, tiny: Path, out: Path, *more: str) -> list[str]:
+    return [
+        *("--model_name_or_path", str(tiny), "--data_path", str(data / "records.json")),
+        *("--image_folder", str(data), "--output_dir", str(out), "--use_cpu", "True", "--bf16", "False"),
+        *("--per_device_train_batch_size", "2", "--learning_rate", "1e-3", "--logging_steps", "1", *more),
+    ]
+
+
+def losses(folder: Path) -> list[float]:
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of six updates."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    main(flags(data, tiny, out, "--num_train_epochs", "2", "--save_steps", "2", "--save_total_limit", "2"))
+    return out
+
+
+def test_language_and_projector_learn_and_vision_stays(trained: Path, loaded: Loaded) -> None:
+    before, after = loaded[0].state_dict(), load(trained)[0].state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if "vision_tower" not in name}
+    assert len(losses(trained)) == 6
+    assert losses(trained)[-1] < losses(trained)[0]
+
+
+def test_the_folder_is_whole(trained: Path) -> None:
+    for name in (
+        "model.safetensors",
+        "config.json",
+        "tokenizer.model",
+        "preprocessor_config.json",
+        "run.json",
+    ):
+        assert (trained / name).exists(), name
+    assert list(trained.glob("**/events.out.tfevents.*"))
+    assert {path.name for path in trained.glob("checkpoint-*")} == {"checkpoint-4", "checkpoint-6"}
+    assert load(trained / "checkpoint-4")[0].patches == 16
+
+
+def test_a_finished_run_is_left_as_it_is(
+    trained: Path, data: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    main(
+        flags(data, tiny, trained, "--num_train_epochs", "2", "--save_steps", "2", "--save_total_limit", "2")
+    )
+
+
+class StopAt(TrainerCallback):
+    """Ends a run as Ctrl-C does."""
+
+    def on_step_end(self, args: object, state: object, control: object, **kwargs: object) -> None:
+        del args, control, kwargs
+        if state.global_step == 5:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_goes_on_exactly(
+    trained: Path, data: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = flags(
+        data, tiny, tmp_path, "--num_train_epochs", "2", "--save_steps", "2", "--save_total_limit", "3"
+    )
+    with monkeypatch.context() as patched:
+        original = module.Finetune.__init__
+
+        def with_stop(self: module.Finetune, **kwargs: Any) -> None:
+            original(self, **{**kwargs, "callbacks": [module.MarkComplete(), StopAt()]})
+
+        patched.setattr(module.Finetune, "__init__", with_stop)
+        with pytest.raises(KeyboardInterrupt):
+            main(argv)
+    (tmp_path / "checkpoint-5").mkdir()  # half-written
+    newest = newest_checkpoint(tmp_path)
+    assert newest is not None
+    assert newest.name == "checkpoint-4"
+    main(argv)
+    assert losses(tmp_path) == pytest.approx(losses(trained), abs=1e-4)
+    first, second = (load(folder)[0].state_dict() for folder in (trained, tmp_path))
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+
+
+def test_other_settings_are_not_mixed(trained: Path, data: Path, tiny: Path) -> None:
+    with pytest.raises(UserError, match="learning_rate"):
+        main(flags(data, tiny, trained, "--num_train_epochs", "2", "--learning_rate", "1e-4"))
+
+
+@pytest.mark.parametrize(
+    ("breaking", "message"),
+    [
+        (lambda root: (root / "3.jpg").unlink(), "3.jpg: no such image"),
+        (lambda root: (root / "3.jpg").write_bytes((root / "3.jpg").read_bytes()[:600]), "3.jpg: the image"),
+        (lambda root: (root / "records.json").write_text('{"a": 1}'), "found dict, expected a list"),
+        (
+            lambda root: (root / "records.json").write_text('[{"conversations": 5}]'),
+            "record 0, field 'conversations'",
+        ),
+        (lambda root: (root / "records.json").write_text("[{"), "not valid JSON"),
+        (lambda root: (root / "records.json").unlink(), "records.json: no such file"),
+    ],
+)
+def test_bad_data_end_with_one_line_and_code_2(
+    data: Path,
+    tiny: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    breaking: Callable[[Path], object],
+    message: str,
+) -> None:
+    broken = tmp_path / "data"
+    broken.mkdir()
+    for file in data.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    breaking(broken)
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda: main(flags(broken, tiny, tmp_path / "run")))
+    assert ended.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--deepspeed", "nothing.json"), "nothing.json: no such file"),
+        (("--version", "v1"), "--version v1"),
+        (("--mm_vision_select_layer", "-1"), "--mm_vision_select_layer -1"),
+        (("--warmup_ratio", "3"), "--warmup_ratio"),
+        (("--evaluation_strategy", "steps"), "--evaluation_strategy"),
+        (("--model_max_length", "1"), "--model_max_length"),
+        (("--model_name_or_path", "nowhere"), "nowhere"),
+    ],
+)
+def test_bad_arguments_are_named(
+    data: Path, tiny: Path, tmp_path: Path, more: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        main(flags(data, tiny, tmp_path, *more))
+
+
+def test_an_unknown_flag_is_named(data: Path, tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--learning_rat"):
+        main(flags(data, tiny, tmp_path, "--learning_rat", "1"))
+
+
+def test_a_yaml_file_holds_flags_and_the_command_line_wins(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    names = {"model_name_or_path": "m", "data_path": "d", "image_folder": "i", "output_dir": str(tmp_path)}
+    path.write_text(
+        "\n".join(f"{key}: {value}" for key, value in {**names, "seed": 5, "learning_rate": 2e-5}.items())
+    )
+    model, _, training = read_arguments([str(path), "--seed", "7", "--use_cpu", "True"], None)
+    assert (model.model_name_or_path, training.seed, training.learning_rate) == (Path("m"), 7, 2e-5)
+    path.write_text("a: [1]")
+    with pytest.raises(UserError, match="plain values"):
+        read_arguments([str(path)], None)
+    with pytest.raises(UserError, match="no such file"):
+        read_arguments([str(tmp_path / "none.yaml")], None)
+
+
+def test_published_flags_are_accepted(tmp_path: Path) -> None:
+    argv = [
+        *(
+            "--model_name_or_path",
+            "m",
+            "--version",
+            "llava_llama_2",
+            "--data_path",
+            "d",
+            "--image_folder",
+            "i",
+        ),
+        *("--vision_tower", "openai/clip-vit-large-patch14", "--mm_vision_select_layer", "-2"),
+        *("--mm_use_im_start_end", "False", "--mm_use_im_patch_token", "False", "--bf16", "False"),
+        *("--output_dir", str(tmp_path), "--num_train_epochs", "3", "--per_device_train_batch_size", "16"),
+        *("--per_device_eval_batch_size", "4", "--gradient_accumulation_steps", "1"),
+        *("--evaluation_strategy", "no", "--save_strategy", "steps", "--save_steps", "150"),
+        *(
+            "--save_total_limit",
+            "4",
+            "--learning_rate",
+            "2e-5",
+            "--weight_decay",
+            "0.",
+            "--warmup_ratio",
+            "0.03",
+        ),
+        *("--lr_scheduler_type", "cosine", "--logging_steps", "1", "--model_max_length", "2048"),
+        *("--gradient_checkpointing", "True", "--dataloader_num_workers", "4", "--lazy_preprocess", "True"),
+        *("--report_to", "none", "--use_cpu", "True"),
+    ]
+    training = read_arguments(argv, None).training
+    assert training.get_warmup_steps(1000) == 30
+    assert training.lr_scheduler_type == "cosine"
+
+
+@pytest.mark.slow
+def test_two_processes_under_zero_2_learn_as_one(
+    data: Path, tiny: Path, trained: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    argv = flags(data, tiny, tmp_path, "--max_steps", "3", "--save_steps", "2")
+    argv[argv.index("--per_device_train_batch_size") + 1] = "1"
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        str(port),
+    ]
+    subprocess.run(
+        [*command, "-m", "llava.train", *argv, "--deepspeed", str(REPO / "configs/deepspeed/zero2_cpu.json")],
+        check=True,
+        env={**os.environ, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        cwd=REPO,
+    )
+    assert len(losses(tmp_path)) == 3
+    # The first batch is the same two records, before any update (the rates differ later).
+    assert losses(tmp_path)[0] == pytest.approx(losses(trained)[0], abs=0.2)
+    assert load(tmp_path)[0].patches == 16
+    assert (tmp_path / "checkpoint-2" / "complete.json").exists()
+
+
+@pytest.mark.parametrize("name", ["zero2_cpu.json", "zero3_offload.json"])
+def test_deepspeed_files_do_not_name_a_schedule(name: str) -> None:
+    config = json.loads((REPO / "configs" / "deepspeed" / name).read_text())
+    assert "scheduler" not in config  # F-S1-03: it would silently replace the flag's
+
+
+def test_zero_3_has_the_published_values() -> None:
+    facts = json.loads((REPO / "tests/oracle/llava/train_facts.json").read_text())
+    published = facts["resolved_deepspeed_config_8gpu_hidden5120_1000steps"]["zero_optimization"]
+    ours = json.loads((REPO / "configs/deepspeed/zero3_offload.json").read_text())["zero_optimization"]
+    assert (
+        ours.pop("stage3_gather_16bit_weights_on_model_save")
+        is published["gather_16bit_weights_on_model_save"]
+    )
+    for key, value in ours.items():
+        assert value in ("auto", published[key]), key
