@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ from ldm.text import embed, make_tokenizer
 Batch = dict[str, Any]
 
 
+def p2_weight(schedule: Mapping[str, Tensor], k: float, gamma: float) -> Float[Tensor, " steps"]:
+    """Weight of each timestep's loss, 1 / (k + SNR)^gamma (Choi et al. 2022, equation 8)."""
+    snr = (schedule["sqrt_alphas_cumprod"] / schedule["sqrt_one_minus_alphas_cumprod"]) ** 2
+    return (k + snr) ** -gamma
+
+
 class LatentDiffusion(lightning.LightningModule):
     """Noise prediction in latent space, conditioned on frame, description and VLLM features.
 
@@ -60,8 +67,7 @@ class LatentDiffusion(lightning.LightningModule):
         schedule = training_schedule()
         self.register_buffer("sqrt_product", schedule["sqrt_alphas_cumprod"], persistent=False)
         self.register_buffer("sqrt_rest", schedule["sqrt_one_minus_alphas_cumprod"], persistent=False)
-        snr = (self.sqrt_product / self.sqrt_rest) ** 2
-        weight = (config.optimizer.p2_k + snr) ** -config.optimizer.p2_gamma
+        weight = p2_weight(schedule, config.optimizer.p2_k, config.optimizer.p2_gamma)
         self.register_buffer("timestep_weight", weight, persistent=False)
         self.ema = Ema(self.trained(), config.model.ema_decay)
 
