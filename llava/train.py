@@ -191,8 +191,17 @@ def finetune(args: Arguments) -> None:
         log.info("%s: %d updates, mean loss %.4f", output, result.global_step, result.training_loss)
 
 
+def skip_compiling() -> None:
+    """On a CPU DeepSpeed compiles, at start, a reduction that serves inference only: no need for a compiler."""
+    if os.environ.get("DS_ACCELERATOR") == "cpu":
+        import deepspeed.ops
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Fine-tunes by the command line's settings."""
+    skip_compiling()
     args = read_arguments(argv, __doc__)
     if args.training.process_index:
         logging.getLogger().setLevel(logging.WARNING)
