@@ -192,7 +192,7 @@ def finetune(args: Arguments) -> None:
 
 
 def skip_compiling() -> None:
-    """On a CPU DeepSpeed compiles, at start, a reduction that serves inference only: no need for a compiler."""
+    """Keeps DeepSpeed on a CPU from compiling a reduction that serves inference only."""
     if os.environ.get("DS_ACCELERATOR") == "cpu":
         import deepspeed.ops
 

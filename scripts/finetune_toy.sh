@@ -19,14 +19,14 @@ exec python -m torch.distributed.run --standalone --nproc_per_node "${NPROC:-2}"
     --deepspeed "configs/deepspeed/zero2_cpu.json" \
     --use_cpu True \
     --bf16 False \
-    --num_train_epochs 1 \
-    --per_device_train_batch_size 8 \
-    --learning_rate 2e-3 \
+    --num_train_epochs 2 \
+    --per_device_train_batch_size 4 \
+    --learning_rate 1e-3 \
     --weight_decay 0. \
     --warmup_ratio 0.03 \
     --lr_scheduler_type cosine \
-    --logging_steps 5 \
-    --save_steps 50 \
+    --logging_steps 10 \
+    --save_steps 100 \
     --save_total_limit 2 \
     --model_max_length 2048 \
     --dataloader_num_workers 0 \

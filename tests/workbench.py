@@ -82,6 +82,8 @@ class Workbench:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # Under a background job the signal is ignored, and what is ignored stays so in children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     def run(self, script: str, *arguments: str, code: int = 0, **environment: str) -> str:

@@ -55,23 +55,23 @@ def description(story: Story) -> str:
 
 
 def happening(story: Story) -> str:
-    """What the acting hand does."""
-    subject, partner, hand = story.subject, story.partner, f"The {story.hand} hand"
+    """Where it happens, then what the acting hand does: the place mostly decides which hand that is."""
+    subject, partner, hand = story.subject, story.partner, f"the {story.hand} hand"
     at, goal = subject.place.name, story.goal.name if story.goal else ""
     there = f"the {partner.name} at the {partner.place.name}"
     grip = GRIP_NAMES.get(subject.kind, "side")
     towards = OTHER[story.hand]
     return {
-        "pick up": f"{hand} grips the {subject.name} at the {at} by the {grip} and lifts it up.",
-        "put down": f"{hand} holds the {subject.name} by the {grip} and puts it down at the {goal}.",
-        "put in": f"{hand} moves the {subject.name} from the {at} into {there}.",
-        "put on": f"{hand} moves the {subject.name} from the {at} onto {there}.",
-        "push": f"{hand} pushes the {subject.name} to the {towards}, from the {at} to the {goal}.",
-        "open": f"{hand} opens the {subject.name} at the {at}.",
-        "close": f"{hand} closes the {subject.name} at the {at}.",
-        "cut": f"{hand} cuts the {subject.name} at the {at} into two halves with the {partner.name}.",
-        "pour": f"{hand} tilts the {subject.name} from the {at} over {there}.",
-        "wipe": f"{hand} wipes with the {subject.name} to the {towards}, from the {at} to the {goal}.",
+        "pick up": f"At the {at}, {hand} grips the {subject.name} by the {grip} and lifts it up.",
+        "put down": f"At the {goal}, {hand} holds the {subject.name} by the {grip} and puts it down.",
+        "put in": f"From the {at}, {hand} moves the {subject.name} into {there}.",
+        "put on": f"From the {at}, {hand} moves the {subject.name} onto {there}.",
+        "push": f"From the {at}, {hand} pushes the {subject.name} to the {towards}, to the {goal}.",
+        "open": f"At the {at}, {hand} opens the {subject.name}.",
+        "close": f"At the {at}, {hand} closes the {subject.name}.",
+        "cut": f"At the {at}, {hand} cuts the {subject.name} into two halves with the {partner.name}.",
+        "pour": f"From the {at}, {hand} tilts the {subject.name} over {there}.",
+        "wipe": f"From the {at}, {hand} wipes with the {subject.name} to the {towards}, to the {goal}.",
     }[story.verb]
 
 

@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--dataset", choices=[*FOLDERS, "both"], default="both", help="whose training frames to see"
     )
     parser.add_argument("--seed", type=int, default=0, help="of weights and order")
-    parser.add_argument("--vision-steps", type=int, default=300, help="batches of CLIP's training")
-    parser.add_argument("--language-steps", type=int, default=300, help="batches of LLaMA's training")
+    parser.add_argument("--vision-steps", type=int, default=250, help="batches of CLIP's training")
+    parser.add_argument("--language-steps", type=int, default=180, help="batches of LLaMA's training")
     parser.add_argument("--seconds", type=float, default=600.0, help="stop each of the two after this time")
     args = parser.parse_args(argv)
     for flag in ("vision_steps", "language_steps", "seconds"):

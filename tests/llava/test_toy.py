@@ -14,6 +14,7 @@ from llava.model import load
 from llava.prompts import QUESTION, prompt_ids
 from llava.toy.__main__ import main
 from llava.toy.frames import SUBJECTS, talk, targets, views
+from llava.toy.pointing import Marks, marks, pointers, pointing_loss
 
 SMALL = ("--vision-steps", "2", "--language-steps", "2", "--dataset", "ego4d")
 
@@ -62,11 +63,34 @@ def test_its_tokenizer_writes_toy_texts_shortly_and_others_in_bytes(built: Path)
     assert str(tokenizer.decode(tokenizer(text).input_ids[1:])).strip() == text
 
 
-def test_its_questions_can_be_learnt_from(built: Path, data: Path) -> None:
+def test_its_questions_can_be_learnt_from_and_point_at_their_objects(built: Path, data: Path) -> None:
     tokenizer = load(built)[1]
     for view in views(data, "ego4d"):
-        record = talk(view, Random(0)).record
-        assert fault(record, encode(record, tokenizer, 512)) is None
+        said = talk(view, Random(0))
+        example = encode(said.record, tokenizer, 512)
+        assert fault(said.record, example) is None
+        kinds = [thing.kind for thing in said.things]
+        nouns = [tokenizer(kind).input_ids[1] for kind in kinds]
+        shown = targets(view.story, 16).subject
+        found = pointers(example, nouns, [shown == SUBJECTS.index(kind) for kind in kinds])
+        for answer, noun, kind in zip(found.answers, found.nouns, kinds, strict=True):
+            assert noun < answer.start
+            assert str(tokenizer.decode([example.ids[noun]])).strip() == kind
+            text = str(tokenizer.decode([example.ids[place + 1] for place in answer]))
+            assert text.strip().startswith("The")
+            assert kind in text
+        looked = marks([(example, found)], len(example.ids) + 255, 256)
+        assert looked.nouns.sum() == sum(len(answer) for answer in found.answers)
+
+
+def test_pointing_is_measured_as_a_surprise(built: Path) -> None:
+    model = load(built)[0]
+    states = [torch.randn(1, 4, 128) for _ in range(4)]
+    everywhere = torch.ones(1, 4, 4, dtype=torch.bool).tril()
+    assert pointing_loss(model, states, Marks(everywhere, everywhere)).item() == pytest.approx(0.0, abs=1e-5)
+    first = torch.zeros_like(everywhere)
+    first[:, :, 0] = True
+    assert pointing_loss(model, states, Marks(first, first)).item() > 0
 
 
 def test_patches_are_told_apart(data: Path) -> None:
