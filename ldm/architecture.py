@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from egogen.errors import UserError
-from ldm.conditioner import MIXER_HEADS, Conditioner
+from ldm.conditioner import MIXER_HEADS, MIXER_WIDTH, Conditioner
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -92,12 +92,13 @@ class TextShape:
 
 @dataclass
 class Architecture:
-    """All sizes. `llm_width` is d of the stage-1 features."""
+    """All sizes. `llm_width` is d of the stage-1 features, `mixer_width` of the conditioner's inner layers."""
 
     unet: UNetShape = field(default_factory=UNetShape)
     vae: VAEShape = field(default_factory=VAEShape)
     text: TextShape = field(default_factory=TextShape)
     llm_width: int = 5120
+    mixer_width: int = MIXER_WIDTH
 
 
 class Parts(NamedTuple):
@@ -142,7 +143,7 @@ def build(shape: Architecture, conditioner: bool = True) -> Parts:
             projection_dim=shape.text.width,
         )
     )
-    made = Conditioner(shape.llm_width, shape.text.width) if conditioner else None
+    made = Conditioner(shape.llm_width, shape.text.width, shape.mixer_width) if conditioner else None
     return Parts(unet, vae, text_encoder, made)
 
 
@@ -153,6 +154,7 @@ def from_plain(plain: Mapping[str, Any]) -> Architecture:
         vae=VAEShape(**plain["vae"]),
         text=TextShape(**plain["text"]),
         llm_width=plain["llm_width"],
+        mixer_width=plain.get("mixer_width", MIXER_WIDTH),
     )
 
 
@@ -185,7 +187,9 @@ def infer(
     )
     projection = state.get("projection_img.weight")
     llm_width = Architecture.llm_width if projection is None else projection.shape[1]
-    return Architecture(infer_unet(state, unet_heads), vae, text, llm_width)
+    mixer = state.get("self_attn_mix.layers.0.linear1.weight")
+    mixer_width = MIXER_WIDTH if mixer is None else mixer.shape[0]
+    return Architecture(infer_unet(state, unet_heads), vae, text, llm_width, mixer_width)
 
 
 def infer_unet(state: Mapping[str, Tensor], heads: int) -> UNetShape:

@@ -9,6 +9,7 @@ from torch import Tensor, cat, nn
 
 MIXER_LAYERS = 2
 MIXER_HEADS = 8
+MIXER_WIDTH = 2048  # inner width of the feed-forward layers, PyTorch's default (published)
 
 
 class Conditioner(ModelMixin, ConfigMixin):
@@ -17,16 +18,21 @@ class Conditioner(ModelMixin, ConfigMixin):
     Args:
         llm_width: d of the stage-1 features (5120 for the 13B model).
         context_width: D of the UNet's cross-attention (768 for Stable Diffusion 1.5); a multiple of 8.
+        mixer_width: inner width of pi's feed-forward layers.
     """
 
     config_name = "config.json"
 
     @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(self, llm_width: int = 5120, context_width: int = 768) -> None:
+    def __init__(
+        self, llm_width: int = 5120, context_width: int = 768, mixer_width: int = MIXER_WIDTH
+    ) -> None:
         super().__init__()
         self.projection_img = nn.Linear(llm_width, context_width)  # sigma
         self.projection_txt = nn.Linear(llm_width, context_width)  # mu
-        layer = nn.TransformerEncoderLayer(context_width, MIXER_HEADS, norm_first=True, batch_first=True)
+        layer = nn.TransformerEncoderLayer(
+            context_width, MIXER_HEADS, mixer_width, norm_first=True, batch_first=True
+        )
         # Nested tensors need a padding mask, and the method has none.
         self.self_attn_mix = nn.TransformerEncoder(layer, MIXER_LAYERS, enable_nested_tensor=False)  # pi
 

@@ -22,11 +22,10 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from egogen.conversations import IMAGE_TAG, Conversation
 from egogen.errors import UserError
 from llava.images import no_pixels, open_image, pixels
-from llava.prompts import IMAGE_TOKEN, LLAVA_LLAMA_2, expand_image, render, tokenize
+from llava.prompts import IGNORED, IMAGE_TOKEN, LLAVA_LLAMA_2, expand_image, render, tokenize
 
 log = logging.getLogger(__name__)
 
-IGNORED = -100
 PAD = 0
 INSTRUCTION_END = LLAVA_LLAMA_2.ask[1].strip() + " "  # "[/INST] "
 

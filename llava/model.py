@@ -17,7 +17,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from egogen.errors import UserError
 from llava.checkpoint import VISION, check_weights, our_name, read_weights
 from llava.images import load_image_processor
-from llava.prompts import IMAGE_TOKEN
+from llava.prompts import IGNORED, IMAGE_TOKEN
 from llava.settings import (
     LINEAR,
     from_published,
@@ -116,6 +116,10 @@ class Llava(LlavaForConditionalGeneration):
         logits = self.lm_head(outputs.last_hidden_state)
         loss = None
         if labels is not None:
+            if num_items_in_batch is None:
+                num_items_in_batch = (labels[:, 1:] != IGNORED).sum()
+            # A batch without a supervised token has loss 0, not 0 / 0 (F-S1-11).
+            num_items_in_batch = torch.as_tensor(num_items_in_batch).clamp(min=1)
             loss = self.loss_function(
                 logits=logits,
                 labels=labels,

@@ -5,6 +5,7 @@ Spec: stage1-vllm-protocol, section 2. The text is cut at `<image>`; every piece
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from egogen.conversations import IMAGE_TAG
 from egogen.errors import UserError
 
 IMAGE_TOKEN = -200  # marks an image's places among token ids; never a row of the vocabulary
+IGNORED = -100  # label of a token that is not learnt
 QUESTION = "How does the person properly {} that is displayed in the video frame?"
 SLOT = "{}"
 
@@ -68,6 +70,34 @@ def render(messages: Sequence[str | None], template: Template = LLAVA_LLAMA_2) -
         system = template.system.join(template.system_wrap) if turn == 0 else ""
         text += template.begin + (system + message).join(template.ask)
     return text.removeprefix(template.begin)
+
+
+def chat_template(template: Template = LLAVA_LLAMA_2) -> str:
+    """The template in Jinja, as `tokenizer.apply_chat_template` takes it; the text begins with BOS.
+
+    A message's content is a text, or a list of `{"type": "image"}` and `{"type": "text", "text": ...}`.
+    """
+    # Jinja drops one line end after a tag: texts go in as string literals.
+    system = template.system.join(template.system_wrap)
+    return (
+        "{%- for message in messages -%}"
+        "{%- set content = message.content -%}"
+        "{%- if content is not string -%}"
+        "{%- set words = content | selectattr('type', 'equalto', 'text') | map(attribute='text') | join -%}"
+        "{%- set images = content | selectattr('type', 'equalto', 'image') | list -%}"
+        f"{{%- set content = ({json.dumps(IMAGE_TAG + chr(10))} if images else '') + words -%}}"
+        "{%- endif -%}"
+        "{%- if message.role == 'user' -%}"
+        f"{{{{- {json.dumps(template.begin + template.ask[0])} -}}}}"
+        f"{{{{- {json.dumps(system)} if loop.first else '' -}}}}"
+        f"{{{{- content + {json.dumps(template.ask[1])} -}}}}"
+        "{%- elif message.role == 'assistant' -%}"
+        f"{{{{- {json.dumps(template.answer[0])} + content + {json.dumps(template.answer[1] + template.end)} -}}}}"
+        "{%- else -%}"
+        "{{- raise_exception('roles are user and assistant') -}}"
+        "{%- endif -%}"
+        "{%- endfor -%}"
+    )
 
 
 def question(query: str, action: str) -> str:

@@ -9,6 +9,7 @@ from transformers import LlamaTokenizer, PreTrainedTokenizerBase
 
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
+from llava.prompts import chat_template
 
 MODEL = "tokenizer.model"
 SETTINGS = "tokenizer_config.json"
@@ -34,6 +35,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             pad_token=UNK_TEXT,
             add_bos_token=True,
             add_eos_token=False,
+            chat_template=chat_template(),
         )
     except Exception as error:  # noqa: BLE001 - its parsers raise bare Exception
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -188,7 +188,7 @@ def tell_push(stage: Stage) -> Story:
     thing = stage.subject
     goal = across(thing.place, stage.hand)
     x, y = goal.centre[0], thing.y
-    width = 0.18 if thing.kind != "pan" else 0.215
+    width = 0.20 if thing.kind != "pan" else 0.235
     hand = reach(stage.hand, x + stage.sign * width, y + 0.035, (-stage.sign * 0.75, -0.65))
     moved = replace(sprite_of(thing), x=x)
     table = stage.table(thing, under=(stage.shadow(x, y),))
@@ -208,7 +208,7 @@ def tell_wipe(stage: Stage) -> Story:
     held = replace(sprite_of(thing), x=x)
     wet = shade(WATER, 0.8)
     streak = Sprite("streak", wet, (x + thing.x) / 2 + stage.sign * 0.03, y + 0.01)
-    hand = reach(stage.hand, x + stage.sign * 0.11, y + 0.09, (-stage.sign * 0.6, -0.8))
+    hand = reach(stage.hand, x + stage.sign * 0.13, y + 0.09, (-stage.sign * 0.6, -0.8))
     after = stage.after(stage.table(thing, under=(streak,)), hand, (held,))
     mark = Mark("wet streak", WATER, Area(thing.x, y, 0.07, 0.06))
     return stage.story(stage.before(), after, held, goal=goal, marks=(mark,))
@@ -308,7 +308,7 @@ def tell_pour(stage: Stage) -> Story:
     x, y = mouth_x + sign * 0.125, vessel.y - 0.20
     tilted = replace(sprite_of(bottle), look="open bottle", x=x, y=y, angle=-sign * 1.95)
     stream = Sprite("stream", WATER, mouth_x, vessel.y - 0.09)
-    hand = reach(stage.hand, x + sign * 0.075, y + 0.095, (-sign * 0.35, -0.95))
+    hand = reach(stage.hand, x + sign * 0.10, y + 0.11, (-sign * 0.35, -0.95))
     after = stage.after(stage.table(bottle), hand, (stream, tilted))
     area = Area(x + sign * 0.02, y - 0.01, 0.08, 0.065)
     marks = (Mark("water", WATER, Area(mouth_x, vessel.y - 0.08, 0.03, 0.045)),)

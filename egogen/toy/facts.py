@@ -15,7 +15,7 @@ from egogen.toy.staging import Story
 from egogen.toy.success import JUDGED_HEIGHT, Box, Known, Sign, judged
 
 FPS = 30.0
-HAND_HALF = 0.085
+HAND_HALF = 0.095
 # No sign asks for less of a colour than a part of this: nothing at all must never do.
 MIN_SHARE = 0.1
 # A place counts as left if at least this share of its box changes colour.

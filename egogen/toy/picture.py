@@ -9,7 +9,7 @@ from egogen.toy.pen import Point
 from egogen.toy.scene import Side
 
 OBJECT_SIZE = 0.25
-HAND_SIZE = 0.23
+HAND_SIZE = 0.26
 
 
 @dataclass(frozen=True)

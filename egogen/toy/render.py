@@ -18,6 +18,8 @@ OVERSAMPLING = 3
 MAX_SHIFT = 0.012
 FINGERS = (-0.26, -0.09, 0.08, 0.25)
 ELBOW_X, ELBOW_Y = 0.46, 1.25
+# From the palm to the sleeve's end; half the sleeve's width there and at the elbow.
+CUFF, WRIST, ELBOW = 0.52 * HAND_SIZE, 0.25 * HAND_SIZE, 0.40 * HAND_SIZE
 
 
 def frame_width(height: int) -> int:
@@ -75,12 +77,12 @@ def draw_arm(pen: Pen, hand: Hand, skin: RGB, sleeve: RGB) -> None:
     """Draws the sleeve, the wrist, the palm and the thumb."""
     # The wrist lies behind the palm, against the fingers' direction.
     sin, cos = math.sin(hand.angle), math.cos(hand.angle)
-    cuff = hand.x - 0.12 * sin, hand.y + 0.12 * cos
+    cuff = hand.x - CUFF * sin, hand.y + CUFF * cos
     elbow_x = SIGN[hand.side] * ELBOW_X
     along = math.hypot(elbow_x - cuff[0], ELBOW_Y - cuff[1])
     nx, ny = (ELBOW_Y - cuff[1]) / along, -(elbow_x - cuff[0]) / along
     for half, colour in ((1.0, shade(sleeve, 0.8)), (0.72, sleeve)):
-        wrist, elbow = 0.058 * half, 0.095 * half
+        wrist, elbow = WRIST * half, ELBOW * half
         pen.disc(*cuff, wrist, wrist, colour)
         pen.polygon(
             [

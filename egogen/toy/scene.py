@@ -20,15 +20,15 @@ OTHER: dict[Side, Side] = {"left": "right", "right": "left"}
 
 COLUMNS = ("left", "centre", "right")
 ROWS = ("far", "middle", "near")
-COLUMN_X = (-0.28, 0.0, 0.28)
-ROW_Y = (0.17, 0.39, 0.61)
+COLUMN_X = (-0.33, 0.0, 0.33)
+ROW_Y = (0.16, 0.37, 0.58)
 JITTER = 0.01
 # Resting hands: the palm's place; the hand further forward acts on objects in the centre column.
 REST_X = 0.45
-REST_Y = 0.89
+REST_Y = 0.92
 FORWARD_Y = 0.83
 
-MIN_OBJECTS, MAX_OBJECTS = 3, 6
+COUNTS = (3, 3, 3, 4, 4, 5, 6)  # of objects, as often as they occur here
 # Skin must stand out from table and sleeve, or nobody could tell where a hand is.
 MIN_SKIN_CONTRAST = 62.0
 MIN_SLEEVE_CONTRAST = 45.0
@@ -153,7 +153,7 @@ def compose(rng: Random, forward: Side, roles: Sequence[Role], reserved: Iterabl
 
 def extras(rng: Random, roles: Sequence[Role], reserved: Iterable[Place]) -> list[Role]:
     """Further objects, of kinds that the roles do not have, at places that nothing needs."""
-    count = rng.randint(max(MIN_OBJECTS, len(roles)), MAX_OBJECTS) - len(roles)
+    count = rng.choice(COUNTS) - len(roles)
     taken = {role.place for role in roles} | set(reserved)
     kinds = [kind for kind in KINDS if kind not in {role.kind for role in roles}]
     places = rng.sample([place for place in PLACES if place not in taken], count)

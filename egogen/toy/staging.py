@@ -26,16 +26,16 @@ BODIES = {
 }
 # Palm from the object's centre, towards the acting hand's side and down, in object sizes.
 GRIPS = {
-    "cup": (0.64, 0.28),
-    "bowl": (0.70, 0.28),
-    "plate": (0.74, 0.26),
-    "knife": (0.84, 0.16),
-    "sponge": (0.68, 0.30),
-    "bottle": (0.56, 0.38),
-    "pan": (0.82, 0.36),
-    "apple": (0.62, 0.40),
-    "book": (0.64, 0.38),
-    "box": (0.68, 0.38),
+    "cup": (0.72, 0.32),
+    "bowl": (0.78, 0.32),
+    "plate": (0.82, 0.30),
+    "knife": (0.92, 0.20),
+    "sponge": (0.76, 0.34),
+    "bottle": (0.64, 0.42),
+    "pan": (0.90, 0.40),
+    "apple": (0.70, 0.44),
+    "book": (0.72, 0.42),
+    "box": (0.76, 0.42),
 }
 LIFT_SCALE = 1.2
 
@@ -176,13 +176,13 @@ class Stage:
             x, y = thing.x + sign * 0.10, thing.y - 0.12
             hand = reach(self.hand, x + sign * 0.11, y + 0.06, (-sign * 0.85, -0.55))
             return (Sprite("lid", thing.rgb, x, y, angle=sign * 0.5),), hand
-        return (), reach(self.hand, thing.x + sign * 0.185, thing.y + 0.06, (-sign * 0.6, -0.8))
+        return (), reach(self.hand, thing.x + sign * 0.205, thing.y + 0.07, (-sign * 0.6, -0.8))
 
     def closing_hand(self) -> Hand:
         """The hand that has just closed the subject."""
         thing, sign = self.subject, self.sign
         up = {"bottle": -0.04, "pan": 0.06, "book": 0.06, "box": 0.04}[thing.kind]
-        out = {"bottle": 0.115, "pan": 0.14, "book": 0.15, "box": 0.155}[thing.kind]
+        out = {"bottle": 0.13, "pan": 0.155, "book": 0.17, "box": 0.175}[thing.kind]
         return reach(self.hand, thing.x + sign * out, thing.y + up, (-sign * 0.85, -0.5))
 
     def story(

@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from egogen.annotations import ClipMetadata, validate
-from egogen.toy.palette import COLOURS, FLESH, INSIDE, PAPER, RGB, STEEL, WATER, mix, shade
+from egogen.toy.palette import COLOURS, FLESH, INSIDE, PAPER, RGB, SKINS, STEEL, WATER, mix, shade
 
 # Frames of any size are judged at this height, in pixels; noise and JPEG blocks average out.
 JUDGED_HEIGHT = 64
@@ -73,7 +73,7 @@ def success(
     """Judges whether a frame shows the clip's hand-object event.
 
     The frame is scaled to 64 pixels of height (any size and shape is taken; boxes scale with it). Every pixel
-    gets the nearest of the world's colours: the eight object colours, the clip's skin, sleeve and table, and
+    gets the nearest of the world's colours: the eight object colours, skin, the clip's sleeve and table, and
     the neutral colours of blades, pages, water and dark insides, each also in shade, by a distance in which
     hue counts more than brightness; a pixel far from all of them gets none. For each sign of the metadata the
     share of its box that has its colour is compared with two known shares: without the event and in the true
@@ -121,7 +121,9 @@ class Known:
     """
 
     def __init__(self, skin: RGB, sleeve: RGB, table: RGB) -> None:
-        shades: list[tuple[RGB, RGB]] = [(skin, skin), (skin, shade(skin, 0.85)), (sleeve, sleeve)]
+        shades: list[tuple[RGB, RGB]] = [(sleeve, sleeve)]
+        # A hand is a hand in anybody's skin.
+        shades += [(skin, shade(tone, factor)) for tone in (skin, *SKINS) for factor in (0.85, 1.0)]
         shades += [(table, shade(table, factor)) for factor in (0.78, 0.9, 1.0, 1.1)]
         for colour in COLOURS.values():
             shades += [(colour, shade(colour, factor)) for factor in (0.75, 1.0, 1.3)]

@@ -31,7 +31,7 @@ from egogen.toy.texts import description, label, question
 log = logging.getLogger(__name__)
 
 # Part of the manifest: a change of the pictures makes another world.
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 MIN_SIZE, MAX_SIZE = 32, 1024
 ACTION_ID = "0"
 # The input frame's number is the smaller: some readers take the first file of the folder as the input.

@@ -19,13 +19,13 @@ from egogen.layout import Layout
 from egogen.manifest import NAME
 from egogen.seeds import item_seed
 from egogen.toy.actions import imagine
+from egogen.toy.facts import HAND_HALF
 from egogen.toy.palette import COLOURS
 from egogen.toy.scene import COLUMNS, KINDS, ROWS, Scene, Thing
 from egogen.toy.staging import Story, area_of, sprite_of
 from egogen.toy.texts import description
 from egogen.toy.world import FRAME_0, Task
 
-PALM = 0.085  # half the side of a hand's square, in frame heights
 # What a patch may show, in words: what it is, its colour, row and column, and the hand that it is nearest to.
 # The first of each stands for none.
 SUBJECTS = ("", *KINDS, "forward", "hand")
@@ -110,7 +110,7 @@ def targets(story: Story, side: int) -> Targets:
         )
         shown[:, inside] = np.array(facts)[:, None]
     for hand in story.before.hands:
-        inside = (abs(x - hand.x) <= PALM) & (abs(y - hand.y) <= PALM)
+        inside = (abs(x - hand.x) <= HAND_HALF) & (abs(y - hand.y) <= HAND_HALF)
         name = "forward" if hand.side == story.scene.forward else "hand"
         shown[:, inside] = np.array((SUBJECTS.index(name), 0, 0, 0, SIDES.index(hand.side)))[:, None]
     return Targets(*torch.from_numpy(shown))

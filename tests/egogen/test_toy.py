@@ -7,7 +7,7 @@ import pytest
 from egogen.toy.actions import VERBS, imagine
 from egogen.toy.palette import COLOURS
 from egogen.toy.render import Renderer, frame_width
-from egogen.toy.scene import COLUMNS, MAX_OBJECTS, MIN_OBJECTS, OTHER, ROWS, hand_for
+from egogen.toy.scene import COLUMNS, COUNTS, OTHER, ROWS, hand_for
 from egogen.toy.texts import description, label, question
 
 STORIES = [imagine(seed) for seed in range(300)]
@@ -21,7 +21,7 @@ def test_every_verb_occurs() -> None:
 def test_scenes_have_three_to_six_different_objects_at_different_places() -> None:
     for story in STORIES:
         things = story.scene.things
-        assert MIN_OBJECTS <= len(things) <= MAX_OBJECTS
+        assert len(things) in COUNTS
         for part in ("kind", "colour", "place"):
             assert len({getattr(thing, part) for thing in things}) == len(things)
 

@@ -1,10 +1,12 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from egogen.errors import UserError
 from llava.prompts import IMAGE_TOKEN, LLAVA_LLAMA_2, expand_image, prompt_ids, question, render, tokenize
+from llava.tokenizer import load_tokenizer, save_tokenizer
 from tests.llava.conftest import ORACLE, Loaded
 
 CASES = json.loads((ORACLE / "prompts.json").read_text())
@@ -51,3 +53,26 @@ def test_empty_messages_leave_nothing() -> None:
     assert render(["", None]) == ""
     assert render(["a", "", "b", "c"]).endswith("a [/INST]<s>[INST] b [/INST] c </s>")
     assert LLAVA_LLAMA_2.system.startswith("You are a helpful")
+
+
+# A chat template knows no empty turns.
+WHOLE = [case for case in CASES["multi_turn"] if all(text for _, text in case["messages"][:-1])]
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_the_saved_chat_template_says_the_same(case: dict[str, Any], loaded: Loaded, tmp_path: Path) -> None:
+    turns = [message for _, message in case["messages"]]
+    messages = [
+        {"role": "assistant" if place % 2 else "user", "content": turn}
+        for place, turn in enumerate(turns)
+        if turn
+    ]
+    save_tokenizer(loaded[1], tmp_path)
+    rendered = load_tokenizer(tmp_path).apply_chat_template(messages, tokenize=False)
+    assert rendered == f"<s>{case['prompt']}"
+
+
+def test_the_chat_template_takes_image_parts(loaded: Loaded) -> None:
+    parts = [{"type": "text", "text": "What is done?"}, {"type": "image"}]
+    rendered = loaded[1].apply_chat_template([{"role": "user", "content": parts}], tokenize=False)
+    assert rendered == f"<s>{render(['<image>\nWhat is done?', None])}"
