@@ -1,7 +1,8 @@
 """Builds a toy "Stable Diffusion" from the toy world, in minutes on a CPU, as a published single file.
 
-An autoencoder trained on the frames, and a text encoder and a 4-channel UNet trained together for a short
-while to draw target frames from their descriptions. `main.py` starts from it as from Stable Diffusion 1.5.
+An autoencoder whose decoder is trained on the frames; a text encoder and a 4-channel UNet, trained together
+for a short while to draw target frames from their descriptions. `main.py` starts from it as from Stable
+Diffusion 1.5.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,11 +38,10 @@ from ldm.architecture import (
 from ldm.checkpoint import published_state, training_schedule, write
 from ldm.module import p2_weight
 from ldm.text import embed, make_tokenizer
+from ldm.toy.linear import pass_colours_through, pass_noise_through, standardize_latents
 from ldm.transforms import read_frame, to_model
 
 log = logging.getLogger(__name__)
-
-SPREAD = 2.0  # standard deviation of the scaled latents
 
 SHAPE = Architecture(
     unet=UNetShape(
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--out", type=Path, required=True, help="the .ckpt to write")
     made.add_argument("--dataset", default="ego4d", help="ego4d or epickitchen")
     made.add_argument("--resolution", type=int, default=64, help="side of the squashed frames, in pixels")
-    made.add_argument("--vae-steps", type=int, default=1400, help="optimiser steps of the autoencoder")
+    made.add_argument("--vae-steps", type=int, default=700, help="optimiser steps of the autoencoder")
     made.add_argument(
         "--unet-steps", type=int, default=300, help="optimiser steps of the text-to-image model"
     )
@@ -79,9 +79,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     log.info("train on %d frames of %s", 2 * len(texts), layout.frames("train"))
     torch.manual_seed(args.seed)
     parts = build(SHAPE, conditioner=False)
+    pass_colours_through(parts.vae)
+    standardize_latents(parts.vae, frames)
+    train_decoder(parts.vae, frames, args.vae_steps)
     pass_noise_through(parts.unet)
-    train_vae(parts.vae, frames, args.vae_steps)
-    rescale_latents(parts.vae, frames)
     train_unet(parts, frames[len(texts) :], texts, args.unet_steps)
     write(args.out, published_state(parts, SHAPE), SHAPE)
     log.info("wrote %s", args.out)
@@ -104,62 +105,23 @@ def read_world(layout: Layout, resolution: int) -> tuple[Float[Tensor, "n2 3 r r
     return frames, [record.conversations[-1].value for record in records]
 
 
-def train_vae(vae: AutoencoderKL, frames: Float[Tensor, "n 3 r r"], steps: int) -> None:
-    """Fits the autoencoder: squared and absolute error, and a slight pull of the latents to a normal."""
-    with torch.no_grad():
-        # At random, latents start under noise with a spread of 1, and colours take long to come.
-        vae.quant_conv.weight[LATENT_CHANNELS:] = 0
-        vae.quant_conv.bias[LATENT_CHANNELS:] = -8
+def train_decoder(vae: AutoencoderKL, frames: Float[Tensor, "n 3 r r"], steps: int) -> None:
+    """Fits the decoder to give frames back from their latents: squared and absolute error."""
+    latents = encode(vae, frames)
 
     def loss(rows: Tensor) -> Tensor:
-        batch = frames[rows]
-        posterior = vae.encode(batch).latent_dist
-        decoded = vae.decode(posterior.sample()).sample
-        error = functional.mse_loss(decoded, batch) + 0.3 * functional.l1_loss(decoded, batch)
-        return error + 1e-6 * posterior.kl().mean()
+        decoded = vae.decode(latents[rows]).sample
+        return functional.mse_loss(decoded, frames[rows]) + 0.3 * functional.l1_loss(decoded, frames[rows])
 
-    optimize(vae.parameters(), loss, len(frames), steps, batch=4, rate=3e-3, title="autoencoder")
+    trained = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+    optimize(iter(trained), loss, len(frames), steps, batch=8, rate=2e-3, title="decoder")
     vae.requires_grad_(False).eval()
 
 
 @torch.no_grad()
-def rescale_latents(vae: AutoencoderKL, frames: Float[Tensor, "n 3 r r"]) -> None:
-    """Scales the latents to a standard deviation of `SPREAD` / 0.18215.
-
-    Stable Diffusion's have 1 / 0.18215 on 64 x 64 cells. With a quarter of the cells, noise of the same
-    strength hides more: twice the spread restores the balance (Hoogeboom et al. 2023, section 2.1).
-    """
-    spread = torch.cat([vae.encode(part).latent_dist.mean for part in frames[::8].split(32)]).std()
-    factor = float(SPREAD / LATENT_SCALE / spread)
-    vae.quant_conv.weight[:LATENT_CHANNELS] *= factor
-    vae.quant_conv.bias[:LATENT_CHANNELS] *= factor
-    vae.quant_conv.bias[LATENT_CHANNELS:] += 2 * torch.log(torch.tensor(factor))  # log-variance
-    vae.post_quant_conv.weight /= factor
-
-
-@torch.no_grad()
-def pass_noise_through(unet: UNet2DConditionModel) -> None:
-    """Starts the UNet as the identity, the right prediction where nearly all is noise.
-
-    Residual branches begin at zero. Each latent channel x travels as the pair x, -x through the outermost
-    skip connection; silu(x) - silu(-x) = x undoes the last activation. Short training is not that exact.
-    """
-    for name, module in unet.named_modules():
-        if name.endswith(("conv2", "proj_out")):
-            module.weight.zero_()
-            module.bias.zero_()
-    shortcut = unet.up_blocks[-1].resnets[-1].conv_shortcut
-    first_skip = shortcut.in_channels - unet.conv_in.out_channels
-    pairs = 2 * LATENT_CHANNELS
-    for values in (unet.conv_in.weight[:pairs], unet.conv_in.bias[:pairs], shortcut.weight[:pairs]):
-        values.zero_()
-    for values in (shortcut.bias[:pairs], unet.conv_out.weight, unet.conv_out.bias):
-        values.zero_()
-    for channel in range(LATENT_CHANNELS):
-        for place, sign in ((2 * channel, 1.0), (2 * channel + 1, -1.0)):
-            unet.conv_in.weight[place, channel, 1, 1] = sign
-            shortcut.weight[place, first_skip + place, 0, 0] = 1.0
-            unet.conv_out.weight[channel, place, 1, 1] = sign
+def encode(vae: AutoencoderKL, frames: Float[Tensor, "n 3 r r"]) -> Float[Tensor, "n 4 h w"]:
+    """Latents of frames, not scaled."""
+    return torch.cat([vae.encode(part).latent_dist.mean for part in frames.split(32)])
 
 
 def train_unet(parts: Parts, targets: Float[Tensor, "n 3 r r"], texts: Sequence[str], steps: int) -> None:
@@ -167,9 +129,7 @@ def train_unet(parts: Parts, targets: Float[Tensor, "n 3 r r"], texts: Sequence[
 
     Noisy timesteps weigh most: there the text alone tells where hands and objects are.
     """
-    with torch.no_grad():
-        encoded = [parts.vae.encode(part).latent_dist.mean for part in targets.split(32)]
-    latents = LATENT_SCALE * torch.cat(encoded)  # n 4 h w
+    latents = LATENT_SCALE * encode(parts.vae, targets)
     schedule = training_schedule()
     weight = p2_weight(schedule, k=0.1, gamma=1.0)
     tokenizer = make_tokenizer()
