@@ -23,7 +23,9 @@ def test_a_script_is_in_order(script: Path) -> None:
         assert script.parent.name == ".ci" or re.search(begins, text)
 
 
-@pytest.mark.parametrize("name", ["setup.sh", "demo.sh", "test.sh", "slurm_array.sh", "finetune.sh", "describe.sh"])
+@pytest.mark.parametrize(
+    "name", ["setup.sh", "demo.sh", "test.sh", "slurm_array.sh", "finetune.sh", "describe.sh"]
+)
 def test_help_is_the_comment_at_the_head(name: str) -> None:
     shown = subprocess.run(
         ["bash", name, "--help"], cwd=ROOT / "scripts", text=True, capture_output=True, check=True
