@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from egogen.errors import UserError
@@ -76,7 +77,7 @@ def merge_adapters(model: Model, folder: Path) -> Model:
     """
     try:
         adapted = PeftModel.from_pretrained(model, str(folder))
-    except (RuntimeError, ValueError, OSError, KeyError) as error:
+    except (RuntimeError, ValueError, OSError, KeyError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"{folder}: these adapters do not fit their base ({reason})") from None
     merged = adapted.merge_and_unload()

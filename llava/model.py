@@ -18,6 +18,7 @@ from transformers import (
     LlavaModel,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations import deepspeed as deepspeed_state
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast, LlavaModelOutputWithPast
@@ -228,12 +229,23 @@ def read_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoin
             tower = choose_vision_tower("", folder, own, vision_tower)
             config.vision_config = tower.config
     rest = {name: tensor for name, tensor in shapes.items() if name not in own}
-    with torch.device("meta"):
-        expected = Llava(config).state_dict()
-    check_weights(
-        {**rest, **tower.shapes}, {our_name(name): tensor for name, tensor in expected.items()}, folder
-    )
+    expected = {our_name(name): tensor for name, tensor in empty(config).state_dict().items()}
+    check_weights({**rest, **tower.shapes}, expected, folder)
     return Checkpoint(folder, config, tower, rest)
+
+
+def empty(config: LlavaConfig) -> Llava:
+    """A model without values, on the meta device."""
+    # Under ZeRO-3, transformers would share out the parts of a model that it makes, which needs values.
+    in_use = is_deepspeed_zero3_enabled() and deepspeed_state._hf_deepspeed_config_weak_ref()
+    if in_use:
+        deepspeed_state.unset_hf_deepspeed_config()
+    try:
+        with torch.device("meta"):
+            return Llava(config)
+    finally:
+        if in_use:
+            deepspeed_state.set_hf_deepspeed_config(in_use)
 
 
 def build(checkpoint: Checkpoint, dtype: torch.dtype, attention: str) -> Llava:
@@ -253,8 +265,7 @@ def build_in_place(
     checkpoint: Checkpoint, dtype: torch.dtype, attention: str, quantization: BitsAndBytesConfig | None
 ) -> Llava:
     """Builds a model by transformers, which under ZeRO-3 keeps a process's share, or quantises on the way."""
-    with torch.device("meta"):
-        names = {our_name(name): name for name in Llava(checkpoint.config).state_dict()}
+    names = {our_name(name): name for name in empty(checkpoint.config).state_dict()}
     loaded: Any = Llava.from_pretrained(
         None,
         config=checkpoint.config,

@@ -84,7 +84,7 @@ class Plan:
             + optimiser / (self.processes if stage >= 1 else 1)
         )
 
-    def activations(self) -> float:
+    def activations(self) -> int:
         """Bytes for one batch of longest records: a state a layer, one layer whole (or all), the logits."""
         size, tokens = (2 if self.half else 4), self.batch * self.longest
         width, inner = self.shape.width, self.shape.inner

@@ -26,6 +26,7 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    set_seed,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -39,7 +40,7 @@ from llava.arguments import Arguments, read_arguments
 from llava.conversations import Collate, ConversationDataset, Example, encode_all
 from llava.images import check_images
 from llava.lora import add_adapters, four_bits
-from llava.model import Llava, count_parameters, freeze_vision, load, read_checkpoint
+from llava.model import count_parameters, empty, freeze_vision, load, read_checkpoint
 from llava.plan import Counts, Plan, Shape
 from llava.settings import patches_across, text_settings, vision_settings
 from llava.tokenizer import load_tokenizer, save_tokenizer
@@ -187,8 +188,7 @@ def plan(args: Arguments, examples: Sequence[Example]) -> Plan:
     """What the run is going to do; the model is built without its weights."""
     training, start = args.training, args.model.model_name_or_path
     config = read_checkpoint(start, args.model.vision_tower).config
-    with torch.device("meta"):
-        model = Llava(config)
+    model = empty(config)
     freeze_vision(model)
     if args.lora.lora_enable:
         counts = count_parameters(add_adapters(model, args.lora, start))
@@ -245,6 +245,10 @@ def finetune(args: Arguments) -> None:
     if (output / COMPLETE).exists():
         log.info("%s: finished before, left as it is", output)
         return
+    if training.deepspeed:
+        import deepspeed
+
+        deepspeed.init_distributed()  # ZeRO-3 shares weights out while they are loaded
     model, tokenizer, processor = load(
         start,
         vision_tower=args.model.vision_tower,
@@ -253,6 +257,7 @@ def finetune(args: Arguments) -> None:
     )
     freeze_vision(model)
     patches = model.patches
+    set_seed(training.seed)  # adapters begin at random
     learner = add_adapters(model, args.lora, start) if args.lora.lora_enable else model
     trained, frozen = count_parameters(learner)
     log.info(
