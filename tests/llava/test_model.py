@@ -257,3 +257,18 @@ def test_an_unknown_device_is_refused() -> None:
     assert pick_device("cpu").type == "cpu"
     with pytest.raises(UserError, match="allowed: auto, cpu, cuda"):
         pick_device("abacus")
+
+
+def test_a_batch_without_supervised_tokens_has_no_nan(loaded: Loaded) -> None:
+    model = loaded[0]
+    ids = torch.tensor([[1, 5, 6, 7]])
+    labels = torch.full_like(ids, -100)
+    for count in (None, 0, torch.tensor(0)):
+        loss = model(input_ids=ids, labels=labels, num_items_in_batch=count).loss
+        assert loss.item() == 0
+        loss.backward()
+    labels[0, 3] = 7
+    one = model(input_ids=ids, labels=labels).loss
+    expected = torch.nn.functional.cross_entropy(model(input_ids=ids).logits[:, 2], ids[:, 3])
+    assert torch.allclose(one, expected)
+    model.zero_grad()
