@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
+from urllib.parse import quote
 
+from egogen.annotations import Action, Item
 from egogen.errors import UserError
 
 Split = Literal["train", "val"]
@@ -99,6 +102,40 @@ def find_feature(root: Path, image: str) -> Path:
     """
     ours, published = feature_path(root, image), published_feature_path(root, image)
     return published if not ours.exists() and published.exists() else ours
+
+
+def text_feature_names(items: Iterable[Item], frame: Callable[[Action], str]) -> dict[tuple[str, str], str]:
+    """Names, as of images, of the text features of a whole split, by (clip, action id).
+
+    The first action of a frame has the frame's name, as published; further actions of the same frame add
+    their clip and id to it: `a/x.jpg` -> `a/x.<clip>.<id>.jpg` (F-S1-10).
+
+    Args:
+        items: all actions of the annotation file, in its order.
+        frame: which of an action's frames is described.
+    """
+    names: dict[tuple[str, str], str] = {}
+    taken: set[PurePosixPath] = set()
+    for item in items:
+        path = PurePosixPath(frame(item.action))
+        if path.with_suffix("") in taken:
+            own = ".".join(quote(part, safe="") for part in (item.clip, item.id))
+            path = path.with_name(f"{path.stem}.{own}{path.suffix}")
+        taken.add(path.with_suffix(""))
+        names[item.clip, item.id] = str(path)
+    return names
+
+
+def find_text_feature(root: Path, name: str, image: str) -> Path:
+    """The text feature file of an action: its own, else that of its frame's first action (published).
+
+    Args:
+        root: folder of text features.
+        name: the action's name by `text_feature_names`.
+        image: its frame.
+    """
+    own, shared = find_feature(root, name), find_feature(root, image)
+    return shared if not own.exists() and shared.exists() else own
 
 
 def generated_path(root: Path, image_1: str) -> Path:

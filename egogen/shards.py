@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from egogen.errors import UserError
 
 Item = TypeVar("Item")
+
+
+class Process(NamedTuple):
+    """This process among those of a launcher such as torchrun; counted from 0."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+
+
+def process() -> Process:
+    """Which process this is, by the environment that torchrun sets; alone without it."""
+    rank, local_rank, world_size = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))
+    )
+    return Process(rank, local_rank, world_size)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -92,7 +92,7 @@ class TextShape:
 
 @dataclass
 class Architecture:
-    """All sizes. `llm_width` is d of the stage-1 features, `mixer_width` of the conditioner's inner layers."""
+    """All sizes; `llm_width` is d of the stage-1 features, `mixer_width` that of the conditioner's pi."""
 
     unet: UNetShape = field(default_factory=UNetShape)
     vae: VAEShape = field(default_factory=VAEShape)

@@ -16,7 +16,7 @@ from typing_extensions import NotRequired, TypedDict
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
 from egogen.features import fit_tokens, read_image_feature, read_text_feature
-from egogen.layout import find_feature
+from egogen.layout import find_feature, find_text_feature, text_feature_names
 from ldm.config import DataConfig
 from ldm.transforms import read_frame, to_model
 
@@ -64,6 +64,7 @@ class EgoGenPairs(Dataset[Sample]):
         self.items = self.annotations.items
         if not self.items:
             raise UserError(f"{self.annotations.source}: holds no actions; nothing to do")
+        self.text_names = text_feature_names(self.items, lambda action: action.image_0)
         for item in self.items:
             self.prompt(item)
 
@@ -109,9 +110,10 @@ class EgoGenPairs(Dataset[Sample]):
 
     def feature_files(self, item: Item) -> tuple[Path, Path]:
         """The item's image and text feature files."""
-        image = find_feature(self.config.feature_folder(self.split, "llava_image"), item.action.image_0)
-        text = find_feature(self.config.feature_folder(self.split, "llava_text"), item.action.image_0)
-        return image, text
+        frame = item.action.image_0
+        image = find_feature(self.config.feature_folder(self.split, "llava_image"), frame)
+        texts = self.config.feature_folder(self.split, "llava_text")
+        return image, find_text_feature(texts, self.text_names[item.clip, item.id], frame)
 
     def check(self, only: Sequence[Item] | None = None, workers: int = 8) -> None:
         """Reads every file once, in parallel, so that a bad one is named before the work and not within it.

@@ -37,9 +37,35 @@ class DataArguments:
         metadata={"help": "a record that cannot be learnt from", "choices": ["error", "skip"]},
     )
 
+    dry_run: bool = field(default=False, metadata={"help": "print the plan and end before training"})
+
     def __post_init__(self) -> None:
         if self.model_max_length < 2:
             raise UserError(f"--model_max_length {self.model_max_length}: expected 2 or more tokens")
+
+
+@dataclass
+class LoraArguments:
+    """Training adapters instead of all weights (Hu et al. 2021); LLaVA's flag names."""
+
+    lora_enable: bool = field(default=False, metadata={"help": "train adapters and the projector alone"})
+    lora_r: int = field(default=64, metadata={"help": "rank of the adapters"})
+    lora_alpha: int = field(default=16, metadata={"help": "adapters are scaled by alpha / rank"})
+    lora_dropout: float = field(default=0.05, metadata={"help": "dropout in front of the adapters"})
+    bits: int = field(
+        default=16, metadata={"help": "4: the frozen weights in NF4 (QLoRA; needs bitsandbytes)"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.lora_r < 1 or self.lora_alpha < 1 or not 0 <= self.lora_dropout < 1:
+            raise UserError(
+                f"--lora_r {self.lora_r} --lora_alpha {self.lora_alpha} --lora_dropout {self.lora_dropout}: "
+                "expected at least 1, at least 1, and 0 or more but below 1"
+            )
+        if self.bits not in (4, 16):
+            raise UserError(f"--bits {self.bits}: expected 16, or 4 for QLoRA")
+        if self.bits == 4 and not self.lora_enable:
+            raise UserError("--bits 4: weights of 4 bits cannot be trained; add --lora_enable True")
 
 
 @dataclass
@@ -63,6 +89,12 @@ class FixedArguments:
     mm_vision_select_layer: int = field(default=-2, metadata={"help": "CLIP's last layer but one"})
     mm_use_im_start_end: bool = field(default=False, metadata={"help": "marks around an image"})
     mm_use_im_patch_token: bool = field(default=False, metadata={"help": "a vocabulary entry for patches"})
+    mm_projector_type: str = field(default="linear", metadata={"help": "the projector is the checkpoint's"})
+    image_aspect_ratio: str = field(default="square", metadata={"help": "shortest edge and centre crop"})
+    is_multimodal: bool = field(default=True, metadata={"help": "records may have images"})
+    freeze_backbone: bool = field(default=False, metadata={"help": "the language model is trained"})
+    tune_mm_mlp_adapter: bool = field(default=False, metadata={"help": "not the projector alone"})
+    freeze_mm_mlp_adapter: bool = field(default=False, metadata={"help": "the projector is trained"})
     lazy_preprocess: bool = field(
         default=True, metadata={"help": "images are always read when they are needed"}
     )
@@ -79,6 +111,7 @@ class Arguments(NamedTuple):
 
     model: ModelArguments
     data: DataArguments
+    lora: LoraArguments
     training: TrainingArguments
 
 
@@ -98,20 +131,30 @@ def read_arguments(argv: Sequence[str] | None, description: str | None) -> Argum
         config = Path(words[words.index("--deepspeed") + 1])
         if not config.is_file():
             raise UserError(f"--deepspeed {config}: no such file; configs/deepspeed/ holds some")
-    groups: Any = (ModelArguments, DataArguments, ScheduleArguments, FixedArguments, TrainingArguments)
+    groups: Any = (
+        ModelArguments,
+        DataArguments,
+        LoraArguments,
+        ScheduleArguments,
+        FixedArguments,
+        TrainingArguments,
+    )
     parser = HfArgumentParser(
         groups, prog="python -m llava.train", description=description, allow_abbrev=False
     )
-    parser.set_defaults(report_to="tensorboard", remove_unused_columns=False)
+    # One mean over a process's batch, then one over the processes (published).
+    parser.set_defaults(
+        report_to="tensorboard", remove_unused_columns=False, average_tokens_across_devices=False
+    )
     try:
-        model, data, schedule, _, training = parser.parse_args_into_dataclasses(words)
+        model, data, lora, schedule, _, training = parser.parse_args_into_dataclasses(words)
     except UserError:
         raise
     except (ValueError, ImportError, OSError) as error:
         raise UserError(f"python -m llava.train: {error}") from None
     if schedule.warmup_ratio:
         training.warmup_steps = schedule.warmup_ratio
-    return Arguments(model, data, training)
+    return Arguments(model, data, lora, training)
 
 
 def flags_of(path: Path) -> list[str]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -117,23 +118,47 @@ def read_weight_map(index: Path) -> dict[str, str]:
 
 
 def read_file(path: Path) -> dict[str, Tensor]:
-    """Reads one weight file without running code from it; tensors stay on disk until they are used.
+    """Reads one weight file without running code from it.
 
     Raises:
         UserError: truncated, not a weight file, or holding something that is not a tensor.
     """
+    values = guarded(path, load_file if path.suffix == ".safetensors" else load_pickle)
+    if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
+        raise UserError(f"{path}: found {type(values).__name__}, expected tensors by name")
+    return values
+
+
+def read_file_shapes(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weight file without their values, on the meta device.
+
+    Raises:
+        UserError: see `read_file`.
+    """
+    if path.suffix != ".safetensors":
+        return {name: tensor.to("meta") for name, tensor in read_file(path).items()}
+
+    def shapes(path: Path) -> dict[str, Tensor]:
+        with safe_open(path, framework="pt") as file:
+            sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no dict
+        return {name: torch.empty(size, device="meta") for name, size in sizes.items()}
+
+    return guarded(path, shapes)
+
+
+def guarded(path: Path, read: Callable[[Path], Any]) -> Any:  # noqa: ANN401 - whatever `read` gives
+    """Reads a weight file; what the libraries raise becomes one line.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        values = load_pickle(path)
+        return read(path)
     except (OSError, EOFError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{path}: not a readable weight file ({reason}); is it cut off? copy it again"
         ) from None
-    if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
-        raise UserError(f"{path}: found {type(values).__name__}, expected tensors by name")
-    return values
 
 
 def load_pickle(path: Path) -> object:
@@ -146,21 +171,35 @@ def load_pickle(path: Path) -> object:
 def read_weights(
     folder: Path, rules: Rules = RENAMES, leftovers: re.Pattern[str] = LEFTOVERS
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yields (our name, tensor) of every weight in a folder, leftovers dropped.
+    """Yields (our name, tensor) of every weight in a folder, file by file, leftovers dropped.
+
+    Raises:
+        UserError: a file is missing or unreadable.
+    """
+    for file in weight_files(folder):
+        for name, tensor in read_file(file).items():
+            if not leftovers.search(name):
+                yield our_name(name, rules), tensor
+
+
+def read_shapes(
+    folder: Path, rules: Rules = RENAMES, leftovers: re.Pattern[str] = LEFTOVERS
+) -> dict[str, Tensor]:
+    """The weights of a folder by our names, without their values, on the meta device.
 
     Raises:
         UserError: a file is missing or unreadable, or two names mean the same weight.
     """
-    seen: set[str] = set()
+    found: dict[str, Tensor] = {}
     for file in weight_files(folder):
-        for name, tensor in read_file(file).items():
+        for name, tensor in read_file_shapes(file).items():
             if leftovers.search(name):
                 continue
             ours = our_name(name, rules)
-            if ours in seen:
+            if ours in found:
                 raise UserError(f"{file}: the weight {name!r} occurs twice in this checkpoint")
-            seen.add(ours)
-            yield ours, tensor
+            found[ours] = tensor
+    return found
 
 
 def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> None:

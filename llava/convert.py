@@ -1,4 +1,7 @@
-"""Turns a published LLaVA folder into a Hugging Face one, or back. Nothing is lost either way."""
+"""Turns a published LLaVA folder into a Hugging Face one, or back. Nothing is lost either way.
+
+Adapters are merged into the checkpoint that they were trained on, and the whole is written in either format.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from egogen.errors import UserError
 from egogen.files import write_json
 from llava.checkpoint import VISION, our_name, save_pickle, write_published_weights
 from llava.decode import BOS, BOS_TEXT, EOS, EOS_TEXT
+from llava.lora import base_of, is_adapter
 from llava.model import Llava, load, save
 from llava.settings import is_published, read_config, to_published, vision_settings
 from llava.tokenizer import MODEL, SETTINGS, UNK_TEXT
@@ -35,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--vision-tower", type=Path, default=None, help="CLIP folder, if not the one it names"
     )
     args = parser.parse_args(argv)
-    raw = read_config(args.source)
-    if is_published(raw) != (args.direction == "llava2hf"):
+    adapters = is_adapter(args.source)  # merged into their base, whose format does not matter
+    raw = read_config(base_of(args.source) if adapters else args.source)
+    if not adapters and is_published(raw) != (args.direction == "llava2hf"):
         form = "published" if is_published(raw) else "Hugging Face"
         raise UserError(f"{args.source}: is in {form} format already; {args.direction} reads the other one")
     if args.target.exists():

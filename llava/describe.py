@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,20 +27,24 @@ from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
 from egogen.features import write_feature
 from egogen.files import write_json
-from egogen.layout import feature_path
+from egogen.layout import feature_path, text_feature_names
 from egogen.manifest import checkpoint_hash, claim
 from egogen.seeds import item_seed
-from egogen.shards import parse_shard, take_chunk, take_shard
+from egogen.shards import parse_shard, process, take_chunk, take_shard
 from llava.decode import Answer, Sampling, answer, to_text
 from llava.images import check_images, open_image, pixels
 from llava.journal import Journal
-from llava.labels import action_words, guess_dataset
+from llava.labels import CUTS, Cut, action_words, guess_dataset
+from llava.lemmas import LEMMAS, Lemmas
+from llava.lora import base_of, is_adapter
 from llava.model import Llava, load, pick_device
 from llava.prompts import QUESTION, prompt_ids
+from llava.settings import text_settings
 
 log = logging.getLogger(__name__)
 
 Setting = Literal["forecast", "description"]
+CPU_BATCH, MAX_BATCH = 32, 512  # sizes that `--batch-size auto` takes, and at most
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -102,7 +107,7 @@ def finish(image: Float[Tensor, "p d"], given: Answer, tokenizer: PreTrainedToke
 class Job:
     """One command's work, as its flags name it."""
 
-    items: list[Item]
+    items: list[Item]  # of the whole annotation file
     image_dir: Path
     image_features: Path
     text_features: Path
@@ -111,6 +116,8 @@ class Job:
     query: str
     seed: int
     sampling: Sampling
+    cut: Cut = "published"
+    lemmas: Lemmas = "lemminflect"
 
     def image(self, item: Item) -> str:
         """The frame that is described, relative to the image folder."""
@@ -118,34 +125,55 @@ class Job:
 
     def words(self, item: Item) -> str:
         """The action's words in the question."""
-        return action_words(item.action.action, self.dataset)
+        return action_words(item.action.action, self.dataset, cut=self.cut, lemmas=self.lemmas)
 
     def feature_files(self, item: Item) -> tuple[Path, Path]:
         """Image and text feature file of an action."""
-        name = self.image(item)
-        return feature_path(self.image_features, name), feature_path(self.text_features, name)
+        text_name = self.text_names[item.clip, item.id]
+        return feature_path(self.image_features, self.image(item)), feature_path(
+            self.text_features, text_name
+        )
+
+    @cached_property
+    def text_names(self) -> dict[tuple[str, str], str]:
+        """Names of the text features; actions that share a frame have one each (F-S1-10)."""
+        frame = "image_0" if self.setting == "forecast" else "image_1"
+        return text_feature_names(self.items, lambda action: getattr(action, frame))
 
     def check_names(self) -> None:
-        """Feature files are named by the frame; two actions must not share one.
+        """Feature files are named by the frame without its suffix: two frames must not share one.
 
         Raises:
-            UserError: two actions would write the same text feature (F-S1-10: published, the first stays).
+            UserError: two frames would write the same image feature.
         """
-        owners: dict[Path, Item] = {}
+        owners: dict[Path, str] = {}
         for item in self.items:
-            other = owners.setdefault(self.feature_files(item)[1], item)
-            if other is not item:
+            image = self.image(item)
+            other = owners.setdefault(self.feature_files(item)[0], image)
+            if other != image:
                 raise UserError(
-                    f"{self.image(item)}: clip {item.clip!r} action {item.id!r} and clip {other.clip!r} "
-                    f"action {other.id!r} would write the same text feature; give each its own frame file"
+                    f"{image} (clip {item.clip!r}, action {item.id!r}) and {other} would write the same "
+                    "image feature; rename one of the two frames"
                 )
 
 
-def batches(items: Sequence[Item], prompts: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
-    """Places of items in batches of nearly equal prompt length, so that little is padded."""
-    order = sorted(range(len(items)), key=lambda place: len(prompts[place]))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+def fitting_batch_size(model: Llava, prompt_length: int, sampling: Sampling) -> int:
+    """How many rows fit: on a GPU, keys and values of the longest possible answers in 80 % of free memory.
+
+    Args:
+        model: the VLLM, on its device.
+        prompt_length: tokens of the longest prompt, its image counted as one.
+        sampling: tells the longest answer.
+    """
+    if model.device.type != "cuda":
+        return CPU_BATCH
+    text = text_settings(model.config)
+    heads = int(text.num_key_value_heads or text.num_attention_heads)
+    width = heads * text.hidden_size // int(text.num_attention_heads)
+    tokens = prompt_length + model.patches + sampling.max_new_tokens
+    row = 2 * int(text.num_hidden_layers) * width * tokens * model.dtype.itemsize
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return max(1, min(MAX_BATCH, int(0.8 * free) // row))
 
 
 def write_batch(job: Job, items: Sequence[Item], made: Sequence[Description], journal: Journal) -> None:
@@ -159,24 +187,39 @@ def write_batch(job: Job, items: Sequence[Item], made: Sequence[Description], jo
     journal.add(lines)
 
 
-def run_job(job: Job, todo: list[Item], loaded: tuple[Any, ...], journal: Journal, batch_size: int) -> None:
-    """Describes the items that are not done yet."""
+def run_job(
+    job: Job, todo: list[Item], loaded: tuple[Any, ...], journal: Journal, batch_size: int | None
+) -> None:
+    """Describes the items that are not done yet; without a batch size, as many at a time as fit."""
     model, tokenizer, processor = loaded
     prompts = [prompt_ids(job.query, job.words(item), tokenizer) for item in todo]
-    with tqdm(total=len(todo), desc="describe", unit="frame") as bar:
-        for places in batches(todo, prompts, batch_size):
-            items = [todo[place] for place in places]
-            made = describe(
-                model,
-                tokenizer,
-                processor,
-                [open_image(job.image_dir / job.image(item)) for item in items],
-                [job.words(item) for item in items],
-                seeds=[item_seed(job.seed, item.clip, item.id) for item in items],
-                query=job.query,
-                sampling=job.sampling,
-            )
+    size = batch_size or fitting_batch_size(model, max(map(len, prompts)), job.sampling)
+    log.info("batch size: %d", size)
+    # Prompts of nearly equal length go together, so that little is padded.
+    order = sorted(range(len(todo)), key=lambda place: len(prompts[place]))
+    with tqdm(total=len(todo), desc="describe", unit="frame", disable=process().rank > 0) as bar:
+        while order:
+            items = [todo[place] for place in order[:size]]
+            try:
+                made = describe(
+                    model,
+                    tokenizer,
+                    processor,
+                    [open_image(job.image_dir / job.image(item)) for item in items],
+                    [job.words(item) for item in items],
+                    seeds=[item_seed(job.seed, item.clip, item.id) for item in items],
+                    query=job.query,
+                    sampling=job.sampling,
+                )
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                torch.cuda.empty_cache()
+                size //= 2
+                log.warning("out of GPU memory; going on with batches of %d", size)
+                continue
             write_batch(job, items, made, journal)
+            order = order[size:]
             bar.update(len(items))
 
 
@@ -195,7 +238,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--num-chunks", type=int, default=1, help="the published split of clips into contiguous chunks")
     add("--chunk-idx", type=int, default=1, help="which chunk, counted from 1")
     add("--shard", default=None, metavar="I/N", help="every N-th action from the I-th, instead of chunks")
-    add("--batch-size", type=int, default=64, help="frames at a time; changes no result")
+    add(
+        "--batch-size", type=batch_size, default=None, metavar="N|auto",
+        help="frames at a time; changes no result [auto: what fits the GPU; 32 on a CPU]",
+    )  # fmt: skip
     add(
         "--setting",
         choices=["forecast", "description"],
@@ -208,6 +254,11 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=None,
         help="label style; default: from the file's name",
     )
+    add(
+        "--label-cut", choices=CUTS, default="published",
+        help="Ego4D labels: drop the first characters as published, or a tag and the wearer's letter",
+    )  # fmt: skip
+    add("--lemmas", choices=LEMMAS, default="lemminflect", help="Ego4D labels: whose base forms of verbs")
     add("--temperature", type=float, default=0.2, help="of the draws, above 0")
     add("--top-k", type=int, default=50, help="tokens drawn from")
     add("--greedy", action="store_true", help="take the likeliest token instead of drawing")
@@ -216,7 +267,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--dtype", choices=DTYPES, default=None, help="default: float16 on a GPU, float32 on the CPU")
     chosen = parser.parse_args(argv)
-    for flag in ("batch_size", "max_new_tokens", "top_k", "num_chunks"):
+    for flag in ("max_new_tokens", "top_k", "num_chunks"):
         if getattr(chosen, flag) < 1:
             parser.error(f"--{flag.replace('_', '-')}: found {getattr(chosen, flag)}, expected at least 1")
     if not chosen.temperature > 0:
@@ -224,8 +275,26 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return chosen
 
 
+def batch_size(text: str) -> int | None:
+    """Reads `--batch-size`; None stands for `auto`."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text}, expected at least 1, or auto")
+    return int(text)
+
+
 def take_part(items: Sequence[Item], args: argparse.Namespace) -> tuple[list[Item], str]:
-    """The actions of this shard or chunk, and the name of its file."""
+    """The actions of this process, shard or chunk, and the name of its file.
+
+    Raises:
+        UserError: the flags do not belong together or are out of range.
+    """
+    rank, _, world_size = process()
+    if world_size > 1:
+        if args.shard is not None or args.num_chunks > 1:
+            raise UserError("--shard, --num-chunks: not under torchrun, whose processes are the shards")
+        return take_shard(items, rank + 1, world_size), f"shard_{rank + 1}_of_{world_size}"
     if args.shard is not None:
         index, count = parse_shard(args.shard)
         return take_shard(items, index, count), f"shard_{index}_of_{count}"
@@ -238,9 +307,10 @@ def take_part(items: Sequence[Item], args: argparse.Namespace) -> tuple[list[Ite
 def main(argv: Sequence[str] | None = None) -> None:
     """Describes one shard of a split."""
     args = arguments(argv)
-    items, part = take_part(Annotations.read(args.action_label).items, args)
+    everything = Annotations.read(args.action_label).items
+    items, part = take_part(everything, args)
     job = Job(
-        items=items,
+        items=everything,
         image_dir=args.image_dir,
         image_features=args.save_image_feature_path,
         text_features=args.save_text_feature_path,
@@ -249,16 +319,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         query=args.query,
         seed=args.seed,
         sampling=Sampling(0.0 if args.greedy else args.temperature, args.top_k, args.max_new_tokens),
+        cut=args.label_cut,
+        lemmas=args.lemmas,
     )
     job.check_names()
-    device = pick_device(args.device)
+    device = pick_device(args.device, process().local_rank)
     dtype = args.dtype or ("float32" if device.type == "cpu" else "float16")
     settings = {
         "checkpoint": checkpoint_hash(args.model_path),
+        "base": checkpoint_hash(base_of(args.model_path)) if is_adapter(args.model_path) else None,
         "vision_tower": checkpoint_hash(args.vision_tower) if args.vision_tower else None,
         "dataset": job.dataset,
         "setting": job.setting,
         "query": job.query,
+        "labels": [job.cut, job.lemmas],
         "seed": job.seed,
         "sampling": asdict(job.sampling),
         "dtype": dtype,

@@ -16,9 +16,7 @@ CUTS: tuple[Cut, ...] = get_args(Cut)
 TAG_AND_WEARER = re.compile(r"\A\s*(?:#\w+|C)?(?!\S)\s*(?:C(?!\S))?\s*", re.IGNORECASE)
 
 
-def action_words(
-    label: str, dataset: str, *, cut: Cut = "published", lemmas: Lemmas = "lemminflect"
-) -> str:
+def action_words(label: str, dataset: str, *, cut: Cut = "published", lemmas: Lemmas = "lemminflect") -> str:
     """The action as words that fit the question: `#C C picks up a knife` -> `pick up a knife`.
 
     EPIC-KITCHENS labels are words already. Of an Ego4D narration "#C C" goes, and the first word, its verb,

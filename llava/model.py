@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from accelerate import init_empty_weights
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaModel, PreTrainedTokenizerBase
+from transformers import (
+    BitsAndBytesConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.integrations import deepspeed as deepspeed_state
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast, LlavaModelOutputWithPast
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from egogen.errors import UserError
-from llava.checkpoint import VISION, check_weights, our_name, read_weights
+from llava.checkpoint import VISION, check_weights, our_name, read_shapes, read_weights
 from llava.images import load_image_processor
+from llava.lora import base_of, is_adapter, merge_adapters
 from llava.prompts import IGNORED, IMAGE_TOKEN
 from llava.settings import (
     LINEAR,
@@ -29,7 +40,7 @@ from llava.settings import (
     vision_settings,
 )
 from llava.tokenizer import load_tokenizer, save_tokenizer
-from llava.vision import VisionTower, choose_vision_tower
+from llava.vision import VisionTower, choose_vision_tower, read_clip_weights
 
 log = logging.getLogger(__name__)
 
@@ -141,14 +152,16 @@ def load(
     vision_tower: Path | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    quantization: BitsAndBytesConfig | None = None,
 ) -> tuple[Llava, PreTrainedTokenizerBase, CLIPImageProcessorPil]:
     """Loads a VLLM for inference or training.
 
     Args:
-        path: a published LLaVA folder, or one that `save` wrote.
+        path: a published LLaVA folder, one that `save` wrote, or adapters, which are merged into their base.
         vision_tower: a CLIP folder to take instead of the one that the checkpoint names.
         device: where the model goes.
         dtype: type of its weights.
+        quantization: for training adapters on frozen weights of few bits.
 
     Returns:
         The model in evaluation mode, its tokenizer and its image processor.
@@ -157,9 +170,54 @@ def load(
         UserError: the folder is not a whole checkpoint of that kind; names the file and what is wrong.
     """
     folder = Path(path)
+    if is_adapter(folder):
+        base = load(base_of(folder), vision_tower=vision_tower, device=device, dtype=dtype)
+        return merge_adapters(base[0], folder).eval(), *base[1:]
+    checkpoint = read_checkpoint(folder, vision_tower)
+    attention = choose_attention(device, dtype)
+    if quantization is None and not is_deepspeed_zero3_enabled():
+        model = build(checkpoint, dtype, attention)
+        model.to(torch.device(device))  # type: ignore[arg-type]
+    else:
+        model = build_in_place(checkpoint, dtype, attention, quantization)
+    return (
+        model.eval(),
+        load_tokenizer(folder),
+        load_image_processor(checkpoint.tower.folder, vision_settings(checkpoint.config)),
+    )
+
+
+class Checkpoint(NamedTuple):
+    """A folder's settings, its vision tower, and the rest of its weights by our names, without values."""
+
+    folder: Path
+    config: LlavaConfig
+    tower: VisionTower
+    shapes: dict[str, Tensor]
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields (our name, tensor) of every weight; one file at a time is in memory."""
+        own_vision = self.tower.folder == self.folder
+        for name, tensor in read_weights(self.folder):
+            if own_vision or not name.startswith(VISION):
+                yield name, tensor
+        if not own_vision:
+            yield from read_clip_weights(self.tower.folder)
+
+
+def read_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoint:
+    """Reads all of a folder but the values of its weights, and checks that it is whole.
+
+    Args:
+        folder: published or Hugging Face format.
+        vision_tower: a CLIP folder to take instead of the one that the checkpoint names.
+
+    Raises:
+        UserError: see `load`.
+    """
     raw = read_config(folder)
-    weights = dict(read_weights(folder))
-    own = {name: tensor for name, tensor in weights.items() if name.startswith(VISION)}
+    shapes = read_shapes(folder)
+    own = {name: tensor for name, tensor in shapes.items() if name.startswith(VISION)}
     if is_published(raw):
         tower = choose_vision_tower(str(raw.get("mm_vision_tower") or ""), folder, own, vision_tower)
         config = from_published(raw, tower.config, folder)
@@ -170,36 +228,52 @@ def load(
         if vision_tower is not None:
             tower = choose_vision_tower("", folder, own, vision_tower)
             config.vision_config = tower.config
-    text = {name: tensor for name, tensor in weights.items() if name not in own}
-    model = build(config, {**text, **tower.weights}, folder, dtype, choose_attention(device, dtype))
-    model.to(torch.device(device))  # type: ignore[arg-type]
-    return (
-        model.eval(),
-        load_tokenizer(folder),
-        load_image_processor(tower.folder, vision_settings(config)),
-    )
+    rest = {name: tensor for name, tensor in shapes.items() if name not in own}
+    expected = {our_name(name): tensor for name, tensor in empty(config).state_dict().items()}
+    check_weights({**rest, **tower.shapes}, expected, folder)
+    return Checkpoint(folder, config, tower, rest)
 
 
-def build(
-    config: LlavaConfig, weights: dict[str, Tensor], where: Path, dtype: torch.dtype, attention: str
+def empty(config: LlavaConfig) -> Llava:
+    """A model without values, on the meta device."""
+    # Under ZeRO-3, transformers would share out the parts of a model that it makes, which needs values.
+    in_use = is_deepspeed_zero3_enabled() and deepspeed_state._hf_deepspeed_config_weak_ref()
+    if in_use:
+        deepspeed_state.unset_hf_deepspeed_config()
+    try:
+        with torch.device("meta"):
+            return Llava(config)
+    finally:
+        if in_use:
+            deepspeed_state.set_hf_deepspeed_config(in_use)
+
+
+def build(checkpoint: Checkpoint, dtype: torch.dtype, attention: str) -> Llava:
+    """Builds a model on the CPU, file by file: no more than one file is held beside it."""
+    with init_empty_weights(include_buffers=False):
+        model = Llava._from_config(checkpoint.config, dtype=dtype, attn_implementation=attention)
+    names = {our_name(name): name for name in model.state_dict()}  # transformers differ in CLIP's prefix
+    for name, tensor in checkpoint.weights():
+        # A copy: the file may be mapped into memory, and may change.
+        value = tensor.to(dtype, copy=True)
+        model.load_state_dict({names[name]: value}, strict=False, assign=True)
+    assert not any(value.is_meta for value in model.state_dict().values())
+    return model.requires_grad_(True)
+
+
+def build_in_place(
+    checkpoint: Checkpoint, dtype: torch.dtype, attention: str, quantization: BitsAndBytesConfig | None
 ) -> Llava:
-    """Builds a model from exactly its weights; under ZeRO-3 each process keeps its share.
-
-    Raises:
-        UserError: a weight is missing, unexpected or of another shape.
-    """
-    with torch.device("meta"):
-        expected = Llava(config).state_dict()
-    names = {our_name(name): name for name in expected}  # transformers versions differ in CLIP's prefix
-    check_weights(weights, {name: expected[theirs] for name, theirs in names.items()}, where)
-    state = {names[name]: tensor for name, tensor in weights.items()}
+    """Builds a model by transformers, which under ZeRO-3 keeps a process's share, or quantises on the way."""
+    names = {our_name(name): name for name in empty(checkpoint.config).state_dict()}
     loaded: Any = Llava.from_pretrained(
         None,
-        config=config,
-        state_dict=state,
+        config=checkpoint.config,
+        state_dict={names[name]: tensor for name, tensor in checkpoint.weights()},
         dtype=dtype,
         attn_implementation=attention,
         output_loading_info=True,
+        **({} if quantization is None else {"quantization_config": quantization}),
     )
     model: Llava
     model, info = loaded
@@ -215,14 +289,14 @@ def choose_attention(device: str | torch.device, dtype: torch.dtype) -> str:
     return chosen
 
 
-def freeze_vision(model: Llava) -> tuple[int, int]:
-    """Freezes the vision tower; projector and language model train.
-
-    Returns:
-        Numbers of trained and of frozen parameters.
-    """
+def freeze_vision(model: Llava) -> None:
+    """Freezes the vision tower; projector and language model train."""
     model.requires_grad_(True)
     model.model.vision_tower.requires_grad_(False)
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Numbers of trained and of frozen parameters."""
     counts = {True: 0, False: 0}
     for parameter in model.parameters():
         # Under ZeRO-3 a parameter is an empty stand-in that knows its true size.
@@ -240,13 +314,15 @@ def save(
     processor.save_pretrained(folder)
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` takes a GPU where there is one.
+def pick_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device of that name; `auto` takes the process's own GPU where there is one.
 
     Raises:
         UserError: torch does not know or have such a device.
     """
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    chosen = name
+    if name == "auto":
+        chosen = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:

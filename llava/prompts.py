@@ -78,21 +78,22 @@ def chat_template(template: Template = LLAVA_LLAMA_2) -> str:
     A message's content is a text, or a list of `{"type": "image"}` and `{"type": "text", "text": ...}`.
     """
     # Jinja drops one line end after a tag: texts go in as string literals.
-    system = template.system.join(template.system_wrap)
+    system = json.dumps(template.system.join(template.system_wrap))
+    tag = json.dumps(f"{IMAGE_TAG}\n")
+    ask, asked = json.dumps(template.begin + template.ask[0]), json.dumps(template.ask[1])
+    answer, answered = json.dumps(template.answer[0]), json.dumps(template.answer[1] + template.end)
     return (
         "{%- for message in messages -%}"
         "{%- set content = message.content -%}"
         "{%- if content is not string -%}"
         "{%- set words = content | selectattr('type', 'equalto', 'text') | map(attribute='text') | join -%}"
         "{%- set images = content | selectattr('type', 'equalto', 'image') | list -%}"
-        f"{{%- set content = ({json.dumps(IMAGE_TAG + chr(10))} if images else '') + words -%}}"
+        f"{{%- set content = ({tag} if images else '') + words -%}}"
         "{%- endif -%}"
         "{%- if message.role == 'user' -%}"
-        f"{{{{- {json.dumps(template.begin + template.ask[0])} -}}}}"
-        f"{{{{- {json.dumps(system)} if loop.first else '' -}}}}"
-        f"{{{{- content + {json.dumps(template.ask[1])} -}}}}"
+        f"{{{{- {ask} + ({system} if loop.first else '') + content + {asked} -}}}}"
         "{%- elif message.role == 'assistant' -%}"
-        f"{{{{- {json.dumps(template.answer[0])} + content + {json.dumps(template.answer[1] + template.end)} -}}}}"
+        f"{{{{- {answer} + content + {answered} -}}}}"
         "{%- else -%}"
         "{{- raise_exception('roles are user and assistant') -}}"
         "{%- endif -%}"

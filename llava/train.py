@@ -8,9 +8,12 @@ Run again, it goes on from the newest complete checkpoint; a finished run is lef
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +26,31 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    set_seed,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from egogen import cli
 from egogen.conversations import read_conversations
-from egogen.files import write_json
+from egogen.files import read_json, write_json
 from egogen.manifest import checkpoint_hash, claim, file_hash
+from egogen.record import run_record
 from egogen.shards import take_shard
 from llava.arguments import Arguments, read_arguments
 from llava.conversations import Collate, ConversationDataset, Example, encode_all
 from llava.images import check_images
-from llava.model import freeze_vision, load
+from llava.lora import add_adapters, four_bits
+from llava.model import count_parameters, empty, freeze_vision, load, read_checkpoint
+from llava.plan import Counts, Plan, Shape
+from llava.settings import patches_across, text_settings, vision_settings
 from llava.tokenizer import load_tokenizer, save_tokenizer
 
 log = logging.getLogger(__name__)
 
 COMPLETE = "complete.json"  # written into a checkpoint, and into the output folder, when all else is there
 RUN = "run.json"
+RECORD = "record.json"
+PACKAGES = ("torch", "transformers", "deepspeed", "accelerate", "peft", "tokenizers")
 # What may not change between the two halves of an interrupted run.
 SETTINGS = (
     "bf16",
@@ -111,6 +121,35 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+class FirstRate(TrainerCallback):
+    """Takes the whole rate in the first update where DeepSpeed's file names a schedule (published; F-S1-03).
+
+    DeepSpeed's schedules began after the first update when LEGO was trained; today's begin before it.
+    """
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # noqa: ANN401 - holds the optimiser
+    ) -> None:
+        """Called once the schedule has set its first rate."""
+        del control
+        if state.global_step == 0 and "scheduler" in (deepspeed_settings(args) or {}):
+            for group in kwargs["optimizer"].param_groups:
+                group["lr"] = args.learning_rate
+
+
+def deepspeed_settings(training: TrainingArguments) -> dict[str, Any] | None:
+    """What the DeepSpeed file says, if one is used."""
+    chosen = training.deepspeed
+    if not chosen:
+        return None
+    settings = chosen if isinstance(chosen, dict) else json.loads(Path(chosen).read_text(encoding="utf-8"))
+    return dict(settings)
+
+
 def wait_for_all() -> None:
     """Waits until every process is here."""
     if torch.distributed.is_initialized():
@@ -140,8 +179,48 @@ def settings_of(args: Arguments) -> dict[str, Any]:
         "model": checkpoint_hash(args.model.model_name_or_path),
         "data": file_hash(args.data.data_path),
         "model_max_length": args.data.model_max_length,
+        "lora": asdict(args.lora) if args.lora.lora_enable else None,
         **plain,
     }
+
+
+def plan(args: Arguments, examples: Sequence[Example]) -> Plan:
+    """What the run is going to do; the model is built without its weights."""
+    training, start = args.training, args.model.model_name_or_path
+    config = read_checkpoint(start, args.model.vision_tower).config
+    model = empty(config)
+    freeze_vision(model)
+    if args.lora.lora_enable:
+        counts = count_parameters(add_adapters(model, args.lora, start))
+    else:
+        counts = count_parameters(model)
+    text, patches = text_settings(config), patches_across(vision_settings(config)) ** 2
+    accumulation = training.gradient_accumulation_steps
+    batches = math.ceil(len(examples) / training.world_size / training.per_device_train_batch_size)
+    an_epoch = max(1, math.ceil(batches / accumulation))
+    half = bool(training.bf16 or training.fp16)
+    frozen_bytes = {4: 0.55, 16: 2.0 if half else 4.0}[args.lora.bits]  # NF4 with its constants
+    return Plan(
+        counts=Counts(*counts),
+        shape=Shape(
+            int(text.num_hidden_layers),
+            int(text.hidden_size),
+            int(text.intermediate_size),
+            int(text.vocab_size),
+        ),
+        records=len(examples),
+        longest=max(len(example.ids) + (patches - 1) * bool(example.image) for example in examples),
+        updates=training.max_steps
+        if training.max_steps > 0
+        else math.ceil(training.num_train_epochs * an_epoch),
+        batch=training.per_device_train_batch_size,
+        processes=training.world_size,
+        accumulation=accumulation,
+        half=half,
+        frozen_bytes=frozen_bytes,
+        checkpointing=training.gradient_checkpointing,
+        deepspeed=deepspeed_settings(training),
+    )
 
 
 def finetune(args: Arguments) -> None:
@@ -154,28 +233,45 @@ def finetune(args: Arguments) -> None:
     output = Path(str(training.output_dir))
     # Cheap before dear: texts and images are looked at before the model is loaded.
     examples = read_examples(args, load_tokenizer(start))
+    if args.data.dry_run:
+        if training.process_index == 0:
+            print(plan(args, examples).text())  # noqa: T201 - what was asked for
+        return
     if training.process_index == 0:
-        claim(output, settings_of(args), RUN)
+        settings = settings_of(args)
+        claim(output, settings, RUN)
+        # Each start adds its record: versions and code may differ from those of the first half.
+        append_record(output / RECORD, {**run_record(PACKAGES), "settings": settings})
     if (output / COMPLETE).exists():
         log.info("%s: finished before, left as it is", output)
         return
+    if training.deepspeed:
+        import deepspeed
+
+        deepspeed.init_distributed()  # ZeRO-3 shares weights out while they are loaded
     model, tokenizer, processor = load(
         start,
         vision_tower=args.model.vision_tower,
         dtype=torch.bfloat16 if training.bf16 else torch.float32,
+        quantization=four_bits() if args.lora.bits == 4 else None,
     )
-    trained, frozen = freeze_vision(model)
+    freeze_vision(model)
+    patches = model.patches
+    set_seed(training.seed)  # adapters begin at random
+    learner = add_adapters(model, args.lora, start) if args.lora.lora_enable else model
+    trained, frozen = count_parameters(learner)
     log.info(
-        "trained: %s parameters (projector, language model); frozen: %s (vision)",
+        "trained: %s parameters (projector, %s); frozen: %s",
         f"{trained:,}",
+        "adapters" if args.lora.lora_enable else "language model",
         f"{frozen:,}",
     )
     trainer = Finetune(
-        model=model,
+        model=learner,
         args=training,
         train_dataset=ConversationDataset(examples, args.data.image_folder, processor),
-        data_collator=Collate(model.patches),
-        callbacks=[MarkComplete()],
+        data_collator=Collate(patches),
+        callbacks=[MarkComplete(), FirstRate()],
         tokenizer=tokenizer,
         image_processor=processor,
     )
@@ -189,6 +285,11 @@ def finetune(args: Arguments) -> None:
     if training.process_index == 0:
         write_json(output / COMPLETE, {"step": result.global_step, "loss": result.training_loss})
         log.info("%s: %d updates, mean loss %.4f", output, result.global_step, result.training_loss)
+
+
+def append_record(path: Path, record: dict[str, Any]) -> None:
+    """Adds a record to a JSON list."""
+    write_json(path, [*(read_json(path) if path.exists() else []), record])
 
 
 def skip_compiling() -> None:

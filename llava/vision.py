@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPVisionConfig
 
 from egogen.errors import UserError
-from llava.checkpoint import CLIP_LEFTOVERS, CLIP_RENAMES, VISION, read_weights
+from llava.checkpoint import CLIP_LEFTOVERS, CLIP_RENAMES, VISION, read_shapes, read_weights
 from llava.settings import infer_vision
 
 log = logging.getLogger(__name__)
@@ -21,10 +21,13 @@ HUB_FILES = ["config.json", "preprocessor_config.json", "pytorch_model.bin"]
 
 
 class VisionTower(NamedTuple):
-    """A vision tower's settings and weights (by our names), and the folder that also says how to crop."""
+    """A vision tower: its settings, its weights by our names without their values, and the folder of both.
+
+    The folder is a CLIP's, which also says how to crop, or that of the checkpoint itself.
+    """
 
     config: CLIPVisionConfig
-    weights: Mapping[str, Tensor]
+    shapes: Mapping[str, Tensor]
     folder: Path
 
 
@@ -39,7 +42,7 @@ def choose_vision_tower(
     Args:
         name: `mm_vision_tower`: a folder relative to the checkpoint or its parent, else a hub id.
         folder: the checkpoint's folder.
-        own: vision weights inside the checkpoint, by our names; may be empty.
+        own: vision weights inside the checkpoint, by our names, values not needed; may be empty.
         override: a CLIP folder to take instead.
 
     Raises:
@@ -99,7 +102,12 @@ def read_clip(folder: Path) -> VisionTower:
         config = CLIPVisionConfig.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{folder / 'config.json'}: not the settings of a CLIP ({error})") from None
-    weights = dict(read_weights(folder, CLIP_RENAMES, CLIP_LEFTOVERS))
-    if not any(name.startswith(VISION) for name in weights):
+    shapes = read_shapes(folder, CLIP_RENAMES, CLIP_LEFTOVERS)
+    if not any(name.startswith(VISION) for name in shapes):
         raise UserError(f"{folder}: its weights are not those of a CLIP vision tower")
-    return VisionTower(config, weights, folder)
+    return VisionTower(config, shapes, folder)
+
+
+def read_clip_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yields (our name, tensor) of a CLIP folder's vision tower."""
+    return read_weights(folder, CLIP_RENAMES, CLIP_LEFTOVERS)

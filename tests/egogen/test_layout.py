@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from egogen.annotations import Action, Item
 from egogen.errors import UserError
 from egogen.layout import (
     Layout,
@@ -13,10 +14,12 @@ from egogen.layout import (
     feature_path,
     features_root,
     find_feature,
+    find_text_feature,
     generated_path,
     metric_target_path,
     published_feature_path,
     run_root,
+    text_feature_names,
 )
 
 ROOT = Path("root")
@@ -88,3 +91,22 @@ def test_outputs_reuse_the_last_three_parts(parts: list[str]) -> None:
     last = "/".join(image.split("/")[-3:])
     assert generated_path(ROOT, image) == ROOT / "images" / last
     assert metric_target_path(ROOT, image) == ROOT / last
+
+
+def item(clip: str, action_id: str, frame: str) -> Item:
+    return Item(clip, action_id, Action(image_0=frame, image_1="t.jpg", action="#C C walks"))
+
+
+def test_actions_of_one_frame_have_a_text_feature_each(tmp_path: Path) -> None:
+    items = [item("a", "0", "a/x.jpg"), item("a", "1/2", "a/x.jpg"), item("b", "0", "a/x.png")]
+    names = text_feature_names(items, lambda action: action.image_0)
+    assert list(names.values()) == ["a/x.jpg", "a/x.a.1%2F2.jpg", "a/x.b.0.png"]
+    files = [feature_path(tmp_path, name) for name in names.values()]
+    assert len(set(files)) == 3
+    # Published features have the first action's alone.
+    files[0].parent.mkdir()
+    files[0].touch()
+    assert find_text_feature(tmp_path, "a/x.a.1%2F2.jpg", "a/x.jpg") == files[0]
+    files[1].touch()
+    assert find_text_feature(tmp_path, "a/x.a.1%2F2.jpg", "a/x.jpg") == files[1]
+    assert find_text_feature(tmp_path, "c/y.c.1.jpg", "c/y.jpg") == tmp_path / "c/y.c.1.npy"

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import PreTrainedTokenizerBase
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from egogen.files import write_json
 from llava.model import Llava, load
 
 ORACLE = Path(__file__).parents[1] / "oracle" / "llava"
@@ -69,3 +71,20 @@ def own_tiny(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def loaded(tiny: Path) -> Loaded:
     return load(tiny)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six records with frames."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    records = []
+    for index in range(6):
+        Image.fromarray(rng.integers(0, 255, (40, 70, 3), dtype=np.uint8)).save(root / f"{index}.jpg")
+        turns = [
+            {"from": "human", "value": f"<image>\nHow does the person cut apple {index}?"},
+            {"from": "gpt", "value": f"The left hand cuts apple {index}."},
+        ]
+        records.append({"id": f"r{index}", "image": f"{index}.jpg", "conversations": turns})
+    write_json(root / "records.json", records)
+    return root

@@ -1,18 +1,23 @@
 import gzip
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig
+from transformers import CLIPVisionConfig, LlamaConfig
 
 from egogen.errors import UserError
 from llava.checkpoint import LEFTOVERS, our_name, published_name, write_published_weights
-from llava.convert import main
+from llava.convert import main, write_published
 from llava.model import Llava, load
-from llava.settings import from_published, text_settings, vision_settings
+from llava.settings import from_published, llava_config, text_settings, vision_settings
+from llava.tokenizer import save_tokenizer
 from tests.llava.conftest import ORACLE, Loaded
 
+ROOT = Path(__file__).parents[2]
 BIG = json.loads(gzip.decompress((ORACLE / "manifest_13b.json.gz").read_bytes()))
 
 
@@ -66,3 +71,45 @@ def test_published_settings_survive(tiny: Path, loaded: Loaded) -> None:
     config = from_published(raw, vision_settings(loaded[0].config), tiny)
     assert text_settings(config).hidden_size == 64
     assert config.mm_vision_tower == "openai/clip-tiny-v"
+
+
+MEASURE = """
+import resource, sys, torch
+from llava.model import load
+torch.set_num_threads(1)
+load(sys.argv[1])  # a small one: libraries are in memory then
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+model = load(sys.argv[2])[0]
+size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, size)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bin", "safetensors"])
+def test_a_sharded_folder_is_loaded_file_by_file(
+    tiny: Path, loaded: Loaded, tmp_path: Path, kind: str
+) -> None:
+    text = text_settings(loaded[0].config)
+    large = LlamaConfig(**{**text.to_dict(), "hidden_size": 1024, "intermediate_size": 4096})
+    large.num_hidden_layers, large.num_attention_heads, large.num_key_value_heads = 6, 8, 8
+    large.head_dim = 128
+    model = Llava(llava_config(large, vision_settings(loaded[0].config), "openai/clip-tiny-v"))
+    shard = 20_000_000
+    folder = tmp_path / "large"
+    if kind == "bin":
+        write_published(model, loaded[1], folder, "openai/clip-tiny-v")
+        (folder / "pytorch_model.bin").unlink()
+        weights = ((our_name(name), tensor) for name, tensor in model.state_dict().items())
+        write_published_weights(folder, weights, shard)
+        shutil.copytree(tiny.parent / "openai", tmp_path / "openai")
+    else:
+        model.save_pretrained(folder, max_shard_size=shard)
+        save_tokenizer(loaded[1], folder)
+        loaded[2].save_pretrained(folder)
+    assert len(list(folder.glob(f"*.{kind}"))) > 10
+    words = [sys.executable, "-c", MEASURE, str(tiny), str(folder)]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    grown, size = map(int, shown.split()[-2:])
+    # The model and a file or two; twice the model would be 800 MB.
+    assert grown < size + 4 * shard

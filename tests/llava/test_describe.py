@@ -1,11 +1,16 @@
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from egogen import cli
@@ -13,9 +18,11 @@ from egogen.annotations import Annotations
 from egogen.errors import UserError
 from egogen.files import write_json
 from llava import describe as module
+from llava.decode import Sampling
 from llava.describe import Description, main
 from llava.journal import Journal
 from llava.merge import main as merge
+from llava.model import load
 
 WORDS = (
     "picks up the cup",
@@ -225,11 +232,100 @@ def test_bad_arguments_end_with_code_2(
     assert ended.value.code == 2
 
 
-def test_two_actions_with_one_frame_are_refused(tmp_path: Path, tiny: Path) -> None:
-    entry = {"image_0": "a.jpg", "image_1": "b.jpg", "action": "#C C walks"}
-    write_json(tmp_path / "ego4d_val.json", {"a": {"0": entry, "1": entry}})
-    with pytest.raises(UserError, match="would write the same text feature"):
+def test_two_actions_of_one_frame_have_a_text_feature_each(split: Path, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "frames/a/0").mkdir(parents=True)
+    shutil.copy(split / "frames/a/0/x.jpg", tmp_path / "frames/a/0/x.jpg")
+    entry = {"image_0": "a/0/x.jpg", "image_1": "a/0/y.jpg"}
+    actions = {"0": {**entry, "action": "#C C walks"}, "1": {**entry, "action": "#C C opens the box"}}
+    write_json(tmp_path / "ego4d_val.json", {"a": actions})
+    main(flags(tmp_path, tiny, tmp_path))
+    texts = features_of(tmp_path / "text")
+    assert list(map(str, texts)) == ["a/0/x.a.1.npy", "a/0/x.npy"]
+    assert list(map(str, features_of(tmp_path / "image"))) == ["a/0/x.npy"]
+    # A shard has the same names, though it knows one of the two only.
+    main([*flags(tmp_path, tiny, tmp_path / "part"), "--shard", "2/2"])
+    part = features_of(tmp_path / "part/text")
+    assert np.allclose(part[Path("a/0/x.a.1.npy")], texts[Path("a/0/x.a.1.npy")], atol=2e-3)
+
+
+def test_two_frames_of_one_feature_file_are_refused(tmp_path: Path, tiny: Path) -> None:
+    entry = {"image_1": "b.jpg", "action": "#C C walks"}
+    actions = {"0": {**entry, "image_0": "a.jpg"}, "1": {**entry, "image_0": "a.png"}}
+    write_json(tmp_path / "ego4d_val.json", {"a": actions})
+    with pytest.raises(UserError, match=r"a\.png .* would write the same image feature"):
         main(flags(tmp_path, tiny, tmp_path))
+
+
+def test_processes_of_torchrun_take_their_share(
+    whole: Path, split: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        main(flags(split, tiny, tmp_path))
+    parts = {path.name for path in (tmp_path / "texts").glob("shard*.json")}
+    assert parts == {"shard_1_of_2.json", "shard_2_of_2.json"}
+    assert features_of(tmp_path / "text").keys() == features_of(whole / "text").keys()
+    with pytest.raises(UserError, match="not under torchrun"):
+        main(flags(split, tiny, tmp_path, "--shard", "1/2"))
+
+
+def test_batches_shrink_when_memory_runs_out(
+    whole: Path, split: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, sizes = module.describe, []
+
+    def greedy(*args: Any, **kwargs: Any) -> list[Description]:
+        sizes.append(len(args[3]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("as a GPU says")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, "describe", greedy)
+    main(flags(split, tiny, tmp_path, "--batch-size", "5"))
+    assert sizes == [5, 2, 2, 1]
+    texts = [(out / "texts/chunk_1_of_1.json").read_bytes() for out in (whole, tmp_path)]
+    assert texts[0] == texts[1]
+
+
+def test_a_batch_size_that_fits_a_gpu(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    model = load(tiny)[0]
+    assert module.fitting_batch_size(model, 100, Sampling()) == module.CPU_BATCH
+    # 2 layers of width 64, keys and values of 4 bytes, 100 + 16 + 1024 places: 1,167,360 bytes a row.
+    monkeypatch.setattr(type(model), "device", property(lambda _: torch.device("cuda")))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10 * 1167360, 0))
+    assert module.fitting_batch_size(model, 100, Sampling()) == 8
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 0))
+    assert module.fitting_batch_size(model, 100, Sampling()) == 1
+
+
+def test_labels_may_be_lemmatised_as_published(split: Path, tiny: Path, tmp_path: Path) -> None:
+    raw = json.loads((split / "ego4d_val.json").read_text())
+    raw = {"a": {"0": {**raw["a"]["0"], "action": "#C C scrapes the pan"}}}
+    write_json(tmp_path / "ego4d_val.json", raw)
+    (tmp_path / "frames").symlink_to(split / "frames")
+    main(flags(tmp_path, tiny, tmp_path, "--lemmas", "wordnet"))
+    texts = json.loads((tmp_path / "texts/chunk_1_of_1.json").read_text())
+    assert texts["a"]["0"]["action"] == "scrap the pan"
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(whole: Path, split: Path, tiny: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "llava.describe", *flags(split, tiny, tmp_path, "--batch-size", "1")]
+    journal = tmp_path / "texts/chunk_1_of_1.jsonl"
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as process:
+        while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    done = journal.read_text().splitlines()
+    assert 2 <= len(done) < 5, "it was killed too late to tell anything"
+    main(flags(split, tiny, tmp_path, "--batch-size", "1"))
+    lines = journal.read_text().splitlines()
+    assert lines[: len(done)] == done
+    assert len(lines) == 5
+    texts = [(out / "texts/chunk_1_of_1.json").read_bytes() for out in (whole, tmp_path)]
+    assert texts[0] == texts[1]
+    assert features_of(tmp_path / "text").keys() == features_of(whole / "text").keys()
 
 
 def test_a_changed_label_is_described_anew(tmp_path: Path, split: Path) -> None:

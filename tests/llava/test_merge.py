@@ -1,4 +1,8 @@
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,8 @@ from egogen import cli
 from egogen.files import write_json
 from llava.merge import main
 
-EDITS = {
+ROOT = Path(__file__).parents[2]
+EDITS: dict[str, Any] = {
     "a": {"0": {"image_0": "a/0.jpg", "image_1": "a/1.jpg", "action": "#C C walks", "extra": 1}},
     "b": {"7": {"image_0": "b/0.jpg", "image_1": "b/1.jpg", "action": "#C C sits"}},
 }
@@ -85,3 +90,24 @@ def test_gaps_duplicates_and_strangers_are_refused(
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "o.json").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_merge_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    actions = {str(index): {**EDITS["a"]["0"], "pad": "x" * 200} for index in range(40000)}
+    texts = {"a": {index: entry("#C C walks", f"He does {index}.") for index in actions}}
+    argv = prepare(tmp_path, {"one.json": texts})
+    write_json(tmp_path / "ego4d_val.json", {"a": actions})
+    out = tmp_path / "o.json"
+    old = b'{"a": {}}'
+    out.write_bytes(old)
+    endings = set()
+    for delay in (0.2, 0.6, 1.0, 1.4):
+        with subprocess.Popen([sys.executable, "-m", "llava.merge", *argv], cwd=ROOT) as process:
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+        endings.add(out.read_bytes() == old or len(json.loads(out.read_bytes())["a"]) == len(actions))
+    assert endings == {True}
+    main(argv)
+    merged = json.loads(out.read_bytes())["a"]
+    assert merged["39999"]["llava_forecast_finetune"] == "He does 39999."

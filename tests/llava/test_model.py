@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from egogen.errors import UserError
 from llava.conversations import Batch, Collate, Example
-from llava.model import Llava, freeze_vision, load, pick_device, save
+from llava.model import Llava, count_parameters, freeze_vision, load, pick_device, save
 from llava.settings import llava_config, text_settings, vision_settings
 from tests.llava.conftest import ORACLE, Loaded
 
@@ -59,7 +59,8 @@ def test_image_features_are_those_of_the_published_code(loaded: Loaded) -> None:
 
 def test_gradients_are_those_of_the_published_code(tiny: Path) -> None:
     model = load(tiny)[0]
-    assert freeze_vision(model) == (183168, 45152)
+    freeze_vision(model)
+    assert count_parameters(model) == (183168, 45152)
     model(**batch_of("pair")).loss.backward()
     squares = sum(p.grad.double().square().sum().item() for p in model.parameters() if p.grad is not None)
     assert squares**0.5 == pytest.approx(FACTS["pair"]["grad_norm_total"], rel=1e-4)
@@ -256,3 +257,18 @@ def test_an_unknown_device_is_refused() -> None:
     assert pick_device("cpu").type == "cpu"
     with pytest.raises(UserError, match="allowed: auto, cpu, cuda"):
         pick_device("abacus")
+
+
+def test_a_batch_without_supervised_tokens_has_no_nan(loaded: Loaded) -> None:
+    model = loaded[0]
+    ids = torch.tensor([[1, 5, 6, 7]])
+    labels = torch.full_like(ids, -100)
+    for count in (None, 0, torch.tensor(0)):
+        loss = model(input_ids=ids, labels=labels, num_items_in_batch=count).loss
+        assert loss.item() == 0
+        loss.backward()
+    labels[0, 3] = 7
+    one = model(input_ids=ids, labels=labels).loss
+    expected = torch.nn.functional.cross_entropy(model(input_ids=ids).logits[:, 2], ids[:, 3])
+    assert torch.allclose(one, expected)
+    model.zero_grad()

@@ -75,4 +75,4 @@ def test_the_saved_chat_template_says_the_same(case: dict[str, Any], loaded: Loa
 def test_the_chat_template_takes_image_parts(loaded: Loaded) -> None:
     parts = [{"type": "text", "text": "What is done?"}, {"type": "image"}]
     rendered = loaded[1].apply_chat_template([{"role": "user", "content": parts}], tokenize=False)
-    assert rendered == f"<s>{render(['<image>\nWhat is done?', None])}"
+    assert rendered == "<s>" + render(["<image>\nWhat is done?", None])

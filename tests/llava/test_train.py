@@ -1,16 +1,16 @@
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from transformers import TrainerCallback
 
 from egogen import cli
@@ -21,39 +21,7 @@ from llava.arguments import read_arguments
 from llava.model import load
 from llava.train import main, newest_checkpoint
 from tests.llava.conftest import Loaded
-
-REPO = Path(__file__).parents[2]
-RECORDS = 6
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six records with frames."""
-    root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    records = []
-    for index in range(RECORDS):
-        Image.fromarray(rng.integers(0, 255, (40, 70, 3), dtype=np.uint8)).save(root / f"{index}.jpg")
-        turns = [
-            {"from": "human", "value": f"<image>\nHow does the person cut apple {index}?"},
-            {"from": "gpt", "value": f"The left hand cuts apple {index}."},
-        ]
-        records.append({"id": f"r{index}", "image": f"{index}.jpg", "conversations": turns})
-    write_json(root / "records.json", records)
-    return root
-
-
-def flags(data: Path, tiny: Path, out: Path, *more: str) -> list[str]:
-    return [
-        *("--model_name_or_path", str(tiny), "--data_path", str(data / "records.json")),
-        *("--image_folder", str(data), "--output_dir", str(out), "--use_cpu", "True", "--bf16", "False"),
-        *("--per_device_train_batch_size", "2", "--learning_rate", "1e-3", "--logging_steps", "1", *more),
-    ]
-
-
-def losses(folder: Path) -> list[float]:
-    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    return [entry["loss"] for entry in history if "loss" in entry]
+from tests.llava.training import REPO, flags, losses
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +167,7 @@ def test_a_yaml_file_holds_flags_and_the_command_line_wins(tmp_path: Path) -> No
     path.write_text(
         "\n".join(f"{key}: {value}" for key, value in {**names, "seed": 5, "learning_rate": 2e-5}.items())
     )
-    model, _, training = read_arguments([str(path), "--seed", "7", "--use_cpu", "True"], None)
+    model, _, _, training = read_arguments([str(path), "--seed", "7", "--use_cpu", "True"], None)
     assert (model.model_name_or_path, training.seed, training.learning_rate) == (Path("m"), 7, 2e-5)
     path.write_text("a: [1]")
     with pytest.raises(UserError, match="plain values"):
@@ -244,35 +212,102 @@ def test_published_flags_are_accepted(tmp_path: Path) -> None:
     assert training.lr_scheduler_type == "cosine"
 
 
-@pytest.mark.slow
-def test_two_processes_under_zero_2_learn_as_one(
-    data: Path, tiny: Path, trained: Path, tmp_path: Path
-) -> None:
+def zero(folder: Path, stage: int, **more: object) -> list[str]:
+    """Flags of DeepSpeed on a CPU."""
+    settings = json.loads((REPO / "configs/deepspeed/zero2_cpu.json").read_text())
+    settings["zero_optimization"]["stage"] = stage
+    if stage == 3:
+        settings["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
+    path = folder.parent / f"{folder.name}_zero.json"
+    write_json(path, {**settings, **more})
+    return ["--deepspeed", str(path)]
+
+
+def launcher(processes: int) -> list[str]:
+    """torchrun at a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    argv = flags(data, tiny, tmp_path, "--max_steps", "3", "--save_steps", "2")
-    argv[argv.index("--per_device_train_batch_size") + 1] = "1"
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        str(port),
-    ]
-    subprocess.run(
-        [*command, "-m", "llava.train", *argv, "--deepspeed", str(REPO / "configs/deepspeed/zero2_cpu.json")],
-        check=True,
-        env={**os.environ, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-        cwd=REPO,
+        port = str(free.getsockname()[1])
+    words = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", port]
+    return [sys.executable, *words]
+
+
+CPU = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
+
+
+def start(command: list[str], cwd: Path = REPO) -> "subprocess.Popen[bytes]":
+    """Starts a command as a process group of its own."""
+    return subprocess.Popen(command, env={**os.environ, **CPU}, cwd=cwd, start_new_session=True)
+
+
+def finish(command: list[str], cwd: Path = REPO) -> None:
+    """Runs a command to its good end."""
+    with start(command, cwd) as process:
+        assert process.wait() == 0
+
+
+def kill_after(command: list[str], sign: Path) -> None:
+    """Kills a command (-9, with all its processes) as soon as a file exists."""
+    with start(command) as process:
+        while process.poll() is None and not sign.exists():
+            time.sleep(0.01)
+        assert process.poll() is None, f"it ended before {sign} was there"
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_two_processes_under_zero_go_on_exactly_after_a_kill(
+    stage: int, data: Path, tiny: Path, trained: Path, tmp_path: Path
+) -> None:
+    runs = [tmp_path / "whole", tmp_path / "killed"]
+    commands = []
+    for out in runs:
+        argv = flags(data, tiny, out, "--max_steps", "10", "--save_steps", "2", "--save_total_limit", "2")
+        argv[argv.index("--per_device_train_batch_size") + 1] = "1"
+        commands.append([*launcher(2), "-m", "llava.train", *argv, *zero(out, stage)])
+    finish(commands[0])
+    kill_after(commands[1], runs[1] / "checkpoint-4" / "complete.json")
+    assert not (runs[1] / "complete.json").exists()
+    finish([*launcher(2), *commands[1][len(launcher(2)) :]])
+    assert len(losses(runs[0])) == 10
+    assert losses(runs[1]) == pytest.approx(losses(runs[0]), abs=1e-5)
+    # The first batch is the same two records as in one process, before any update.
+    assert losses(runs[0])[0] == pytest.approx(losses(trained)[0], abs=0.2)
+    first, second = (load(folder)[0].state_dict() for folder in runs)
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+    assert len(json.loads((runs[1] / "record.json").read_text())) == 2
+
+
+@pytest.mark.slow
+def test_the_published_schedule_is_restored_by_its_deepspeed_file(
+    data: Path, tiny: Path, tmp_path: Path
+) -> None:
+    published = json.loads((REPO / "configs/deepspeed/zero3_offload_published.json").read_text())
+    facts = json.loads((REPO / "tests/oracle/llava/train_facts.json").read_text())
+    expected = facts["lr_schedule_under_zero3_offload"]["100"]
+    count = len(expected["lr_used_by_update_1_to_n"])
+    out = tmp_path / "run"
+    argv = flags(data, tiny, out, "--max_steps", str(count), "--warmup_steps", str(expected["warmup_steps"]))
+    argv[argv.index("--learning_rate") + 1] = "2e-5"
+    more = zero(out, 2, scheduler=published["scheduler"])
+    cosine = ["--lr_scheduler_type", "cosine", "--save_strategy", "no"]
+    finish([*launcher(1), "-m", "tests.llava.rates", *argv, *more, *cosine], cwd=tmp_path)
+    rates = json.loads((tmp_path / "rates.json").read_text())
+    assert rates == pytest.approx(expected["lr_used_by_update_1_to_n"], rel=1e-6, abs=1e-12)
+
+
+def test_the_published_deepspeed_file_differs_in_its_schedule_alone() -> None:
+    ours, published = (
+        json.loads((REPO / "configs/deepspeed" / name).read_text())
+        for name in ("zero3_offload.json", "zero3_offload_published.json")
     )
-    assert len(losses(tmp_path)) == 3
-    # The first batch is the same two records, before any update (the rates differ later).
-    assert losses(tmp_path)[0] == pytest.approx(losses(trained)[0], abs=0.2)
-    assert load(tmp_path)[0].patches == 16
-    assert (tmp_path / "checkpoint-2" / "complete.json").exists()
+    facts = json.loads((REPO / "tests/oracle/llava/train_facts.json").read_text())
+    schedule = published.pop("scheduler")
+    assert published == ours
+    resolved = facts["resolved_deepspeed_config_8gpu_hidden5120_1000steps"]["scheduler"]
+    assert schedule["type"] == resolved["type"]
+    assert schedule["params"].keys() == resolved["params"].keys()
 
 
 @pytest.mark.parametrize("name", ["zero2_cpu.json", "zero3_offload.json"])

@@ -1,0 +1,102 @@
+"""Adapters (LoRA, QLoRA): put on for training, kept in a small folder, merged into the model on loading."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from egogen.errors import UserError
+from egogen.files import read_json
+from llava.arguments import LoraArguments
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+ADAPTER = "adapter_config.json"
+# LLaMA's linear layers; the projector is trained whole, as LLaVA does; vision and embeddings stay.
+TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+WHOLE = ["multi_modal_projector"]
+NOT_QUANTIZED = ["vision_tower", "multi_modal_projector", "lm_head"]
+
+
+def add_adapters(model: PreTrainedModel, settings: LoraArguments, base: Path) -> PeftModel:
+    """Freezes a model and puts trainable adapters on its language model; the projector is trained too.
+
+    Args:
+        model: the VLLM.
+        settings: rank, scale, dropout.
+        base: the checkpoint folder that the adapters belong to; kept beside them.
+    """
+    # Frozen embeddings have no gradient to give to layers that are computed twice.
+    model.enable_input_require_grads()
+    config = LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=TARGETS,
+        modules_to_save=WHOLE,
+        base_model_name_or_path=str(base.resolve()),
+    )
+    model.name_or_path = str(base.resolve())
+    adapted = get_peft_model(model, config)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds adapters instead of a whole model."""
+    return (folder / ADAPTER).is_file()
+
+
+def base_of(folder: Path) -> Path:
+    """The checkpoint folder that adapters belong to.
+
+    Raises:
+        UserError: it is not named, or not there.
+    """
+    raw = read_json(folder / ADAPTER)
+    base = raw.get("base_model_name_or_path") if isinstance(raw, dict) else None
+    if not isinstance(base, str) or not Path(base).is_dir():
+        raise UserError(
+            f"{folder / ADAPTER}: base_model_name_or_path is {base!r}, which is no folder here; set it to "
+            "the checkpoint that the adapters were trained on"
+        )
+    return Path(base)
+
+
+def merge_adapters(model: Model, folder: Path) -> Model:
+    """Adds a folder's adapters to the weights of the model that they were trained on.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    try:
+        adapted = PeftModel.from_pretrained(model, str(folder))
+    except (RuntimeError, ValueError, OSError, KeyError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{folder}: these adapters do not fit their base ({reason})") from None
+    merged = adapted.merge_and_unload()
+    assert isinstance(merged, type(model))
+    return merged
+
+
+def four_bits() -> BitsAndBytesConfig:
+    """Frozen weights in 4-bit NormalFloat, constants quantised too (Dettmers et al. 2023).
+
+    Raises:
+        UserError: bitsandbytes is not installed.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise UserError("--bits 4: needs bitsandbytes (pip install bitsandbytes); or use --bits 16")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=NOT_QUANTIZED,
+    )

@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from egogen.errors import UserError
+from llava.arguments import LoraArguments
+from llava.convert import main as convert
+from llava.lora import base_of, four_bits, is_adapter
+from llava.model import load
+from llava.train import main
+from tests.llava.conftest import Loaded
+from tests.llava.training import flags, losses
+
+LORA = ("--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8", "--lora_dropout", "0")
+
+
+@pytest.fixture(scope="module")
+def adapters(data: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six updates of adapters and projector."""
+    out = tmp_path_factory.mktemp("lora") / "run"
+    main(flags(data, tiny, out, "--num_train_epochs", "2", "--save_steps", "2", *LORA))
+    return out
+
+
+def test_adapters_learn_and_merge_on_loading(adapters: Path, loaded: Loaded) -> None:
+    assert is_adapter(adapters)
+    assert losses(adapters)[-1] < losses(adapters)[0]
+    before, after = loaded[0].state_dict(), load(adapters)[0].state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys()
+    parts = ("multi_modal_projector", "self_attn", "mlp")
+    assert changed == {
+        name for name in before if "vision_tower" not in name and any(part in name for part in parts)
+    }
+    # The update of a matrix has the adapters' rank.
+    name = next(name for name in changed if "q_proj" in name)
+    assert torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) <= 4
+
+
+def test_merged_adapters_are_written_in_both_formats(adapters: Path, tmp_path: Path) -> None:
+    expected = load(adapters)[0].state_dict()
+    for direction in ("llava2hf", "hf2llava"):
+        convert([direction, str(adapters), str(tmp_path / direction)])
+        made = load(tmp_path / direction)[0].state_dict()
+        assert all(torch.equal(value, made[name]) for name, value in expected.items())
+    config = json.loads((tmp_path / "hf2llava/config.json").read_text())
+    assert config["mm_vision_tower"]
+
+
+def test_adapters_go_on_where_they_stopped(
+    adapters: Path,
+    data: Path,
+    tiny: Path,
+    tmp_path: Path,
+) -> None:
+    argv = flags(data, tiny, tmp_path, "--num_train_epochs", "2", "--save_steps", "2", *LORA)
+    main(argv)
+    assert losses(tmp_path) == pytest.approx(losses(adapters), abs=1e-5)
+    for path in (tmp_path / "complete.json", tmp_path / "checkpoint-6/complete.json"):
+        path.unlink()
+    main(argv)  # from checkpoint-4
+    assert losses(tmp_path) == pytest.approx(losses(adapters), abs=1e-4)
+
+
+def test_adapters_without_their_base_are_named(adapters: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/nowhere/llava"}')
+    with pytest.raises(UserError, match="'/nowhere/llava', which is no folder here"):
+        base_of(tmp_path)
+    (adapters / "adapter_model.safetensors").rename(adapters / "kept")
+    (adapters / "adapter_model.safetensors").write_bytes((adapters / "kept").read_bytes()[:500])
+    with pytest.raises(UserError, match="adapters"):
+        load(adapters)
+    (adapters / "kept").replace(adapters / "adapter_model.safetensors")
+
+
+def test_four_bits_need_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llava.lora.find_spec", lambda _: None)
+    with pytest.raises(UserError, match="needs bitsandbytes"):
+        four_bits()
+    with pytest.raises(UserError, match="add --lora_enable True"):
+        LoraArguments(bits=4)
+    with pytest.raises(UserError, match="expected 16, or 4"):
+        LoraArguments(bits=8)
+    with pytest.raises(UserError, match="--lora_r 0"):
+        LoraArguments(lora_r=0)
