@@ -43,13 +43,16 @@ def choose_vision_tower(
         name: `mm_vision_tower`: a folder relative to the checkpoint or its parent, else a hub id.
         folder: the checkpoint's folder.
         own: vision weights inside the checkpoint, by our names, values not needed; may be empty.
-        override: a CLIP folder to take instead.
+        override: a CLIP folder, or a name such as `openai/clip-vit-large-patch14`, to take instead.
 
     Raises:
         UserError: there is no CLIP to be had.
     """
     if override is not None and not (override / "config.json").is_file():
-        raise UserError(f"{override}: no CLIP here; expected a folder with config.json and weights")
+        if override.is_absolute() or len(override.parts) != 2 or override.exists():
+            raise UserError(f"{override}: no CLIP here; expected a folder with config.json and weights")
+        # A hub id, as the published scripts give it.
+        name, override, own = str(override), None, {}
     clip = override or find_clip(name, folder)
     if clip is not None:
         log.info("vision tower: CLIP from %s%s", clip, " (not the checkpoint's copy)" if own else "")

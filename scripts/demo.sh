@@ -23,6 +23,7 @@ for name in TOY_SIZE TOY_SEED TOY_TRAIN TOY_VAL; do
 done
 
 ((TOY_SIZE >= 32 && TOY_SIZE % 8 == 0)) || die "TOY_SIZE=$TOY_SIZE: expected a multiple of 8, at least 32"
+export TOY_RESOLUTION=$((TOY_SIZE * 3 / 16 * 4)) # side of the squashed frames that stage 2 works on
 
 TOY=$RUN_ROOT/toy
 DONE=$TOY/.done # one file a finished step: its seconds
@@ -123,7 +124,7 @@ step data "draw egocentric pairs of frames with labels and descriptions" \
     python -m egogen.toy --out "$DATA_ROOT" --train "$TOY_TRAIN" --val "$TOY_VAL" --size "$TOY_SIZE" --seed "$TOY_SEED"
 step start-sd "build a toy Stable Diffusion, the diffusion model's starting point" \
     python -m ldm.toy --data-root "$DATA_ROOT" --out "$TOY/start/sd.ckpt" \
-    --resolution "$TOY_SIZE" --seed "$TOY_SEED"
+    --resolution "$TOY_RESOLUTION" --seed "$TOY_SEED"
 use_env vllm
 step start-llava "build a toy LLaVA, the language model's starting point" \
     python -m llava.toy --data-root "$DATA_ROOT" --out "$TOY/start/llava" --seed "$TOY_SEED"

@@ -45,8 +45,8 @@ log = logging.getLogger(__name__)
 
 SHAPE = Architecture(
     unet=UNetShape(
-        channels=[32, 64, 128],
-        attention=[False, False, True],
+        channels=[32, 64, 96],
+        attention=[False, True, True],
         blocks=1,
         groups=8,
         in_channels=LATENT_CHANNELS,
@@ -65,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--out", type=Path, required=True, help="the .ckpt to write")
     made.add_argument("--dataset", default="ego4d", help="ego4d or epickitchen")
     made.add_argument("--resolution", type=int, default=64, help="side of the squashed frames, in pixels")
-    made.add_argument("--vae-steps", type=int, default=700, help="optimiser steps of the autoencoder")
+    made.add_argument("--vae-steps", type=int, default=350, help="optimiser steps of the autoencoder")
     made.add_argument(
-        "--unet-steps", type=int, default=300, help="optimiser steps of the text-to-image model"
+        "--unet-steps", type=int, default=500, help="optimiser steps of the text-to-image model"
     )
     made.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     args = made.parse_args(argv)

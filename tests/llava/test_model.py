@@ -272,3 +272,17 @@ def test_a_batch_without_supervised_tokens_has_no_nan(loaded: Loaded) -> None:
     expected = torch.nn.functional.cross_entropy(model(input_ids=ids).logits[:, 2], ids[:, 3])
     assert torch.allclose(one, expected)
     model.zero_grad()
+
+
+def test_a_vision_tower_may_be_given_by_name(
+    own_tiny: Path, monkeypatch: pytest.MonkeyPatch, loaded: Loaded
+) -> None:
+    monkeypatch.setattr("llava.vision.download", refuse_download)
+    # Beside the checkpoint, as `mm_vision_tower` would name it.
+    model = load(own_tiny, vision_tower=Path("openai/clip-tiny-v"))[0]
+    expected = loaded[0].state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    with pytest.raises(UserError, match="openai/other not here"):
+        load(own_tiny, vision_tower=Path("openai/other"))
+    with pytest.raises(UserError, match="no CLIP here"):
+        load(own_tiny, vision_tower=own_tiny.parent)
