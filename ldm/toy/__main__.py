@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 SHAPE = Architecture(
     unet=UNetShape(
-        channels=[32, 64, 96],
+        channels=[32, 64, 128],
         attention=[False, True, True],
         blocks=1,
         groups=8,
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--resolution", type=int, default=64, help="side of the squashed frames, in pixels")
     made.add_argument("--vae-steps", type=int, default=350, help="optimiser steps of the autoencoder")
     made.add_argument(
-        "--unet-steps", type=int, default=500, help="optimiser steps of the text-to-image model"
+        "--unet-steps", type=int, default=450, help="optimiser steps of the text-to-image model"
     )
     made.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     args = made.parse_args(argv)
