@@ -118,7 +118,7 @@ def signs(story: Story, frames: Frames, boxes: dict[str, Box]) -> Iterator[Sign]
         return before, after
 
     def place(what: str, colour: RGB, name: str, without: float, share: float) -> Sign:
-        return Sign(what=what, kind="place", colour=colour, box=boxes[name], without=without, share=share)
+        return Sign(what=what, colour=colour, box=boxes[name], without=without, share=share)
 
     before, after = shares(scene.skin, boxes["hand_box_1"])
     # An object of nearly the skin's colour may stand there before.
@@ -135,8 +135,6 @@ def signs(story: Story, frames: Frames, boxes: dict[str, Box]) -> Iterator[Sign]
         box = box_of(mark.area, story.after.shift, width, height)
         before, after = shares(mark.colour, box)
         if abs(before - after) >= MIN_CHANGE:
-            sign = Sign(
-                what=mark.what, kind="state", colour=mark.colour, box=box, without=before, share=after
-            )
+            sign = Sign(what=mark.what, colour=mark.colour, box=box, without=before, share=after)
             if sign.holds(known.share(fine, mark.colour, box, scale)):
                 yield sign
