@@ -13,6 +13,17 @@ from egogen.errors import UserError
 from egogen.files import read_json, write_json
 
 NAME = "manifest.json"
+# Files beside a checkpoint's weights that make no difference to what it computes.
+OF_TRAINING = {
+    "all_results.json",
+    "complete.json",
+    "generation_config.json",
+    "record.json",
+    "run.json",
+    "train_results.json",
+    "trainer_state.json",
+    "training_args.bin",
+}
 
 
 def claim(folder: Path, settings: Mapping[str, Any], name: str = NAME) -> None:
@@ -52,8 +63,8 @@ def file_hash(path: Path) -> str:
 def checkpoint_hash(path: Path) -> str:
     """SHA-256 over a checkpoint file, or over the names and contents of a folder's weights and settings.
 
-    Subfolders count where the folder is a diffusers pipeline, which keeps its weights there; elsewhere they
-    are intermediate checkpoints.
+    What tells of training alone (logs, states, records) does not count. Subfolders count where the folder is
+    a diffusers pipeline, which keeps its weights there; elsewhere they are intermediate checkpoints.
 
     Raises:
         UserError: the path does not exist or holds no such file.
@@ -62,7 +73,11 @@ def checkpoint_hash(path: Path) -> str:
         return file_hash(path)
     kinds = {".bin", ".safetensors", ".json", ".model"}
     pattern = "**/*" if (path / "model_index.json").is_file() else "*"
-    files = sorted(file for file in path.glob(pattern) if file.suffix in kinds and file.is_file())
+    files = sorted(
+        file
+        for file in path.glob(pattern)
+        if file.suffix in kinds and file.name not in OF_TRAINING and file.is_file()
+    )
     if not files:
         raise UserError(f"{path}: no checkpoint here (no .bin, .safetensors or .json file)")
     digest = hashlib.sha256()

@@ -54,4 +54,4 @@ def git_state() -> dict[str, Any] | None:
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit = git("rev-parse", "HEAD")
-    return commit and {"commit": commit, "changed": bool(git("status", "--porcelain"))}
+    return {"commit": commit, "changed": bool(git("status", "--porcelain"))} if commit else None

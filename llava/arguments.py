@@ -152,6 +152,10 @@ def read_arguments(argv: Sequence[str] | None, description: str | None) -> Argum
         raise
     except (ValueError, ImportError, OSError) as error:
         raise UserError(f"python -m llava.train: {error}") from None
+    if training.save_total_limit == 1:
+        raise UserError(
+            "--save_total_limit 1: the last checkpoint goes before the new one is whole; use 2 or more"
+        )
     if schedule.warmup_ratio:
         training.warmup_steps = schedule.warmup_ratio
     return Arguments(model, data, lora, training)
@@ -171,4 +175,4 @@ def flags_of(path: Path) -> list[str]:
         raise UserError(f"{path}: not readable YAML ({' '.join(str(error).split())})") from None
     if not isinstance(raw, dict) or any(isinstance(value, (dict, list)) for value in raw.values()):
         raise UserError(f"{path}: expected keys with plain values, such as learning_rate: 2e-5")
-    return [word for key, value in raw.items() for word in (f"--{key}", str(value))]
+    return [word for key, value in raw.items() if value is not None for word in (f"--{key}", str(value))]

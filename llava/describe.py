@@ -33,11 +33,11 @@ from egogen.seeds import item_seed
 from egogen.shards import parse_shard, process, take_chunk, take_shard
 from llava.decode import Answer, Sampling, answer, to_text
 from llava.images import check_images, open_image, pixels
-from llava.journal import Journal
+from llava.journal import Journal, Line
 from llava.labels import CUTS, Cut, action_words, guess_dataset
 from llava.lemmas import LEMMAS, Lemmas
 from llava.lora import base_of, is_adapter
-from llava.model import Llava, load, pick_device
+from llava.model import Llava, load, pick_device, read_checkpoint
 from llava.prompts import QUESTION, prompt_ids
 from llava.settings import text_settings
 
@@ -181,9 +181,13 @@ def write_batch(job: Job, items: Sequence[Item], made: Sequence[Description], jo
     lines = []
     for item, description in zip(items, made, strict=True):
         image_file, text_file = job.feature_files(item)
-        write_feature(image_file, description.image_features.numpy())
-        write_feature(text_file, description.text_features.numpy())
-        lines.append((item, job.words(item), description.text))
+        try:
+            write_feature(image_file, description.image_features.numpy())
+            write_feature(text_file, description.text_features.numpy())
+        except ValueError as error:
+            raise UserError(f"{error}; is the checkpoint whole? try --dtype bfloat16") from None
+        feature = job.text_names[item.clip, item.id]
+        lines.append(Line(item, job.words(item), description.text, feature))
     journal.add(lines)
 
 
@@ -284,6 +288,13 @@ def batch_size(text: str) -> int | None:
     return int(text)
 
 
+def vision_hash(model: Path, vision_tower: Path | None) -> str | None:
+    """Hash of the CLIP folder that a model sees with; None if its own weights serve."""
+    folder = base_of(model) if is_adapter(model) else model
+    seen_with = read_checkpoint(folder, vision_tower).tower.folder
+    return None if seen_with == folder else checkpoint_hash(seen_with)
+
+
 def take_part(items: Sequence[Item], args: argparse.Namespace) -> tuple[list[Item], str]:
     """The actions of this process, shard or chunk, and the name of its file.
 
@@ -328,7 +339,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = {
         "checkpoint": checkpoint_hash(args.model_path),
         "base": checkpoint_hash(base_of(args.model_path)) if is_adapter(args.model_path) else None,
-        "vision_tower": checkpoint_hash(args.vision_tower) if args.vision_tower else None,
+        "vision_tower": vision_hash(args.model_path, args.vision_tower),
         "dataset": job.dataset,
         "setting": job.setting,
         "query": job.query,
@@ -342,11 +353,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     for folder in (args.save_image_feature_path, args.save_text_feature_path):
         claim(folder, settings)
     journal = Journal(args.save_path / f"{part}.jsonl")
-    todo = [
-        item
-        for item in items
-        if not (journal.has(item) and all(file.exists() for file in job.feature_files(item)))
-    ]
+
+    def done(item: Item) -> bool:
+        written = journal.has(item, job.text_names[item.clip, item.id])
+        return written and all(file.exists() for file in job.feature_files(item))
+
+    todo = [item for item in items if not done(item)]
     log.info("%s: %d actions, %d done, %d to do", part, len(items), len(items) - len(todo), len(todo))
     if todo:
         check_images(job.image_dir / job.image(item) for item in todo)

@@ -7,10 +7,21 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from egogen.annotations import Item
+from egogen.errors import UserError
 
 log = logging.getLogger(__name__)
+
+
+class Line(NamedTuple):
+    """A description: the action, its words in the question, the text, the name of its text feature."""
+
+    item: Item
+    words: str
+    text: str
+    feature: str
 
 
 class Journal:
@@ -33,21 +44,35 @@ class Journal:
         if len(whole) < len(content):
             log.warning("%s: dropped an unfinished last line", self.path)
             os.truncate(self.path, len(whole))
-        for line in whole.splitlines():
-            entry = json.loads(line)
-            self.entries[entry.pop("clip"), entry.pop("id")] = entry
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                self.entries[entry.pop("clip"), entry.pop("id")] = entry
+            except (json.JSONDecodeError, KeyError, AttributeError):
+                raise UserError(
+                    f"{self.path}: line {number} is damaged; delete it, and its action is described anew"
+                ) from None
 
-    def has(self, item: Item) -> bool:
-        """Whether an action's text is written, for the label that it has now."""
+    def has(self, item: Item, feature: str) -> bool:
+        """Whether an action's text is written, for the label and the text feature that it has now."""
         entry = self.entries.get((item.clip, item.id))
-        return entry is not None and entry["original action"] == item.action.action
+        return (
+            entry is not None
+            and entry["original action"] == item.action.action
+            and entry.get("feature") == feature
+        )
 
-    def add(self, made: Sequence[tuple[Item, str, str]]) -> None:
-        """Appends (action, its words in the question, its description) and waits until they are on disk."""
+    def add(self, made: Sequence[Line]) -> None:
+        """Appends descriptions and waits until they are on disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
-            for item, words, text in made:
-                entry = {"original action": item.action.action, "action": words, "description": text}
+            for item, words, text, feature in made:
+                entry = {
+                    "original action": item.action.action,
+                    "action": words,
+                    "description": text,
+                    "feature": feature,
+                }
                 self.entries[item.clip, item.id] = entry
                 file.write(json.dumps({"clip": item.clip, "id": item.id, **entry}) + "\n")
             file.flush()
@@ -57,5 +82,8 @@ class Journal:
         """The published form, in the order of the annotation file: clip -> action id -> texts."""
         nested: dict[str, dict[str, dict[str, str]]] = {}
         for item in items:
-            nested.setdefault(item.clip, {})[item.id] = self.entries[item.clip, item.id]
+            entry = self.entries[item.clip, item.id]
+            nested.setdefault(item.clip, {})[item.id] = {
+                name: entry[name] for name in ("original action", "action", "description")
+            }
         return nested

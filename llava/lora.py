@@ -21,7 +21,7 @@ ADAPTER = "adapter_config.json"
 # LLaMA's linear layers; the projector is trained whole, as LLaVA does; vision and embeddings stay.
 TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 WHOLE = ["multi_modal_projector"]
-NOT_QUANTIZED = ["vision_tower", "multi_modal_projector", "lm_head"]
+NOT_QUANTIZED = [r".*vision_tower", r".*multi_modal_projector", "lm_head"]  # matched from the start
 
 
 def add_adapters(model: PreTrainedModel, settings: LoraArguments, base: Path) -> PeftModel:
@@ -45,6 +45,10 @@ def add_adapters(model: PreTrainedModel, settings: LoraArguments, base: Path) ->
     model.name_or_path = str(base.resolve())
     adapted = get_peft_model(model, config)
     assert isinstance(adapted, PeftModel)
+    # Steps of 16-bit weights would be rounded away.
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
     return adapted
 
 
@@ -80,7 +84,7 @@ def merge_adapters(model: Model, folder: Path) -> Model:
     except (RuntimeError, ValueError, OSError, KeyError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"{folder}: these adapters do not fit their base ({reason})") from None
-    merged = adapted.merge_and_unload()
+    merged = adapted.merge_and_unload().to(model.dtype)  # adapters are kept in 32 bits
     assert isinstance(merged, type(model))
     return merged
 

@@ -19,7 +19,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.integrations import deepspeed as deepspeed_state
-from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast, LlavaModelOutputWithPast
 from transformers.utils.import_utils import is_flash_attn_2_available
@@ -31,6 +30,7 @@ from llava.lora import base_of, is_adapter, merge_adapters
 from llava.prompts import IGNORED, IMAGE_TOKEN
 from llava.settings import (
     LINEAR,
+    from_hugging_face,
     from_published,
     is_published,
     patches_across,
@@ -57,8 +57,16 @@ class LlavaCore(LlavaModel):
     def project(self, pixel_values: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p d"]:
         """Image features: CLIP's last hidden state but one, without its class token, projected."""
         vision = self.vision_tower
-        seen = vision(pixel_values.to(vision.dtype), output_hidden_states=True).hidden_states
-        return self.multi_modal_projector(seen[self.config.vision_feature_layer][:, 1:])
+        # CLIP is never trained; checkpointing and adapters would have it followed backwards all the same.
+        with torch.no_grad():
+            seen = vision(pixel_values.to(vision.dtype), output_hidden_states=True).hidden_states
+        features = seen[self.config.vision_feature_layer][:, 1:]
+        return self.multi_modal_projector(features.to(self.projector_dtype))
+
+    @property
+    def projector_dtype(self) -> torch.dtype:
+        """Type of the projector's weights, which with adapters is finer than that of the others."""
+        return next(self.multi_modal_projector.parameters()).dtype
 
     def embed(
         self, input_ids: Int[Tensor, "b t"], pixel_values: Float[Tensor, "b 3 h w"] | None
@@ -153,6 +161,7 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     quantization: BitsAndBytesConfig | None = None,
+    attention: str | None = None,
 ) -> tuple[Llava, PreTrainedTokenizerBase, CLIPImageProcessorPil]:
     """Loads a VLLM for inference or training.
 
@@ -162,6 +171,7 @@ def load(
         device: where the model goes.
         dtype: type of its weights.
         quantization: for training adapters on frozen weights of few bits.
+        attention: transformers' name of an attention; by default what `choose_attention` finds.
 
     Returns:
         The model in evaluation mode, its tokenizer and its image processor.
@@ -174,10 +184,9 @@ def load(
         base = load(base_of(folder), vision_tower=vision_tower, device=device, dtype=dtype)
         return merge_adapters(base[0], folder).eval(), *base[1:]
     checkpoint = read_checkpoint(folder, vision_tower)
-    attention = choose_attention(device, dtype)
-    if quantization is None and not is_deepspeed_zero3_enabled():
-        model = build(checkpoint, dtype, attention)
-        model.to(torch.device(device))  # type: ignore[arg-type]
+    attention = attention or choose_attention(device, dtype)
+    if quantization is None and not deepspeed_state.is_deepspeed_zero3_enabled():
+        model = build(checkpoint, dtype, attention, torch.device(device))
     else:
         model = build_in_place(checkpoint, dtype, attention, quantization)
     return (
@@ -222,7 +231,7 @@ def read_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoin
         tower = choose_vision_tower(str(raw.get("mm_vision_tower") or ""), folder, own, vision_tower)
         config = from_published(raw, tower.config, folder)
     else:
-        config = LlavaConfig.from_dict(raw)
+        config = from_hugging_face(raw, folder)
         config.image_token_id = IMAGE_TOKEN
         tower = VisionTower(vision_settings(config), own, folder)
         if vision_tower is not None:
@@ -237,7 +246,8 @@ def read_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoin
 def empty(config: LlavaConfig) -> Llava:
     """A model without values, on the meta device."""
     # Under ZeRO-3, transformers would share out the parts of a model that it makes, which needs values.
-    in_use = is_deepspeed_zero3_enabled() and deepspeed_state._hf_deepspeed_config_weak_ref()
+    reference: Any = deepspeed_state._hf_deepspeed_config_weak_ref
+    in_use = reference() if deepspeed_state.is_deepspeed_zero3_enabled() else None
     if in_use:
         deepspeed_state.unset_hf_deepspeed_config()
     try:
@@ -248,16 +258,19 @@ def empty(config: LlavaConfig) -> Llava:
             deepspeed_state.set_hf_deepspeed_config(in_use)
 
 
-def build(checkpoint: Checkpoint, dtype: torch.dtype, attention: str) -> Llava:
-    """Builds a model on the CPU, file by file: no more than one file is held beside it."""
+def build(
+    checkpoint: Checkpoint, dtype: torch.dtype, attention: str, device: torch.device | None = None
+) -> Llava:
+    """Builds a model on its device, file by file: no more than one file is held beside it."""
     with init_empty_weights(include_buffers=False):
         model = Llava._from_config(checkpoint.config, dtype=dtype, attn_implementation=attention)
     names = {our_name(name): name for name in model.state_dict()}  # transformers differ in CLIP's prefix
     for name, tensor in checkpoint.weights():
         # A copy: the file may be mapped into memory, and may change.
-        value = tensor.to(dtype, copy=True)
+        value = tensor.to(device=device or "cpu", dtype=dtype, copy=True)
         model.load_state_dict({names[name]: value}, strict=False, assign=True)
     assert not any(value.is_meta for value in model.state_dict().values())
+    model.to(device or "cpu")  # type: ignore[arg-type]  # buffers
     return model.requires_grad_(True)
 
 
@@ -266,6 +279,7 @@ def build_in_place(
 ) -> Llava:
     """Builds a model by transformers, which under ZeRO-3 keeps a process's share, or quantises on the way."""
     names = {our_name(name): name for name in empty(checkpoint.config).state_dict()}
+    more: dict[str, Any] = {} if quantization is None else {"quantization_config": quantization}
     loaded: Any = Llava.from_pretrained(
         None,
         config=checkpoint.config,
@@ -273,7 +287,7 @@ def build_in_place(
         dtype=dtype,
         attn_implementation=attention,
         output_loading_info=True,
-        **({} if quantization is None else {"quantization_config": quantization}),
+        **more,
     )
     model: Llava
     model, info = loaded
@@ -284,15 +298,20 @@ def build_in_place(
 def choose_attention(device: str | torch.device, dtype: torch.dtype) -> str:
     """FlashAttention 2 where it is installed and can run, else torch's own fused attention."""
     fits = torch.device(device).type == "cuda" and dtype in (torch.float16, torch.bfloat16)
-    chosen = "flash_attention_2" if fits and is_flash_attn_2_available() else "sdpa"
+    if fits and is_flash_attn_2_available():
+        fits = torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
+        chosen = "flash_attention_2" if fits else "sdpa"
+    else:
+        chosen = "sdpa"
     log.info("attention: %s", chosen)
     return chosen
 
 
 def freeze_vision(model: Llava) -> None:
     """Freezes the vision tower; projector and language model train."""
-    model.requires_grad_(True)
-    model.model.vision_tower.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        # Weights of 4 bits are kept as whole numbers, which have no gradient.
+        parameter.requires_grad_("vision_tower" not in name and parameter.is_floating_point())
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

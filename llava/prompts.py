@@ -117,6 +117,8 @@ def question(query: str, action: str) -> str:
         )
     if IMAGE_TAG in query:
         raise UserError(f"query {query!r}: {IMAGE_TAG} is put in front by itself; leave it out")
+    if IMAGE_TAG in action:
+        raise UserError(f"action {action!r}: {IMAGE_TAG} stands for the frame; take it out of the label")
     return f"{IMAGE_TAG}\n{query.replace(SLOT, action)}"
 
 

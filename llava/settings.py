@@ -84,6 +84,27 @@ def from_published(raw: Mapping[str, Any], vision: CLIPVisionConfig, where: Path
     return llava_config(text, vision, str(raw.get("mm_vision_tower") or ""), projector)
 
 
+def from_hugging_face(raw: Mapping[str, Any], where: Path) -> LlavaConfig:
+    """Reads Hugging Face's settings.
+
+    Raises:
+        UserError: they are of a model of other parts, or that sees otherwise.
+    """
+    config = LlavaConfig.from_dict(dict(raw))
+    for part, kind in ((config.text_config, LlamaConfig), (config.vision_config, CLIPVisionConfig)):
+        if not isinstance(part, kind):
+            raise UserError(
+                f"{where / 'config.json'}: holds a {type(part).__name__}, expected a {kind.__name__}"
+            )
+    wanted = {"vision_feature_layer": FEATURE_LAYER, "vision_feature_select_strategy": "default"}
+    for field, value in wanted.items():
+        if getattr(config, field) != value:
+            raise UserError(
+                f"{where / 'config.json'}: {field} is {getattr(config, field)!r}, expected {value!r}"
+            )
+    return config
+
+
 def llava_config(
     text: LlamaConfig, vision: CLIPVisionConfig, vision_tower: str, projector: str = LINEAR
 ) -> LlavaConfig:

@@ -40,7 +40,7 @@ from llava.arguments import Arguments, read_arguments
 from llava.conversations import Collate, ConversationDataset, Example, encode_all
 from llava.images import check_images
 from llava.lora import add_adapters, four_bits
-from llava.model import count_parameters, empty, freeze_vision, load, read_checkpoint
+from llava.model import choose_attention, count_parameters, empty, freeze_vision, load, read_checkpoint
 from llava.plan import Counts, Plan, Shape
 from llava.settings import patches_across, text_settings, vision_settings
 from llava.tokenizer import load_tokenizer, save_tokenizer
@@ -53,12 +53,18 @@ RECORD = "record.json"
 PACKAGES = ("torch", "transformers", "deepspeed", "accelerate", "peft", "tokenizers")
 # What may not change between the two halves of an interrupted run.
 SETTINGS = (
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
     "bf16",
+    "fp16",
     "gradient_accumulation_steps",
     "learning_rate",
     "lr_scheduler_type",
+    "max_grad_norm",
     "max_steps",
     "num_train_epochs",
+    "optim",
     "per_device_train_batch_size",
     "seed",
     "warmup_steps",
@@ -111,9 +117,8 @@ class MarkComplete(TrainerCallback):
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint of a run; unfinished ones are named and passed over."""
-    found = sorted(
-        folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True
-    )
+    numbered = [path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
+    found = sorted(numbered, key=lambda path: int(path.name.partition("-")[2]), reverse=True)
     for path in found:
         if (path / COMPLETE).exists():
             return path
@@ -180,8 +185,21 @@ def settings_of(args: Arguments) -> dict[str, Any]:
         "data": file_hash(args.data.data_path),
         "model_max_length": args.data.model_max_length,
         "lora": asdict(args.lora) if args.lora.lora_enable else None,
+        "on_bad_record": args.data.on_bad_record,
+        "vision_tower": str(args.model.vision_tower) if args.model.vision_tower else None,
+        "deepspeed": deepspeed_settings(args.training),
         **plain,
     }
+
+
+def weight_type(args: Arguments) -> torch.dtype:
+    """The type that weights are loaded in.
+
+    In 16 bits where DeepSpeed keeps a master copy of 32, or where they are frozen; elsewhere steps of 16-bit
+    weights would be rounded away, and autocast computes in 16 bits from 32.
+    """
+    has_master = bool(args.training.deepspeed) or args.lora.lora_enable
+    return torch.bfloat16 if args.training.bf16 and has_master else torch.float32
 
 
 def plan(args: Arguments, examples: Sequence[Example]) -> Plan:
@@ -218,7 +236,7 @@ def plan(args: Arguments, examples: Sequence[Example]) -> Plan:
         accumulation=accumulation,
         half=half,
         frozen_bytes=frozen_bytes,
-        checkpointing=training.gradient_checkpointing,
+        checkpointing=bool(training.gradient_checkpointing),
         deepspeed=deepspeed_settings(training),
     )
 
@@ -240,11 +258,18 @@ def finetune(args: Arguments) -> None:
     if training.process_index == 0:
         settings = settings_of(args)
         claim(output, settings, RUN)
-        # Each start adds its record: versions and code may differ from those of the first half.
-        append_record(output / RECORD, {**run_record(PACKAGES), "settings": settings})
     if (output / COMPLETE).exists():
         log.info("%s: finished before, left as it is", output)
         return
+    if training.process_index == 0:
+        # Each start adds its record: versions and code may differ from those of the first half.
+        configuration = {
+            "training": training.to_sanitized_dict(),
+            "deepspeed": deepspeed_settings(training),
+        }
+        append_record(
+            output / RECORD, {**run_record(PACKAGES), "settings": settings, "configuration": configuration}
+        )
     if training.deepspeed:
         import deepspeed
 
@@ -252,8 +277,10 @@ def finetune(args: Arguments) -> None:
     model, tokenizer, processor = load(
         start,
         vision_tower=args.model.vision_tower,
-        dtype=torch.bfloat16 if training.bf16 else torch.float32,
+        dtype=weight_type(args),
         quantization=four_bits() if args.lora.bits == 4 else None,
+        # The trainer moves the model later; the attention must be that of where it goes.
+        attention=choose_attention(training.device, torch.bfloat16 if training.bf16 else torch.float32),
     )
     freeze_vision(model)
     patches = model.patches

@@ -48,7 +48,7 @@ def choose_vision_tower(
     Raises:
         UserError: there is no CLIP to be had.
     """
-    if override is not None and not (override / "config.json").is_file():
+    if override is not None and not has_clip(override):
         if override.is_absolute() or len(override.parts) != 2 or override.exists():
             raise UserError(f"{override}: no CLIP here; expected a folder with config.json and weights")
         # A hub id, as the published scripts give it.
@@ -69,14 +69,21 @@ def find_clip(name: str, folder: Path) -> Path | None:
     if not name:
         return None
     for base in (folder, folder.parent):
-        if (base / name / "config.json").is_file():
+        if has_clip(base / name):
             return base / name
     if name.count("/") != 1:
         return None
     try:
-        return download(name, folder, local_only=True)
+        cached = download(name, folder, local_only=True)
     except UserError:
         return None
+    return cached if has_clip(cached) else None
+
+
+def has_clip(folder: Path) -> bool:
+    """Whether a folder holds settings and weights; a cache may hold the former alone."""
+    weights = (*folder.glob("*.bin*"), *folder.glob("*.safetensors*"))
+    return (folder / "config.json").is_file() and bool(weights)
 
 
 def download(name: str, folder: Path, *, local_only: bool) -> Path:

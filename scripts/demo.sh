@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # LEGO from nothing to a report, on a CPU: sets up, then every step of the flow on the toy world.
-#   bash scripts/demo.sh [--size 64] [--seed 0] [--train 1200] [--val 100]
+#   bash scripts/demo.sh [--size 48] [--seed 0] [--train 1200] [--val 100]
 # Results go to $RUN_ROOT/toy, by default runs/toy; the page to open at the end is runs/toy/report/index.html.
 # The settings may also come as TOY_SIZE (frame height in pixels), TOY_SEED, TOY_TRAIN and TOY_VAL (pairs).
 # Ctrl-C ends it at any point; the same command goes on where it stopped.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-TOY_SIZE=${TOY_SIZE:-64} TOY_SEED=${TOY_SEED:-0} TOY_TRAIN=${TOY_TRAIN:-1200} TOY_VAL=${TOY_VAL:-100}
+TOY_SIZE=${TOY_SIZE:-48} TOY_SEED=${TOY_SEED:-0} TOY_TRAIN=${TOY_TRAIN:-1200} TOY_VAL=${TOY_VAL:-100}
 while (($#)); do
     case $1 in
         -h | --help) show_help && exit ;;
@@ -23,7 +23,6 @@ for name in TOY_SIZE TOY_SEED TOY_TRAIN TOY_VAL; do
 done
 
 ((TOY_SIZE >= 32 && TOY_SIZE % 8 == 0)) || die "TOY_SIZE=$TOY_SIZE: expected a multiple of 8, at least 32"
-export TOY_RESOLUTION=$((TOY_SIZE * 3 / 16 * 4)) # side of the squashed frames that stage 2 works on
 
 TOY=$RUN_ROOT/toy
 DONE=$TOY/.done # one file a finished step: its seconds
@@ -124,7 +123,7 @@ step data "draw egocentric pairs of frames with labels and descriptions" \
     python -m egogen.toy --out "$DATA_ROOT" --train "$TOY_TRAIN" --val "$TOY_VAL" --size "$TOY_SIZE" --seed "$TOY_SEED"
 step start-sd "build a toy Stable Diffusion, the diffusion model's starting point" \
     python -m ldm.toy --data-root "$DATA_ROOT" --out "$TOY/start/sd.ckpt" \
-    --resolution "$TOY_RESOLUTION" --seed "$TOY_SEED"
+    --resolution "$TOY_SIZE" --seed "$TOY_SEED"
 use_env vllm
 step start-llava "build a toy LLaVA, the language model's starting point" \
     python -m llava.toy --data-root "$DATA_ROOT" --out "$TOY/start/llava" --seed "$TOY_SEED"

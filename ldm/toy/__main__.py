@@ -64,10 +64,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--data-root", type=Path, required=True, help="folder that holds EgoGen/")
     made.add_argument("--out", type=Path, required=True, help="the .ckpt to write")
     made.add_argument("--dataset", default="ego4d", help="ego4d or epickitchen")
-    made.add_argument("--resolution", type=int, default=64, help="side of the squashed frames, in pixels")
+    made.add_argument("--resolution", type=int, default=48, help="side of the squashed frames, in pixels")
     made.add_argument("--vae-steps", type=int, default=350, help="optimiser steps of the autoencoder")
     made.add_argument(
-        "--unet-steps", type=int, default=450, help="optimiser steps of the text-to-image model"
+        "--unet-steps", type=int, default=380, help="optimiser steps of the text-to-image model"
     )
     made.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     args = made.parse_args(argv)

@@ -20,7 +20,7 @@ LANE = 4  # channels of a lane, and of every norm group of the toy networks
 REFERENCE = 8.0
 # What the norm divides a lane of values with spread 1 by.
 SPREAD = math.sqrt((1 + REFERENCE**2) / 2)
-SILENT = -8.0  # log-variance of latents: no noise to speak of
+SILENT = -14.0  # log-variance of latents: no noise to speak of
 LUMINANCE = (0.299, 0.587, 0.114)
 DETAIL_GAIN = 2.0  # edges are fainter than colours
 

@@ -17,10 +17,11 @@ from egogen import cli
 from egogen.annotations import Annotations
 from egogen.errors import UserError
 from egogen.files import write_json
+from egogen.manifest import checkpoint_hash
 from llava import describe as module
 from llava.decode import Sampling
 from llava.describe import Description, main
-from llava.journal import Journal
+from llava.journal import Journal, Line
 from llava.merge import main as merge
 from llava.model import load
 
@@ -328,11 +329,49 @@ def test_a_killed_run_goes_on(whole: Path, split: Path, tiny: Path, tmp_path: Pa
     assert features_of(tmp_path / "text").keys() == features_of(whole / "text").keys()
 
 
-def test_a_changed_label_is_described_anew(tmp_path: Path, split: Path) -> None:
+def test_a_changed_label_or_feature_is_described_anew(tmp_path: Path, split: Path) -> None:
     items = Annotations.read(split / "ego4d_val.json").items
     journal = Journal(tmp_path / "j.jsonl")
-    journal.add([(items[0], "words", "text \u2603")])
+    journal.add([Line(items[0], "words", "text \u2603", "a/0/x.jpg")])
     again = Journal(tmp_path / "j.jsonl")
-    assert again.has(items[0])
-    assert not again.has(items[1])
-    assert not again.has(items[0]._replace(action=items[1].action))
+    assert again.has(items[0], "a/0/x.jpg")
+    assert not again.has(items[0], "a/0/x.a.0.jpg")
+    assert not again.has(items[1], "a/0/x.jpg")
+    assert not again.has(items[0]._replace(action=items[1].action), "a/0/x.jpg")
+    with (tmp_path / "j.jsonl").open("a") as file:
+        file.write("{broken}\n")
+    with pytest.raises(UserError, match="line 2 is damaged"):
+        Journal(tmp_path / "j.jsonl")
+
+
+def test_features_that_are_no_numbers_are_refused(
+    split: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module.finish
+
+    def overflowing(*args: Any) -> Description:
+        made = real(*args)
+        return Description(made.text, made.image_features, made.text_features * 1e9)
+
+    monkeypatch.setattr(module, "finish", overflowing)
+    with pytest.raises(UserError, match="try --dtype bfloat16"):
+        main(flags(split, tiny, tmp_path))
+
+
+def test_another_clip_is_another_run(split: Path, own_tiny: Path, tmp_path: Path) -> None:
+    main(flags(split, own_tiny, tmp_path / "out"))
+    weights = own_tiny.parent / "openai/clip-tiny-v/pytorch_model.bin"
+    state = torch.load(weights, weights_only=True)
+    torch.save({name: value * 1.01 for name, value in state.items()}, weights)
+    with pytest.raises(UserError, match="vision_tower"):
+        main(flags(split, own_tiny, tmp_path / "out"))
+
+
+def test_what_training_adds_changes_no_checkpoint_hash(tmp_path: Path, tiny: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "m")
+    before = checkpoint_hash(tmp_path / "m")
+    for name in ("record.json", "run.json", "trainer_state.json", "complete.json"):
+        write_json(tmp_path / "m" / name, {"a": 1})
+    assert checkpoint_hash(tmp_path / "m") == before
+    write_json(tmp_path / "m" / "config.json", {})
+    assert checkpoint_hash(tmp_path / "m") != before

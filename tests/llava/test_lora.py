@@ -3,12 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from egogen.errors import UserError
 from llava.arguments import LoraArguments
 from llava.convert import main as convert
-from llava.lora import base_of, four_bits, is_adapter
-from llava.model import load
+from llava.lora import NOT_QUANTIZED, add_adapters, base_of, four_bits, is_adapter
+from llava.model import freeze_vision, load
 from llava.train import main
 from tests.llava.conftest import Loaded
 from tests.llava.training import flags, losses
@@ -85,3 +86,23 @@ def test_four_bits_need_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
         LoraArguments(bits=8)
     with pytest.raises(UserError, match="--lora_r 0"):
         LoraArguments(lora_r=0)
+
+
+def test_four_bit_weights_leave_vision_projector_and_head_as_they_are(loaded: Loaded) -> None:
+    names = [name for name, part in loaded[0].named_modules() if isinstance(part, torch.nn.Linear)]
+    converted = {name for name in names if should_convert_module(name, NOT_QUANTIZED)}
+    assert converted == {name for name in names if "language_model" in name}
+
+
+def test_whole_numbers_are_frozen(tiny: Path) -> None:
+    model = load(tiny)[0]
+    model.lm_head.weight = torch.nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
+    freeze_vision(model)
+    assert not model.lm_head.weight.requires_grad
+    assert model.get_input_embeddings().weight.requires_grad
+
+
+def test_adapters_are_trained_in_32_bits(tiny: Path) -> None:
+    model = load(tiny, dtype=torch.bfloat16)[0]
+    adapted = add_adapters(model, LoraArguments(lora_enable=True, lora_r=2), tiny)
+    assert {value.dtype for value in adapted.parameters() if value.requires_grad} == {torch.float32}

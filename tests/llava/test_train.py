@@ -146,6 +146,7 @@ def test_bad_data_end_with_one_line_and_code_2(
         (("--warmup_ratio", "3"), "--warmup_ratio"),
         (("--evaluation_strategy", "steps"), "--evaluation_strategy"),
         (("--model_max_length", "1"), "--model_max_length"),
+        (("--save_total_limit", "1"), "--save_total_limit 1"),
         (("--model_name_or_path", "nowhere"), "nowhere"),
     ],
 )
@@ -265,6 +266,7 @@ def test_two_processes_under_zero_go_on_exactly_after_a_kill(
     for out in runs:
         argv = flags(data, tiny, out, "--max_steps", "10", "--save_steps", "2", "--save_total_limit", "2")
         argv[argv.index("--per_device_train_batch_size") + 1] = "1"
+        argv += ["--gradient_checkpointing", "True"]
         commands.append([*launcher(2), "-m", "llava.train", *argv, *zero(out, stage)])
     finish(commands[0])
     kill_after(commands[1], runs[1] / "checkpoint-4" / "complete.json")
