@@ -56,7 +56,7 @@ def test_other_settings_are_refused(bench: Workbench) -> None:
     bench.run("demo.sh")
     bench.calls()
     output = bench.run("demo.sh", "--size", "32", code=2)
-    assert "was begun with size 64, seed 0" in output
+    assert "was begun with size 48, seed 0" in output
     assert "this run has size 32, seed 0" in output
     assert "RUN_ROOT" in output
     assert modules(bench) == []

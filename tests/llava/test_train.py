@@ -1,6 +1,5 @@
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -253,7 +253,10 @@ def kill_after(command: list[str], sign: Path) -> None:
         while process.poll() is None and not sign.exists():
             time.sleep(0.01)
         assert process.poll() is None, f"it ended before {sign} was there"
-        os.killpg(process.pid, signal.SIGKILL)
+        launcher_process = psutil.Process(process.pid)
+        # torchrun's workers are in sessions of their own.
+        for one in [launcher_process, *launcher_process.children(recursive=True)]:
+            one.kill()
 
 
 @pytest.mark.slow
