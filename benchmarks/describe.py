@@ -20,10 +20,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CLIPVisionConfig, DynamicCache, LlamaConfig, PreTrainedTokenizerBase
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from egogen.files import write_json
-from llava.decode import Sampling, answer
+from llava.decode import BOS_TEXT, STOP_WINDOW, Sampling, answer
 from llava.describe import fitting_batch_size
 from llava.model import Llava
 from llava.prompts import IMAGE_TOKEN, expand_image, prompt_ids
@@ -77,25 +83,39 @@ def make_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return load_tokenizer(folder)
 
 
+class StopAtText(StoppingCriteria):
+    """The published extra rule: the text `<s>` among the last tokens ends an answer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> bool:  # noqa: ANN401, D102 - its protocol
+        del scores, kwargs
+        return BOS_TEXT in self.tokenizer.batch_decode(input_ids[:, -STOP_WINDOW:])[0]
+
+
 @torch.no_grad()
-def published(model: Llava, prompts: list[list[int]], features: Tensor, tokens: int) -> list[Tensor]:
-    """Describes frames one by one, keeping every layer's states of every step, as the published loop does."""
+def published(
+    model: Llava, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], features: Tensor, tokens: int
+) -> list[Tensor]:
+    """Describes frames one by one by `generate`, keeping every layer's states of every step, as published."""
     made = []
     for prompt, feature in zip(prompts, features, strict=True):
         ids = torch.tensor([expand_image(prompt, prompt, model.patches, IMAGE_TOKEN)], device=feature.device)
         embeddings = model.get_input_embeddings()(ids.masked_fill(ids == IMAGE_TOKEN, 0))
         embeddings = embeddings.masked_scatter((ids == IMAGE_TOKEN)[..., None], feature.to(embeddings.dtype))
-        cache = DynamicCache(config=text_settings(model.config))
-        kept = []
-        for _ in range(tokens):
-            out = model(
-                inputs_embeds=embeddings, past_key_values=cache, use_cache=True, output_hidden_states=True
-            )
-            kept.append(out.hidden_states)
-            token = out.logits[:, -1].argmax(dim=-1)
-            embeddings = model.get_input_embeddings()(token[:, None])
-            token.item()  # the published loop looks at each token for its stop rule
-        made.append(torch.cat([step[-1][:, -1] for step in kept]).float().cpu())
+        out: Any = model.generate(
+            inputs_embeds=embeddings,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=tokens,
+            use_cache=True,
+            output_hidden_states=True,
+            return_dict_in_generate=True,
+            stopping_criteria=StoppingCriteriaList([StopAtText(tokenizer)]),
+            pad_token_id=0,
+        )
+        made.append(torch.cat([step[-1][:, -1] for step in out.hidden_states]).float().cpu())
     return made
 
 
@@ -133,8 +153,8 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", choices=["toy", "13b"], default="toy")
-    parser.add_argument("--frames", type=int, default=64, help="frames described our way")
-    parser.add_argument("--published-frames", type=int, default=8, help="frames described the published way")
+    parser.add_argument("--frames", type=int, default=128, help="frames described our way")
+    parser.add_argument("--published-frames", type=int, default=16, help="frames described the published way")
     parser.add_argument("--tokens", type=int, default=96, help="tokens of an answer")
     parser.add_argument("--batch-size", type=int, default=None, help="default: what fits")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -156,9 +176,9 @@ def main() -> None:
     longest = max(map(len, prompts))
     size = args.batch_size or fitting_batch_size(model, longest, Sampling(max_new_tokens=args.tokens))
     few = min(args.published_frames, args.frames)
-    published(model, prompts[:1], features[:1], 2)  # warm up
+    published(model, tokenizer, prompts[:1], features[:1], 2)  # warm up
     before, before_peak, slow = timed(
-        lambda: published(model, prompts[:few], features[:few], args.tokens), args.device
+        lambda: published(model, tokenizer, prompts[:few], features[:few], args.tokens), args.device
     )
     after, after_peak, fast = timed(
         lambda: ours(model, tokenizer, prompts, features, args.tokens, size), args.device

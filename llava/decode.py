@@ -79,6 +79,13 @@ def pad_left(
     return ids, real
 
 
+def shared_length(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens before the image are the same in all prompts."""
+    columns = zip(*prompts, strict=False)
+    different = (len(set(column)) > 1 or IMAGE_TOKEN in column for column in columns)
+    return next((place for place, stops in enumerate(different) if stops), 0)
+
+
 @torch.no_grad()
 def answer(
     model: Llava,
@@ -99,15 +106,24 @@ def answer(
         sampling: temperature, top k, limit.
     """
     device = features.device
-    ids, real = (tensor.to(device) for tensor in pad_left(prompts, model.patches))
+    cache = DynamicCache(config=text_settings(model.config))
+    # The system's text is the same for all rows: one row works through it for all.
+    shared = shared_length(prompts)
+    if shared:
+        prefix = torch.tensor([list(prompts[0][:shared])], device=device)
+        model.model(inputs_embeds=model.get_input_embeddings()(prefix), past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(prompts))
+    ids, real = (
+        tensor.to(device) for tensor in pad_left([prompt[shared:] for prompt in prompts], model.patches)
+    )
     embeddings = model.get_input_embeddings()(ids.masked_fill(ids == IMAGE_TOKEN, PAD))
     embeddings = embeddings.masked_scatter((ids == IMAGE_TOKEN)[..., None], features.to(embeddings.dtype))
     uniforms = torch.stack([draws(seed, sampling.max_new_tokens) for seed in seeds]).to(device)  # [b, n]
-    cache = DynamicCache(config=text_settings(model.config))
     tokens: list[list[int]] = [[] for _ in prompts]
     states: list[list[Tensor]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))  # rows of the batch that still write
-    places = (real.cumsum(dim=1) - 1).clamp(min=0)
+    places = shared + (real.cumsum(dim=1) - 1).clamp(min=0)
+    real = torch.cat([real.new_ones(len(prompts), shared), real], dim=1)
     for step in range(sampling.max_new_tokens):
         state = model.model(
             inputs_embeds=embeddings,

@@ -44,7 +44,7 @@ from llava.settings import text_settings
 log = logging.getLogger(__name__)
 
 Setting = Literal["forecast", "description"]
-CPU_BATCH, MAX_BATCH = 32, 512  # sizes that `--batch-size auto` takes, and at most
+CPU_BATCH, MAX_BATCH = 64, 512  # sizes that `--batch-size auto` takes, and at most
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -244,7 +244,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--shard", default=None, metavar="I/N", help="every N-th action from the I-th, instead of chunks")
     add(
         "--batch-size", type=batch_size, default=None, metavar="N|auto",
-        help="frames at a time; changes no result [auto: what fits the GPU; 32 on a CPU]",
+        help="frames at a time; changes no result [auto: what fits the GPU; 64 on a CPU]",
     )  # fmt: skip
     add(
         "--setting",

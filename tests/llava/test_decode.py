@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from llava.decode import Sampling, answer, draws, ends, next_tokens, pad_left, to_text
+from llava.decode import Sampling, answer, draws, ends, next_tokens, pad_left, shared_length, to_text
 from llava.describe import describe, project
 from llava.images import open_image
 from llava.prompts import QUESTION, prompt_ids
@@ -135,6 +135,13 @@ def test_texts_are_cleaned_as_published(loaded: Loaded) -> None:
         # transformers 5 decodes random bytes, and what follows an inner </s>, otherwise.
         if "�" not in case["description"] and 2 not in case["ids"][:-1]:
             assert to_text(case["ids"], loaded[1]) == case["description"]
+
+
+def test_what_prompts_share_ends_before_the_image() -> None:
+    assert shared_length([[1, 5, 6, -200, 7], [1, 5, 6, -200, 7]]) == 3
+    assert shared_length([[1, 5, 6, -200], [1, 5, 7, -200]]) == 2
+    assert shared_length([[1, -200], [2, -200]]) == 0
+    assert shared_length([[-200, 1]]) == 0
 
 
 def test_prompts_are_padded_at_the_left() -> None:
