@@ -181,7 +181,9 @@ def load(
     """
     folder = Path(path)
     if is_adapter(folder):
-        base = load(base_of(folder), vision_tower=vision_tower, device=device, dtype=dtype)
+        base = load(
+            base_of(folder), vision_tower=vision_tower, device=device, dtype=dtype, attention=attention
+        )
         return merge_adapters(base[0], folder).eval(), *base[1:]
     checkpoint = read_checkpoint(folder, vision_tower)
     attention = attention or choose_attention(device, dtype)
@@ -197,12 +199,11 @@ def load(
 
 
 class Checkpoint(NamedTuple):
-    """A folder's settings, its vision tower, and the rest of its weights by our names, without values."""
+    """A folder that was found whole: its settings, and its vision tower."""
 
     folder: Path
     config: LlavaConfig
     tower: VisionTower
-    shapes: dict[str, Tensor]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yields (our name, tensor) of every weight; one file at a time is in memory."""
@@ -240,7 +241,7 @@ def read_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoin
     rest = {name: tensor for name, tensor in shapes.items() if name not in own}
     expected = {our_name(name): tensor for name, tensor in empty(config).state_dict().items()}
     check_weights({**rest, **tower.shapes}, expected, folder)
-    return Checkpoint(folder, config, tower, rest)
+    return Checkpoint(folder, config, tower)
 
 
 def empty(config: LlavaConfig) -> Llava:
@@ -271,7 +272,7 @@ def build(
         model.load_state_dict({names[name]: value}, strict=False, assign=True)
     assert not any(value.is_meta for value in model.state_dict().values())
     model.to(device or "cpu")  # type: ignore[arg-type]  # buffers
-    return model.requires_grad_(True)
+    return model
 
 
 def build_in_place(
