@@ -6,6 +6,7 @@ Both float16 `.npy` (spec: stage1-vllm-protocol, section 5).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from tokenize import TokenError
 
@@ -48,7 +49,20 @@ def read_image_feature(path: Path, width: int | None = None) -> Float16[np.ndarr
     Raises:
         UserError: missing or unreadable file, another shape, values that are not finite.
     """
-    values = load(path)
+    return as_image_feature(load(path), path, width)
+
+
+def check_image_feature(path: Path, width: int | None = None) -> None:
+    """Like `read_image_feature`, by the file's header and size alone: its values stay unread.
+
+    Raises:
+        UserError: missing or cut-off file, another shape.
+    """
+    as_image_feature(mapped(path), path, width)
+
+
+def as_image_feature(values: np.ndarray, path: Path, width: int | None) -> np.ndarray:
+    """Checks the shape of an image feature."""
     if values.ndim != 2 or values.shape[0] != IMAGE_TOKENS or width not in (None, values.shape[1]):
         expected = f"({IMAGE_TOKENS}, {width or 'd'})"
         raise UserError(f"{path}: image features are {values.shape}, expected {expected}; {REMEDY}")
@@ -68,7 +82,20 @@ def read_text_feature(path: Path, width: int | None = None) -> Float16[np.ndarra
     Raises:
         UserError: missing or unreadable file, another shape, values that are not finite.
     """
-    values = load(path)
+    return as_text_feature(load(path), path, width)
+
+
+def check_text_feature(path: Path, width: int | None = None) -> None:
+    """Like `read_text_feature`, by the file's header and size alone: its values stay unread.
+
+    Raises:
+        UserError: missing or cut-off file, another shape.
+    """
+    as_text_feature(mapped(path), path, width)
+
+
+def as_text_feature(values: np.ndarray, path: Path, width: int | None) -> np.ndarray:
+    """Checks the shape of a text feature and makes it [n, d]."""
     if values.ndim == 3 and values.shape[1] > 0:
         values = values[:, -1]  # [n, d]
     if values.ndim == 1 and width is not None and len(values) == width:
@@ -92,17 +119,41 @@ def load(path: Path) -> np.ndarray:
     Raises:
         UserError: missing or unreadable file, another type, values that are not finite.
     """
+    values = opened(path, lambda: read_array(path))
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise UserError(f"{path}: features hold values that are not finite; {REMEDY}")
+    return half
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Reads an `.npy` file; nothing else that numpy knows."""
+    with path.open("rb") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def mapped(path: Path) -> np.ndarray:
+    """A float array whose values are read from the file when they are used.
+
+    Raises:
+        UserError: missing or cut-off file, another type.
+    """
+    return opened(path, lambda: np.lib.format.open_memmap(path, mode="r"))
+
+
+def opened(path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:
+    """What `read` gives, if it is a float array.
+
+    Raises:
+        UserError: missing or unreadable file, another type.
+    """
     try:
-        with path.open("rb") as file:
-            values = np.lib.format.read_array(file, allow_pickle=False)
+        values = read()
     except FileNotFoundError:
         raise UserError(f"{path}: no such feature file; run the describe step for this split") from None
     except BROKEN as error:
         raise UserError(f"{path}: not a readable .npy file ({error}); delete it and {REMEDY}") from None
     if values.dtype.kind != "f":
         raise UserError(f"{path}: features are {values.dtype}, expected floating point; {REMEDY}")
-    with np.errstate(over="ignore"):
-        half = values.astype(np.float16)
-    if not np.isfinite(half).all():
-        raise UserError(f"{path}: features hold values that are not finite; {REMEDY}")
-    return half
+    return values

@@ -83,6 +83,11 @@ def features_root(root: Path, dataset: str, split: str, kind: FeatureKind) -> Pa
     return root / dataset / split / kind
 
 
+def tar_folder(root: Path, dataset: str, split: str) -> Path:
+    """Folder of a split's packed frames below the folder that `python -m egogen.pack` was given."""
+    return root / dataset / split
+
+
 def feature_path(root: Path, image: str) -> Path:
     """Feature file of an image: `a/b/x.jpg` -> `<root>/a/b/x.npy` (the suffix replaced, nothing else)."""
     return root / PurePosixPath(image).with_suffix(".npy")

@@ -159,7 +159,10 @@ def from_plain(plain: Mapping[str, Any]) -> Architecture:
 
 
 def infer(
-    state: Mapping[str, Tensor], unet_heads: int = UNET_HEADS, text_heads: int | None = None
+    state: Mapping[str, Tensor],
+    unet_heads: int = UNET_HEADS,
+    text_heads: int | None = None,
+    stated: Mapping[str, Any] | None = None,
 ) -> Architecture:
     """Reads the sizes off a published state dict; what no tensor tells is as in Stable Diffusion 1.5.
 
@@ -167,32 +170,40 @@ def infer(
         state: tensors by their published names; EMA names are not needed.
         unet_heads: attention heads of the UNet, which no tensor tells.
         text_heads: heads of the text encoder; by default one for every 64 of its width.
+        stated: sizes that go before all this, such as `{"unet": {"groups": 8}}`.
 
     Raises:
         KeyError: a tensor that tells a size is missing.
+        UserError: there is no size of a stated name, or sizes do not belong together.
     """
-    embedding = state[f"{TEXT}embeddings.token_embedding.weight"]
-    vocab, width = embedding.shape
-    text = TextShape(
-        width=width,
-        layers=count_up(state, TEXT + "encoder.layers.{}.layer_norm1.weight"),
-        heads=text_heads or max(1, width // TEXT_HEAD_WIDTH),
-        intermediate=state[f"{TEXT}encoder.layers.0.mlp.fc1.weight"].shape[0],
-        vocab=vocab,
-    )
+    vocab, width = state[f"{TEXT}embeddings.token_embedding.weight"].shape
+    text = {
+        "width": width,
+        "layers": count_up(state, TEXT + "encoder.layers.{}.layer_norm1.weight"),
+        "heads": text_heads or max(1, width // TEXT_HEAD_WIDTH),
+        "intermediate": state[f"{TEXT}encoder.layers.0.mlp.fc1.weight"].shape[0],
+        "vocab": vocab,
+    }
     levels = count_up(state, VAE + "encoder.down.{}.block.0.conv1.weight")
-    vae = VAEShape(
-        channels=[state[f"{VAE}encoder.down.{i}.block.0.conv1.weight"].shape[0] for i in range(levels)],
-        blocks=count_up(state, VAE + "encoder.down.0.block.{}.conv1.weight"),
-    )
+    vae = {
+        "channels": [state[f"{VAE}encoder.down.{i}.block.0.conv1.weight"].shape[0] for i in range(levels)],
+        "blocks": count_up(state, VAE + "encoder.down.0.block.{}.conv1.weight"),
+        "groups": NORM_GROUPS,
+    }
     projection = state.get("projection_img.weight")
-    llm_width = Architecture.llm_width if projection is None else projection.shape[1]
     mixer = state.get("self_attn_mix.layers.0.linear1.weight")
-    mixer_width = MIXER_WIDTH if mixer is None else mixer.shape[0]
-    return Architecture(infer_unet(state, unet_heads), vae, text, llm_width, mixer_width)
+    found: dict[str, Any] = {
+        "unet": infer_unet(state, unet_heads),
+        "vae": vae,
+        "text": text,
+        "llm_width": Architecture.llm_width if projection is None else projection.shape[1],
+        "mixer_width": MIXER_WIDTH if mixer is None else mixer.shape[0],
+    }
+    overlay(found, stated or {}, "architecture")
+    return from_plain(found)
 
 
-def infer_unet(state: Mapping[str, Tensor], heads: int) -> UNetShape:
+def infer_unet(state: Mapping[str, Tensor], heads: int) -> dict[str, Any]:
     """Reads the UNet's levels: a run of residual blocks, ended by a downsampling block."""
     levels: list[list[tuple[int, bool]]] = [[]]
     for index in count(1):
@@ -203,13 +214,31 @@ def infer_unet(state: Mapping[str, Tensor], heads: int) -> UNetShape:
             levels.append([])
         else:
             break
-    return UNetShape(
-        channels=[level[0][0] for level in levels],
-        attention=[level[0][1] for level in levels],
-        blocks=len(levels[0]),
-        heads=heads,
-        in_channels=state[f"{UNET}input_blocks.0.0.weight"].shape[1],
-    )
+    return {
+        "channels": [level[0][0] for level in levels],
+        "attention": [level[0][1] for level in levels],
+        "blocks": len(levels[0]),
+        "heads": heads,
+        "groups": NORM_GROUPS,
+        "in_channels": state[f"{UNET}input_blocks.0.0.weight"].shape[1],
+    }
+
+
+def overlay(base: dict[str, Any], layer: Mapping[str, Any], place: str) -> None:
+    """Lays stated sizes over found ones.
+
+    Raises:
+        UserError: there is no size of that name.
+    """
+    for key, value in layer.items():
+        if key not in base:
+            raise UserError(f"{place}.{key}: no such size; allowed are {', '.join(base)}")
+        if isinstance(base[key], dict):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{place}.{key}: got {value!r}, expected sizes by name")
+            overlay(base[key], value, f"{place}.{key}")
+        else:
+            base[key] = value
 
 
 def count_up(state: Mapping[str, Tensor], pattern: str) -> int:

@@ -1,8 +1,8 @@
-"""Published single files (`.ckpt`): safe reading, strict loading, and writing them."""
+"""Checkpoints into networks, strictly, and networks into published single files (`.ckpt`)."""
 
 from __future__ import annotations
 
-import pickle
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,19 +10,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from egogen.errors import UserError
 from egogen.files import atomic_open
-from ldm.architecture import LATENT_CHANNELS, TEXT, UNET, Architecture, Parts, build, from_plain, infer
+from ldm.architecture import (
+    LATENT_CHANNELS,
+    TEXT,
+    UNET,
+    UNET_HEADS,
+    Architecture,
+    Parts,
+    build,
+    from_plain,
+    infer,
+    overlay,
+)
+from ldm.conditioner import Conditioner
+from ldm.folder import architecture_of, load_folder
 from ldm.names import ema_name, published_names
+from ldm.reading import ARCHITECTURE, read
 from ldm.sampler import BETA_END, BETA_START, TRAINING_STEPS
 
 CONV_IN = f"{UNET}input_blocks.0.0.weight"
 POSITION_IDS = f"{TEXT}embeddings.position_ids"
-# Our files state their sizes under this key, beside `state_dict`.
-ARCHITECTURE = "architecture"
 EMA_DECAY, EMA_UPDATES = "model_ema.decay", "model_ema.num_updates"
 SCHEDULE = [
     "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
@@ -33,32 +45,6 @@ SCHEDULE = [
 KNOWN_EXTRAS = {*SCHEDULE, POSITION_IDS, EMA_DECAY, EMA_UPDATES, "logvar"}
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Reads a `.ckpt` or `.safetensors` file without executing anything in it.
-
-    Returns:
-        The file's content; its weights by published name are under `state_dict`.
-
-    Raises:
-        UserError: missing, truncated, no checkpoint, or with content that is neither tensors nor plain data.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint file")
-    try:
-        if path.suffix == ".safetensors":
-            return {"state_dict": load_file(path)}
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path}: refused, it holds more than tensors and plain data ({reason})") from None
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path}: not a readable checkpoint, cut off perhaps ({reason})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: found {type(content).__name__}, expected a checkpoint with `state_dict`")
-    return content if "state_dict" in content else {"state_dict": content}
-
-
 def load_parts(
     path: Path,
     shape: Architecture | None = None,
@@ -66,13 +52,13 @@ def load_parts(
     conditioner: bool | None = None,
     new_conditioner: bool = False,
 ) -> Parts:
-    """Builds the networks and loads a published file into them.
+    """Builds the networks and loads a published file, or a diffusers folder, into them.
 
     A UNet with 4 input channels is widened to 8 with zeros.
 
     Args:
-        path: the file.
-        shape: sizes that the file must have; read off the file if None.
+        path: the file or folder.
+        shape: sizes that it must have; read off it if None.
         use_ema: take the moving averages where the file has them.
         conditioner: whether to make one; by default if the file has one.
         new_conditioner: a file without one (Stable Diffusion, InstructPix2Pix) is good; it starts at random.
@@ -80,29 +66,80 @@ def load_parts(
     Raises:
         UserError: missing or unknown tensors, or tensors of another shape; names the first and counts them.
     """
+    if path.is_dir():
+        return parts_of_folder(path, shape, conditioner, new_conditioner)
     content = read(path)
     state = content["state_dict"]
     shape = shape or sizes(content, path)
     has_conditioner = "projection_img.weight" in state
     conditioner = has_conditioner if conditioner is None else conditioner
-    if conditioner and not (has_conditioner or new_conditioner):
-        raise UserError(
-            f"{path}: has no weights for VLLM features (projection_img ...); give a LEGO checkpoint, or set "
-            "model.vllm_features=false to use it as InstructPix2Pix"
-        )
+    check_conditioner(path, conditioner, has_conditioner or new_conditioner)
     parts = build(shape, conditioner)
     load_state(parts, shape, state, path, use_ema)
     return parts
 
 
-def sizes(content: Mapping[str, Any], path: Path) -> Architecture:
+def parts_of_folder(
+    path: Path, shape: Architecture | None, conditioner: bool | None, new_conditioner: bool
+) -> Parts:
+    """Like `load_parts`, from a diffusers folder."""
+    parts = load_folder(path)
+    found = architecture_of(parts)
+    if shape is None:
+        shape = found
+    elif (found.unet, found.vae, found.text) != (shape.unet, shape.vae, shape.text):
+        raise UserError(
+            f"{path}: the folder and the configuration's model.architecture do not belong together; the "
+            f"folder has {found.unet}, {found.vae}, {found.text}"
+        )
+    has_conditioner = parts.conditioner is not None
+    conditioner = has_conditioner if conditioner is None else conditioner
+    check_conditioner(path, conditioner, has_conditioner or new_conditioner)
+    if not conditioner:
+        return parts._replace(conditioner=None)
+    if not has_conditioner:
+        made = Conditioner(shape.llm_width, shape.text.width, shape.mixer_width)
+        return parts._replace(conditioner=made)
+    return parts
+
+
+def check_conditioner(path: Path, wanted: bool, possible: bool) -> None:
+    """Refuses a checkpoint without weights for VLLM features where they are wanted.
+
+    Raises:
+        UserError: they are missing.
+    """
+    if wanted and not possible:
+        raise UserError(
+            f"{path}: has no weights for VLLM features (projection_img ...); give a LEGO checkpoint, or set "
+            "model.vllm_features=false to use it as InstructPix2Pix"
+        )
+
+
+def sizes(
+    content: Mapping[str, Any],
+    path: Path,
+    unet_heads: int = UNET_HEADS,
+    stated: Mapping[str, Any] | None = None,
+) -> Architecture:
     """Sizes of a file's networks, as the file states them or else as its tensors tell.
+
+    Args:
+        content: what `read` gave.
+        path: for messages.
+        unet_heads: attention heads of the UNet, where the file does not state them.
+        stated: sizes that go before those of the file.
 
     Raises:
         UserError: it is no checkpoint of a Stable Diffusion model.
     """
     try:
-        shape = from_plain(content[ARCHITECTURE]) if ARCHITECTURE in content else infer(content["state_dict"])
+        if ARCHITECTURE in content:
+            found = dict(content[ARCHITECTURE])
+            overlay(found, stated or {}, "architecture")
+            shape = from_plain(found)
+        else:
+            shape = infer(content["state_dict"], unet_heads, stated=stated)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: not a Stable Diffusion checkpoint, {error} is missing") from None
     shape.unet.in_channels = 2 * LATENT_CHANNELS
@@ -192,7 +229,19 @@ def published_state(parts: Parts, shape: Architecture) -> dict[str, Tensor]:
 
 
 def write(path: Path, state: Mapping[str, Tensor], shape: Architecture | None = None) -> None:
-    """Writes a published single file atomically, with the sizes that its tensors do not tell."""
+    """Writes a published single file atomically, with the sizes that its tensors do not tell.
+
+    Args:
+        path: its suffix chooses the format, `.safetensors` or torch's own.
+        state: tensors by published name.
+        shape: the sizes.
+    """
+    if path.suffix == ".safetensors":
+        stated = {} if shape is None else {ARCHITECTURE: json.dumps(asdict(shape))}
+        with atomic_open(path) as file:
+            plain = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+            save_file(plain, file.name, metadata={"format": "pt", **stated})
+        return
     content: dict[str, Any] = {"state_dict": dict(state)}
     if shape is not None:
         content[ARCHITECTURE] = asdict(shape)

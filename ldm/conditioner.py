@@ -46,3 +46,11 @@ class Conditioner(ModelMixin, ConfigMixin):
         image_tokens = self.projection_img(image)  # b i ctx
         text_tokens = self.self_attn_mix(self.projection_txt(text))  # b t ctx
         return cat([image_tokens, text_tokens], dim=1)
+
+    def set_dropout(self, probability: float) -> None:
+        """Sets the dropout of the mixer's layers, in effect while training."""
+        for module in self.self_attn_mix.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = probability
+            elif isinstance(module, nn.MultiheadAttention):
+                module.dropout = probability

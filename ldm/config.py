@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,11 +14,12 @@ from yaml import YAMLError
 
 from egogen.annotations import DESCRIPTION_KEY
 from egogen.errors import UserError
-from egogen.layout import Layout, data_root, features_root, run_root
+from egogen.layout import Layout, data_root, features_root, run_root, tar_folder
 from ldm.architecture import Architecture
 from ldm.sampler import PUBLISHED
 
 Config = TypeVar("Config")
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
 def check(name: str, value: object, allowed: str, good: bool) -> None:
@@ -35,42 +36,33 @@ class ModelConfig:
     architecture: Architecture = field(default_factory=Architecture)
     vllm_features: bool = True  # False is InstructPix2Pix
     train_conditioner: bool = True  # as the paper says; False as published (F-S2-01)
-    gradient_checkpointing: bool = True
+    mixer_dropout: float = 0.1  # in the conditioner's pi while it trains
+    gradient_checkpointing: bool = True  # less memory for a third more work
+    channels_last: bool = False  # memory layout of the UNet; faster on GPUs with tensor cores
+    compile: bool = False  # the UNet by torch.compile; minutes at the start, then faster
     drop_each: float = 0.05  # share of samples without text, without both, without frame
     ema_decay: float = 0.9999
+    ema_on_cpu: bool = False  # keep the average in main memory: 3.4 GB less on the GPU
 
     def __post_init__(self) -> None:
         check("model.drop_each", self.drop_each, "0 to 1/3", 0 <= self.drop_each <= 1 / 3)
+        check("model.mixer_dropout", self.mixer_dropout, "0 to less than 1", 0 <= self.mixer_dropout < 1)
         check("model.ema_decay", self.ema_decay, "0 to 1", 0 <= self.ema_decay <= 1)
 
 
 @dataclass
-class DataConfig:
-    """Where a split is read from. Empty paths follow from `DATA_ROOT` and `RUN_ROOT` (egogen.layout)."""
+class SourceConfig:
+    """Where one data set is read from. Empty paths follow from `DATA_ROOT` and `RUN_ROOT` (egogen.layout)."""
 
     dataset: str = "ego4d"
     root: str = ""  # the folder that holds EgoGen/
     train_annotations: str = ""  # with descriptions, as written by llava.merge
     val_annotations: str = ""
     features: str = ""  # holds <data set>/<split>/{llava_image,llava_text}/
-    text_key: str = DESCRIPTION_KEY  # `action` for the bare label
-    resolution: int = 256
-    flip: float = 0.5  # probability; frames only, features and text stay as they are (published, F-S2-03)
-    batch_size: int = 32  # a process
-    workers: int = 4  # a process
-    cache_latents: bool = False  # encode frames and texts once, not at every step
+    frame_tars: str = ""  # read frames from what `python -m egogen.pack --out` wrote, not from single files
 
     def __post_init__(self) -> None:
         Layout(Path(self.root), self.dataset)  # names a wrong data set
-        check(
-            "data.resolution",
-            self.resolution,
-            "a positive multiple of 8",
-            self.resolution % 8 == 0 < self.resolution,
-        )
-        check("data.flip", self.flip, "0 to 1", 0 <= self.flip <= 1)
-        check("data.batch_size", self.batch_size, "at least 1", self.batch_size >= 1)
-        check("data.workers", self.workers, "0 or more", self.workers >= 0)
 
     def layout(self) -> Layout:
         """Path rules of the data set."""
@@ -87,6 +79,38 @@ class DataConfig:
             Path(self.features) if self.features else run_root() / "features", self.dataset, split, kind
         )
 
+    def tars(self, split: str) -> Path:
+        """Folder of a split's packed frames."""
+        return tar_folder(Path(self.frame_tars), self.dataset, split)
+
+
+@dataclass
+class DataConfig(SourceConfig):
+    """What is read and how."""
+
+    text_key: str = DESCRIPTION_KEY  # `action` for the bare label
+    resolution: int = 256
+    flip: float = 0.5  # probability; frames only, features and text stay as they are (published, F-S2-03)
+    batch_size: int = 32  # a process
+    workers: int = 4  # a process
+    pin_memory: bool = True  # where there is a GPU
+    persistent_workers: bool = True
+    cache_latents: bool = False  # encode frames and texts once, not at every step
+    check: str = "full"  # what is read before training: all, or of features the `headers` alone
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(
+            "data.resolution",
+            self.resolution,
+            "a positive multiple of 8",
+            self.resolution % 8 == 0 < self.resolution,
+        )
+        check("data.flip", self.flip, "0 to 1", 0 <= self.flip <= 1)
+        check("data.batch_size", self.batch_size, "at least 1", self.batch_size >= 1)
+        check("data.workers", self.workers, "0 or more", self.workers >= 0)
+        check("data.check", self.check, "full, headers", self.check in ("full", "headers"))
+
 
 @dataclass
 class OptimizerConfig:
@@ -96,6 +120,8 @@ class OptimizerConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
     weight_decay: float = 0.01
+    fused: bool = True  # one kernel for all parameters, where there is a GPU
+    eight_bit: str = "off"  # Adam's moments in 8 bits by bitsandbytes: on, off, or auto (if it is installed)
     warmup_steps: int = 0
     schedule: str = "constant"  # after the warm-up; `cosine` falls to 0 at trainer.max_steps
     p2_gamma: float = 0.0  # weight of a timestep 1 / (k + SNR)^gamma (Choi et al. 2022); 0 is no weight
@@ -106,6 +132,7 @@ class OptimizerConfig:
         check(
             "optimizer.schedule", self.schedule, "constant, cosine", self.schedule in ("constant", "cosine")
         )
+        check("optimizer.eight_bit", self.eight_bit, "on, off, auto", self.eight_bit in ("on", "off", "auto"))
         check("optimizer.p2_gamma", self.p2_gamma, "0 or more", self.p2_gamma >= 0)
         check("optimizer.p2_k", self.p2_k, "more than 0", self.p2_k > 0)
         check("optimizer.warmup_steps", self.warmup_steps, "0 or more", self.warmup_steps >= 0)
@@ -116,15 +143,21 @@ class TrainerConfig:
     """Length and rhythm of training. Steps are optimiser steps."""
 
     effective_batch: int = 1024  # fewer processes raise the accumulation of gradients
-    max_epochs: int = -1
+    max_epochs: int = -1  # the smaller of both ends training
     max_steps: int = -1
-    precision: str = "32-true"
+    precision: str = "auto"  # bf16-mixed on a GPU that has it, else 32-true; 32-true as published (F-S2-08)
+    tf32: bool = True  # 32-bit products on tensor cores, as torch 1.11 did (published)
+    nodes: int = 1
+    processes: int = 1  # on the CPU; on GPUs there is one for each of --gpus
     seed: int = 23
     save_every_steps: int = 1000
+    keep_last: int = 3  # checkpoints besides last.ckpt and best.ckpt; 0 keeps all
+    keep_every_steps: int = 0  # checkpoints at multiples of this stay for good; 0 is none
     validate_every_epochs: int = 4
     images_every_steps: int = 500
     images: int = 4
     log_every_steps: int = 10
+    max_nonfinite: int = 5  # as many steps in a row without a finite gradient end training
     threads: int = 0  # CPU threads; 0 leaves the choice to torch
 
     def __post_init__(self) -> None:
@@ -132,8 +165,14 @@ class TrainerConfig:
         check(
             "trainer.max_epochs", self.max_epochs, "at least 1, or trainer.max_steps at least 1", not endless
         )
-        for name in ("effective_batch", "save_every_steps", "validate_every_epochs", "images_every_steps"):
+        for name in (
+            "effective_batch", "nodes", "processes", "save_every_steps", "validate_every_epochs",
+            "images_every_steps", "log_every_steps", "max_nonfinite",
+        ):  # fmt: skip
             check(f"trainer.{name}", getattr(self, name), "at least 1", getattr(self, name) >= 1)
+        for name in ("keep_last", "keep_every_steps", "images", "threads"):
+            check(f"trainer.{name}", getattr(self, name), "0 or more", getattr(self, name) >= 0)
+        check("trainer.precision", self.precision, ", ".join(PRECISIONS), self.precision in PRECISIONS)
 
 
 @dataclass
@@ -142,14 +181,21 @@ class SamplingConfig:
 
     scheduler: str = PUBLISHED
     steps: int = 100
-    scale_text: float = 7.5
-    scale_image: float = 1.5
+    scales_txt: list[float] = field(default_factory=lambda: [7.5])  # s_T; several give a folder each
+    scales_img: list[float] = field(default_factory=lambda: [1.5])  # s_I
     seed: int = 0
     output_range: str = "stretch"  # per frame, as published; `clamp` for people (F-S2-02)
     format: str = "jpg"  # the target's own name, as published; `png` changes the suffix
     batch_size: int = 8
+    precision: str = "auto"  # of the UNet: bf16 on a GPU that has it, else 32
+    compile: bool = False  # UNet and decoder by torch.compile
 
     def __post_init__(self) -> None:
+        for name in ("scales_txt", "scales_img"):
+            check(f"sampling.{name}", getattr(self, name), "at least one number", bool(getattr(self, name)))
+        check(
+            "sampling.precision", self.precision, "auto, bf16, 32", self.precision in ("auto", "bf16", "32")
+        )
         check("sampling.steps", self.steps, "at least 1", self.steps >= 1)
         check("sampling.batch_size", self.batch_size, "at least 1", self.batch_size >= 1)
         check(
@@ -167,6 +213,7 @@ class TrainConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    joint: list[SourceConfig] = field(default_factory=list)  # data sets to train on besides `data`
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_steps=1))
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -179,6 +226,10 @@ class TrainConfig:
             "at least 1 with optimizer.schedule=cosine",
             not endless,
         )
+
+    def all_data(self) -> list[DataConfig]:
+        """`data`, then each of `joint`, which share all but their paths."""
+        return [self.data, *(replace(self.data, **vars(source)) for source in self.joint)]
 
 
 @dataclass

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -15,10 +16,19 @@ from typing_extensions import NotRequired, TypedDict
 
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
-from egogen.features import fit_tokens, read_image_feature, read_text_feature
+from egogen.features import (
+    check_image_feature,
+    check_text_feature,
+    fit_tokens,
+    read_image_feature,
+    read_text_feature,
+)
+from egogen.frames import FolderFrames, FrameStore, TarFrames
 from egogen.layout import find_feature, find_text_feature, text_feature_names
 from ldm.config import DataConfig
-from ldm.transforms import read_frame, to_model
+from ldm.draws import draw
+from ldm.order import Key
+from ldm.transforms import to_model
 
 
 class Sample(TypedDict):
@@ -26,8 +36,10 @@ class Sample(TypedDict):
 
     `source`, `target`: frames [3, r, r] in [-1, 1]. `prompt`: the text. `item`: clip and action id.
     `vllm_image` [256, d] and `vllm_text` [77, d]: stage-1 features, absent for InstructPix2Pix.
-    With cached latents, in place of the frames: `source_latent` [views, 4, h, w], `target_moments`
-    [views, 8, h, w] (plain and, with flips, mirrored) and `text` [77, ctx].
+    With cached latents, in place of the frames: `source_latent` [4, h, w] (posterior mode, not scaled),
+    `target_moments` [8, h, w] (posterior mean and standard deviation) and `text` [77, ctx].
+    In training and validation, the draws of `ldm.draws`: `t`, `noise`, `posterior_noise` and, in training
+    alone, `drop`.
     """
 
     item: str
@@ -36,9 +48,28 @@ class Sample(TypedDict):
     target: NotRequired[Float[Tensor, "3 r r"]]
     vllm_image: NotRequired[Float[Tensor, "i d"]]
     vllm_text: NotRequired[Float[Tensor, "t d"]]
-    source_latent: NotRequired[Float[Tensor, "views c h w"]]
-    target_moments: NotRequired[Float[Tensor, "views m h w"]]
+    source_latent: NotRequired[Float[Tensor, "c h w"]]
+    target_moments: NotRequired[Float[Tensor, "m h w"]]
     text: NotRequired[Float[Tensor, "t ctx"]]
+    t: NotRequired[Int64[Tensor, ""]]
+    noise: NotRequired[Float[Tensor, "c h w"]]
+    posterior_noise: NotRequired[Float[Tensor, "c h w"]]
+    drop: NotRequired[Float[Tensor, ""]]
+
+
+@runtime_checkable
+class Pairs(Protocol):
+    """Samples by index, plain or mirrored."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """Id of a pair: clip and action."""
+        ...
+
+    def sample(self, index: int, mirrored: bool = False) -> Sample:
+        """One pair; `mirrored` swaps left and right of both frames, never of text or features (F-S2-03)."""
+        ...
 
 
 class EgoGenPairs(Dataset[Sample]):
@@ -60,7 +91,8 @@ class EgoGenPairs(Dataset[Sample]):
         self.llm_width = llm_width
         self.targets = targets
         self.annotations = Annotations.read(config.annotations(split))
-        self.frames = config.layout().frames("train" if split == "train" else "val")
+        folder = config.layout().frames("train" if split == "train" else "val")
+        self.frames: FrameStore = TarFrames(config.tars(split)) if config.frame_tars else FolderFrames(folder)
         self.items = self.annotations.items
         if not self.items:
             raise UserError(f"{self.annotations.source}: holds no actions; nothing to do")
@@ -72,14 +104,22 @@ class EgoGenPairs(Dataset[Sample]):
         return len(self.items)
 
     def __getitem__(self, index: int) -> Sample:
+        return self.sample(index)
+
+    def name(self, index: int) -> str:
+        """Id of a pair."""
+        return item_name(self.items[index])
+
+    def sample(self, index: int, mirrored: bool = False) -> Sample:
+        """One pair with its frames."""
         item = self.items[index]
         sample: Sample = {
             "item": item_name(item),
             "prompt": self.prompt(item),
-            "source": self.frame(item.action.image_0),
+            "source": self.frame(item.action.image_0, mirrored),
         }
         if self.targets:
-            sample["target"] = self.frame(item.action.image_1)
+            sample["target"] = self.frame(item.action.image_1, mirrored)
         return self.with_features(sample, item)
 
     def with_features(self, sample: Sample, item: Item) -> Sample:
@@ -90,9 +130,10 @@ class EgoGenPairs(Dataset[Sample]):
             sample["vllm_text"] = torch.from_numpy(fit_tokens(read_text_feature(text, self.llm_width)))
         return sample
 
-    def frame(self, image: str) -> Float[Tensor, "3 r r"]:
+    def frame(self, image: str, mirrored: bool = False) -> Float[Tensor, "3 r r"]:
         """Reads and squashes a frame."""
-        return to_model(read_frame(self.frames / image), self.config.resolution)
+        pixels = to_model(self.frames.read(image), self.config.resolution)
+        return pixels.flip(-1) if mirrored else pixels
 
     def prompt(self, item: Item) -> str:
         """The item's text.
@@ -118,6 +159,8 @@ class EgoGenPairs(Dataset[Sample]):
     def check(self, only: Sequence[Item] | None = None, workers: int = 8) -> None:
         """Reads every file once, in parallel, so that a bad one is named before the work and not within it.
 
+        With `data.check: headers` features are checked by their headers and sizes alone.
+
         Args:
             only: these items; all by default.
             workers: threads.
@@ -139,19 +182,86 @@ class EgoGenPairs(Dataset[Sample]):
 
     def problem(self, item: Item) -> str | None:
         """What is wrong with an item's files, or None."""
-        steps: list[Callable[[], object]] = [lambda: read_frame(self.frames / item.action.image_0)]
+        steps: list[Callable[[], object]] = [lambda: self.frames.check(item.action.image_0)]
         if self.targets:
-            steps.append(lambda: read_frame(self.frames / item.action.image_1))
+            steps.append(lambda: self.frames.check(item.action.image_1))
         if self.llm_width is not None:
-            width = self.llm_width
+            width, full = self.llm_width, self.config.check == "full"
             image, text = self.feature_files(item)
-            steps += [lambda: read_image_feature(image, width), lambda: read_text_feature(text, width)]
+            check_image = read_image_feature if full else check_image_feature
+            check_text = read_text_feature if full else check_text_feature
+            steps += [lambda: check_image(image, width), lambda: check_text(text, width)]
         try:
             for step in steps:
                 step()
         except UserError as error:
             return str(error)
         return None
+
+
+class JointPairs(Dataset[Sample]):
+    """Several data sets in a row, as one.
+
+    Args:
+        parts: the data sets.
+    """
+
+    def __init__(self, parts: Sequence[Pairs]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.sample(index)
+
+    def name(self, index: int) -> str:
+        """Id of the index-th of all pairs."""
+        part, place = self.find(index)
+        return part.name(place)
+
+    def sample(self, index: int, mirrored: bool = False) -> Sample:
+        """The index-th of all pairs."""
+        part, place = self.find(index)
+        return part.sample(place, mirrored)
+
+    def find(self, index: int) -> tuple[Pairs, int]:
+        """The data set that holds a pair, and its place there."""
+        for part in self.parts:
+            if index < len(part):
+                return part, index
+            index -= len(part)
+        raise IndexError("pair index out of range")
+
+
+class DrawnPairs(Dataset[Sample]):
+    """Pairs with the random draws that belong to them: of an epoch for training, fixed ones for validation.
+
+    Args:
+        pairs: the data set behind it.
+        seed: of the run.
+        side: height and width of the latents.
+        flip: probability that a pair is mirrored, in training.
+    """
+
+    def __init__(self, pairs: Pairs, seed: int, side: int, flip: float) -> None:
+        self.pairs, self.seed, self.side, self.flip = pairs, seed, side, flip
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: Key | int) -> Sample:
+        """A training sample for a `Key`, a validation sample for an index."""
+        if isinstance(key, Key):
+            index, epoch, flip = key.row, str(key.epoch), self.flip
+        else:
+            index, epoch, flip = key, "val", 0.0
+        draws = draw(self.seed, self.pairs.name(index), epoch, self.side, self.side)
+        sample = self.pairs.sample(index, draws.flip < flip)
+        sample["t"], sample["noise"], sample["posterior_noise"] = draws.t, draws.noise, draws.posterior_noise
+        if isinstance(key, Key):
+            sample["drop"] = draws.drop
+        return sample
 
 
 def item_name(item: Item) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Ema(nn.Module):
+class Ema:
     """Exponential moving average of named parameters, with the published warm-up of its decay.
 
     The decay of the n-th update (n = 1, 2, ...) is min(decay, (1 + n) / (10 + n)).
@@ -20,21 +20,25 @@ class Ema(nn.Module):
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float = 0.9999) -> None:
-        super().__init__()
         self.decay = decay
         self.names = list(parameters)
         self.updates = 0
-        self.shadow = nn.ParameterList(
-            nn.Parameter(value.detach().clone(), requires_grad=False) for value in parameters.values()
-        )
+        self.shadow = [value.detach().clone() for value in parameters.values()]
+
+    def to(self, device: torch.device | str) -> None:
+        """Moves the average; in main memory it costs a copy of all weights at each update."""
+        self.shadow = [value.to(device) for value in self.shadow]
 
     @torch.no_grad()
     def update(self, parameters: Mapping[str, nn.Parameter]) -> None:
         """Moves the average towards the parameters."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        values = [parameters[name].detach() for name in self.names]
-        torch._foreach_lerp_(list(self.shadow), values, 1 - decay)
+        values = [
+            parameters[name].detach().to(shadow.device, non_blocking=False)
+            for name, shadow in zip(self.names, self.shadow, strict=True)
+        ]
+        torch._foreach_lerp_(self.shadow, values, 1 - decay)
 
     def values(self) -> dict[str, Tensor]:
         """Name -> averaged tensor."""

@@ -12,62 +12,105 @@ from transformers import CLIPTokenizer
 from ldm.architecture import Parts
 from ldm.cache import CachedPairs, build_cache
 from ldm.config import TrainConfig
-from ldm.data import EgoGenPairs, Sample
+from ldm.data import DrawnPairs, EgoGenPairs, JointPairs, Pairs, Sample
+from ldm.order import StepOrder, steps_per_epoch
+
+SPLITS = ("train", "val")
 
 
 class PairsModule(lightning.LightningDataModule):
-    """Train and val splits as the configuration says.
+    """Train and val splits of one or several data sets, as the configuration says.
 
     Args:
         config: the run's settings.
         parts: the networks, for the cache of latents.
         tokenizer: CLIP's, likewise.
+        device: where latents are encoded for the cache.
     """
 
-    def __init__(self, config: TrainConfig, parts: Parts, tokenizer: CLIPTokenizer) -> None:
+    def __init__(
+        self, config: TrainConfig, parts: Parts, tokenizer: CLIPTokenizer, device: torch.device | str = "cpu"
+    ) -> None:
         super().__init__()
-        self.config, self.parts, self.tokenizer = config, parts, tokenizer
+        self.config, self.parts, self.tokenizer, self.device = config, parts, tokenizer, device
         width = config.model.architecture.llm_width if config.model.vllm_features else None
-        self.pairs = {split: EgoGenPairs(config.data, split, width) for split in ("train", "val")}
+        self.pairs = {
+            split: [EgoGenPairs(data, split, width) for data in config.all_data()] for split in SPLITS
+        }
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run.
+
+        Raises:
+            UserError: the data hold less than one effective batch.
+        """
+        settings = self.config.trainer
+        by_epochs = settings.max_epochs * self.steps_per_epoch
+        limits = [limit for limit in (settings.max_steps, by_epochs) if limit > 0]
+        return min(limits)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one pass over the training pairs."""
+        count = sum(len(pairs) for pairs in self.pairs["train"])
+        return steps_per_epoch(count, self.config.trainer.effective_batch)
 
     def prepare_data(self) -> None:
         """Reads every file once, then builds the caches; on one process only."""
-        for pairs in self.pairs.values():
-            pairs.check()
-            if self.config.data.cache_latents:
-                build_cache(pairs, self.parts, self.tokenizer, Path(self.config.model.start))
+        for split in SPLITS:
+            for pairs in self.pairs[split]:
+                pairs.check()
+                self.source(pairs)
 
-    def dataset(self, split: str) -> Dataset[Sample]:
-        """One split, from the cache where there is one."""
-        pairs = self.pairs[split]
+    def source(self, pairs: EgoGenPairs) -> Pairs:
+        """One data set's split, from the cache where there is to be one."""
         if not self.config.data.cache_latents:
             return pairs
-        return CachedPairs(
-            pairs, build_cache(pairs, self.parts, self.tokenizer, Path(self.config.model.start))
-        )
+        start = Path(self.config.model.start)
+        return CachedPairs(pairs, build_cache(pairs, self.parts, self.tokenizer, start, self.device))
+
+    def dataset(self, split: str) -> DrawnPairs:
+        """A split of all data sets, with the draws that belong to its samples."""
+        sources = [self.source(pairs) for pairs in self.pairs[split]]
+        data, seed = self.config.data, self.config.trainer.seed
+        side = data.resolution // self.config.model.architecture.vae.factor
+        joint = sources[0] if len(sources) == 1 else JointPairs(sources)
+        return DrawnPairs(joint, seed, side, data.flip)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Shuffled by (seed, epoch), whole batches."""
-        return self.loader("train", shuffle=True)
+        """This process's batches from the trainer's step on, until the last step."""
+        dataset, settings = self.dataset("train"), self.config.trainer
+        trainer = self.trainer
+        world, rank, start = (
+            (trainer.world_size, trainer.global_rank, trainer.global_step) if trainer else (1, 0, 0)
+        )
+        order = StepOrder(
+            len(dataset),
+            settings.effective_batch,
+            self.config.data.batch_size,
+            self.total_steps,
+            seed=settings.seed,
+            rank=rank,
+            world=world,
+            start=start,
+        )
+        return self.loader(dataset, batch_sampler=order)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """In file order."""
-        return self.loader("val", shuffle=False)
-
-    def loader(self, split: str, shuffle: bool) -> DataLoader[Sample]:
-        """A loader over this process's share of a split."""
-        dataset, data = self.dataset(split), self.config.data
-        trainer = self.trainer
+        """This process's share, in file order."""
+        dataset, trainer = self.dataset("val"), self.trainer
         world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
-        sampler: DistributedSampler[Sample] = DistributedSampler(
-            dataset, world, rank, shuffle=shuffle, seed=self.config.trainer.seed, drop_last=shuffle
-        )
+        sampler: DistributedSampler[Sample] = DistributedSampler(dataset, world, rank, shuffle=False)
+        return self.loader(dataset, sampler=sampler, batch_size=self.config.data.batch_size)
+
+    def loader(self, dataset: Dataset[Sample], **order: object) -> DataLoader[Sample]:
+        """A loader with the configured workers."""
+        data = self.config.data
         return DataLoader(
             dataset,
-            batch_size=data.batch_size,
-            sampler=sampler,
             num_workers=data.workers,
-            drop_last=shuffle and len(sampler) >= data.batch_size,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=data.workers > 0,
+            pin_memory=data.pin_memory and torch.cuda.is_available(),
+            persistent_workers=data.persistent_workers and data.workers > 0,
+            **order,  # type: ignore[arg-type]
         )

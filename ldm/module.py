@@ -1,9 +1,8 @@
-"""`LatentDiffusion`: one training step of stage 2, its optimiser, its average and its checkpoint format."""
+"""`LatentDiffusion`: one training step of stage 2, its average and its checkpoint format."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from egogen.errors import UserError
 from egogen.seeds import item_seed
 from ldm.architecture import LATENT_SCALE, Parts
 from ldm.checkpoint import (
-    ARCHITECTURE,
     EMA_DECAY,
     EMA_UPDATES,
     load_state,
@@ -30,15 +28,12 @@ from ldm.config import TrainConfig
 from ldm.ema import Ema
 from ldm.guidance import Drop, build_context, draw_drop
 from ldm.names import ema_name, published_names
+from ldm.optim import gradient_norm, make_optimizer, p2_weight, rate
+from ldm.reading import ARCHITECTURE
 from ldm.text import embed, make_tokenizer
 
 Batch = dict[str, Any]
-
-
-def p2_weight(schedule: Mapping[str, Tensor], k: float, gamma: float) -> Float[Tensor, " steps"]:
-    """Weight of each timestep's loss, 1 / (k + SNR)^gamma (Choi et al. 2022, equation 8)."""
-    snr = (schedule["sqrt_alphas_cumprod"] / schedule["sqrt_one_minus_alphas_cumprod"]) ** 2
-    return (k + snr) ** -gamma
+log = logging.getLogger(__name__)
 
 
 class LatentDiffusion(lightning.LightningModule):
@@ -64,12 +59,22 @@ class LatentDiffusion(lightning.LightningModule):
         self.unet.train()
         if config.model.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
+        if config.model.channels_last:
+            self.unet.to(memory_format=torch.channels_last)
+        if config.model.compile:
+            self.unet.compile()
+        if self.conditioner is not None:
+            self.conditioner.set_dropout(config.model.mixer_dropout)
+            self.conditioner.requires_grad_(config.model.train_conditioner)
         schedule = training_schedule()
         self.register_buffer("sqrt_product", schedule["sqrt_alphas_cumprod"], persistent=False)
         self.register_buffer("sqrt_rest", schedule["sqrt_one_minus_alphas_cumprod"], persistent=False)
         weight = p2_weight(schedule, config.optimizer.p2_k, config.optimizer.p2_gamma)
         self.register_buffer("timestep_weight", weight, persistent=False)
         self.ema = Ema(self.trained(), config.model.ema_decay)
+        self.recent: list[str] = []  # ids of the items since the last optimiser step
+        self.bad: list[str] = []  # those of them whose loss is not finite
+        self.skipped = 0  # optimiser steps in a row without a finite gradient
 
     @property
     def parts(self) -> Parts:
@@ -83,6 +88,8 @@ class LatentDiffusion(lightning.LightningModule):
             found |= {f"conditioner.{name}": value for name, value in self.conditioner.named_parameters()}
         return found
 
+    # --- the loss ----------------------------------------------------------------------------------
+
     def loss(
         self,
         batch: Batch,
@@ -93,18 +100,23 @@ class LatentDiffusion(lightning.LightningModule):
     ) -> Float[Tensor, " b"]:
         """Squared error on the noise, its mean for each sample (Rombach et al. 2022, equation 2).
 
+        What is not given is taken from the batch, as `ldm.data.DrawnPairs` put it there, else drawn.
+
         Args:
             batch: see `ldm.data.Sample`; a scaled `target_latent` [b, 4, h, w] replaces the posterior's draw.
-            t: timesteps 0 .. 999; drawn if None.
-            noise: epsilon; drawn if None.
-            drop: what guidance dropout takes away; drawn if None.
+            t: timesteps 0 .. 999.
+            noise: epsilon.
+            drop: what guidance dropout takes away.
         """
         source, target = self.latents(batch)  # b 4 h w
-        count = len(target)
-        t = torch.randint(0, len(self.sqrt_product), (count,), device=self.device) if t is None else t
+        count, device = len(target), target.device
+        t = batch.get("t") if t is None else t
+        t = torch.randint(0, len(self.sqrt_product), (count,), device=device) if t is None else t
+        noise = batch.get("noise") if noise is None else noise
         noise = torch.randn_like(target) if noise is None else noise
         if drop is None:
-            drop = draw_drop(torch.rand(count, device=self.device), self.config.model.drop_each)
+            r = batch["drop"] if "drop" in batch else torch.rand(count, device=device)
+            drop = draw_drop(r, self.config.model.drop_each)
         context = self.context(batch, drop)
         source = torch.where(drop.image[:, None, None, None], 0.0, source)
         noisy = self.sqrt_product[t, None, None, None] * target + self.sqrt_rest[t, None, None, None] * noise
@@ -116,22 +128,23 @@ class LatentDiffusion(lightning.LightningModule):
     def latents(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Source latent (posterior mode, not scaled) and target latent (posterior sample, scaled).
 
-        Both frames of a pair are mirrored together with probability `data.flip`, in training.
+        Always in 32 bits: the VAE loses detail in fewer, and a cache of latents costs nothing.
         """
-        flip_rate = self.config.data.flip if self.training else 0.0
-        given = batch["source_latent"] if "source_latent" in batch else batch["source"]
-        flip = torch.rand(len(given), device=given.device) < flip_rate
         if "source_latent" in batch:
-            rows = torch.arange(len(given), device=given.device)
-            source = given[rows, flip.long()]
-            mean, std = batch["target_moments"][rows, flip.long()].chunk(2, dim=1)
-            return source, LATENT_SCALE * (mean + std * torch.randn_like(mean))
-        mirrored = flip[:, None, None, None]
-        source = self.vae.encode(torch.where(mirrored, given.flip(-1), given)).latent_dist.mode()
-        if "target_latent" in batch:
-            return source, batch["target_latent"]
-        target = torch.where(mirrored, batch["target"].flip(-1), batch["target"])
-        return source, LATENT_SCALE * self.vae.encode(target).latent_dist.sample()
+            mean, std = batch["target_moments"].chunk(2, dim=1)
+            return batch["source_latent"], LATENT_SCALE * self.posterior_draw(batch, mean, std)
+        with torch.autocast(self.device.type, enabled=False):
+            source = self.vae.encode(batch["source"]).latent_dist.mode()
+            if "target_latent" in batch:
+                return source, batch["target_latent"]
+            posterior = self.vae.encode(batch["target"]).latent_dist
+        return source, LATENT_SCALE * self.posterior_draw(batch, posterior.mean, posterior.std)
+
+    @staticmethod
+    def posterior_draw(batch: Batch, mean: Tensor, std: Tensor) -> Tensor:
+        """A draw from the VAE's posterior, by the batch's own noise if it has some."""
+        noise = batch["posterior_noise"] if "posterior_noise" in batch else torch.randn_like(mean)
+        return mean + std * noise
 
     def context(self, batch: Batch, drop: Drop) -> Float[Tensor, "b t ctx"]:
         """The conditioning tokens after guidance dropout; the same function serves sampling."""
@@ -142,68 +155,87 @@ class LatentDiffusion(lightning.LightningModule):
         vllm = None
         if self.conditioner is not None:
             vllm = self.conditioner(batch["vllm_image"], batch["vllm_text"])
-        return build_context(text, null_text, vllm, drop.text)
+        return build_context(text, null_text.to(text), vllm, drop.text)
+
+    # --- Lightning's steps -------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Puts the average where it belongs."""
+        self.ema.to("cpu" if self.config.model.ema_on_cpu else self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean loss of a batch; its draws depend on seed, epoch, batch and rank alone."""
-        place = ("train", str(self.current_epoch), str(batch_idx), str(self.global_rank))
+        """Mean loss of a batch. The items carry their draws; the mixer's dropout is keyed here."""
+        place = ("dropout", str(self.trainer.global_step), str(batch_idx), str(self.global_rank))
         torch.manual_seed(item_seed(self.config.trainer.seed, *place))
-        loss = self.loss(batch).mean()
-        self.log("train/loss_simple", loss, prog_bar=True, batch_size=len(batch["prompt"]))
+        losses = self.loss(batch)
+        finite = losses.detach().isfinite()
+        self.recent += batch["item"]
+        if not finite.all():
+            self.bad += [item for item, good in zip(batch["item"], finite.tolist(), strict=True) if not good]
+        loss = losses.mean()
+        self.log("train/loss_simple", loss, prog_bar=True, batch_size=len(losses))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
         """Loss with noise and timestep fixed by the item's id, with last and averaged weights."""
         keep = torch.zeros(len(batch["prompt"]), dtype=torch.bool, device=self.device)
-        t, noise = self.fixed_draws(batch)
-        for name, average in (("val/loss_simple", False), ("val/loss_simple_ema", True)):
-            if average:
-                with self.ema.applied(self.trained()):
-                    loss = self.loss(batch, t=t, noise=noise, drop=Drop(keep, keep))
-            else:
-                loss = self.loss(batch, t=t, noise=noise, drop=Drop(keep, keep))
-            self.log(name, loss.mean(), batch_size=len(keep), sync_dist=True)
-
-    def fixed_draws(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Timestep and noise of each item, keyed by its id."""
-        given = batch["source_latent"][:, 0] if "source_latent" in batch else batch["source"]
-        factor = 1 if "source_latent" in batch else self.shape.vae.factor
-        size = (4, given.shape[-2] // factor, given.shape[-1] // factor)
-        draws = []
-        for item in batch["item"]:
-            generator = torch.Generator().manual_seed(item_seed(self.config.trainer.seed, "val", item))
-            time = torch.randint(0, len(self.sqrt_product), (), generator=generator)
-            draws.append((time, torch.randn(size, generator=generator)))
-        t, noise = (torch.stack(values).to(self.device) for values in zip(*draws, strict=True))
-        return t, noise
+        loss = self.loss(batch, drop=Drop(keep, keep)).mean()
+        with self.ema.applied(self.trained()):
+            average = self.loss(batch, drop=Drop(keep, keep)).mean()
+        for name, value in (("val/loss_simple", loss), ("val/loss_simple_ema", average)):
+            self.log(name, value, batch_size=len(keep), sync_dist=True)
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - one of Lightning's many forms
         """AdamW over what is trained."""
         settings = self.config.optimizer
-        optimizer = AdamW(
-            self.trained().values(),
-            lr=settings.lr,
-            betas=(settings.betas[0], settings.betas[1]),
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-        )
-        schedule = LambdaLR(
-            optimizer, lambda step: self.rate(step)
-        )  # a plain function leaves no state to save
+        optimizer = make_optimizer(self.trained().values(), settings)
+        last = max(1, self.config.trainer.max_steps)
+        # A plain function leaves no state to save.
+        schedule = LambdaLR(optimizer, lambda step: rate(settings, step, last))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def rate(self, step: int) -> float:
-        """Share of the learning rate at an optimiser step: linear warm-up, then constant or half a cosine."""
-        settings, last = self.config.optimizer, self.config.trainer.max_steps
-        warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-        if settings.schedule == "constant":
-            return warm
-        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / last)))
+    def optimizer_step(
+        self,
+        epoch: int,  # noqa: ARG002 - Lightning's signature
+        batch_idx: int,  # noqa: ARG002
+        optimizer: Any,  # noqa: ANN401 - Lightning's wrapper
+        optimizer_closure: Any = None,  # noqa: ANN401
+    ) -> None:
+        """Steps optimiser and average, unless the gradient is not finite: then it is named and left out.
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Lightning's signature
-        """Steps the optimiser, then the average."""
-        super().optimizer_step(*args, **kwargs)
-        self.ema.update(self.trained())
+        Gradients are equal on all processes by now, and so is the decision.
+
+        Raises:
+            UserError: `trainer.max_nonfinite` steps in a row had no finite gradient.
+        """
+        loss = optimizer_closure()
+        norm = gradient_norm(self.trained().values())
+        self.log("train/gradient_norm", norm)
+        recent, bad = self.recent, self.bad
+        self.recent, self.bad = [], []
+        if norm.isfinite():
+            self.skipped = 0
+            optimizer.step(closure=lambda: loss)
+            self.ema.update(self.trained())
+            return
+        self.skipped += 1
+        log.warning(
+            "step %d is left out, its %s not finite; items: %s",
+            self.trainer.global_step,
+            "loss is" if bad else "gradient is",
+            ", ".join(bad or recent),
+        )
+        optimizer.zero_grad()
+        # Lightning counts steps by this call; without gradients it changes nothing.
+        optimizer.step(closure=lambda: loss)
+        if self.skipped >= self.config.trainer.max_nonfinite:
+            raise UserError(
+                f"training: {self.skipped} steps in a row had no finite gradient, the last with the items "
+                f"{', '.join((bad or recent)[:10])}; the checkpoints before them are good. Lower "
+                "optimizer.lr, set trainer.precision=32-true, or look at these items"
+            )
+
+    # --- checkpoints -------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Stores weights and averages by their published names, so that a `last.ckpt` is a LEGO file."""
@@ -217,10 +249,18 @@ class LatentDiffusion(lightning.LightningModule):
         checkpoint[ARCHITECTURE] = asdict(self.shape)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Loads published names strictly, and gives Lightning the result."""
+        """Loads published names strictly, gives Lightning the result, and counts batches anew.
+
+        A checkpoint is always made at the end of an optimiser step; how many batches that took depends on the
+        number of processes then, and may differ now.
+        """
         state = checkpoint["state_dict"]
         load_state(self.parts, self.shape, state, Path("checkpoint to resume"))
         names = published_names(self.parts, self.shape)
         averages = {own: state[ema_name(names[own])] for own in self.ema.names}
         self.ema.restore(averages, int(state[EMA_UPDATES]))
         checkpoint["state_dict"] = self.state_dict()
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        for counts in (progress["total"], progress["current"]):
+            counts.update(ready=batches, started=batches, processed=batches, completed=batches - 1)

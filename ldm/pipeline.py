@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -13,8 +13,10 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DiffusionPipeline,
+    EulerAncestralDiscreteScheduler,
     ImagePipelineOutput,
     SchedulerMixin,
+    StableDiffusionInstructPix2PixPipeline,
     UNet2DConditionModel,
 )
 from diffusers.utils.torch_utils import randn_tensor
@@ -25,10 +27,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from egogen.errors import UserError
 from ldm.architecture import LATENT_SCALE, Architecture, Parts
+from ldm.attention import fixed_context, is_plain
 from ldm.checkpoint import load_parts
 from ldm.conditioner import Conditioner
 from ldm.guidance import build_context, guide
-from ldm.sampler import PUBLISHED, make_scheduler
+from ldm.sampler import PUBLISHED, TRAINING_SCHEDULE, make_scheduler
+from ldm.sizes import complete
 from ldm.text import embed, make_tokenizer
 
 Images = Image.Image | Sequence[Image.Image] | Tensor
@@ -85,19 +89,23 @@ class LegoPipeline(DiffusionPipeline):
 
     @classmethod
     def from_single_file(
-        cls, ckpt: str | Path, config: Architecture | None = None, use_ema: bool = True
+        cls,
+        ckpt: str | Path,
+        config: Architecture | Mapping[str, Any] | str | Path | None = None,
+        use_ema: bool = True,
     ) -> LegoPipeline:
         """Loads a published `.ckpt` (Stable Diffusion 1.5, InstructPix2Pix, LEGO) or one of our training.
 
         Args:
             ckpt: the file.
-            config: sizes; read off the tensors if None.
+            config: sizes, or a YAML file or mapping with some of them (ours, or a CompVis one); what it does
+                not say is read off the tensors.
             use_ema: take the moving averages where the file has them.
 
         Raises:
-            UserError: see `ldm.checkpoint.load_parts`.
+            UserError: see `ldm.checkpoint.load_parts` and `ldm.sizes.complete`.
         """
-        return cls.from_parts(load_parts(Path(ckpt), config, use_ema))
+        return cls.from_parts(load_parts(Path(ckpt), complete(Path(ckpt), config), use_ema))
 
     @torch.no_grad()
     def __call__(  # noqa: PLR0913 - the arguments of diffusers' pipelines, and ours
@@ -140,7 +148,7 @@ class LegoPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         self._check(source, prompts, vllm_image_features, vllm_text_features, noise, num_inference_steps)
         source_latent = self.vae.encode(source).latent_dist.mode()  # b 4 h w, not scaled (published)
-        context = self._context(prompts, vllm_image_features, vllm_text_features)  # 3b t ctx
+        context, null = self.encode_context(prompts, vllm_image_features, vllm_text_features)
         images = torch.cat([source_latent, source_latent, torch.zeros_like(source_latent)])
 
         # 2. Start from noise.
@@ -152,18 +160,19 @@ class LegoPipeline(DiffusionPipeline):
         latents = latents.to(source_latent) * self.scheduler.init_noise_sigma
 
         # 3. Denoise: (I, T), (I, 0) and (0, 0) in one batch.
-        for index, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            scaled = self.scheduler.scale_model_input(torch.cat([latents] * 3), t)
-            predicted = self.unet(torch.cat([scaled, images], dim=1), t, context).sample
-            full, image_only, null = predicted.chunk(3)
-            guided = guide(full, image_only, null, guidance_scale, image_guidance_scale)
-            draws = None if noise is None else noise[index + 1].to(latents)
-            latents = self.scheduler.step(guided, t, latents, **self._step_options(generator, draws))[0]
+        with self._predictor(context, null) as predict:
+            for index, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+                scaled = self.scheduler.scale_model_input(torch.cat([latents] * 3), t)
+                predicted = predict(torch.cat([scaled, images], dim=1), t)
+                full, image_only, nothing = predicted.chunk(3)
+                guided = guide(full, image_only, nothing, guidance_scale, image_guidance_scale)
+                draws = None if noise is None else noise[index + 1].to(latents)
+                latents = self.scheduler.step(guided, t, latents, **self._step_options(generator, draws))[0]
 
         # 4. Decode.
         if output_type == "latent":
             return ImagePipelineOutput(images=latents)
-        decoded = self.vae.decode(latents / LATENT_SCALE).sample  # b 3 h w
+        decoded = self.vae.decode((latents / LATENT_SCALE).to(self.vae.dtype)).sample  # b 3 h w
         return ImagePipelineOutput(images=convert(decoded, output_type))
 
     @contextmanager
@@ -207,18 +216,70 @@ class LegoPipeline(DiffusionPipeline):
         if noise is not None and len(noise) != steps + 1:
             raise UserError(f"noise: got {len(noise)} entries for {steps} steps, expected {steps + 1}")
 
-    def _context(
-        self, prompts: list[str], image_features: Tensor | None, text_features: Tensor | None
-    ) -> Float[Tensor, "b3 t ctx"]:
+    @torch.no_grad()
+    def encode_context(
+        self,
+        prompts: Sequence[str],
+        image_features: Float[Tensor, "b i llm"] | None = None,
+        text_features: Float[Tensor, "b t llm"] | None = None,
+    ) -> tuple[Float[Tensor, "b n ctx"], Float[Tensor, "1 n ctx"]]:
+        """Builds the conditioning tokens and those of the null condition.
+
+        The two are what a stock InstructPix2Pix pipeline takes as `prompt_embeds` and, repeated for each
+        frame, as `negative_prompt_embeds`.
+        """
         text = embed(self.text_encoder, self.tokenizer, prompts)  # b 77 ctx
         null_text = embed(self.text_encoder, self.tokenizer, [""])
         vllm = None
         if image_features is not None and text_features is not None:
             vllm = self.conditioner(image_features.to(text), text_features.to(text))  # b 333 ctx
-        full = build_context(text, null_text, vllm)
-        everything = torch.ones(len(text), dtype=torch.bool, device=text.device)
-        null = build_context(text, null_text, vllm, drop_text=everything)
-        return torch.cat([full, null, null])
+        everything = torch.ones(1, dtype=torch.bool, device=text.device)
+        null = build_context(null_text, null_text, None if vllm is None else vllm[:1], drop_text=everything)
+        return build_context(text, null_text, vllm), null
+
+    @contextmanager
+    def _predictor(
+        self, context: Float[Tensor, "b t ctx"], null: Float[Tensor, "1 t ctx"]
+    ) -> Iterator[Callable[[Tensor, Tensor], Tensor]]:
+        """Gives the noise predictor for (I, T), (I, 0), (0, 0); their contexts stay the same at all steps."""
+        count, dtype = len(context), self.unet.dtype
+        distinct = torch.cat([context, null]).to(dtype)  # b+1 t ctx
+        rows = torch.tensor([*range(count), *[count] * (2 * count)], device=context.device)
+
+        def predict(sample: Tensor, t: Tensor) -> Tensor:
+            return self.unet(sample.to(dtype), t, tokens).sample.to(sample.dtype)
+
+        if is_plain(self.unet):
+            # The layers ignore these; the UNet wants some.
+            tokens = distinct[:1].expand(3 * count, -1, -1)
+            with fixed_context(self.unet, distinct, rows):
+                yield predict
+        else:
+            tokens = distinct[rows]
+            yield predict
+
+    def to_instruct_pix2pix(self) -> StableDiffusionInstructPix2PixPipeline:
+        """The same networks as a stock InstructPix2Pix pipeline.
+
+        Given what `encode_context` returns, it draws LEGO's frames; its Euler ancestral steps interpolate
+        sigma and not its logarithm, so that they agree with ours closely and not exactly.
+        """
+        return StableDiffusionInstructPix2PixPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=EulerAncestralDiscreteScheduler(**TRAINING_SCHEDULE, timestep_spacing="linspace"),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+    def save_instruct_pix2pix(self, folder: str | Path) -> None:
+        """Writes a stock InstructPix2Pix pipeline and beside it, in `conditioner/`, the conditioner."""
+        self.to_instruct_pix2pix().save_pretrained(folder)
+        if self.conditioner is not None:
+            self.conditioner.save_pretrained(Path(folder) / "conditioner")
 
     def _step_options(
         self, generator: Generator | list[Generator] | None, draws: Tensor | None

@@ -8,20 +8,24 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as lightning
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from egogen.cli import parser
 from egogen.errors import UserError
-from ldm.callbacks import ImageGrids
-from ldm.checkpoint import load_parts, read
+from ldm.callbacks.checkpoints import EXIT_TERMINATED, LAST, AtomicFiles, Checkpoints, find_resume
+from ldm.callbacks.grids import ImageGrids
+from ldm.callbacks.speed import Speed
+from ldm.checkpoint import load_parts
 from ldm.config import TrainConfig, load_config
 from ldm.loaders import PairsModule
 from ldm.module import LatentDiffusion
+from ldm.reading import read
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +41,9 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument(
         "-t", "--train", action="store_true", help="train (without it: check settings and data)"
     )
-    made.add_argument("--gpus", default="", metavar="0,1,...", help="GPUs to use; none is the CPU")
+    made.add_argument(
+        "--gpus", default="", metavar="0,1,...", help="GPUs to use, of each node; none is the CPU"
+    )
     made.add_argument(
         "-r", "--resume", type=Path, default=None, help="checkpoint, or folder of a run, to resume"
     )
@@ -45,8 +51,12 @@ def arguments() -> argparse.ArgumentParser:
         "-s", "--seed", type=int, default=None, help="seed; by default trainer.seed of the YAML"
     )
     made.add_argument("-l", "--logdir", type=Path, default=Path("logs"), help="folder of all runs")
+    made.add_argument("-p", "--project", default="", help="folder inside --logdir that groups runs")
     made.add_argument("-f", "--postfix", default="", help="added to the run's folder name")
     made.add_argument("--scale_lr", action="store_true", help="multiply the rate by the effective batch")
+    made.add_argument(
+        "--no-test", action="store_true", help="accepted as the reference does; there is no test phase"
+    )
     made.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="settings, after all files"
     )
@@ -68,98 +78,145 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{files[-1]}: model.start names no checkpoint; set it to the file training starts from"
         )
     gpus = parse_gpus(args.gpus)
-    accumulation = accumulate(config, max(1, len(gpus)))
     if args.scale_lr:
         config.optimizer.lr *= config.trainer.effective_batch
-    run = args.logdir / "_".join(part for part in (files[-1].stem, args.name, args.postfix) if part)
-    train(config, run, gpus, accumulation, find_checkpoint(run, args.resume), args.train)
+    name = "_".join(part for part in (files[0].stem, args.name, args.postfix) if part)
+    train(config, args.logdir / args.project / name, gpus, args.resume, args.train)
 
 
 def train(
-    config: TrainConfig, run: Path, gpus: list[int], accumulation: int, resume: Path | None, fit: bool = True
+    config: TrainConfig, run: Path, gpus: list[int], resume: Path | None = None, fit: bool = True
 ) -> None:
     """Loads the start checkpoint, freezes what is frozen, trains, and leaves `checkpoints/last.ckpt`.
 
     Args:
         config: the run's settings.
-        run: the run's folder.
+        run: the run's folder; a run that is there is resumed.
         gpus: their numbers; none is the CPU.
-        accumulation: batches to an optimiser step.
-        resume: checkpoint to go on from.
+        resume: another checkpoint, or another run's folder, to go on from.
         fit: False only checks that settings, checkpoint and data belong together.
     """
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
-    # The frozen networks are in evaluation mode on purpose; the other is Lightning's own business.
-    warnings.filterwarnings("ignore", message=".*module.s. in eval mode.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    lightning.seed_everything(config.trainer.seed, workers=True, verbose=False)
+    settings = config.trainer
+    per_node = len(gpus) or settings.processes
+    accumulation = accumulate(config, per_node * settings.nodes)
+    prepare_torch(config)
+    checkpoint = find_checkpoint(run, resume)
     log.info("load %s", config.model.start)
     parts = load_parts(
         Path(config.model.start), config.model.architecture, use_ema=False,
         conditioner=config.model.vllm_features, new_conditioner=True,
     )  # fmt: skip
     module = LatentDiffusion(parts, config)
-    data = PairsModule(config, parts, module.tokenizer)
-    count = sum(value.numel() for value in module.trained().values())
-    frozen = sum(value.numel() for value in module.parameters()) - 2 * count  # the average is a copy
-    log.info(
-        "train %s parameters, frozen %s; %d pairs", f"{count:,}", f"{frozen:,}", len(data.pairs["train"])
-    )
-    log.info("batch %d x %d x accumulation %d", config.data.batch_size, max(1, len(gpus)), accumulation)
+    device = f"cuda:{gpus[0]}" if gpus else "cpu"
+    data = PairsModule(config, parts, module.tokenizer, device)
+    settings.max_steps = data.total_steps
+    describe(module, data, accumulation, per_node)
     if not fit:
         data.prepare_data()
         log.info("settings, checkpoint and data are good; add --train to train")
         return
-    trainer = make_trainer(config, run, gpus, accumulation, data)
-    save_config(config, run)
-    last = run / "checkpoints" / "last.ckpt"
-    if resume:
-        log.info("resume %s", resume)
+    files = AtomicFiles()
+    trainer = make_trainer(config, run, gpus, accumulation, data, files)
+    if trainer.is_global_zero:
+        save_config(config, run)
+    if checkpoint:
+        log.info("resume %s", checkpoint)
+        if reached(checkpoint) >= settings.max_steps:
+            log.info("it has all %d steps already; nothing to do", settings.max_steps)
+            return
     try:
-        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-    except SystemExit:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:
         # Lightning ends the process with code 1 on Ctrl-C.
-        if trainer.interrupted:
+        if trainer.interrupted and error.code != EXIT_TERMINATED:
             raise KeyboardInterrupt from None
         raise
-    if not last.exists() or read(last)["global_step"] != trainer.global_step:
-        trainer.save_checkpoint(last)
+    if files.problem:
+        raise UserError(f"training ended at step {trainer.global_step}, but {files.problem}")
+    last = run / "checkpoints" / LAST
     log.info("trained for %d steps; the checkpoint is %s", trainer.global_step, last)
 
 
+def prepare_torch(config: TrainConfig) -> None:
+    """Threads, seed of what has no key of its own (new weights), precision of 32-bit products."""
+    settings = config.trainer
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = settings.tf32
+    # The frozen networks are in evaluation mode on purpose; the other is Lightning's own business.
+    warnings.filterwarnings("ignore", message=".*module.s. in eval mode.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # Our order of items knows where to go on.
+    warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
+    lightning.seed_everything(settings.seed, workers=True, verbose=False)
+
+
+def describe(module: LatentDiffusion, data: PairsModule, accumulation: int, per_node: int) -> None:
+    """Says what is trained on what."""
+    config = module.config
+    count = sum(value.numel() for value in module.trained().values())
+    frozen = sum(value.numel() for value in module.parameters()) - count
+    pairs = sum(len(part) for part in data.pairs["train"])
+    log.info("train %s parameters, frozen %s; %d pairs", f"{count:,}", f"{frozen:,}", pairs)
+    log.info(
+        "effective batch %d = %d a process x %d processes x accumulation %d; %d steps, %d an epoch",
+        config.trainer.effective_batch, config.data.batch_size, per_node * config.trainer.nodes,
+        accumulation, data.total_steps, data.steps_per_epoch,
+    )  # fmt: skip
+
+
 def make_trainer(
-    config: TrainConfig, run: Path, gpus: list[int], accumulation: int, data: PairsModule
+    config: TrainConfig,
+    run: Path,
+    gpus: list[int],
+    accumulation: int,
+    data: PairsModule,
+    files: AtomicFiles,
 ) -> lightning.Trainer:
-    """Lightning's trainer, with TensorBoard, checkpoints and grids."""
+    """Lightning's trainer, with TensorBoard, checkpoints and grids.
+
+    It sees the whole run as one pass over `StepOrder`, which knows the epochs.
+    """
     settings = config.trainer
     pictures = ImageGrids(
-        data.pairs["val"], config.sampling, run / "images", settings.images_every_steps, settings.images
+        data.pairs["val"][0], config.sampling, run / "images", settings.images_every_steps, settings.images
     )
-    saver = ModelCheckpoint(
-        run / "checkpoints",
-        filename="{step:07d}",
-        every_n_train_steps=settings.save_every_steps,
-        save_top_k=-1,
-        save_last=True,
-        enable_version_counter=False,
+    saver = Checkpoints(
+        run / "checkpoints", files, settings.save_every_steps, settings.keep_last, settings.keep_every_steps
     )
+    speed = Speed(settings.effective_batch, data.steps_per_epoch, settings.log_every_steps)
+    every = settings.validate_every_epochs * data.steps_per_epoch
+    devices = len(gpus) or settings.processes
+    plugins: list[Any] = [files]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # our own handlers save
     return lightning.Trainer(
         accelerator="gpu" if gpus else "cpu",
-        devices=gpus or 1,
-        precision=settings.precision,  # type: ignore[arg-type]
-        max_epochs=settings.max_epochs,
+        devices=gpus or settings.processes,
+        num_nodes=settings.nodes,
+        strategy="ddp" if devices * settings.nodes > 1 else "auto",
+        precision=choose_precision(settings.precision, bool(gpus)),  # type: ignore[arg-type]
         max_steps=settings.max_steps,
         accumulate_grad_batches=accumulation,
-        check_val_every_n_epoch=settings.validate_every_epochs,
+        check_val_every_n_epoch=None,
+        val_check_interval=min(every, settings.max_steps) * accumulation,
         num_sanity_val_steps=0,
         log_every_n_steps=settings.log_every_steps,
         logger=TensorBoardLogger(run, name="", version="tensorboard"),
-        callbacks=[pictures, saver],
+        callbacks=[speed, pictures, saver],
+        plugins=plugins,
         use_distributed_sampler=False,
         enable_model_summary=False,
         default_root_dir=run,
     )
+
+
+def choose_precision(wanted: str, on_gpu: bool) -> str:
+    """What `auto` means: bf16-mixed on a GPU that has it, else 32-true."""
+    if wanted != "auto":
+        return wanted
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
 
 
 def parse_gpus(text: str) -> list[int]:
@@ -193,19 +250,32 @@ def accumulate(config: TrainConfig, devices: int) -> int:
 
 
 def find_checkpoint(run: Path, resume: Path | None) -> Path | None:
-    """The checkpoint to go on from: `--resume`, or `last.ckpt` of a run of the same name.
+    """The checkpoint to go on from: `--resume`, or the newest whole one of a run of the same name.
 
     Raises:
         UserError: `--resume` names nothing that can be resumed.
     """
-    folder = run if resume is None or not resume.is_dir() else resume
-    last = folder / "checkpoints" / "last.ckpt"
-    if resume is None:
-        return last if last.exists() else None
-    found = resume if resume.is_file() else last
-    if not found.exists():
-        raise UserError(f"--resume {resume}: neither a checkpoint nor a folder with checkpoints/last.ckpt")
+    if resume is None or resume.is_dir():
+        found = find_resume((resume or run) / "checkpoints")
+    else:
+        found = resume if resume.is_file() else None
+    if resume and not found:
+        raise UserError(f"--resume {resume}: neither a checkpoint nor a folder with checkpoints/{LAST}")
     return found
+
+
+def reached(path: Path) -> int:
+    """Optimiser steps behind a checkpoint of a run.
+
+    Raises:
+        UserError: the file is none, but weights alone.
+    """
+    content = read(path)
+    if "global_step" not in content or "loops" not in content:
+        raise UserError(
+            f"{path}: holds weights without the state of a run; start from it by model.start={path}"
+        )
+    return int(content["global_step"])
 
 
 def save_config(config: TrainConfig, run: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,24 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from egogen.errors import UserError
-
 OutputRange = Literal["stretch", "clamp"]
-
-
-def read_frame(path: Path) -> Image.Image:
-    """Decodes a frame as RGB.
-
-    Raises:
-        UserError: the file is missing or broken.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such frame") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: not a readable image ({error})") from None
 
 
 def to_model(image: Image.Image, resolution: int) -> Float[Tensor, "3 r r"]:

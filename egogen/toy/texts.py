@@ -15,6 +15,8 @@ GRIP_NAMES = {
     "book": "edge",
 }
 THIRD_PERSON = {"push": "pushes"}
+# Verbs that end at another object.
+TO_PARTNER = {"put in", "put on", "pour"}
 
 
 def words(story: Story) -> tuple[str, str]:
@@ -51,31 +53,38 @@ def question(story: Story, dataset: str) -> str:
 
 def description(story: Story) -> str:
     """Two sentences that say what the label leaves out: hands, colours, places, directions."""
-    return f"{happening(story)} {other_hand(story)}"
+    return f"At the {event_place(story)}, the {story.hand} hand {happening(story)}. {other_hand(story)}"
+
+
+def event_place(story: Story) -> str:
+    """Where the acting hand is seen at work: at the goal, at what takes the object in, or at the object."""
+    if story.goal:
+        return story.goal.name
+    where = story.partner if story.verb in TO_PARTNER else story.subject
+    return where.place.name
 
 
 def happening(story: Story) -> str:
-    """Where it happens, then what the acting hand does: the place mostly decides which hand that is."""
-    subject, partner, hand = story.subject, story.partner, f"the {story.hand} hand"
-    at, goal = subject.place.name, story.goal.name if story.goal else ""
-    there = f"the {partner.name} at the {partner.place.name}"
+    """What the acting hand does, and where the object comes from."""
+    subject, partner = story.subject, story.partner
+    origin = subject.place.name
     grip = GRIP_NAMES.get(subject.kind, "side")
     towards = OTHER[story.hand]
     return {
-        "pick up": f"At the {at}, {hand} grips the {subject.name} by the {grip} and lifts it up.",
-        "put down": f"At the {goal}, {hand} holds the {subject.name} by the {grip} and puts it down.",
-        "put in": f"From the {at}, {hand} moves the {subject.name} into {there}.",
-        "put on": f"From the {at}, {hand} moves the {subject.name} onto {there}.",
-        "push": f"From the {at}, {hand} pushes the {subject.name} to the {towards}, to the {goal}.",
-        "open": f"At the {at}, {hand} opens the {subject.name}.",
-        "close": f"At the {at}, {hand} closes the {subject.name}.",
-        "cut": f"At the {at}, {hand} cuts the {subject.name} into two halves with the {partner.name}.",
-        "pour": f"From the {at}, {hand} tilts the {subject.name} over {there}.",
-        "wipe": f"From the {at}, {hand} wipes with the {subject.name} to the {towards}, to the {goal}.",
+        "pick up": f"grips the {subject.name} by the {grip} and lifts it up",
+        "put down": f"holds the {subject.name} by the {grip} and puts it down",
+        "put in": f"puts the {subject.name} from the {origin} into the {partner.name}",
+        "put on": f"puts the {subject.name} from the {origin} onto the {partner.name}",
+        "push": f"pushes the {subject.name} to the {towards}, from the {origin}",
+        "open": f"opens the {subject.name}",
+        "close": f"closes the {subject.name}",
+        "cut": f"cuts the {subject.name} into two halves with the {partner.name}",
+        "pour": f"tilts the {subject.name} from the {origin} over the {partner.name}",
+        "wipe": f"wipes to the {towards} with the {subject.name} from the {origin}",
     }[story.verb]
 
 
 def other_hand(story: Story) -> str:
-    """What the other hand does."""
+    """What the other hand does; its side follows from the acting one's."""
     does = f"holds the {story.subject.kind}" if story.other_holds else "rests"
-    return f"The {OTHER[story.hand]} hand {does}."
+    return f"The other hand {does}."

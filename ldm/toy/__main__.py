@@ -20,10 +20,12 @@ from torch.nn import functional
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
+from transformers import CLIPTextModel
 
 from egogen.cli import parser, run
 from egogen.conversations import read_conversations
 from egogen.errors import UserError
+from egogen.frames import read_frame
 from egogen.layout import Layout
 from ldm.architecture import (
     LATENT_CHANNELS,
@@ -36,18 +38,21 @@ from ldm.architecture import (
     build,
 )
 from ldm.checkpoint import published_state, training_schedule, write
-from ldm.module import p2_weight
-from ldm.text import embed, make_tokenizer
+from ldm.optim import p2_weight
+from ldm.text import embed, make_tokenizer, tokenize
 from ldm.toy.linear import pass_colours_through, pass_noise_through, standardize_latents
-from ldm.transforms import read_frame, to_model
+from ldm.transforms import to_model
 
 log = logging.getLogger(__name__)
 
+# Text-to-image training draws most timesteps from the noisy end: there the text alone tells what to draw.
+EARLY, EARLY_SHARE = 600, 0.7
 SHAPE = Architecture(
     unet=UNetShape(
         channels=[32, 64, 128],
         attention=[False, True, True],
         blocks=1,
+        heads=2,
         groups=8,
         in_channels=LATENT_CHANNELS,
     ),
@@ -66,8 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--dataset", default="ego4d", help="ego4d or epickitchen")
     made.add_argument("--resolution", type=int, default=48, help="side of the squashed frames, in pixels")
     made.add_argument("--vae-steps", type=int, default=350, help="optimiser steps of the autoencoder")
+    made.add_argument("--text-steps", type=int, default=500, help="optimiser steps of the text encoder alone")
     made.add_argument(
-        "--unet-steps", type=int, default=380, help="optimiser steps of the text-to-image model"
+        "--unet-steps", type=int, default=300, help="optimiser steps of the text-to-image model"
     )
     made.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     args = made.parse_args(argv)
@@ -83,7 +89,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     standardize_latents(parts.vae, frames)
     train_decoder(parts.vae, frames, args.vae_steps)
     pass_noise_through(parts.unet)
-    train_unet(parts, frames[len(texts) :], texts, args.unet_steps)
+    sources, targets = frames.split(len(texts))
+    train_text_encoder(parts.text_encoder, targets - sources, texts, args.text_steps)
+    train_unet(parts, targets, texts, args.unet_steps)
     write(args.out, published_state(parts, SHAPE), SHAPE)
     log.info("wrote %s", args.out)
 
@@ -124,6 +132,26 @@ def encode(vae: AutoencoderKL, frames: Float[Tensor, "n 3 r r"]) -> Float[Tensor
     return torch.cat([vae.encode(part).latent_dist.mean for part in frames.split(32)])
 
 
+def train_text_encoder(
+    encoder: CLIPTextModel, changes: Float[Tensor, "n 3 r r"], texts: Sequence[str], steps: int
+) -> None:
+    """Fits the text encoder to tell, by a linear head that is thrown away, what changes where.
+
+    It stands in for CLIP's own training on pictures and captions: the tokens' mean learns hands and places.
+    """
+    coarse = functional.avg_pool2d(changes, 4).flatten(1)  # n c
+    head = nn.Linear(encoder.config.hidden_size, coarse.shape[1])
+    nn.init.zeros_(head.weight)
+    ids = tokenize(make_tokenizer(), texts)
+
+    def loss(rows: Tensor) -> Tensor:
+        pooled = encoder(ids[rows]).last_hidden_state.mean(dim=1)  # b d
+        return functional.mse_loss(head(pooled), coarse[rows]) / coarse.var()
+
+    trained = [*encoder.parameters(), *head.parameters()]
+    optimize(iter(trained), loss, len(texts), steps, batch=32, rate=1e-3, title="text encoder")
+
+
 def train_unet(parts: Parts, targets: Float[Tensor, "n 3 r r"], texts: Sequence[str], steps: int) -> None:
     """Fits UNet and text encoder to predict the noise in target latents from the description.
 
@@ -131,13 +159,15 @@ def train_unet(parts: Parts, targets: Float[Tensor, "n 3 r r"], texts: Sequence[
     """
     latents = LATENT_SCALE * encode(parts.vae, targets)
     schedule = training_schedule()
-    weight = p2_weight(schedule, k=0.1, gamma=1.0)
+    last = len(schedule["betas"])
+    weight = p2_weight(schedule, k=0.005, gamma=1.0)
     tokenizer = make_tokenizer()
 
     def loss(rows: Tensor) -> Tensor:
         clean = latents[rows]
         noise = torch.randn_like(clean)
-        t = torch.randint(0, len(schedule["betas"]), (len(rows),))
+        anywhere, noisy_part = torch.randint(0, last, (len(rows),)), torch.randint(EARLY, last, (len(rows),))
+        t = torch.where(torch.rand(len(rows)) < EARLY_SHARE, noisy_part, anywhere)
         keep, rest = schedule["sqrt_alphas_cumprod"], schedule["sqrt_one_minus_alphas_cumprod"]
         noisy = keep[t, None, None, None] * clean + rest[t, None, None, None] * noise
         # One in ten learns to draw without text, for classifier-free guidance.

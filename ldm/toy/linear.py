@@ -2,7 +2,7 @@
 
 Training for minutes cannot find exact arithmetic, and group norms hide how large a value is. So the four
 channels of a norm group make a lane: x, -x, and a constant with both signs that dominates the group's spread.
-Residual branches begin at zero; silu(x) - silu(-x) = x undoes the last activation. Training may change all.
+The last residual branches begin at zero; silu(x) - silu(-x) = x undoes the last activation. All may change.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ DETAIL_GAIN = 2.0  # edges are fainter than colours
 
 
 def mute_branches(network: nn.Module) -> None:
-    """Lets residual and attention branches begin at zero."""
+    """Lets an autoencoder's residual and attention branches begin at zero."""
     for name, module in network.named_modules():
-        if name.endswith(("conv2", "proj_out", "to_out.0")):
+        if name.endswith(("conv2", "to_out.0")):
             assert isinstance(module, nn.Conv2d | nn.Linear)
             nn.init.zeros_(module.weight)
             if module.bias is not None:
@@ -113,9 +113,10 @@ def standardize_latents(vae: AutoencoderKL, frames: Float[Tensor, "n 3 r r"]) ->
 def pass_noise_through(unet: UNet2DConditionModel) -> None:
     """Starts a UNet as the identity, the right prediction where nearly all is noise.
 
-    Each latent channel travels through the outermost skip connection into a lane.
+    Each latent channel travels through the outermost skip connection into a lane. Only the last block's
+    branch begins at zero: what the others make of picture and text is there to be used from the first step.
     """
-    mute_branches(unet)
+    silence(unet.up_blocks[-1].resnets[-1].conv2)
     shortcut = unet.up_blocks[-1].resnets[-1].conv_shortcut
     first_skip = shortcut.in_channels - unet.conv_in.out_channels
     silence(unet.conv_out)

@@ -41,7 +41,7 @@ def test_published_training_values(name: str, epochs: int) -> None:
 @pytest.mark.parametrize("name", ["generate_ego4d.yaml", "generate_kitchen.yaml"])
 def test_published_sampling_values(name: str) -> None:
     sampling = load_config(GenerateConfig, [CONFIGS / name]).sampling
-    assert (sampling.steps, sampling.scale_text, sampling.scale_image, sampling.seed) == (100, 7.5, 1.5, 0)
+    assert (sampling.steps, sampling.scales_txt, sampling.scales_img, sampling.seed) == (100, [7.5], [1.5], 0)
     assert (sampling.scheduler, sampling.output_range, sampling.format) == (
         "euler_ancestral",
         "stretch",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from egogen.cli import run as run_command
 from egogen.errors import UserError
-from ldm.checkpoint import read
+from ldm.reading import read
 from ldm.sample import main as sample
 from ldm.train import main as train
 from tests.ldm.toy_run import TRAINING, Run, make_run

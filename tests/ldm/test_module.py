@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from ldm.architecture import Architecture
-from ldm.checkpoint import load_parts, published_state, read, write
+from ldm.checkpoint import load_parts, published_state, write
 from ldm.config import ModelConfig, TrainConfig
 from ldm.guidance import Drop
 from ldm.module import LatentDiffusion
 from ldm.names import published_names
+from ldm.reading import read
 from tests.ldm.conftest import normal
 
 

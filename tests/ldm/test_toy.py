@@ -14,7 +14,8 @@ from egogen.errors import UserError
 from egogen.layout import Layout
 from egogen.toy.world import write_world
 from ldm.architecture import LATENT_SCALE, build, infer
-from ldm.checkpoint import load_parts, read
+from ldm.checkpoint import load_parts
+from ldm.reading import read
 from ldm.toy.__main__ import SHAPE, encode, main, read_world, train_decoder
 from ldm.toy.linear import LUMINANCE, pass_colours_through, pass_noise_through, standardize_latents
 
@@ -29,7 +30,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_writes_a_published_file_once(world: Path, tmp_path: Path) -> None:
     out = tmp_path / "start" / "sd.ckpt"
     words = ["--data-root", str(world), "--out", str(out), "--resolution", "32"]
-    main([*words, "--vae-steps", "3", "--unet-steps", "2"])
+    main([*words, "--vae-steps", "3", "--text-steps", "3", "--unet-steps", "2"])
     state = read(out)["state_dict"]
     found = infer(state)
     assert found.unet.in_channels == 4

@@ -1,4 +1,4 @@
-"""What a training run shows: grids of source, target and sample."""
+"""What a training run shows: grids of source, target and sample, with their texts."""
 
 from __future__ import annotations
 
@@ -70,18 +70,20 @@ class ImageGrids(lightning.Callback):
                 stacked.get("vllm_image"),
                 stacked.get("vllm_text"),
                 num_inference_steps=self.sampling.steps,
-                guidance_scale=self.sampling.scale_text,
-                image_guidance_scale=self.sampling.scale_image,
+                guidance_scale=self.sampling.scales_txt[0],
+                image_guidance_scale=self.sampling.scales_img[0],
                 generator=generators,
                 output_type="pt",
             ).images
         module.unet.train()
         if module.conditioner is not None:
             module.conditioner.train()
-        picture = grid_of([stacked["source"], stacked["target"], drawn])
+        captions = [f"{sample['item']}: {sample['prompt']}" for sample in samples]
+        picture = grid_of([stacked["source"], stacked["target"], drawn], captions)
         with atomic_open(self.folder / f"step_{step:07d}.png") as file:
             picture.save(file, format="PNG")
         if isinstance(trainer.logger, TensorBoardLogger):
             trainer.logger.experiment.add_image(
                 "source | target | sample", np.array(picture), step, dataformats="HWC"
             )
+            trainer.logger.experiment.add_text("texts", "  \n".join(captions), step)

@@ -1,0 +1,188 @@
+"""Where frames are read from: a folder of image files, or tar files that hold the same names."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from PIL import Image
+
+from egogen.errors import UserError
+from egogen.files import atomic_open
+
+
+@runtime_checkable
+class FrameStore(Protocol):
+    """Frames by the names that annotations use."""
+
+    @property
+    def place(self) -> Path:
+        """The folder behind it, for messages."""
+        ...
+
+    def read(self, name: str) -> Image.Image:
+        """Decodes a frame as RGB; a `UserError` names a missing or broken one."""
+        ...
+
+    def check(self, name: str) -> None:
+        """Raises what `read` would raise, in less time."""
+        ...
+
+
+class FolderFrames:
+    """Frames as files below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.place = folder
+
+    def read(self, name: str) -> Image.Image:
+        """Decodes a frame as RGB."""
+        return read_frame(self.place / name)
+
+    def check(self, name: str) -> None:
+        """Reads all of a frame's bytes, decoding it coarsely where its format allows."""
+        read_frame(self.place / name, coarse=True)
+
+
+class Member(NamedTuple):
+    """Where a frame's bytes are."""
+
+    tar: Path
+    offset: int
+    size: int
+
+
+class TarFrames:
+    """Frames inside the tar files of a folder, read at random without unpacking; many small files become few.
+
+    Args:
+        folder: holds `*.tar`, not compressed, as `pack` and `python -m egogen.pack` write them.
+
+    Raises:
+        UserError: there is no tar file, one is damaged, or two frames have one name.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.place = folder
+        self.members: dict[str, Member] = {}
+        tars = sorted(folder.glob("*.tar"))
+        if not tars:
+            raise UserError(f"{folder}: no tar file here; write some by python -m egogen.pack")
+        for path in tars:
+            self.index(path)
+
+    def index(self, path: Path) -> None:
+        """Notes where each frame of a tar file lies."""
+        size = path.stat().st_size
+        try:
+            with tarfile.open(path, "r:") as tar:
+                for member in tar:
+                    if member.isfile():
+                        self.add(member.name, Member(path, member.offset_data, member.size), size)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise UserError(f"{path}: not a readable tar file, cut off perhaps ({error})") from None
+
+    def add(self, name: str, member: Member, tar_size: int) -> None:
+        """Adds one frame to the index."""
+        if name in self.members:
+            raise UserError(f"{member.tar}: frame {name!r} is in {self.members[name].tar} too")
+        if member.offset + member.size > tar_size:
+            raise UserError(f"{member.tar}: cut off within {name!r}; write it again")
+        self.members[name] = member
+
+    def read(self, name: str) -> Image.Image:
+        """Decodes a frame as RGB."""
+        return decode(lambda: Image.open(io.BytesIO(self.bytes(name))), f"{self.place}/{name}")
+
+    def check(self, name: str) -> None:
+        """Reads all of a frame's bytes, decoding it coarsely where its format allows."""
+        decode(lambda: Image.open(io.BytesIO(self.bytes(name))), f"{self.place}/{name}", coarse=True)
+
+    def bytes(self, name: str) -> bytes:
+        """A frame's file as it was packed.
+
+        Raises:
+            UserError: no tar file holds it.
+        """
+        if name not in self.members:
+            raise UserError(f"{self.place}: no tar file here holds frame {name!r}")
+        tar, offset, size = self.members[name]
+        with tar.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+
+def read_frame(path: Path, coarse: bool = False) -> Image.Image:
+    """Decodes a frame as RGB.
+
+    Args:
+        path: the image file.
+        coarse: a JPEG is decoded at an eighth of its size: all of its bytes are read in less time.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    return decode(lambda: Image.open(path), f"{path}", coarse)
+
+
+def decode(opened: Callable[[], Image.Image], name: str, coarse: bool = False) -> Image.Image:
+    """Decodes an image as RGB.
+
+    Raises:
+        UserError: it is missing or broken.
+    """
+    try:
+        with opened() as image:
+            if coarse:
+                image.draft("RGB", (image.width // 8, image.height // 8))
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such frame") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{name}: not a readable image ({error})") from None
+
+
+def pack(folder: Path, names: list[str], out: Path, frames_per_tar: int = 5000) -> list[Path]:
+    """Writes frames into tar files of a new folder; the same input gives the same bytes.
+
+    Args:
+        folder: what the names are relative to.
+        names: the frames.
+        out: the folder of tar files.
+        frames_per_tar: how many frames one tar file holds.
+
+    Returns:
+        The tar files. One that exists is not written again.
+    """
+    paths = []
+    for number, first in enumerate(range(0, len(names), frames_per_tar)):
+        path = out / f"frames-{number:05d}.tar"
+        paths.append(path)
+        if path.exists():
+            continue
+        with (
+            atomic_open(path) as file,
+            tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            for name in names[first : first + frames_per_tar]:
+                add_file(tar, folder / name, name)
+    return paths
+
+
+def add_file(tar: tarfile.TarFile, path: Path, name: str) -> None:
+    """Appends a file without its owner and times.
+
+    Raises:
+        UserError: it is missing.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    member.mode = 0o644
+    tar.addfile(member, io.BytesIO(content))

@@ -1,0 +1,82 @@
+"""Cross-attention to a context that stays the same: keys and values are computed once, not at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional
+
+
+class FixedContext:
+    """An attention processor that ignores the context it is called with and uses what `prepare` made.
+
+    It does what diffusers' `AttnProcessor2_0` does for the cross-attention of Stable Diffusion's UNet: tokens
+    in, tokens out, no mask, no norms of its own.
+    """
+
+    key: Tensor
+    value: Tensor
+
+    def prepare(self, attn: Attention, context: Float[Tensor, "u t ctx"], rows: Int64[Tensor, " b"]) -> None:
+        """Projects the distinct contexts and hands each row of the batch its own.
+
+        Args:
+            attn: the layer.
+            context: the distinct contexts.
+            rows: which of them each row of the batch attends to.
+        """
+        heads = attn.heads
+        key, value = (layer(context) for layer in (attn.to_k, attn.to_v))  # u t c
+        self.key, self.value = (
+            part.unflatten(-1, (heads, -1)).transpose(1, 2)[rows] for part in (key, value)
+        )  # b heads t d
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Float[Tensor, "b n c"],
+        encoder_hidden_states: Tensor | None = None,  # noqa: ARG002 - diffusers' protocol
+        attention_mask: None = None,  # noqa: ARG002
+        temb: Tensor | None = None,  # noqa: ARG002
+    ) -> Float[Tensor, "b n c"]:
+        """Attends to the prepared context."""
+        query = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # b heads n d
+        attended = functional.scaled_dot_product_attention(query, self.key, self.value)
+        merged = attended.transpose(1, 2).flatten(-2).to(query.dtype)  # b n c
+        return attn.to_out[1](attn.to_out[0](merged))
+
+
+@contextmanager
+def fixed_context(
+    unet: UNet2DConditionModel, context: Float[Tensor, "u t ctx"], rows: Int64[Tensor, " b"]
+) -> Iterator[None]:
+    """Gives every cross-attention of a UNet the same context for as long as the block runs.
+
+    Args:
+        unet: its layers `attn2` are the cross-attentions.
+        context: the distinct contexts.
+        rows: which of them each row of the batch attends to.
+    """
+    before = dict(unet.attn_processors)
+    made = dict(before)
+    with torch.no_grad():
+        for name, module in unet.named_modules():
+            if name.endswith(".attn2"):
+                made[f"{name}.processor"] = processor = FixedContext()
+                processor.prepare(module, context, rows)
+    unet.set_attn_processor(made)
+    try:
+        yield
+    finally:
+        unet.set_attn_processor(before)
+
+
+def is_plain(unet: UNet2DConditionModel) -> bool:
+    """Whether the UNet's attention is diffusers' own, which `fixed_context` may stand in for."""
+    return all(type(processor) is AttnProcessor2_0 for processor in unet.attn_processors.values())

@@ -1,0 +1,1 @@
+"""What happens around training steps: checkpoints and signals, pictures, speed."""

@@ -1,0 +1,233 @@
+"""Checkpoints of a training run: when they are written, which of them stay, and where a run goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from lightning_fabric.plugins import CheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities import rank_zero_info
+
+from egogen.errors import UserError
+from egogen.files import atomic_open
+from ldm.reading import first_line, read
+
+log = logging.getLogger(__name__)
+LAST, BEST = "last.ckpt", "best.ckpt"
+STEP = re.compile(r"step=(\d+)\.ckpt")
+MONITORED = "val/loss_simple_ema"
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+
+class AtomicFiles(CheckpointIO):
+    """Writes checkpoints by atomic rename and reads them without executing anything.
+
+    A file that cannot be written does not end training: `problem` says why, and what was there stays.
+    """
+
+    def __init__(self) -> None:
+        self.problem = ""
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any = None,  # noqa: ANN401, ARG002 - Lightning's signature
+    ) -> None:
+        """Writes a whole file or none."""
+        path = Path(path)
+        self.problem = ""
+        try:
+            with atomic_open(path) as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, UserError, RuntimeError) as error:
+            # torch's zip writer reports a full disk as a RuntimeError.
+            if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+                raise
+            free = shutil.disk_usage(path.parent).free / 2**20
+            reason = first_line(error)
+            self.problem = f"{path}: not written ({reason}; {free:,.0f} MiB are free there)"
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any = None,  # noqa: ANN401, ARG002 - Lightning's signature
+        weights_only: bool | None = None,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Reads a file; see `ldm.checkpoint.read`."""
+        return read(Path(path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Deletes a file if it is there."""
+        Path(path).unlink(missing_ok=True)
+
+
+class Checkpoints(Checkpoint):
+    """Saves at the end of optimiser steps: every n-th, the best, the last, and on signals.
+
+    `last.ckpt` is another name (a hard link) of the newest file. SIGUSR1 saves and goes on; SIGTERM saves and
+    ends the process with code 143, so that a requeued Slurm job goes on where it was. If a file cannot be
+    written (disk full), that is logged, what was there stays, and training goes on to the next one.
+
+    Args:
+        folder: of the checkpoints.
+        files: writes them.
+        every: optimiser steps between them.
+        keep_last: how many of them stay; 0 keeps all.
+        keep_every: those at multiples of it stay for good; 0 is none.
+    """
+
+    def __init__(self, folder: Path, files: AtomicFiles, every: int, keep_last: int, keep_every: int) -> None:
+        self.folder, self.files = folder, files
+        self.every, self.keep_last, self.keep_every = every, keep_last, keep_every
+        self.best = float("inf")
+        self.asked: signal.Signals | None = None
+        self.before: dict[signal.Signals, Any] = {}
+
+    # --- signals -----------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        """Listens to SIGUSR1 and SIGTERM, in the place of Lightning's own handlers."""
+        self.before = {
+            number: signal.signal(number, self.note) for number in (signal.SIGUSR1, signal.SIGTERM)
+        }
+
+    def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's signature
+        """Remembers a signal until the step is done. SIGTERM is stronger."""
+        if self.asked != signal.SIGTERM:
+            self.asked = signal.Signals(number)
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Gives the signals back."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}
+
+    # --- when --------------------------------------------------------------------------------------
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,  # noqa: ARG002 - Lightning's signature
+        outputs: object,  # noqa: ARG002
+        batch: object,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        """Saves if this batch ended an optimiser step and it is time, or somebody asked for it."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        step, asked = trainer.global_step, self.agreed(trainer)
+        if asked or step % self.every == 0 or step == trainer.max_steps:
+            self.save(trainer, f"step={step:07d}.ckpt", is_last=True)
+        if asked == signal.SIGTERM:
+            rank_zero_info("SIGTERM: saved step %d; the same command goes on from there", step)
+            raise SystemExit(EXIT_TERMINATED)
+        if asked:
+            rank_zero_info("%s: saved step %d", asked.name, step)
+
+    def agreed(self, trainer: lightning.Trainer) -> signal.Signals | None:
+        """The strongest signal that any process has got; all processes learn the same."""
+        asked, self.asked = self.asked, None
+        if trainer.world_size == 1:
+            return asked
+        strength = torch.tensor([0, 0], device=trainer.strategy.root_device)
+        if asked:
+            strength[int(asked == signal.SIGTERM)] = 1
+        usr, term = trainer.strategy.reduce(strength, reduce_op="sum").tolist()
+        return signal.SIGTERM if term else signal.SIGUSR1 if usr else None
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        """Saves `best.ckpt` if the averaged weights have never been as good."""
+        value = trainer.callback_metrics.get(MONITORED)
+        if trainer.sanity_checking or value is None or not float(value) < self.best:
+            return
+        self.best = float(value)
+        self.save(trainer, BEST, is_last=False)
+
+    # --- how ---------------------------------------------------------------------------------------
+
+    def save(self, trainer: lightning.Trainer, name: str, is_last: bool) -> None:
+        """Writes one file, then lets go of those that need not stay."""
+        path = self.folder / name
+        trainer.save_checkpoint(path)
+        if self.files.problem:
+            log.error("%s; training goes on, and the checkpoints before it stay", self.files.problem)
+        elif is_last and trainer.is_global_zero:
+            link(path, self.folder / LAST)
+            self.prune()
+
+    def prune(self) -> None:
+        """Deletes all but the last files and those that stay for good."""
+        if not self.keep_last:
+            return
+        steps = step_files(self.folder)
+        for step in sorted(steps)[: -self.keep_last]:
+            if not (self.keep_every and step % self.keep_every == 0):
+                steps[step].unlink(missing_ok=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes the best value over."""
+        self.best = state_dict["best"]
+
+
+def link(path: Path, name: Path) -> None:
+    """Makes `name` another name of `path`, atomically; a copy where the file system has no hard links."""
+    part = name.with_name(f".{name.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(path, part)
+    except OSError:
+        shutil.copyfile(path, part)
+    part.replace(name)
+
+
+def step_files(folder: Path) -> dict[int, Path]:
+    """Optimiser step -> its checkpoint."""
+    matches = ((STEP.fullmatch(path.name), path) for path in folder.glob("*.ckpt"))
+    return {int(match[1]): path for match, path in matches if match}
+
+
+def find_resume(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run: `last.ckpt`, or the step before it if that is damaged.
+
+    Returns:
+        None if the run has no checkpoint at all.
+
+    Raises:
+        UserError: there are checkpoints, and all are damaged.
+    """
+    steps = step_files(folder)
+    candidates = [folder / LAST, *(steps[step] for step in sorted(steps, reverse=True))]
+    problems = []
+    for path in candidates:
+        if not path.exists():
+            continue
+        try:
+            read(path)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            log.warning("%s", problem)
+        if problems:
+            log.warning("resume from the checkpoint before it: %s", path)
+        return path
+    if problems:
+        raise UserError(f"{problems[0]}; no checkpoint of this run is whole. Delete {folder} to begin anew")
+    return None

@@ -1,0 +1,61 @@
+"""How fast training is, and how much of the time it waits for data."""
+
+from __future__ import annotations
+
+import time
+
+import pytorch_lightning as lightning
+
+
+class Speed(lightning.Callback):
+    """Logs pairs a second over all processes, the share of time spent waiting for batches, and the epoch.
+
+    Args:
+        effective_batch: pairs of an optimiser step.
+        steps_per_epoch: optimiser steps of one pass over the data.
+        every: optimiser steps between log entries.
+    """
+
+    def __init__(self, effective_batch: int, steps_per_epoch: int, every: int) -> None:
+        self.effective_batch, self.steps_per_epoch, self.every = effective_batch, steps_per_epoch, every
+        self.began = self.ended = time.perf_counter()
+        self.waited = 0.0
+        self.step = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        """Starts the clock."""
+        self.step = trainer.global_step
+        self.began = self.ended = time.perf_counter()
+
+    def on_train_batch_start(
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002 - Lightning's signature
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+        batch: object,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Counts the time since the batch before as waiting."""
+        self.waited += time.perf_counter() - self.ended
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,  # noqa: ARG002
+        batch: object,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Logs every few steps."""
+        now = time.perf_counter()
+        done = trainer.global_step - self.step
+        if done >= self.every:
+            passed = now - self.began
+            pl_module.log_dict(
+                {
+                    "speed/pairs_per_second": done * self.effective_batch / passed,
+                    "speed/data_wait_share": self.waited / passed,
+                    "epoch_done": trainer.global_step / self.steps_per_epoch,
+                }
+            )
+            self.began, self.step, self.waited = now, trainer.global_step, 0.0
+        self.ended = time.perf_counter()

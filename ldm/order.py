@@ -1,0 +1,91 @@
+"""Which items make which optimiser step: an order that knows neither devices nor restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from egogen.errors import UserError
+from egogen.seeds import item_seed
+
+
+class Key(NamedTuple):
+    """One item in one epoch; what a training data set is asked for."""
+
+    row: int
+    epoch: int
+
+
+class StepOrder(Sampler[list[Key]]):
+    """The batches of one process, from any optimiser step on.
+
+    Step s takes the same items whatever the number of processes, the batch size and the restarts: each epoch
+    is a permutation keyed by (seed, epoch), cut into whole effective batches; what is left over waits for
+    another epoch's order.
+
+    Args:
+        items: size of the data set.
+        effective: items of an optimiser step, over all processes.
+        batch: items of a batch, a divisor of `effective / world`.
+        steps: optimiser steps of the whole run.
+        seed: of the run.
+        rank: this process, from 0.
+        world: number of processes.
+        start: optimiser steps that are done already.
+
+    Raises:
+        UserError: the data set is smaller than one effective batch.
+    """
+
+    def __init__(
+        self,
+        items: int,
+        effective: int,
+        batch: int,
+        steps: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        start: int = 0,
+    ) -> None:
+        self.items, self.effective, self.batch, self.steps = items, effective, batch, steps
+        self.seed, self.rank, self.world, self.start = seed, rank, world, start
+        self.steps_per_epoch = steps_per_epoch(items, effective)
+
+    def __len__(self) -> int:
+        """Batches of the whole run, those before `start` included: Lightning counts them all."""
+        return self.steps * (self.effective // (self.batch * self.world))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for step in range(self.start, self.steps):
+            epoch, place = divmod(step, self.steps_per_epoch)
+            order = permutation(self.items, self.seed, epoch)
+            first = place * self.effective
+            mine = order[first : first + self.effective][self.rank :: self.world]
+            for begin in range(0, len(mine), self.batch):
+                yield [Key(int(index), epoch) for index in mine[begin : begin + self.batch]]
+
+
+def steps_per_epoch(items: int, effective: int) -> int:
+    """Whole effective batches in one pass over the data.
+
+    Raises:
+        UserError: there is not one.
+    """
+    if items < effective:
+        raise UserError(
+            f"trainer.effective_batch: {effective}, but the data set has only {items} pairs; "
+            f"use {items} or fewer"
+        )
+    return items // effective
+
+
+@lru_cache(maxsize=2)
+def permutation(items: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch."""
+    return np.random.default_rng(item_seed(seed, "order", str(epoch))).permutation(items)

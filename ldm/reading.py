@@ -1,0 +1,80 @@
+"""Safe reading of checkpoint files: nothing in them is executed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from egogen.errors import UserError
+
+# Our files state their sizes under this key, beside `state_dict`.
+ARCHITECTURE = "architecture"
+
+
+class Unread:
+    """Stands in for the types of Lightning that old files name; nothing of theirs is run or kept."""
+
+
+class UnreadFields(dict[str, Any]):
+    """The same for types that are dictionaries."""
+
+
+# Types besides tensors and plain data that published files are known to hold, by their names in the file.
+KNOWN_TYPES = [
+    (Unread, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    (Unread, "pytorch_lightning.callbacks.early_stopping.EarlyStopping"),
+    (Unread, "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor"),
+    (UnreadFields, "pytorch_lightning.utilities.parsing.AttributeDict"),
+    (UnreadFields, "lightning_fabric.utilities.data.AttributeDict"),
+]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads a `.ckpt` or `.safetensors` file without executing anything in it.
+
+    Returns:
+        The file's content; its weights by published name are under `state_dict`.
+
+    Raises:
+        UserError: missing, truncated, no checkpoint, or with content that is neither tensors nor plain data.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint file")
+    try:
+        if path.suffix == ".safetensors":
+            return read_safetensors(path)
+        with torch.serialization.safe_globals(KNOWN_TYPES):  # type: ignore[arg-type]
+            # Files from before torch 1.6 cannot be mapped.
+            mapped = zipfile.is_zipfile(path)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        reason = first_line(error)
+        raise UserError(f"{path}: refused, it holds more than tensors and plain data ({reason})") from None
+    except (RuntimeError, OSError, EOFError, ValueError, SafetensorError) as error:
+        reason = first_line(error)
+        raise UserError(f"{path}: not a readable checkpoint, cut off perhaps ({reason})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: found {type(content).__name__}, expected a checkpoint with `state_dict`")
+    return content if "state_dict" in content else {"state_dict": content}
+
+
+def first_line(error: Exception) -> str:
+    """First line of a message; the error's type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def read_safetensors(path: Path) -> dict[str, Any]:
+    """Reads tensors, and the sizes that our files state in their header."""
+    with safe_open(path, "pt") as file:
+        stated = (file.metadata() or {}).get(ARCHITECTURE)
+    content: dict[str, Any] = {"state_dict": load_file(path)}
+    if stated is not None:
+        content[ARCHITECTURE] = json.loads(stated)
+    return content

@@ -1,0 +1,102 @@
+"""Frames from folders and from tar files; damaged ones are named."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from egogen.errors import UserError
+from egogen.frames import FolderFrames, TarFrames, pack
+from egogen.layout import Layout, tar_folder
+from egogen.pack import main as pack_command
+from egogen.toy.world import write_world
+
+NAMES = ["a/0/x.jpg", "a/1/y.png", f"{'long' * 40}/z.jpg"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        path = tmp_path / "frames" / name
+        path.parent.mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 255, (40, 64, 3), np.uint8)).save(path)
+    return tmp_path / "frames"
+
+
+def test_tar_files_give_the_same_frames(folder: Path, tmp_path: Path) -> None:
+    paths = pack(folder, NAMES, tmp_path / "tars", frames_per_tar=2)
+    assert [path.name for path in paths] == ["frames-00000.tar", "frames-00001.tar"]
+    tars, files = TarFrames(tmp_path / "tars"), FolderFrames(folder)
+    for name in NAMES:
+        assert np.array_equal(np.asarray(tars.read(name)), np.asarray(files.read(name)))
+        tars.check(name)
+        files.check(name)
+
+
+def test_the_same_input_gives_the_same_bytes_and_finished_files_stay(folder: Path, tmp_path: Path) -> None:
+    (first,) = pack(folder, NAMES, tmp_path / "one")
+    (folder / NAMES[0]).touch()
+    (second,) = pack(folder, NAMES, tmp_path / "two")
+    assert first.read_bytes() == second.read_bytes()
+    before = first.stat().st_mtime_ns
+    pack(folder, NAMES, tmp_path / "one")
+    assert first.stat().st_mtime_ns == before
+
+
+def test_the_command_packs_a_split(tmp_path: Path) -> None:
+    write_world(tmp_path, 3, 1, size=32, workers=1)
+    pack_command(["--dataset", "ego4d", "--split", "train", "--out", str(tmp_path / "tars"),
+                  "--data-root", str(tmp_path)])  # fmt: skip
+    tars = TarFrames(tar_folder(tmp_path / "tars", "ego4d", "train"))
+    folder = Layout(tmp_path, "ego4d").frames("train")
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg")]
+    assert sorted(tars.members) == sorted(names)
+
+
+def cut(path: Path, keep: int) -> None:
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+def test_damaged_tar_files_are_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no tar file here"):
+        TarFrames(tmp_path)
+    (path,) = pack(folder, NAMES, tmp_path / "tars")
+    tars = TarFrames(tmp_path / "tars")
+    with pytest.raises(UserError, match=r"no tar file here holds frame 'b\.jpg'"):
+        tars.read("b.jpg")
+    cut(path, 700)
+    with pytest.raises(UserError, match=r"frames-00000\.tar: (cut off|not a readable)"):
+        TarFrames(tmp_path / "tars")
+    cut(path, 100)
+    with pytest.raises(UserError, match=r"not a readable tar file"):
+        TarFrames(tmp_path / "tars")
+
+
+def test_one_name_in_two_tar_files_is_named(folder: Path, tmp_path: Path) -> None:
+    pack(folder, NAMES, tmp_path / "tars")
+    content = io.BytesIO(b"12")
+    with tarfile.open(tmp_path / "tars" / "more.tar", "w") as tar:
+        member = tarfile.TarInfo(NAMES[0])
+        member.size = 2
+        tar.addfile(member, content)
+    with pytest.raises(UserError, match=r"more\.tar: frame 'a/0/x\.jpg' is in"):
+        TarFrames(tmp_path / "tars")
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_a_cut_off_jpeg_is_named(folder: Path, coarse: bool) -> None:
+    path = folder / NAMES[0]
+    cut(path, path.stat().st_size * 2 // 3)
+    frames = FolderFrames(folder)
+    with pytest.raises(UserError, match=r"x\.jpg: not a readable image"):
+        (frames.check if coarse else frames.read)(NAMES[0])
+    with pytest.raises(UserError, match=r"q\.jpg: no such frame"):
+        frames.check("q.jpg")
+    with pytest.raises(UserError, match=r"cannot be read"):
+        pack(folder, ["none.jpg"], folder / "tars")

@@ -1,0 +1,254 @@
+"""A run that is killed and goes on ends as one that was left alone, bit by bit; which checkpoints stay."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from egogen.errors import UserError
+from ldm.callbacks.checkpoints import find_resume, step_files
+from ldm.reading import read
+from ldm.train import main as train
+from tests.ldm.toy_run import TRAINING, Run, make_run
+
+ROOT = Path(__file__).parents[2]
+STEPS = 12
+# Three steps an epoch, two batches a step, so that most checkpoints lie within an epoch.
+SETTINGS = [
+    *TRAINING,
+    "data.batch_size=1",
+    "data.workers=2",
+    "trainer.effective_batch=2",
+    f"trainer.max_steps={STEPS}",
+    "trainer.save_every_steps=1",
+    "trainer.keep_last=2",
+    "trainer.validate_every_epochs=2",
+    "trainer.images=0",
+    "trainer.threads=1",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(autouse=True)
+def run_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUN_ROOT", str(run.root / "runs"))
+
+
+def command(run: Run, name: str, *words: str) -> list[str]:
+    base = run.root / "tiny.yaml"
+    base.write_text(f"model: {{start: {run.start}, gradient_checkpointing: true}}\n")
+    logdir = ["--logdir", str(run.root / "logs")]
+    return ["--name", name, "--base", str(base), "--train", *logdir, *run.words(), *SETTINGS, *words]
+
+
+def folder(run: Run, name: str) -> Path:
+    return run.root / "logs" / f"tiny_{name}" / "checkpoints"
+
+
+@pytest.fixture(scope="module")
+def whole(run: Run) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUN_ROOT", str(run.root / "runs"))
+        train(command(run, "whole"))
+    return folder(run, "whole") / "last.ckpt"
+
+
+def start(run: Run, name: str, *words: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "main.py"), *command(run, name, *words)],
+        cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.005)
+
+
+def has_step(run: Run, name: str, step: int) -> bool:
+    return any(found >= step for found in step_files(folder(run, name)))
+
+
+def same(first: object, second: object) -> bool:
+    """Equal bit by bit, through all dictionaries and lists."""
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and torch.equal(first, second)
+    if isinstance(first, dict):
+        return isinstance(second, dict) and first.keys() == second.keys() and all(
+            same(value, second[key]) for key, value in first.items()
+        )  # fmt: skip
+    if isinstance(first, list | tuple):
+        return isinstance(second, list | tuple) and all(map(same, first, second))
+    return first == second
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    one, other = read(first), read(second)
+    assert one["global_step"] == other["global_step"] == STEPS
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        assert same(one[part], other[part]), part
+
+
+def test_killed_within_an_epoch_and_resumed(run: Run, whole: Path) -> None:
+    process = start(run, "killed")
+    wait_for(process, lambda: has_step(run, "killed", 4))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert read(folder(run, "killed") / "last.ckpt")["global_step"] < STEPS
+    train(command(run, "killed"))
+    assert_same_run(whole, folder(run, "killed") / "last.ckpt")
+
+
+def test_sigusr1_saves_and_sigterm_saves_and_ends(run: Run) -> None:
+    rare = "trainer.save_every_steps=1000"
+    process = start(run, "signals", rare, "trainer.max_steps=100000")
+    log_file = run.root / "logs" / "tiny_signals" / "configs" / "merged.yaml"
+    wait_for(process, log_file.exists)
+    # The handlers are there once training has begun; SIGUSR1 would end the process before that.
+    wait_for(process, lambda: handles(process.pid, signal.SIGUSR1))
+    os.kill(process.pid, signal.SIGUSR1)
+    wait_for(process, lambda: has_step(run, "signals", 1))
+    first = max(step_files(folder(run, "signals")))
+    os.kill(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "SIGTERM: saved step" in errors
+    assert "Traceback" not in errors
+    step = read(folder(run, "signals") / "last.ckpt")["global_step"]
+    assert step > first
+    assert step == max(step_files(folder(run, "signals")))
+
+
+def handles(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal (Linux)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt")]
+    return bool(mask >> (number - 1) & 1)
+
+
+def test_terminated_and_resumed(run: Run, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ldm.callbacks.checkpoints import Checkpoints
+
+    def asked(_: Checkpoints, trainer: object) -> signal.Signals | None:
+        return signal.SIGTERM if trainer.global_step == 5 else None  # type: ignore[attr-defined]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "agreed", asked)
+        with pytest.raises(SystemExit, match="143"):
+            train(command(run, "terminated"))
+    assert max(step_files(folder(run, "terminated"))) == 5
+    train(command(run, "terminated"))
+    assert_same_run(whole, folder(run, "terminated") / "last.ckpt")
+
+
+def test_resumed_with_another_batch_size_it_takes_the_same_items(run: Run) -> None:
+    train(command(run, "hardware", "trainer.max_steps=5", "model.mixer_dropout=0"))
+    train(command(run, "hardware", "data.batch_size=2", "model.mixer_dropout=0"))
+    train(command(run, "other", "model.mixer_dropout=0"))
+    one, other = (read(folder(run, name) / "last.ckpt")["state_dict"] for name in ("hardware", "other"))
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_which_checkpoints_stay(run: Run, whole: Path) -> None:
+    assert sorted(step_files(whole.parent)) == [11, 12]
+    assert {path.name for path in whole.parent.iterdir()} == {
+        "best.ckpt", "last.ckpt", "step=0000011.ckpt", "step=0000012.ckpt",
+    }  # fmt: skip
+    assert whole.samefile(whole.parent / "step=0000012.ckpt")
+    assert read(whole.parent / "best.ckpt")["global_step"] in (6, 12)
+    train(command(run, "kept", "trainer.keep_last=1", "trainer.keep_every_steps=5"))
+    assert sorted(step_files(folder(run, "kept"))) == [5, 10, 12]
+
+
+def test_a_finished_run_is_left_alone(run: Run, whole: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = whole.stat().st_mtime_ns
+    with caplog.at_level(logging.INFO):
+        train(command(run, "whole"))
+    assert "nothing to do" in caplog.text
+    assert whole.stat().st_mtime_ns == before
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
+    run: Run, whole: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(command(run, "damaged"))
+    files = step_files(folder(run, "damaged"))
+    newest = files[STEPS]  # last.ckpt is the same file
+    os.truncate(newest, newest.stat().st_size // 2)
+    assert find_resume(folder(run, "damaged")) == files[STEPS - 1]
+    assert "not a readable checkpoint" in caplog.text
+    assert "resume from the checkpoint before it" in caplog.text
+    train(command(run, "damaged"))
+    assert_same_run(whole, folder(run, "damaged") / "last.ckpt")
+    for path in folder(run, "damaged").glob("*.ckpt"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="no checkpoint of this run is whole"):
+        train(command(run, "damaged"))
+
+
+def test_a_full_disk_ends_neither_training_nor_what_was_saved(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save = torch.save
+
+    def full(content: dict[str, object], file: object) -> None:
+        if content.get("global_step") in (4, 5):
+            raise OSError(28, "No space left on device")
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    train(command(run, "full", "trainer.keep_last=0"))
+    assert sorted(step_files(folder(run, "full"))) == [1, 2, 3, 6, 7, 8, 9, 10, 11, 12]
+    assert "No space left on device" in caplog.text
+    assert "training goes on" in caplog.text
+    assert not list(folder(run, "full").glob(".*"))
+    monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(UserError, match=r"training ended at step 12, but .*not written \(\[Errno 28\]"):
+        train(command(run, "fuller"))
+
+
+def test_weights_alone_are_no_run(run: Run) -> None:
+    with pytest.raises(UserError, match=r"start\.ckpt: holds weights without the state of a run; start from"):
+        train([*command(run, "alone"), "--resume", str(run.start)])
+    with pytest.raises(UserError, match="neither a checkpoint nor a folder"):
+        train([*command(run, "alone"), "--resume", str(run.root / "none")])
+
+
+def test_two_processes_train_as_one(run: Run) -> None:
+    """DDP on the CPU by gloo: the same global batch gives the same losses, gradients and weights."""
+    plain = ["model.mixer_dropout=0", "trainer.effective_batch=4", "trainer.max_steps=3", "data.workers=0"]
+    process = start(run, "two", *plain, "trainer.processes=2", "data.batch_size=2")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert "2 a process x 2 processes x accumulation 1" in errors
+    train(command(run, "one", *plain, "data.batch_size=4"))
+    first, second = (losses(run, name) for name in ("one", "two"))
+    for curve in ("train/gradient_norm", "val/loss_simple", "val/loss_simple_ema"):
+        assert len(first[curve]) > 0
+        assert first[curve] == pytest.approx(second[curve], rel=1e-3)
+
+
+def losses(run: Run, name: str) -> dict[str, list[float]]:
+    """The curves that a run has written."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder(run, name).parent / "tensorboard")).Reload()
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
