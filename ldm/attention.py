@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -52,6 +53,10 @@ class FixedContext:
         return attn.to_out[1](attn.to_out[0](merged))
 
 
+# The same objects at every call, so that a compiled UNet is compiled once.
+KEPT: WeakKeyDictionary[UNet2DConditionModel, dict[str, FixedContext]] = WeakKeyDictionary()
+
+
 @contextmanager
 def fixed_context(
     unet: UNet2DConditionModel, context: Float[Tensor, "u t ctx"], rows: Int64[Tensor, " b"]
@@ -64,13 +69,12 @@ def fixed_context(
         rows: which of them each row of the batch attends to.
     """
     before = dict(unet.attn_processors)
-    made = dict(before)
+    fixed = KEPT.setdefault(unet, {})
     with torch.no_grad():
         for name, module in unet.named_modules():
             if name.endswith(".attn2"):
-                made[f"{name}.processor"] = processor = FixedContext()
-                processor.prepare(module, context, rows)
-    unet.set_attn_processor(made)
+                fixed.setdefault(f"{name}.processor", FixedContext()).prepare(module, context, rows)
+    unet.set_attn_processor({**before, **fixed})
     try:
         yield
     finally:

@@ -56,9 +56,7 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--ckpt", type=Path, required=True, help="checkpoint, a file or a diffusers folder")
     made.add_argument("--config", type=Path, help="YAML with what no tensor of a file tells [read off it]")
     made.add_argument("--steps", type=int, default=100, help="sampling steps")
-    made.add_argument(
-        "--resolution", type=int, default=256, help="side of the drawn frame before unsquashing"
-    )
+    made.add_argument("--resolution", type=int, default=256, help="side of the square that is drawn")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--cfg-text", type=float, default=7.5, help="guidance by text and features, s_T")
     made.add_argument("--cfg-image", type=float, default=1.5, help="guidance by the photo, s_I")
@@ -94,20 +92,14 @@ def check_arguments(args: argparse.Namespace) -> None:
         UserError: a value is outside its range, or flags contradict each other.
     """
     check("--steps", args.steps, "at least 1", args.steps >= 1)
-    check(
-        "--resolution",
-        args.resolution,
-        "a positive multiple of 64",
-        args.resolution % 64 == 0 < args.resolution,
-    )
+    side = args.resolution
+    check("--resolution", side, "a positive multiple of 16", side % 16 == 0 < side)
     kind = args.output.suffix.lower()
     check("--output", str(args.output), f"a name that ends in {', '.join(FORMATS)}", kind in FORMATS)
     if (args.image_feature is None) != (args.text_feature is None):
         raise UserError("--image-feature and --text-feature: give both or neither")
     if args.vllm and args.image_feature:
-        raise UserError(
-            "--vllm makes the features that --image-feature and --text-feature name; give one way"
-        )
+        raise UserError("--vllm makes what --image-feature and --text-feature name; give one of the two")
 
 
 def load_pipeline(args: argparse.Namespace) -> LegoPipeline:

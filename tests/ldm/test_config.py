@@ -10,7 +10,7 @@ import torch
 from egogen.errors import UserError
 from ldm.architecture import build
 from ldm.config import GenerateConfig, TrainConfig, load_config
-from ldm.train import accumulate
+from ldm.train import accumulate, choose_precision
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # Those of stage 1 are read in tests/llava/test_plan.py.
@@ -94,3 +94,50 @@ def test_effective_batch_must_divide() -> None:
     config = load_config(TrainConfig, [CONFIGS / "train_ego4d.yaml"], ["data.batch_size=24"])
     with pytest.raises(UserError, match=r"1024 is no multiple of data.batch_size x devices = 24; use 1032"):
         accumulate(config, 1)
+
+
+@pytest.mark.parametrize("name", ["24gb", "40gb", "80gb"])
+@pytest.mark.parametrize("base", ["train_ego4d", "train_kitchen", "train_joint"])
+def test_hardware_presets_lie_over_any_run(base: str, name: str) -> None:
+    files = [CONFIGS / f"{base}.yaml", CONFIGS / "hardware" / f"{name}.yaml"]
+    config = load_config(TrainConfig, files)
+    assert config.trainer.precision == "bf16-mixed"
+    for devices in (1, 2, 4, 8):
+        assert accumulate(config, devices) * config.data.batch_size * devices == 1024
+    published = load_config(TrainConfig, files[:1])
+    assert config.optimizer.lr == published.optimizer.lr
+    assert config.trainer.max_epochs == published.trainer.max_epochs
+
+
+def test_the_joint_run_reads_both_data_sets() -> None:
+    config = load_config(TrainConfig, [CONFIGS / "train_joint.yaml"], ["data.resolution=64"])
+    one, other = config.all_data()
+    assert (one.dataset, other.dataset) == ("ego4d", "epickitchen")
+    assert other.resolution == 64
+    assert other.layout().frames("train").parts[-2:] == ("epickitchen", "train")
+    assert (accumulate(config, 8), config.trainer.max_steps) == (4, 20000)
+
+
+def test_precision_is_chosen_by_the_machine_unless_it_is_said() -> None:
+    assert choose_precision("auto", on_gpu=False) == "32-true"
+    assert choose_precision("32-true", on_gpu=True) == "32-true"
+    assert choose_precision("bf16-mixed", on_gpu=False) == "bf16-mixed"
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("trainer.precision=16", "trainer.precision: got '16', allowed: auto, 32-true, bf16-mixed"),
+        ("optimizer.eight_bit=yes", "optimizer.eight_bit: got"),
+        ("sampling.scales_txt=[]", r"sampling.scales_txt: got \[\], allowed: at least one number"),
+        ("sampling.precision=16", "sampling.precision: got '16'"),
+        ("data.check=none", "data.check: got 'none', allowed: full, headers"),
+        ("model.mixer_dropout=1", "model.mixer_dropout"),
+        ("trainer.keep_last=-1", "trainer.keep_last: got -1, allowed: 0 or more"),
+        ("joint=[{dataset: ego5d}]", "'ego5d': allowed are ego4d, epickitchen"),
+        ("joint=[{batch_size: 3}]", "batch_size"),
+    ],
+)
+def test_wrong_values_are_named(word: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config(TrainConfig, [CONFIGS / "train_ego4d.yaml"], [word])

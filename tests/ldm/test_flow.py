@@ -14,8 +14,14 @@ from PIL import Image
 
 from egogen.cli import run as run_command
 from egogen.errors import UserError
+from ldm.checkpoint import load_parts
+from ldm.config import TrainConfig, load_config
+from ldm.loaders import PairsModule
+from ldm.order import Key
+from ldm.pipeline import LegoPipeline
 from ldm.reading import read
 from ldm.sample import main as sample
+from ldm.text import make_tokenizer
 from ldm.train import main as train
 from tests.ldm.toy_run import TRAINING, Run, make_run
 
@@ -236,3 +242,96 @@ def test_wrong_commands(run: Run) -> None:
         sample(["--config", str(base(run))])
     with pytest.raises(UserError, match="not used by --method copy"):
         sample(["--config", str(base(run)), "--method", "copy", "--ckpt", "x"])
+
+
+def test_frames_from_tar_files_train_alike(run: Run, trained: Path) -> None:
+    from egogen.pack import main as pack
+
+    for split in ("train", "val"):
+        words = ["--dataset", "ego4d", "--split", split, "--out", str(run.root / "tars")]
+        pack([*words, "--data-root", str(run.root / "data"), "--frames-per-tar", "4"])
+    folder = fit(run, "tars", f"data.frame_tars={run.root / 'tars'}", "data.check=headers")
+    whole, tars = read(trained)["state_dict"], read(folder / "checkpoints" / "last.ckpt")["state_dict"]
+    assert all(torch.equal(whole[name], tars[name]) for name in whole)
+
+
+def test_cached_latents_train_nearly_alike(run: Run, trained: Path) -> None:
+    """The cache rounds to float16; the draws are the same."""
+    folder = fit(run, "cache_all", "data.cache_latents=true")
+    whole, cached = read(trained)["state_dict"], read(folder / "checkpoints" / "last.ckpt")["state_dict"]
+    for name, value in whole.items():
+        torch.testing.assert_close(cached[name], value, rtol=0, atol=5e-4, msg=name)
+
+
+def test_two_data_sets_train_together(run: Run, tmp_path: Path) -> None:
+    base_file = base(run)
+    paths = "\n".join(
+        f"    {key}: {value}"
+        for key, value in {
+            "root": run.root / "data",
+            "train_annotations": run.annotations("train"),
+            "val_annotations": run.annotations("val"),
+            "features": run.features,
+        }.items()
+    )
+    joint = tmp_path / "joint.yaml"
+    joint.write_text(f"joint:\n  - dataset: ego4d\n{paths}\n")
+    config = load_config(TrainConfig, [base_file, joint], [*run.words(), *TRAINING])
+    parts = load_parts(run.start, config.model.architecture, conditioner=True, new_conditioner=True)
+    data = PairsModule(config, parts, make_tokenizer())
+    train_set, val_set = data.dataset("train"), data.dataset("val")
+    assert (len(train_set), len(val_set)) == (12, 6)
+    assert train_set[Key(7, 0)]["item"] == train_set[Key(1, 0)]["item"]
+    assert data.steps_per_epoch == 3
+    assert val_set[5]["t"] == val_set[2]["t"]
+    with pytest.raises(IndexError):
+        val_set[6]
+
+
+def test_several_scales_get_a_folder_each(run: Run, trained: Path, tmp_path: Path) -> None:
+    draw(run, trained, tmp_path, "sampling.scales_txt=[1.5,7.5]", "sampling.scales_img=[1.0]")
+    for name in ("txt1.5_img1", "txt7.5_img1"):
+        assert len(list((tmp_path / name / "images").rglob("*.jpg"))) == 3
+        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        assert manifest["sampling"]["scale_txt"] == float(name[3:6])
+    one = draw(run, trained, tmp_path / "one", "sampling.scales_txt=[1.5]", "sampling.scales_img=[1.0]")
+    (name, content), *_ = one.items()
+    assert (tmp_path / "txt1.5_img1" / name).read_bytes() == content
+
+
+def test_each_process_of_a_launcher_draws_its_share(
+    run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        counts.append(len(draw(run, trained, tmp_path / "out")))
+    assert counts == [2, 3]
+
+
+def test_bfloat16_frames_are_near_and_not_mixed_with_others(run: Run, trained: Path, tmp_path: Path) -> None:
+    plain = draw(run, trained, tmp_path / "plain")
+    half = draw(run, trained, tmp_path / "half", "sampling.precision=bf16")
+    assert plain.keys() == half.keys()
+    for name in plain:
+        first, second = (np.asarray(Image.open(tmp_path / kind / name), int) for kind in ("plain", "half"))
+        assert abs(first - second).mean() < 8
+    with pytest.raises(UserError, match="was made with sampling"):
+        draw(run, trained, tmp_path / "plain", "sampling.precision=bf16")
+
+
+def test_a_folder_of_weights_draws_what_its_file_draws(run: Run, trained: Path, tmp_path: Path) -> None:
+    LegoPipeline.from_single_file(trained).save_pretrained(tmp_path / "pipeline")
+    assert draw(run, trained, tmp_path / "one") == draw(run, tmp_path / "pipeline", tmp_path / "two")
+
+
+def test_speed_and_waiting_are_logged(trained: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained.parents[1] / "tensorboard")).Reload()
+    tags = events.Tags()["scalars"]
+    wanted = {"speed/pairs_per_second", "speed/data_wait_share", "epoch_done", "train/gradient_norm"}
+    assert wanted <= set(tags)
+    assert all(0 <= event.value <= 1 for event in events.Scalars("speed/data_wait_share"))
+    assert events.Tags()["images"] == ["source | target | sample"]
