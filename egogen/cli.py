@@ -25,7 +25,7 @@ def parser(prog: str, description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=prog, description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    made.add_argument(DEBUG_FLAG, action="store_true", help="on an error, show the full traceback")
+    made.add_argument("-d", DEBUG_FLAG, action="store_true", help="on an error, show the full traceback")
     return made
 
 
@@ -44,7 +44,7 @@ def run(main: Callable[[], object]) -> None:
         sys.stderr.write("interrupted; run the same command again to go on\n")
         raise SystemExit(EXIT_INTERRUPTED) from None
     except UserError as error:
-        if DEBUG_FLAG in sys.argv:
+        if {"-d", DEBUG_FLAG} & set(sys.argv):
             raise
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         raise SystemExit(EXIT_USER_ERROR) from None

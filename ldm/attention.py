@@ -79,6 +79,8 @@ def fixed_context(
         yield
     finally:
         unet.set_attn_processor(before)
+        for processor in fixed.values():
+            processor.key = processor.value = torch.empty(0)
 
 
 def is_plain(unet: UNet2DConditionModel) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import shutil
+from copy import copy
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from egogen.layout import run_root
-from egogen.manifest import claim, file_hash
+from egogen.manifest import checkpoint_hash, claim, file_hash
 from ldm.architecture import Parts
 from ldm.data import EgoGenPairs, Sample
 from ldm.text import embed
@@ -103,12 +105,14 @@ def build_cache(
     if (folder / "manifest.json").exists():
         claim(folder, settings)
         return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    part.mkdir(parents=True)
     before = parts.vae.device
     for network in (parts.vae, parts.text_encoder):
         nn.Module.to(network, device)
-    loader = DataLoader(pairs, BATCH, num_workers=pairs.config.workers)
+    plain = copy(pairs)
+    plain.llm_width = None  # stage-1 features are not encoded
+    loader = DataLoader(plain, BATCH, num_workers=pairs.config.workers)
     arrays: dict[str, np.memmap] = {}
     with tqdm(total=len(pairs), desc=f"encode {pairs.split}", unit="pair") as bar:
         for batch in loader:
@@ -120,7 +124,7 @@ def build_cache(
             for key, values in rows.items():
                 if key not in arrays:
                     arrays[key] = np.lib.format.open_memmap(
-                        folder / f"{key}.npy", "w+", np.float16, (len(pairs), *values.shape[1:])
+                        part / f"{key}.npy", "w+", np.float16, (len(pairs), *values.shape[1:])
                     )
                 arrays[key][bar.n : bar.n + len(values)] = values.half().cpu().numpy()
             bar.update(len(batch["prompt"]))
@@ -128,14 +132,19 @@ def build_cache(
         array.flush()
     for network in (parts.vae, parts.text_encoder):
         nn.Module.to(network, before)
-    claim(folder, settings)  # last: its presence says that the arrays are whole
+    claim(part, settings)  # last: its presence says that the arrays are whole
+    try:
+        part.rename(folder)
+    except OSError:  # another run was first
+        shutil.rmtree(part)
+        claim(folder, settings)
     return folder
 
 
 @cache
 def start_hash(start: Path) -> str:
     """SHA-256 of the checkpoint that training starts from, computed once a process."""
-    return file_hash(start)
+    return checkpoint_hash(start)
 
 
 def encode(

@@ -223,7 +223,7 @@ def published_state(parts: Parts, shape: Architecture) -> dict[str, Tensor]:
         for own, value in module.state_dict().items() if module is not None else ():
             name = names[f"{label}.{own}"]
             is_conv = ".attn_1." in name and value.ndim == 2
-            state[name] = (value[:, :, None, None] if is_conv else value).detach().contiguous()
+            state[name] = (value[:, :, None, None] if is_conv else value).detach().cpu().contiguous()
     state[POSITION_IDS] = torch.arange(parts.text_encoder.config.max_position_embeddings)[None]
     return state
 

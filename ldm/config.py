@@ -16,7 +16,7 @@ from egogen.annotations import DESCRIPTION_KEY
 from egogen.errors import UserError
 from egogen.layout import Layout, data_root, features_root, run_root, tar_folder
 from ldm.architecture import Architecture
-from ldm.sampler import PUBLISHED
+from ldm.sampler import PUBLISHED, make_scheduler
 
 Config = TypeVar("Config")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
@@ -42,10 +42,12 @@ class ModelConfig:
     compile: bool = False  # the UNet by torch.compile; minutes at the start, then faster
     drop_each: float = 0.05  # share of samples without text, without both, without frame
     ema_decay: float = 0.9999
+    ema_every: str = "step"  # when the average moves: `step`, or `batch` as published (F-S2-07)
     ema_on_cpu: bool = False  # keep the average in main memory: 3.4 GB less on the GPU
 
     def __post_init__(self) -> None:
         check("model.drop_each", self.drop_each, "0 to 1/3", 0 <= self.drop_each <= 1 / 3)
+        check("model.ema_every", self.ema_every, "step, batch", self.ema_every in ("step", "batch"))
         check("model.mixer_dropout", self.mixer_dropout, "0 to less than 1", 0 <= self.mixer_dropout < 1)
         check("model.ema_decay", self.ema_decay, "0 to 1", 0 <= self.ema_decay <= 1)
 
@@ -161,10 +163,6 @@ class TrainerConfig:
     threads: int = 0  # CPU threads; 0 leaves the choice to torch
 
     def __post_init__(self) -> None:
-        endless = self.max_epochs < 1 and self.max_steps < 1
-        check(
-            "trainer.max_epochs", self.max_epochs, "at least 1, or trainer.max_steps at least 1", not endless
-        )
         for name in (
             "effective_batch", "nodes", "processes", "save_every_steps", "validate_every_epochs",
             "images_every_steps", "log_every_steps", "max_nonfinite",
@@ -193,6 +191,7 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         for name in ("scales_txt", "scales_img"):
             check(f"sampling.{name}", getattr(self, name), "at least one number", bool(getattr(self, name)))
+        make_scheduler(self.scheduler)  # names a wrong one
         check(
             "sampling.precision", self.precision, "auto, bf16, 32", self.precision in ("auto", "bf16", "32")
         )
@@ -215,7 +214,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     joint: list[SourceConfig] = field(default_factory=list)  # data sets to train on besides `data`
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_steps=1))
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:

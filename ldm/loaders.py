@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 from transformers import CLIPTokenizer
 
 from ldm.architecture import Parts
 from ldm.cache import CachedPairs, build_cache
-from ldm.config import TrainConfig
+from ldm.config import DataConfig, TrainConfig, check
 from ldm.data import DrawnPairs, EgoGenPairs, JointPairs, Pairs, Sample
 from ldm.order import StepOrder, steps_per_epoch
 
@@ -32,6 +34,8 @@ class PairsModule(lightning.LightningDataModule):
         self, config: TrainConfig, parts: Parts, tokenizer: CLIPTokenizer, device: torch.device | str = "cpu"
     ) -> None:
         super().__init__()
+        # One process of all nodes checks files and builds caches: RUN_ROOT is shared between them.
+        self.prepare_data_per_node = False
         self.config, self.parts, self.tokenizer, self.device = config, parts, tokenizer, device
         width = config.model.architecture.llm_width if config.model.vllm_features else None
         self.pairs = {
@@ -43,11 +47,12 @@ class PairsModule(lightning.LightningDataModule):
         """Optimiser steps of the whole run.
 
         Raises:
-            UserError: the data hold less than one effective batch.
+            UserError: the data hold less than one effective batch, or training would not end.
         """
         settings = self.config.trainer
         by_epochs = settings.max_epochs * self.steps_per_epoch
         limits = [limit for limit in (settings.max_steps, by_epochs) if limit > 0]
+        check("trainer.max_epochs", settings.max_epochs, "at least 1, or trainer.max_steps", bool(limits))
         return min(limits)
 
     @property
@@ -95,22 +100,39 @@ class PairsModule(lightning.LightningDataModule):
             world=world,
             start=start,
         )
-        return self.loader(dataset, batch_sampler=order)
+        data = self.config.data
+        return TimedLoader(dataset, batch_sampler=order, **self.loading(data))
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """This process's share, in file order."""
         dataset, trainer = self.dataset("val"), self.trainer
         world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         sampler: DistributedSampler[Sample] = DistributedSampler(dataset, world, rank, shuffle=False)
-        return self.loader(dataset, sampler=sampler, batch_size=self.config.data.batch_size)
-
-    def loader(self, dataset: Dataset[Sample], **order: object) -> DataLoader[Sample]:
-        """A loader with the configured workers."""
         data = self.config.data
-        return DataLoader(
-            dataset,
-            num_workers=data.workers,
-            pin_memory=data.pin_memory and torch.cuda.is_available(),
-            persistent_workers=data.persistent_workers and data.workers > 0,
-            **order,  # type: ignore[arg-type]
-        )
+        return DataLoader(dataset, sampler=sampler, batch_size=data.batch_size, **self.loading(data))
+
+    @staticmethod
+    def loading(data: DataConfig) -> dict[str, Any]:
+        """How batches are fetched."""
+        return {
+            "num_workers": data.workers,
+            "pin_memory": data.pin_memory and torch.cuda.is_available(),
+            "persistent_workers": data.persistent_workers and data.workers > 0,
+        }
+
+
+class TimedLoader(DataLoader[Sample]):
+    """A loader that adds up, in `waited`, the seconds its user has waited for batches."""
+
+    waited = 0.0
+
+    def __iter__(self) -> Any:  # noqa: ANN401 - DataLoader's own iterators are of several types
+        batches = super().__iter__()
+        while True:
+            began = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - began
+            yield batch

@@ -64,6 +64,7 @@ class LatentDiffusion(lightning.LightningModule):
         if config.model.compile:
             self.unet.compile()
         if self.conditioner is not None:
+            self.conditioner.train()
             self.conditioner.set_dropout(config.model.mixer_dropout)
             self.conditioner.requires_grad_(config.model.train_conditioner)
         schedule = training_schedule()
@@ -219,7 +220,9 @@ class LatentDiffusion(lightning.LightningModule):
             self.ema.update(self.trained())
             return
         self.skipped += 1
-        log.warning(
+        recent, bad = self.of_all_processes(recent), self.of_all_processes(bad)
+        say = log.warning if self.trainer.is_global_zero else log.debug
+        say(
             "step %d is left out, its %s not finite; items: %s",
             self.trainer.global_step,
             "loss is" if bad else "gradient is",
@@ -235,14 +238,31 @@ class LatentDiffusion(lightning.LightningModule):
                 "optimizer.lr, set trainer.precision=32-true, or look at these items"
             )
 
+    def of_all_processes(self, items: list[str]) -> list[str]:
+        """The items of all processes."""
+        if self.trainer.world_size == 1:
+            return items
+        parts: list[list[str]] = [[] for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ANN401, ARG002
+        """Moves the average after every batch, also between steps, where that is asked for (F-S2-07)."""
+        stepped = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+        if self.config.model.ema_every == "batch" and not stepped:
+            self.ema.update(self.trained())
+
     # --- checkpoints -------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Stores weights and averages by their published names, so that a `last.ckpt` is a LEGO file."""
+        if not self.trainer.is_global_zero:
+            checkpoint["state_dict"] = {}  # only the first process writes
+            return
         names = published_names(self.parts, self.shape)
         state = published_state(self.parts, self.shape)
         for own, value in self.ema.values().items():
-            state[ema_name(names[own])] = value.detach()
+            state[ema_name(names[own])] = value.detach().cpu()
         state[EMA_DECAY] = torch.tensor(self.ema.decay)
         state[EMA_UPDATES] = torch.tensor(self.ema.updates, dtype=torch.int32)
         checkpoint["state_dict"] = state

@@ -65,7 +65,7 @@ def read(path: Path) -> dict[str, Any]:
     return content if "state_dict" in content else {"state_dict": content}
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """First line of a message; the error's type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 

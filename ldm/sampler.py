@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 import diffusers
 import numpy as np
 import torch
@@ -100,4 +102,12 @@ def make_scheduler(name: str = PUBLISHED) -> SchedulerMixin:
     if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
         allowed = ", ".join([PUBLISHED, *NAMES])
         raise UserError(f"scheduler {name!r}: allowed are {allowed} and diffusers' scheduler classes")
-    return found(**TRAINING_SCHEDULE)
+    known = {name: value.default for name, value in signature(found).parameters.items()}
+    # As Stable Diffusion's own configurations: latents are not pictures, and must not be clipped.
+    options: dict[str, object] = {"clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
+    if known.get("timestep_spacing") == "leading":
+        options["steps_offset"] = 1
+    try:
+        return found(**TRAINING_SCHEDULE, **{name: value for name, value in options.items() if name in known})
+    except TypeError:
+        raise UserError(f"scheduler {name!r}: it does not know Stable Diffusion's noise schedule") from None

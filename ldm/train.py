@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
 
 from egogen.cli import parser
 from egogen.errors import UserError
@@ -28,6 +31,7 @@ from ldm.module import LatentDiffusion
 from ldm.reading import read
 
 log = logging.getLogger(__name__)
+WORD = re.compile(r"[A-Za-z_][\w.]*=")  # key.sub=value
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -35,7 +39,7 @@ def arguments() -> argparse.ArgumentParser:
     made = parser("python main.py", __doc__)
     made.add_argument("-n", "--name", default="", help="name of the run; a run of the same name is resumed")
     made.add_argument(
-        "-b", "--base", nargs="+", type=Path, default=[], metavar="YAML",
+        "-b", "--base", nargs="+", default=[], metavar="YAML",
         help="configuration files, merged left to right; then key.sub=value words",
     )  # fmt: skip
     made.add_argument(
@@ -66,8 +70,8 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses, builds, trains."""
     args = arguments().parse_args(argv)
-    files = [path for path in args.base if "=" not in path.name]
-    words = [str(path) for path in args.base if "=" in path.name] + args.overrides
+    files = [Path(word) for word in args.base if not WORD.match(word)]
+    words = [word for word in args.base if WORD.match(word)] + args.overrides
     if args.seed is not None:
         words.append(f"trainer.seed={args.seed}")
     if not files:
@@ -128,7 +132,7 @@ def train(
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:
         # Lightning ends the process with code 1 on Ctrl-C.
-        if trainer.interrupted and error.code != EXIT_TERMINATED:
+        if trainer.interrupted and error.code not in (EXIT_TERMINATED, 0):
             raise KeyboardInterrupt from None
         raise
     if files.problem:
@@ -195,7 +199,7 @@ def make_trainer(
         accelerator="gpu" if gpus else "cpu",
         devices=gpus or settings.processes,
         num_nodes=settings.nodes,
-        strategy="ddp" if devices * settings.nodes > 1 else "auto",
+        strategy=DDPStrategy(gradient_as_bucket_view=True) if devices * settings.nodes > 1 else "auto",
         precision=choose_precision(settings.precision, bool(gpus)),  # type: ignore[arg-type]
         max_steps=settings.max_steps,
         accumulate_grad_batches=accumulation,
@@ -252,15 +256,21 @@ def accumulate(config: TrainConfig, devices: int) -> int:
 def find_checkpoint(run: Path, resume: Path | None) -> Path | None:
     """The checkpoint to go on from: `--resume`, or the newest whole one of a run of the same name.
 
+    A run that began elsewhere by `--resume`, or that Slurm starts again, goes on from its own.
+
     Raises:
         UserError: `--resume` names nothing that can be resumed.
     """
-    if resume is None or resume.is_dir():
-        found = find_resume((resume or run) / "checkpoints")
-    else:
-        found = resume if resume.is_file() else None
-    if resume and not found:
+    own = find_resume(run / "checkpoints")
+    if resume is None:
+        return own
+    found = find_resume(resume / "checkpoints") if resume.is_dir() else resume if resume.is_file() else None
+    if not found:
         raise UserError(f"--resume {resume}: neither a checkpoint nor a folder with checkpoints/{LAST}")
+    elsewhere = not found.resolve().is_relative_to(run.resolve())
+    if own and (elsewhere or int(os.environ.get("SLURM_RESTART_COUNT", "0"))):
+        log.info("--resume %s is where this run began; it goes on from its own checkpoint", resume)
+        return own
     return found
 
 

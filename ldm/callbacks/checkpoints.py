@@ -53,12 +53,16 @@ class AtomicFiles(CheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
         except (OSError, UserError, RuntimeError) as error:
-            # torch's zip writer reports a full disk as a RuntimeError.
-            if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            # torch's zip writer covers a full disk up by a RuntimeError of its own.
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            if isinstance(cause, RuntimeError) and "inline_container" not in str(cause):
                 raise
-            free = shutil.disk_usage(path.parent).free / 2**20
-            reason = first_line(error)
-            self.problem = f"{path}: not written ({reason}; {free:,.0f} MiB are free there)"
+            self.note(path, cause)
+
+    def note(self, path: Path, error: BaseException) -> None:
+        """Remembers that a file could not be written."""
+        free = shutil.disk_usage(path.parent).free / 2**20
+        self.problem = f"{path}: not written ({first_line(error)}; {free:,.0f} MiB are free there)"
 
     def load_checkpoint(
         self,
@@ -99,10 +103,24 @@ class Checkpoints(Checkpoint):
     # --- signals -----------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
-        """Listens to SIGUSR1 and SIGTERM, in the place of Lightning's own handlers."""
+        """Listens to SIGUSR1 and SIGTERM, in the place of Lightning's own handlers; tidies the folder."""
+        if trainer.is_global_zero and self.folder.is_dir():
+            self.tidy(trainer.global_step)
         self.before = {
             number: signal.signal(number, self.note) for number in (signal.SIGUSR1, signal.SIGTERM)
         }
+
+    def tidy(self, step: int) -> None:
+        """Removes what a killed process left, and sets aside checkpoints beyond the one that is resumed."""
+        for path in self.folder.glob(".*.part"):
+            path.unlink()
+        for found, path in step_files(self.folder).items():
+            if found > step:
+                path.rename(path.with_name(f"abandoned-{path.name}"))
+        best = self.folder / BEST
+        if best.exists():
+            before = read(best)["callbacks"].get(self.state_key, {})
+            self.best = min(self.best, before.get("best", self.best))
 
     def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's signature
         """Remembers a signal until the step is done. SIGTERM is stronger."""
@@ -133,7 +151,8 @@ class Checkpoints(Checkpoint):
             self.save(trainer, f"step={step:07d}.ckpt", is_last=True)
         if asked == signal.SIGTERM:
             rank_zero_info("SIGTERM: saved step %d; the same command goes on from there", step)
-            raise SystemExit(EXIT_TERMINATED)
+            # Lightning's launcher kills the first process when another ends with an error.
+            raise SystemExit(EXIT_TERMINATED if trainer.local_rank == 0 else 0)
         if asked:
             rank_zero_info("%s: saved step %d", asked.name, step)
 
@@ -162,11 +181,15 @@ class Checkpoints(Checkpoint):
         """Writes one file, then lets go of those that need not stay."""
         path = self.folder / name
         trainer.save_checkpoint(path)
+        if is_last and trainer.is_global_zero and not self.files.problem:
+            try:
+                link(path, self.folder / LAST)
+                self.prune()
+            except OSError as error:
+                self.files.note(self.folder / LAST, error)
         if self.files.problem:
             log.error("%s; training goes on, and the checkpoints before it stay", self.files.problem)
-        elif is_last and trainer.is_global_zero:
-            link(path, self.folder / LAST)
-            self.prune()
+        trainer.strategy.barrier("checkpoint")  # nobody leaves before the last rename
 
     def prune(self) -> None:
         """Deletes all but the last files and those that stay for good."""
@@ -204,7 +227,7 @@ def step_files(folder: Path) -> dict[int, Path]:
 
 
 def find_resume(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run: `last.ckpt`, or the step before it if that is damaged.
+    """The newest whole checkpoint of a run: usually `last.ckpt`, the one before it if that is damaged.
 
     Returns:
         None if the run has no checkpoint at all.
@@ -212,12 +235,10 @@ def find_resume(folder: Path) -> Path | None:
     Raises:
         UserError: there are checkpoints, and all are damaged.
     """
-    steps = step_files(folder)
-    candidates = [folder / LAST, *(steps[step] for step in sorted(steps, reverse=True))]
+    last = folder / LAST
+    candidates = [*([last] if last.exists() else []), *step_files(folder).values()]
     problems = []
-    for path in candidates:
-        if not path.exists():
-            continue
+    for path in sorted(candidates, key=lambda path: (path.stat().st_mtime_ns, path == last), reverse=True):
         try:
             read(path)
         except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
+from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.seeds import item_seed
 from ldm.config import SamplingConfig
@@ -18,6 +20,8 @@ from ldm.data import EgoGenPairs, stack
 from ldm.grid import grid_of
 from ldm.module import LatentDiffusion
 from ldm.pipeline import LegoPipeline
+
+log = logging.getLogger(__name__)
 
 
 class ImageGrids(lightning.Callback):
@@ -58,6 +62,7 @@ class ImageGrids(lightning.Callback):
     def draw(self, trainer: lightning.Trainer, module: LatentDiffusion, step: int) -> None:
         """Draws one grid: a row of source, target and sample for each item."""
         samples = [self.pairs[index] for index in range(self.count)]
+        modes = [(part, part.training) for part in module.parts if part is not None]
         pipeline = LegoPipeline.from_parts(module.parts, self.sampling.scheduler)
         generators = [
             torch.Generator().manual_seed(item_seed(self.sampling.seed, sample["item"])) for sample in samples
@@ -75,13 +80,16 @@ class ImageGrids(lightning.Callback):
                 generator=generators,
                 output_type="pt",
             ).images
-        module.unet.train()
-        if module.conditioner is not None:
-            module.conditioner.train()
+        for part, training in modes:
+            part.train(training)
         captions = [f"{sample['item']}: {sample['prompt']}" for sample in samples]
         picture = grid_of([stacked["source"], stacked["target"], drawn], captions)
-        with atomic_open(self.folder / f"step_{step:07d}.png") as file:
-            picture.save(file, format="PNG")
+        try:
+            with atomic_open(self.folder / f"step_{step:07d}.png") as file:
+                picture.save(file, format="PNG")
+        except (OSError, UserError) as error:
+            # The other processes go on; so must this one.
+            log.error("%s: grid of step %d not written (%s)", self.folder, step, error)
         if isinstance(trainer.logger, TensorBoardLogger):
             trainer.logger.experiment.add_image(
                 "source | target | sample", np.array(picture), step, dataformats="HWC"

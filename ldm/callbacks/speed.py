@@ -18,24 +18,22 @@ class Speed(lightning.Callback):
 
     def __init__(self, effective_batch: int, steps_per_epoch: int, every: int) -> None:
         self.effective_batch, self.steps_per_epoch, self.every = effective_batch, steps_per_epoch, every
-        self.began = self.ended = time.perf_counter()
+        self.began = self.validated_from = time.perf_counter()
         self.waited = 0.0
         self.step = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
         """Starts the clock."""
         self.step = trainer.global_step
-        self.began = self.ended = time.perf_counter()
+        self.began = time.perf_counter()
 
-    def on_train_batch_start(
-        self,
-        trainer: lightning.Trainer,  # noqa: ARG002 - Lightning's signature
-        pl_module: lightning.LightningModule,  # noqa: ARG002
-        batch: object,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
-    ) -> None:
-        """Counts the time since the batch before as waiting."""
-        self.waited += time.perf_counter() - self.ended
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        """Stops the clock."""
+        self.validated_from = time.perf_counter()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        """Lets it go on."""
+        self.began += time.perf_counter() - self.validated_from
 
     def on_train_batch_end(
         self,
@@ -50,12 +48,12 @@ class Speed(lightning.Callback):
         done = trainer.global_step - self.step
         if done >= self.every:
             passed = now - self.began
+            waited = getattr(trainer.train_dataloader, "waited", 0.0)
             pl_module.log_dict(
                 {
                     "speed/pairs_per_second": done * self.effective_batch / passed,
-                    "speed/data_wait_share": self.waited / passed,
+                    "speed/data_wait_share": (waited - self.waited) / passed,
                     "epoch_done": trainer.global_step / self.steps_per_epoch,
                 }
             )
-            self.began, self.step, self.waited = now, trainer.global_step, 0.0
-        self.ended = time.perf_counter()
+            self.began, self.step, self.waited = now, trainer.global_step, waited

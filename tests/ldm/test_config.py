@@ -34,6 +34,7 @@ def test_published_training_values(name: str, epochs: int) -> None:
     config = load_config(TrainConfig, [CONFIGS / name])
     assert (config.data.batch_size, accumulate(config, 8), config.trainer.max_epochs) == (32, 4, epochs)
     assert (config.optimizer.lr, config.optimizer.weight_decay, config.trainer.seed) == (1e-4, 0.01, 23)
+    assert config.trainer.max_steps == -1  # the epochs alone end it
     assert config.optimizer.betas == [0.9, 0.999]
     assert (config.model.ema_decay, config.data.resolution, config.data.flip) == (0.9999, 256, 0.5)
 
@@ -131,6 +132,9 @@ def test_precision_is_chosen_by_the_machine_unless_it_is_said() -> None:
         ("optimizer.eight_bit=yes", "optimizer.eight_bit: got"),
         ("sampling.scales_txt=[]", r"sampling.scales_txt: got \[\], allowed: at least one number"),
         ("sampling.precision=16", "sampling.precision: got '16'"),
+        ("sampling.scheduler=eular", "scheduler 'eular': allowed are euler_ancestral"),
+        ("sampling.scheduler=FlowMatchEulerDiscreteScheduler", "does not know Stable Diffusion's noise"),
+        ("model.ema_every=epoch", "model.ema_every: got 'epoch', allowed: step, batch"),
         ("data.check=none", "data.check: got 'none', allowed: full, headers"),
         ("model.mixer_dropout=1", "model.mixer_dropout"),
         ("trainer.keep_last=-1", "trainer.keep_last: got -1, allowed: 0 or more"),

@@ -21,6 +21,7 @@ from ldm.order import Key
 from ldm.pipeline import LegoPipeline
 from ldm.reading import read
 from ldm.sample import main as sample
+from ldm.sampler import make_scheduler
 from ldm.text import make_tokenizer
 from ldm.train import main as train
 from tests.ldm.toy_run import TRAINING, Run, make_run
@@ -335,3 +336,22 @@ def test_speed_and_waiting_are_logged(trained: Path) -> None:
     assert wanted <= set(tags)
     assert all(0 <= event.value <= 1 for event in events.Scalars("speed/data_wait_share"))
     assert events.Tags()["images"] == ["source | target | sample"]
+
+
+def test_the_published_average_moves_after_every_batch(run: Run) -> None:
+    folder = fit(run, "ema", "model.ema_every=batch", "trainer.max_steps=3", "trainer.images=0")
+    state = read(folder / "checkpoints" / "last.ckpt")["state_dict"]
+    assert int(state["model_ema.num_updates"]) == 6  # two batches a step
+
+
+def test_a_run_without_an_end_is_refused_and_paths_may_be_words(run: Run) -> None:
+    config = ["--base", str(base(run)), f"model.start={run.start}", "trainer.effective_batch=2"]
+    with pytest.raises(UserError, match=r"trainer\.max_epochs: got -1, allowed: at least 1"):
+        train([*config, *run.words(), "data.batch_size=2"])
+
+
+def test_schedulers_do_not_clip_latents() -> None:
+    for name in ("ddim", "DDPMScheduler", "PNDMScheduler", "dpmpp_2m"):
+        made = make_scheduler(name).config
+        assert not made.get("clip_sample")
+        assert made.get("timestep_spacing") != "leading" or made["steps_offset"] == 1

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ import torch
 from egogen.errors import UserError
 from ldm.callbacks.checkpoints import find_resume, step_files
 from ldm.reading import read
+from ldm.train import find_checkpoint
 from ldm.train import main as train
 from tests.ldm.toy_run import TRAINING, Run, make_run
 
@@ -209,10 +211,22 @@ def test_a_full_disk_ends_neither_training_nor_what_was_saved(
 ) -> None:
     save = torch.save
 
-    def full(content: dict[str, object], file: object) -> None:
-        if content.get("global_step") in (4, 5):
-            raise OSError(28, "No space left on device")
-        save(content, file)
+    class Full:
+        """A file on a disk that gets full after the first bytes."""
+
+        def __init__(self, file: BinaryIO) -> None:
+            self.file = file
+
+        def write(self, data: bytes) -> int:
+            if self.file.tell() > 500:
+                raise OSError(28, "No space left on device")
+            return self.file.write(data)
+
+        def flush(self) -> None:
+            self.file.flush()
+
+    def full(content: dict[str, object], file: BinaryIO) -> None:
+        save(content, Full(file) if content.get("global_step") in (4, 5) else file)
 
     monkeypatch.setattr(torch, "save", full)
     train(command(run, "full", "trainer.keep_last=0"))
@@ -223,6 +237,26 @@ def test_a_full_disk_ends_neither_training_nor_what_was_saved(
     monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(UserError, match=r"training ended at step 12, but .*not written \(\[Errno 28\]"):
         train(command(run, "fuller"))
+
+
+def test_what_lies_beyond_the_resumed_step_is_set_aside(run: Run, whole: Path) -> None:
+    train(command(run, "branch", "trainer.max_steps=6", "trainer.keep_last=0"))
+    folder_of = folder(run, "branch")
+    (folder_of / ".step=0000009.ckpt.abc.part").touch()
+    train([*command(run, "branch", "trainer.keep_last=0"), "--resume", str(folder_of / "step=0000003.ckpt")])
+    assert sorted(step_files(folder_of)) == [1, 2, 3, *range(4, 13)]
+    assert len(list(folder_of.glob("abandoned-*"))) == 3
+    assert not list(folder_of.glob(".*"))
+    assert_same_run(whole, folder_of / "last.ckpt")
+
+
+def test_a_run_that_began_elsewhere_goes_on_from_its_own(run: Run, whole: Path) -> None:
+    words = ["--resume", str(whole.parent / "step=0000011.ckpt")]
+    train([*command(run, "elsewhere"), *words])
+    assert (
+        find_checkpoint(folder(run, "elsewhere").parent, Path(words[1]))
+        == folder(run, "elsewhere") / "last.ckpt"
+    )
 
 
 def test_weights_alone_are_no_run(run: Run) -> None:
