@@ -23,9 +23,10 @@ from torch import Tensor
 
 from egogen.files import write_json
 from ldm import pipeline as pipeline_module
-from ldm.architecture import Architecture, TextShape, UNetShape, VAEShape, build
+from ldm.architecture import Architecture, build
+from ldm.attention import is_plain
 from ldm.checkpoint import load_parts
-from ldm.config import GenerateConfig, load_config
+from ldm.config import GenerateConfig, TrainConfig, load_config
 from ldm.data import EgoGenPairs, stack
 from ldm.pipeline import LegoPipeline
 from ldm.sampler import make_scheduler
@@ -33,15 +34,17 @@ from ldm.sampler import make_scheduler
 # Work of one drawn frame at 100 steps at the true sizes (TFLOP).
 WORK_100_STEPS = 59.0
 PEAK = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40": 181.0, "4090": 165.0}
-TOY = Architecture(
-    unet=UNetShape(channels=[32, 64, 128], attention=[False, True, True], blocks=1, groups=8),
-    vae=VAEShape(channels=[32, 32], blocks=1, groups=8),
-    text=TextShape(width=128, layers=2, heads=2, intermediate=512),
-    llm_width=128,
-    mixer_width=256,
-)
+TOY_CONFIG = Path(__file__).parents[1] / "configs" / "train_toy.yaml"
+BATCH, FIXED, LAYOUT = "+ batches", "+ keys and values once", "+ channels_last"
+HALF, COMPILE = "+ bf16 UNet", "+ torch.compile"
 FAST = [("euler_ancestral", 50), ("dpmpp_2m", 50), ("dpmpp_2m", 25), ("dpmpp_2m", 15), ("unipc", 25),
         ("unipc", 15), ("unipc", 10), ("ddim", 50), ("ddim", 25)]  # fmt: skip
+
+
+def toy_shape() -> tuple[Architecture, int]:
+    """Architecture and resolution of the toy world."""
+    config = load_config(TrainConfig, [TOY_CONFIG])
+    return config.model.architecture, config.data.resolution
 
 
 def inputs(shape: Architecture, batch: int, side: int, device: str) -> dict[str, Any]:
@@ -71,7 +74,7 @@ def rate(call: Callable[[], Tensor], batch: int, seconds: float, warm: bool = Tr
 def speed(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measures the published way and ours."""
     toy = args.size == "toy"
-    shape, side = (TOY, 48) if toy else (Architecture(), 256)
+    shape, side = toy_shape() if toy else (Architecture(), 256)
     torch.manual_seed(0)
     with torch.device(args.device):
         parts = build(shape)
@@ -79,27 +82,18 @@ def speed(args: argparse.Namespace) -> list[dict[str, Any]]:
     pipeline = LegoPipeline.from_parts(parts).to(args.device)
     pipeline.set_progress_bar_config(disable=True)
     on_gpu = args.device != "cpu"
-    lines: list[tuple[str, int, bool, bool, bool]] = [
-        ("published: batch 1, 32-bit, keys and values at every step", 1, False, False, False),
-        ("+ keys and values once", 1, True, False, False),
-        (f"+ batch {args.batch}", args.batch, True, False, False),
-    ]
+    lines = ["published: batch 1, 32-bit, keys and values at every step", BATCH, FIXED, LAYOUT]
     if on_gpu:
-        lines += [
-            ("+ bf16 UNet", args.batch, True, True, False),
-            ("+ torch.compile", args.batch, True, True, True),
-        ]
+        lines += [HALF, COMPILE]
     peak = next((v for k, v in PEAK.items() if on_gpu and k in torch.cuda.get_device_name()), None)
     print(f"{args.size}, {args.device}, {args.steps} steps, torch {torch.__version__}")
     print(f"{'setting':64} {'frames/s':>9} {'ratio':>6} {'GiB':>6} {'of peak':>8}")
     results: list[dict[str, Any]] = []
-    plain = pipeline_module.is_plain
-    for name, batch, fixed, bf16, compiled in lines:
-        if bf16:
-            pipeline.unet.to(torch.bfloat16)
-        if compiled:
-            pipeline.unet.compile()
-        pipeline_module.is_plain = plain if fixed else lambda _: False
+    batch = 1
+    pipeline_module.is_plain = lambda _: False
+    for name in lines:
+        batch = args.batch if name == BATCH else batch
+        change(pipeline, name)
         given = inputs(shape, batch, side, args.device)
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
@@ -107,17 +101,28 @@ def speed(args: argparse.Namespace) -> list[dict[str, Any]]:
             lambda given=given: pipeline(**given, num_inference_steps=args.steps).images, batch, args.seconds
         )
         entry: dict[str, Any] = {"setting": name, "batch": batch, "frames_per_second": found}
-        memory = share = "-"
         if on_gpu:
             entry["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-            memory = f"{entry['peak_memory_gib']:.1f}"
         if peak and not toy:
-            share = f"{found * WORK_100_STEPS * args.steps / 100 / peak:.1%}"
+            entry["share_of_peak"] = found * WORK_100_STEPS * args.steps / 100 / peak
         results.append(entry)
         ratio = found / results[0]["frames_per_second"]
+        memory = f"{entry['peak_memory_gib']:.1f}" if on_gpu else "-"
+        share = f"{entry['share_of_peak']:.1%}" if "share_of_peak" in entry else "-"
         print(f"{name:64} {found:9.3f} {ratio:6.2f} {memory:>6} {share:>8}", flush=True)
-    pipeline_module.is_plain = plain
     return results
+
+
+def change(pipeline: LegoPipeline, name: str) -> None:
+    """Makes one line's change."""
+    if name == FIXED:
+        pipeline_module.is_plain = is_plain
+    elif name == LAYOUT:
+        pipeline.unet.to(memory_format=torch.channels_last)
+    elif name == HALF:
+        pipeline.unet.to(torch.bfloat16)
+    elif name == COMPILE:
+        pipeline.unet.compile()
 
 
 def quality(args: argparse.Namespace) -> list[dict[str, Any]]:

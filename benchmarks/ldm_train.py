@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from egogen.files import write_json
-from ldm.architecture import Architecture, TextShape, UNetShape, VAEShape, build
-from ldm.config import ModelConfig, OptimizerConfig, TrainConfig, TrainerConfig
+from ldm.architecture import Architecture, build
+from ldm.config import ModelConfig, OptimizerConfig, TrainConfig, TrainerConfig, load_config
 from ldm.module import LatentDiffusion
 from ldm.optim import make_optimizer
 
@@ -31,13 +31,7 @@ from ldm.optim import make_optimizer
 UNET_WORK, ENCODE_WORK = 0.59, 0.56
 # Dense bfloat16 products a second that a GPU is sold with (TFLOP), by the vendor's data sheet.
 PEAK = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40": 181.0, "4090": 165.0}
-TOY = Architecture(
-    unet=UNetShape(channels=[32, 64, 128], attention=[False, True, True], blocks=1, groups=8),
-    vae=VAEShape(channels=[32, 32], blocks=1, groups=8),
-    text=TextShape(width=128, layers=2, heads=2, intermediate=512),
-    llm_width=128,
-    mixer_width=256,
-)
+TOY_CONFIG = Path(__file__).parents[1] / "configs" / "train_toy.yaml"
 
 
 @dataclass
@@ -99,10 +93,7 @@ def measure(
 ) -> dict[str, float]:
     """Pairs a second and the highest memory of one setting."""
     torch.manual_seed(0)
-    tf32 = setting.name.startswith(
-        "+"
-    )  # torch 1.11 used it for convolutions and products alike; so does ours
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.set_float32_matmul_precision("high")  # TF32, as torch 1.11 did by default
     config = TrainConfig(
         model=ModelConfig(
             architecture=shape,
@@ -172,7 +163,11 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     toy = args.size == "toy"
-    shape, side, batch = (TOY, 48, args.batch or 12) if toy else (Architecture(), 256, args.batch or 32)
+    shape, side, batch = Architecture(), 256, args.batch or 32
+    if toy:
+        config = load_config(TrainConfig, [TOY_CONFIG])
+        shape, side = config.model.architecture, config.data.resolution
+        batch = args.batch or config.data.batch_size
     peak, results = peak_of(args.device), []
     print(f"{args.size}, {args.device}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"{'setting':64} {'pairs/s':>9} {'ratio':>6} {'GiB':>6} {'of peak':>8}")

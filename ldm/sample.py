@@ -240,7 +240,7 @@ def load_pipeline(config: GenerateConfig, args: argparse.Namespace) -> LegoPipel
     if device == "cuda":
         device = f"cuda:{process().local_rank}"
     pipeline.to(device)
-    pipeline.unet.to(unet_dtype(config, args.device))
+    pipeline.unet.to(unet_dtype(config, args.device), memory_format=torch.channels_last)
     torch.set_float32_matmul_precision("high")
     if config.sampling.compile:
         pipeline.unet.compile()
