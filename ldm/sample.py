@@ -240,7 +240,10 @@ def load_pipeline(config: GenerateConfig, args: argparse.Namespace) -> LegoPipel
     if device == "cuda":
         device = f"cuda:{process().local_rank}"
     pipeline.to(device)
-    pipeline.unet.to(unet_dtype(config, args.device), memory_format=torch.channels_last)
+    if unet_dtype(config, args.device) == torch.bfloat16:
+        pipeline.unet.to(torch.bfloat16)
+    if device.startswith("cuda"):
+        pipeline.unet.to(memory_format=torch.channels_last)
     torch.set_float32_matmul_precision("high")
     if config.sampling.compile:
         pipeline.unet.compile()
