@@ -1,6 +1,7 @@
 """How fast frames are drawn: one at a time against batches, on the same weights and noise, in one run.
 
     python benchmarks/ldm_sample.py                 # toy size, on a CPU: a minute or two
+    python benchmarks/ldm_sample.py --size tiny     # the networks of tests/oracle/ldm, 64 pixels
     python benchmarks/ldm_sample.py --size sd15     # the true sizes, random weights, on a GPU
     python benchmarks/ldm_sample.py --ckpt FILE --config YAML --val 64   # and how good few steps are
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from egogen.files import write_json
 from ldm import pipeline as pipeline_module
-from ldm.architecture import Architecture, build
+from ldm.architecture import Architecture, TextShape, UNetShape, VAEShape, build
 from ldm.attention import is_plain
 from ldm.checkpoint import load_parts
 from ldm.config import GenerateConfig, TrainConfig, load_config
@@ -45,6 +46,12 @@ def toy_shape() -> tuple[Architecture, int]:
     """Architecture and resolution of the toy world."""
     config = load_config(TrainConfig, [TOY_CONFIG])
     return config.model.architecture, config.data.resolution
+
+
+def tiny_shape() -> tuple[Architecture, int]:
+    """Architecture and resolution of the recorded numbers."""
+    unet = UNetShape([32, 64, 128, 128], [True, True, True, False], 1, 4)
+    return Architecture(unet, VAEShape([32, 64, 128, 128], 1), TextShape(768, 2, 12, 256)), 64
 
 
 def inputs(shape: Architecture, batch: int, side: int, device: str) -> dict[str, Any]:
@@ -73,8 +80,7 @@ def rate(call: Callable[[], Tensor], batch: int, seconds: float, warm: bool = Tr
 
 def speed(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measures the published way and ours."""
-    toy = args.size == "toy"
-    shape, side = toy_shape() if toy else (Architecture(), 256)
+    shape, side = {"toy": toy_shape, "tiny": tiny_shape, "sd15": lambda: (Architecture(), 256)}[args.size]()
     torch.manual_seed(0)
     with torch.device(args.device):
         parts = build(shape)
@@ -103,7 +109,7 @@ def speed(args: argparse.Namespace) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"setting": name, "batch": batch, "frames_per_second": found}
         if on_gpu:
             entry["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-        if peak and not toy:
+        if peak and args.size == "sd15":
             entry["share_of_peak"] = found * WORK_100_STEPS * args.steps / 100 / peak
         results.append(entry)
         ratio = found / results[0]["frames_per_second"]
@@ -176,17 +182,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=["toy", "sd15"], default="toy")
+    parser.add_argument("--size", choices=["toy", "tiny", "sd15"], default="toy")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=0, help="[toy 10, sd15 100]")
+    parser.add_argument("--steps", type=int, default=0, help="[100 at sd15, else 10]")
     parser.add_argument("--seconds", type=float, default=10.0, help="time for each line")
     parser.add_argument("--ckpt", type=Path, help="trained checkpoint, for the table of quality")
     parser.add_argument("--config", type=Path, help="its configs/generate_*.yaml")
     parser.add_argument("--val", type=int, default=64, help="frames in the table of quality")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
-    args.steps = args.steps or (10 if args.size == "toy" else 100)
+    args.steps = args.steps or (100 if args.size == "sd15" else 10)
     results: dict[str, Any] = {"speed": speed(args)}
     if args.ckpt:
         results["quality"] = quality(args)
