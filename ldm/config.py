@@ -16,6 +16,7 @@ from egogen.annotations import DESCRIPTION_KEY
 from egogen.errors import UserError
 from egogen.layout import Layout, data_root, features_root, run_root, tar_folder
 from ldm.architecture import Architecture
+from ldm.reading import first_line
 from ldm.sampler import PUBLISHED, make_scheduler
 
 Config = TypeVar("Config")
@@ -293,11 +294,6 @@ def flat_keys(tree: Any, prefix: str = "") -> list[str]:  # noqa: ANN401 - a YAM
     for key, value in tree.items():
         found += [f"{prefix}{key}", *flat_keys(value, f"{prefix}{key}.")]
     return found
-
-
-def first_line(error: Exception) -> str:
-    """First line of a message of several."""
-    return str(error).strip().splitlines()[0]
 
 
 def describe(files: Sequence[Path]) -> str:

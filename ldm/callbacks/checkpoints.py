@@ -70,7 +70,7 @@ class AtomicFiles(CheckpointIO):
         map_location: Any = None,  # noqa: ANN401, ARG002 - Lightning's signature
         weights_only: bool | None = None,  # noqa: ARG002
     ) -> dict[str, Any]:
-        """Reads a file; see `ldm.checkpoint.read`."""
+        """Reads a file; see `ldm.reading.read`."""
         return read(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -106,6 +106,7 @@ class Checkpoints(Checkpoint):
         """Listens to SIGUSR1 and SIGTERM, in the place of Lightning's own handlers; tidies the folder."""
         if trainer.is_global_zero and self.folder.is_dir():
             self.tidy(trainer.global_step)
+        self.best = min(self.best, best_value(self.folder / BEST, self.state_key))  # alike on all processes
         self.before = {
             number: signal.signal(number, self.note) for number in (signal.SIGUSR1, signal.SIGTERM)
         }
@@ -117,10 +118,6 @@ class Checkpoints(Checkpoint):
         for found, path in step_files(self.folder).items():
             if found > step:
                 path.rename(path.with_name(f"abandoned-{path.name}"))
-        best = self.folder / BEST
-        if best.exists():
-            before = read(best)["callbacks"].get(self.state_key, {})
-            self.best = min(self.best, before.get("best", self.best))
 
     def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's signature
         """Remembers a signal until the step is done. SIGTERM is stronger."""
@@ -172,8 +169,10 @@ class Checkpoints(Checkpoint):
         value = trainer.callback_metrics.get(MONITORED)
         if trainer.sanity_checking or value is None or not float(value) < self.best:
             return
-        self.best = float(value)
+        before, self.best = self.best, float(value)
         self.save(trainer, BEST, is_last=False)
+        if trainer.strategy.broadcast(bool(self.files.problem)):
+            self.best = before  # not written: the next as good may be
 
     # --- how ---------------------------------------------------------------------------------------
 
@@ -218,6 +217,17 @@ def link(path: Path, name: Path) -> None:
     except OSError:
         shutil.copyfile(path, part)
     part.replace(name)
+
+
+def best_value(path: Path, state_key: str) -> float:
+    """The value that made a `best.ckpt` the best; infinite if there is none, or a damaged one."""
+    if not path.exists():
+        return float("inf")
+    try:
+        return float(read(path).get("callbacks", {}).get(state_key, {}).get("best", "inf"))
+    except UserError as error:
+        log.warning("%s; another will take its place", error)
+        return float("inf")
 
 
 def step_files(folder: Path) -> dict[int, Path]:
