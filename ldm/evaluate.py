@@ -17,13 +17,17 @@ from tqdm import tqdm
 from egogen.annotations import DESCRIPTION_KEY
 from egogen.cli import parser, run
 from egogen.errors import UserError
-from ldm.metrics import evaluation, results
+from egogen.layout import run_root, weights_root
+from ldm.metrics import evaluation, results, samples
+from ldm.metrics.cache import Store
+from ldm.metrics.evaluation import Stores
 from ldm.metrics.metric import Metric, Setting
 from ldm.metrics.pairs import Batch, Pairs, run_folder
-from ldm.metrics.protocol import PROTOCOLS
-from ldm.metrics.published import published_results
+from ldm.metrics.protocol import PRECISIONS, PROTOCOLS
 from ldm.metrics.registry import METRICS, choose
-from ldm.report.table import Table, columns_of, measured, published
+from ldm.metrics.results import Measured
+from ldm.report.formats import text
+from ldm.report.table import Group, Table, columns_of, measured, published
 
 log = logging.getLogger(__name__)
 
@@ -42,55 +46,95 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--llava_key", default=DESCRIPTION_KEY, help="its key of the text that caption metrics compare with"
     )
     made.add_argument(
-        "--metrics", help=f"comma-separated: {','.join(METRICS)}; without it, all that the inputs allow"
+        "--metrics",
+        help=f"comma-separated: {','.join(METRICS)}; without it, all but those that ask for --metadata",
     )
     made.add_argument("--metadata", type=Path, help="metadata file, for metrics that look at scenes")
+    made.add_argument("--input_path", type=Path, help="folder of the split's frames [val beside --gt_path]")
+    made.add_argument("--weights", type=Path, default=weights_root(), help="folder of weights (WEIGHTS_ROOT)")
     made.add_argument("--protocol", default=PROTOCOLS[0], help=" or ".join(PROTOCOLS))
+    made.add_argument(
+        "--precision", default=PRECISIONS[0],
+        help=f"of networks: {' or '.join(PRECISIONS)}; tf32 (on GPUs) and bf16 are faster and less exact",
+    )  # fmt: skip
     made.add_argument("--batch-size", type=int, default=32, help="pairs at a time; changes no result")
     made.add_argument("--device", default="auto", help="auto, cpu or a GPU such as cuda:0")
     made.add_argument("--name", nargs="+", help="the runs' names in tables; without it, their folders'")
+    made.add_argument("--per-sample", type=Path, metavar="FILE.parquet", help="write a row for each frame")
+    made.add_argument(
+        "--bootstrap", type=int, default=1000, metavar="N", help="resamples; 0 for no intervals"
+    )
     return made.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures each run, then prints them in one table."""
     args = arguments(argv)
-    setting = evaluation.make_setting(args.dataset, args.metadata, args.llava_key, args.protocol, args.device)
+    setting = evaluation.make_setting(
+        args.dataset, args.metadata, args.protocol, args.precision, args.device,
+        llava_key=args.llava_key, input_path=args.input_path,
+    )  # fmt: skip
     chosen = choose(args.metrics.split(",") if args.metrics else None, setting)
     evaluation.check_batch_size(args.batch_size)
+    if args.bootstrap < 0:
+        raise UserError(f"--bootstrap {args.bootstrap}: expected 0 or more resamples")
     names = args.name or [run_folder(path).name for path in args.gen_path]
     if len(names) != len(args.gen_path):
         raise UserError(f"--name: found {len(names)} names for {len(args.gen_path)} runs; give one for each")
-    details = [
-        measure_run(args, setting, chosen, path, name)
-        for path, name in zip(args.gen_path, names, strict=True)
+    setting = evaluation.with_weights(setting, chosen, args.weights)
+    runs = [
+        evaluation.pair(setting, path, args.gt_path, args.edit_file) for path in args.gen_path
+    ]  # all are checked before the first is measured
+    done = [
+        measure_run(args, setting, chosen, path, name, pairs)
+        for path, name, pairs in zip(args.gen_path, names, runs, strict=True)
     ]
-    sys.stdout.write(summary(details))
+    if args.per_sample:
+        samples.write(args.per_sample, dict(zip(names, zip(runs, done, strict=True), strict=True)))
+        log.info("written %s", args.per_sample)
+    sys.stdout.write(summary([results.read_details(run_folder(path)) for path in args.gen_path]))
 
 
 def measure_run(
-    args: argparse.Namespace, setting: Setting, chosen: Sequence[Metric], gen_path: Path, name: str
-) -> dict[str, Any]:
-    """Pairs the frames of a run, measures what is not known yet, writes its files.
+    args: argparse.Namespace,
+    setting: Setting,
+    chosen: Sequence[Metric],
+    gen_path: Path,
+    name: str,
+    pairs: Pairs,
+) -> dict[str, Measured]:
+    """Measures what is not known of a run yet and writes its files.
 
     Returns:
-        Its `details.json`.
+        Its metrics by name.
     """
     folder = run_folder(gen_path)
-    pairs = evaluation.pair(setting, gen_path, args.gt_path, args.edit_file)
-    origins = {each: evaluation.provenance(metric, pairs, setting) for each, metric in METRICS.items()}
-    known = results.known(folder, origins)
-    missing = [metric for metric in chosen if metric.name not in known]
+    asked = {metric.name: evaluation.provenance(metric, pairs, setting) for metric in chosen}
+    others = {
+        each: evaluation.provenance_at_hand(metric, pairs, setting, args.weights)
+        for each, metric in METRICS.items()
+        if each not in asked
+    }
+    found = results.known(folder, asked | others, pairs)
+    missing = [metric for metric in chosen if metric.name not in found]
     log.info(
         "%s: %d pairs; measuring %s", name, len(pairs), ", ".join(m.name for m in missing) or "nothing new"
     )
     if missing:
-        batches = shown(pairs.batches(args.batch_size, setting.device), len(pairs))
-        known |= evaluation.measure(batches, missing, setting)
-    ordered = {each: (METRICS[each], known[each], origins[each]) for each in METRICS if each in known}
-    results.write(folder, about(args, setting, pairs, gen_path, name), ordered)
+        progress = results.progress_path(folder)
+        stores = Stores(Store(progress), Store(run_root() / "cache" / "metrics.sqlite"))
+        found |= evaluation.measure(
+            pairs, missing, setting, args.batch_size, stores, lambda batches: shown(batches, len(pairs))
+        )
+    ordered = {
+        each: Measured(metric, found[each], (asked | others)[each])
+        for each, metric in METRICS.items()
+        if each in found
+    }
+    results.write(folder, about(args, setting, pairs, gen_path, name), ordered, pairs, args.bootstrap)
+    results.progress_path(folder).unlink(missing_ok=True)
     log.info("%s: written %s", name, results.metric_path(folder))
-    return results.read_details(folder)
+    return ordered
 
 
 def shown(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
@@ -116,6 +160,7 @@ def about(
         "edit_file": str(args.edit_file),
         "metadata": None if args.metadata is None else str(args.metadata),
         "llava_key": setting.llava_key,
+        "precision": setting.precision,
         "device": str(setting.device),
     }
 
@@ -124,10 +169,10 @@ def summary(details: Sequence[Mapping[str, Any]]) -> str:
     """The table for the terminal: the runs above the paper's numbers."""
     first = details[0]
     columns = columns_of([each["metrics"] for each in details])
-    paper = published(published_results(first["dataset"]), columns)
-    table = Table(columns, [*(measured(each["name"], each["metrics"]) for each in details), *paper])
+    systems = [measured(each["name"], each["metrics"]) for each in details]
+    groups = [Group("", systems), *published(first["dataset"], columns)]
     lines = [f"{first['dataset']}: {first['n']} pairs, {first['protocol']} protocol, mean ± standard error"]
-    lines.append(table.text())
+    lines.append(text(Table(columns, groups)))
     lines += [
         f"{each['name']}: {entry['infinite']} of {entry['n']} frames equal their target: {entry['title']} is "
         "infinite there; without them the mean is "

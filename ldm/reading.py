@@ -19,7 +19,10 @@ ARCHITECTURE = "architecture"
 
 
 class Unread:
-    """Stands in for the types of Lightning that old files name; nothing of theirs is run or kept."""
+    """Stands in for the types of trainers that old files name; nothing of theirs is run or kept."""
+
+    def __init__(self, *_: object) -> None:
+        pass
 
 
 class UnreadFields(dict[str, Any]):
@@ -33,6 +36,10 @@ KNOWN_TYPES = [
     (Unread, "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor"),
     (UnreadFields, "pytorch_lightning.utilities.parsing.AttributeDict"),
     (UnreadFields, "lightning_fabric.utilities.data.AttributeDict"),
+    # EgoVLP's files hold the parsed settings of its trainer.
+    (Unread, "parse_config.ConfigParser"),
+    (Unread, "argparse.Namespace"),
+    (Unread, "pathlib.PosixPath"),
 ]
 
 

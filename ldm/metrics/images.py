@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -64,9 +64,18 @@ def read_image(path: Path) -> Float[Tensor, "3 h w"]:
     Raises:
         UserError: it cannot be read.
     """
+    return read_pixels(path).float() / 255
+
+
+def read_pixels(path: Path) -> UInt8[Tensor, "3 h w"]:
+    """Decodes an RGB image.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         with Image.open(path) as image:
             pixels = np.array(image.convert("RGB"))  # [h, w, 3]
     except BROKEN as error:
         raise UserError(f"{path}: not a whole image ({error}); make this frame again") from None
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255  # [3, h, w]
+    return torch.from_numpy(pixels).permute(2, 0, 1)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,11 @@ from torch import Tensor
 
 from egogen.annotations import DESCRIPTION_KEY, ClipMetadata
 from ldm.metrics import protocol as rules
-from ldm.metrics.pairs import Batch
+from ldm.metrics.cache import Memory
+from ldm.metrics.pairs import Batch, Pairs
+from ldm.metrics.weights import WeightFile
+
+Network = TypeVar("Network")
 
 
 @dataclass(frozen=True)
@@ -24,15 +29,34 @@ class Setting:
         dataset: `ego4d` or `epickitchen`; some published metrics differ between them.
         protocol: `published` or `corrected`.
         device: where to compute.
+        precision: of networks: `32`; `tf32` and `bf16` are faster and less exact.
         metadata: by clip id, where a metadata file was given.
         llava_key: the annotations' key of the text that caption metrics compare with.
+        input_path: folder of the split's frames; None for `val` beside the targets.
+        weights: paths of weight files by published name.
+        networks: those that were opened, by path.
     """
 
     dataset: str
     protocol: rules.Protocol = "published"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: rules.Precision = "32"
     metadata: Mapping[str, ClipMetadata] | None = None
     llava_key: str = DESCRIPTION_KEY
+    input_path: Path | None = None
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    networks: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def autocast(self) -> torch.autocast:
+        """Multiplies in bfloat16 within a `with` block if that precision was asked for."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def once(self, name: str, load: Callable[[], Network]) -> Network:
+        """A network that several metrics share, loaded when the first of them asks."""
+        if name not in self.networks:
+            self.networks[name] = load()
+        network: Network = self.networks[name]
+        return network
 
 
 @dataclass(frozen=True)
@@ -46,6 +70,7 @@ class Result:
         infinite: number of infinite values (the PSNR of identical images).
         finite_mean: mean of the finite values; None if there are none.
         values: value of each item by frame name; empty where a metric has no such values.
+        captions: what a captioning metric saw in each frame, by its name.
     """
 
     mean: float
@@ -54,6 +79,7 @@ class Result:
     infinite: int = 0
     finite_mean: float | None = None
     values: Mapping[str, float] = field(default_factory=dict)
+    captions: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -73,31 +99,37 @@ class Metric:
 
     Args:
         name: its id, as in `--metrics`.
+        key: its name in `metric.json`, as published.
         title: its name in tables.
         low: smallest possible value.
         high: largest possible value.
         unit: such as `dB`; empty for a plain number.
+        times: by what tables multiply it, as the paper's do.
         better: whether higher or lower values are better.
         source: where the definition comes from.
+        libraries: packages whose versions go with the result.
         open: makes the accumulator of one evaluation; a UserError here comes before any work.
         applies: whether the metric belongs to the default set under a setting.
-        inputs: what besides the images and the protocol decides the value, as JSON values; a stored
-            result with other inputs is computed again.
-        library: the package whose version goes with the result.
+        weights: weight files that it needs.
+        inputs: what besides the images, the weights and the protocol decides the value, as JSON values; a
+            stored result with other inputs is computed again.
         binary: whether an item's value is 1 for right or 0 for wrong, and the mean a rate.
     """
 
     name: str
+    key: str
     title: str
     low: float
     high: float
     unit: str
     better: Literal["higher", "lower"]
     source: str
-    library: str
-    open: Callable[[Setting], Accumulator]
+    libraries: tuple[str, ...]
+    open: Callable[[Setting, Pairs, Memory], Accumulator]
     applies: Callable[[Setting], bool] = lambda _: True
-    inputs: Callable[[Setting], Mapping[str, object]] = lambda _: {}
+    weights: Callable[[Setting], Sequence[WeightFile]] = lambda _: ()
+    inputs: Callable[[Setting, Pairs], Mapping[str, object]] = lambda *_: {}
+    times: int = 1
     binary: bool = False
 
 
@@ -139,9 +171,17 @@ class PerPair:
 
 
 def paired(
-    score: Callable[[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"]], Float[Tensor, " b"]],
-) -> Callable[[Setting], Accumulator]:
-    """Opens a metric that compares pixels: generated frames are brought to the size of their targets."""
-    return lambda _: PerPair(
-        lambda batch: score(rules.match_size(batch.generated, batch.reference), batch.reference)
-    )
+    score: Callable[[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"]], Float[Tensor, " b"]], memory: Memory
+) -> Accumulator:
+    """A metric that compares pixels: generated frames are brought to the size of their targets."""
+
+    def score_batch(batch: Batch) -> Float[Tensor, " b"]:
+        keys = [f"{a}:{b}" for a, b in zip(batch.hashes("generated"), batch.hashes("reference"), strict=True)]
+
+        def compute(chosen: list[int]) -> Float[Tensor, "k 1"]:
+            reference = batch.reference[chosen]
+            return score(rules.match_size(batch.generated[chosen], reference), reference)[:, None]
+
+        return memory.recall(memory.generated, keys, compute).squeeze(1)
+
+    return PerPair(score_batch)

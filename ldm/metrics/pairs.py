@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
 from egogen.layout import metric_target_path
-from ldm.metrics.images import Size, check_image, read_image
+from ldm.metrics.images import Size, check_image, read_pixels
 
 LISTED = 10
+DECODERS = 8  # threads
+Side = Literal["generated", "reference"]
+SIDES: tuple[Side, ...] = get_args(Side)
 
 
 @dataclass(frozen=True)
@@ -30,47 +35,81 @@ class Pair:
     generated: Path
     reference: Path
     sizes: tuple[Size, Size]
+    hashes: tuple[str, str]
 
 
-class Batch(NamedTuple):
-    """Decoded pairs of equal sizes, RGB in [0, 1]. Generated frames keep the size they were saved in."""
+class Batch:
+    """Pairs of equal sizes, RGB in [0, 1], decoded when a metric asks. Generated frames keep their size."""
 
-    pairs: Sequence[Pair]
-    generated: Float[Tensor, "b 3 h1 w1"]
-    reference: Float[Tensor, "b 3 h w"]
+    def __init__(self, pairs: Sequence[Pair], device: torch.device) -> None:
+        self.pairs, self.device = pairs, device
+
+    @cached_property
+    def generated(self) -> Float[Tensor, "b 3 h1 w1"]:
+        """Generated frames."""
+        return self.decode([pair.generated for pair in self.pairs])
+
+    @cached_property
+    def reference(self) -> Float[Tensor, "b 3 h w"]:
+        """Their targets."""
+        return self.decode([pair.reference for pair in self.pairs])
+
+    def images(self, side: Side) -> Float[Tensor, "b 3 h w"]:
+        """The frames of one side."""
+        return self.generated if side == "generated" else self.reference
+
+    def hashes(self, side: Side) -> list[str]:
+        """SHA-256 of the files of one side."""
+        return [pair.hashes[SIDES.index(side)] for pair in self.pairs]
+
+    def decode(self, paths: Sequence[Path]) -> Float[Tensor, "b 3 h w"]:
+        """Decodes images side by side; bytes reach the device as they are.
+
+        Raises:
+            UserError: one can no longer be read.
+        """
+        with ThreadPoolExecutor(DECODERS) as pool:
+            return torch.stack(list(pool.map(read_pixels, paths))).to(self.device).float() / 255
 
 
 @dataclass(frozen=True)
 class Pairs:
     """All pairs of an evaluation, in the order of the annotation file.
 
-    `sha256` covers the names and contents of all images; `formats` are those of the generated files.
+    Args:
+        pairs: the pairs.
+        formats: file formats of the generated frames.
+        source: the annotation file.
+        targets: the folder of the targets.
     """
 
     pairs: Sequence[Pair]
-    sha256: str
     formats: Sequence[str]
+    source: Path
+    targets: Path
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
-        """Decodes every image once, in batches of equal sizes.
+    @cached_property
+    def sha256(self) -> str:
+        """Covers the names and contents of all images, whatever their order."""
+        lines = sorted("\0".join([pair.frame, *pair.hashes, ""]) for pair in self.pairs)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-        Raises:
-            UserError: an image can no longer be read.
-        """
+    def texts_sha256(self, key: str) -> str:
+        """Covers the texts that the annotations hold under a key."""
+        lines = sorted(f"{pair.frame}\0{pair.item.action.text(key)}\0" for pair in self.pairs)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
+        """The pairs in batches of equal sizes."""
         by_size: dict[tuple[Size, Size], list[Pair]] = {}
         for pair in self.pairs:
             by_size.setdefault(pair.sizes, []).append(pair)
         for group in by_size.values():
             for start in range(0, len(group), batch_size):
-                chosen = group[start : start + batch_size]
-                yield Batch(
-                    chosen,
-                    torch.stack([read_image(pair.generated) for pair in chosen]).to(device),
-                    torch.stack([read_image(pair.reference) for pair in chosen]).to(device),
-                )
+                yield Batch(group[start : start + batch_size], device)
 
 
 def run_folder(gen_path: Path) -> Path:
@@ -104,16 +143,15 @@ def read_pairs(annotations: Annotations, gen_path: Path, gt_path: Path, toleranc
         check_folder(frames_folder(gen_path), frames, "generated frames"),
         check_folder(gt_path, frames, "target frames"),
     ]
-    digest = hashlib.sha256()
-    pairs, formats = [], Counter[str]()
-    for frame, item in frames.items():
+    pairs, formats = [], set()
+    for frame, item in tqdm(frames.items(), desc="checking frames", unit="pair", disable=None, leave=False):
         generated, reference = (folder / frame for folder in folders)
         headers = check_image(generated), check_image(reference)
         check_sizes(generated, headers[0].size, headers[1].size, tolerance)
-        digest.update("\0".join([frame, headers[0].sha256, headers[1].sha256, ""]).encode())
-        formats[headers[0].format] += 1
-        pairs.append(Pair(item, frame, generated, reference, (headers[0].size, headers[1].size)))
-    return Pairs(pairs, digest.hexdigest(), sorted(formats))
+        formats.add(headers[0].format)
+        sizes, hashes = (headers[0].size, headers[1].size), (headers[0].sha256, headers[1].sha256)
+        pairs.append(Pair(item, frame, generated, reference, sizes, hashes))
+    return Pairs(pairs, sorted(formats), annotations.source, gt_path)
 
 
 def frame_names(annotations: Annotations) -> dict[str, Item]:

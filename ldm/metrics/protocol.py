@@ -1,9 +1,12 @@
-"""How images meet a metric: sizes. The published table's rule and the corrected one."""
+"""The two ways of measuring: as the published table was, and with its slips corrected."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
@@ -12,6 +15,8 @@ from egogen.errors import UserError
 
 Protocol = Literal["published", "corrected"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+Precision = Literal["32", "tf32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def check_protocol(name: str) -> Protocol:
@@ -24,6 +29,33 @@ def check_protocol(name: str) -> Protocol:
         if name == protocol:
             return protocol
     raise UserError(f"protocol {name!r}: allowed are {', '.join(PROTOCOLS)}")
+
+
+def check_precision(name: str) -> Precision:
+    """Returns a precision's name unchanged.
+
+    Raises:
+        UserError: there is no such precision.
+    """
+    for precision in PRECISIONS:
+        if name == precision:
+            return precision
+    raise UserError(f"precision {name!r}: allowed are {', '.join(PRECISIONS)}")
+
+
+@contextmanager
+def tensor_cores(precision: Precision) -> Iterator[None]:
+    """Sets how a GPU multiplies 32-bit numbers for as long as the block lasts.
+
+    IEEE single precision, as on a CPU, unless `tf32` was asked for: cuDNN would take TF32 by itself.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def size_tolerance(protocol: Protocol, dataset: str) -> int:

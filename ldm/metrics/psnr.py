@@ -23,12 +23,13 @@ def score(generated: Float[Tensor, "b 3 h w"], reference: Float[Tensor, "b 3 h w
 
 METRIC = Metric(
     name="psnr",
+    key="psnr",
     title="PSNR",
     low=0.0,
     high=math.inf,
     unit="dB",
     better="higher",
     source="torchmetrics, data_range 1, mean of the images' values",
-    library="torchmetrics",
-    open=paired(score),
+    libraries=("torchmetrics",),
+    open=lambda _setting, _pairs, memory: paired(score, memory),
 )

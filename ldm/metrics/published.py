@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 import yaml
 
 from egogen.errors import UserError
+from ldm.metrics.registry import METRICS
+
+FILE = Path(__file__).parents[2] / "configs" / "published_results.yaml"
+# The parts of the file that hold tables.
+TABLES = {"main": "Published", "ablation": "Published ablation: what LEGO is conditioned on"}
 
 
-def published_results(dataset: str) -> dict[str, dict[str, float]]:
-    """The main table of a data set: system -> metric name -> value, in the units that we compute.
+def published_results(dataset: str, table: str = "main") -> dict[str, dict[str, float]]:
+    """A table of a data set: system -> metric name -> value, in the units that we compute.
+
+    Args:
+        dataset: `ego4d` or `epickitchen`.
+        table: `main` or `ablation`; the paper has no ablation on epickitchen.
 
     Raises:
         UserError: the paper has no such data set.
     """
-    known = yaml.safe_load(
-        files("ldm.metrics").joinpath("published_results.yaml").read_text(encoding="utf-8")
-    )
-    if dataset not in known["main"]:
-        raise UserError(f"published results of {dataset!r}: allowed are {', '.join(known['main'])}")
+    known = read()
+    if dataset not in known["items"]:
+        raise UserError(f"published results of {dataset!r}: allowed are {', '.join(known['items'])}")
     return {
-        system: {metric: value / known["scale"][metric] for metric, value in values.items()}
-        for system, values in known["main"][dataset].items()
+        system: {name: value / METRICS[name].times for name, value in values.items() if name in METRICS}
+        for system, values in known[table].get(dataset, {}).items()
     }
+
+
+def published_items(dataset: str) -> int:
+    """How many items the paper measured."""
+    count: int = read()["items"][dataset]
+    return count
+
+
+def read() -> dict[str, Any]:
+    """The file."""
+    content: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return content

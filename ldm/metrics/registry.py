@@ -5,21 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from egogen.errors import UserError
-from ldm.metrics import psnr, ssim, toy_success
+from ldm.metrics import blip, clip, egovlp, egovlp_plus, fid, lpips, psnr, ssim, toy_success
 from ldm.metrics.metric import Metric, Setting
 
-METRICS = {module.METRIC.name: module.METRIC for module in (psnr, ssim, toy_success)}
+METRICS = {
+    metric.name: metric
+    for metric in (
+        egovlp.METRIC,
+        egovlp_plus.METRIC,
+        clip.METRIC,
+        fid.METRIC,
+        psnr.METRIC,
+        *lpips.METRICS,
+        *blip.METRICS,
+        ssim.METRIC,
+        toy_success.METRIC,
+    )
+}
 
 
 def materialize(name: str) -> Metric:
-    """The metric of a name.
+    """The metric of a name, or of its published name.
 
     Raises:
         UserError: there is none.
     """
-    if name not in METRICS:
-        raise UserError(f"metric {name!r}: allowed are {', '.join(METRICS)}")
-    return METRICS[name]
+    for metric in METRICS.values():
+        if name in (metric.name, metric.key):
+            return metric
+    raise UserError(f"metric {name!r}: allowed are {', '.join(METRICS)}")
 
 
 def choose(names: Sequence[str] | None, setting: Setting) -> list[Metric]:
@@ -30,4 +44,4 @@ def choose(names: Sequence[str] | None, setting: Setting) -> list[Metric]:
     """
     if names is None:
         return [metric for metric in METRICS.values() if metric.applies(setting)]
-    return [materialize(name) for name in dict.fromkeys(names)]
+    return list(dict.fromkeys(materialize(name) for name in names))

@@ -1,7 +1,8 @@
 """The files of an evaluation, all below `<run>/metric/`: written together, read by the report.
 
-`metric.json`      metric -> value, as the published code names them; no stale key survives (F-EV-03)
-`details.json`     what was measured, how, and how sure: mean, standard error, N, settings, versions
+`metric.json`      published name -> value, as the published code writes it; no stale name survives (F-EV-03)
+`blip.json`        clip -> action -> caption by BLIP-B; `blip-l.json` by BLIP-L; where they were measured
+`details.json`     what was measured, how, and how sure: mean, standard error, interval, N, settings, versions
 `per_sample.json`  metric -> frame (clip/action/file) -> value
 
 JSON has no infinity: outside `metric.json`, which is as published, null stands for it.
@@ -13,15 +14,40 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from egogen.annotations import check_object
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
+from ldm.metrics.intervals import interval
 from ldm.metrics.metric import Metric, Result
+from ldm.metrics.pairs import Pairs
 
 FOLDER = "metric"
+FIELDS = {
+    "mean",
+    "standard_error",
+    "interval_95",
+    "n",
+    "title",
+    "unit",
+    "times",
+    "better",
+    "binary",
+    "infinite",
+    "source",
+    "provenance",
+}
+CAPTIONS = {"blip_base": "blip.json", "blip_large": "blip-l.json"}
 log = logging.getLogger(__name__)
+
+
+class Measured(NamedTuple):
+    """A metric's definition, its result, and everything that decided it."""
+
+    metric: Metric
+    result: Result
+    provenance: Mapping[str, Any]
 
 
 def details_path(run: Path) -> Path:
@@ -39,17 +65,26 @@ def metric_path(run: Path) -> Path:
     return run / FOLDER / "metric.json"
 
 
-def entry(metric: Metric, result: Result, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def progress_path(run: Path) -> Path:
+    """Where the vectors of an evaluation lie that is not finished."""
+    return run / FOLDER / "progress.sqlite"
+
+
+def entry(measured: Measured, resamples: int) -> dict[str, Any]:
     """A metric's part of `details.json`."""
+    metric, result, provenance = measured
     return {
+        "key": metric.key,
         "title": metric.title,
         "unit": metric.unit,
+        "times": metric.times,
         "range": [finite(metric.low), finite(metric.high)],
         "better": metric.better,
         "binary": metric.binary,
         "source": metric.source,
         "mean": finite(result.mean),
         "standard_error": result.standard_error,
+        "interval_95": interval(result.values.values(), resamples),
         "n": result.n,
         "infinite": result.infinite,
         "finite_mean": result.finite_mean,
@@ -62,12 +97,13 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def known(run: Path, provenance: Mapping[str, Mapping[str, Any]]) -> dict[str, Result]:
-    """The stored results that the same images, settings and versions would give again.
+def known(run: Path, provenance: Mapping[str, Mapping[str, Any]], pairs: Pairs) -> dict[str, Result]:
+    """The stored results that the same images, settings, weights and versions would give again.
 
     Args:
         run: the run's folder.
-        provenance: by metric name, for every metric that there is.
+        provenance: by metric name; what it does not speak of is taken as stored.
+        pairs: what they were measured on.
     """
     if not details_path(run).exists():
         return {}
@@ -75,9 +111,9 @@ def known(run: Path, provenance: Mapping[str, Mapping[str, Any]]) -> dict[str, R
         entries = read_json(details_path(run))["metrics"]
         values = read_json(per_sample_path(run))
         return {
-            name: result(entries[name], values[name])
+            name: stored_result(entries[name], values[name], captions(run, name, pairs))
             for name, origin in provenance.items()
-            if name in entries and entries[name]["provenance"] == origin
+            if name in entries and agrees(entries[name]["provenance"], origin)
         }
     except (UserError, KeyError, TypeError, AttributeError) as error:
         # Cut off or of another make. These files are ours to write, so it is safe to measure again.
@@ -85,7 +121,22 @@ def known(run: Path, provenance: Mapping[str, Mapping[str, Any]]) -> dict[str, R
         return {}
 
 
-def result(stored: Mapping[str, Any], values: Mapping[str, float | None]) -> Result:
+def agrees(stored: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a stored provenance says the same in everything that is known now."""
+    return all(key in stored and stored[key] == value for key, value in now.items())
+
+
+def captions(run: Path, metric: str, pairs: Pairs) -> dict[str, str]:
+    """The stored captions of a metric by frame; none for one that does not caption."""
+    if metric not in CAPTIONS:
+        return {}
+    stored = read_json(run / FOLDER / CAPTIONS[metric])
+    return {pair.frame: stored[pair.item.clip][pair.item.id] for pair in pairs.pairs}
+
+
+def stored_result(
+    stored: Mapping[str, Any], values: Mapping[str, float | None], texts: Mapping[str, str]
+) -> Result:
     """A stored result as it was measured."""
     return Result(
         mean=math.inf if stored["mean"] is None else stored["mean"],
@@ -94,30 +145,44 @@ def result(stored: Mapping[str, Any], values: Mapping[str, float | None]) -> Res
         infinite=stored["infinite"],
         finite_mean=stored["finite_mean"],
         values={frame: math.inf if value is None else value for frame, value in values.items()},
+        captions=texts,
     )
 
 
 def write(
-    run: Path, about: Mapping[str, Any], measured: Mapping[str, tuple[Metric, Result, Mapping[str, Any]]]
+    run: Path, about: Mapping[str, Any], measured: Mapping[str, Measured], pairs: Pairs, resamples: int
 ) -> None:
-    """Writes the three files, each atomically; nothing of an earlier evaluation is left in them.
+    """Writes the files, each atomically; nothing of an earlier evaluation is left in them.
 
     Args:
         run: the run's folder.
         about: what the evaluation was, for `details.json`.
-        measured: by metric name: definition, result, provenance.
+        measured: by metric name.
+        pairs: what was measured.
+        resamples: of the bootstrap behind each interval.
     """
     # details.json vouches for the others, so an old one goes first and the new one comes last.
     details_path(run).unlink(missing_ok=True)
     samples = {
-        name: {frame: finite(value) for frame, value in result.values.items()}
-        for name, (_, result, _) in measured.items()
+        name: {frame: finite(value) for frame, value in each.result.values.items()}
+        for name, each in measured.items()
     }
     write_json(per_sample_path(run), samples)
-    write_json(metric_path(run), {name: result.mean for name, (_, result, _) in measured.items()})
-    write_json(
-        details_path(run), {**about, "metrics": {name: entry(*each) for name, each in measured.items()}}
-    )
+    for name, file in CAPTIONS.items():
+        (run / FOLDER / file).unlink(missing_ok=True)
+        if name in measured:
+            write_json(run / FOLDER / file, by_action(measured[name].result.captions, pairs))
+    write_json(metric_path(run), {each.metric.key: each.result.mean for each in measured.values()})
+    entries = {name: entry(each, resamples) for name, each in measured.items()}
+    write_json(details_path(run), {**about, "bootstrap": resamples, "metrics": entries})
+
+
+def by_action(texts: Mapping[str, str], pairs: Pairs) -> dict[str, dict[str, str]]:
+    """Captions as published: by clip and action."""
+    found: dict[str, dict[str, str]] = {}
+    for pair in pairs.pairs:
+        found.setdefault(pair.item.clip, {})[pair.item.id] = texts[pair.frame]
+    return found
 
 
 def read_details(run: Path) -> dict[str, Any]:
@@ -132,9 +197,7 @@ def read_details(run: Path) -> dict[str, Any]:
     details = check_object(read_json(path), f"{path}", "an evaluation")
     entries = check_object(details.get("metrics"), f"{path}, field 'metrics'", "metrics by name")
     for name, stored in entries.items():
-        missing = {"mean", "standard_error", "n", "title", "unit", "better", "binary", "infinite"} - set(
-            check_object(stored, f"{path}: metric {name!r}", "named fields")
-        )
+        missing = FIELDS - set(check_object(stored, f"{path}: metric {name!r}", "named fields"))
         if missing:
             raise UserError(
                 f"{path}: metric {name!r}: the fields {sorted(missing)} are missing; measure again"

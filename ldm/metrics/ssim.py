@@ -35,12 +35,13 @@ def score(generated: Float[Tensor, "b 3 h w"], reference: Float[Tensor, "b 3 h w
 
 METRIC = Metric(
     name="ssim",
+    key="ssim",
     title="SSIM",
     low=-1.0,
     high=1.0,
     unit="",
     better="higher",
     source="torchmetrics, Gaussian window with sigma 1.5, data_range 1",
-    library="torchmetrics",
-    open=paired(score),
+    libraries=("torchmetrics",),
+    open=lambda _setting, _pairs, memory: paired(score, memory),
 )

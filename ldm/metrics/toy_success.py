@@ -13,8 +13,9 @@ from torch import Tensor
 from egogen.annotations import ClipMetadata
 from egogen.errors import UserError
 from egogen.toy import success
+from ldm.metrics.cache import Memory
 from ldm.metrics.metric import Accumulator, Metric, PerPair, Setting
-from ldm.metrics.pairs import Batch
+from ldm.metrics.pairs import Batch, Pairs
 
 # The field of a clip's metadata that holds what is to be seen.
 FACTS = "signs"
@@ -37,11 +38,11 @@ def has_facts(metadata: Mapping[str, ClipMetadata] | None) -> bool:
     return bool(metadata) and all(FACTS in (clip.model_extra or {}) for clip in (metadata or {}).values())
 
 
-def begin(setting: Setting) -> Accumulator:
+def begin(setting: Setting, pairs: Pairs, _: Memory) -> Accumulator:
     """Opens the metric.
 
     Raises:
-        UserError: there is no metadata, or it is not of the toy world.
+        UserError: there is no metadata, it is not of the toy world, or a clip is not in it.
     """
     metadata = setting.metadata
     if metadata is None:
@@ -52,19 +53,19 @@ def begin(setting: Setting) -> Accumulator:
             "python -m egogen.toy has it"
         )
     known = metadata
+    absent = [pair.item.clip for pair in pairs.pairs if pair.item.clip not in known]
+    if absent:
+        raise UserError(
+            f"metric 'toy_success': the metadata has no clip {absent[0]!r}; give that of this split"
+        )
 
     def score_batch(batch: Batch) -> Float[Tensor, " b"]:
-        absent = [pair.item.clip for pair in batch.pairs if pair.item.clip not in known]
-        if absent:
-            raise UserError(
-                f"metric 'toy_success': the metadata has no clip {absent[0]!r}; give that of this split"
-            )
         return score(batch.generated, [known[pair.item.clip] for pair in batch.pairs])
 
     return PerPair(score_batch)
 
 
-def inputs(setting: Setting) -> Mapping[str, object]:
+def inputs(setting: Setting, _: Pairs) -> Mapping[str, object]:
     """The facts that frames are judged by, as a digest."""
     plain = {clip: facts.model_dump(mode="json") for clip, facts in (setting.metadata or {}).items()}
     return {"metadata_sha256": hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()}
@@ -72,13 +73,14 @@ def inputs(setting: Setting) -> Mapping[str, object]:
 
 METRIC = Metric(
     name="toy_success",
+    key="toy_success",
     title="Toy success",
     low=0.0,
     high=1.0,
     unit="",
     better="higher",
     source="share of frames that show the right hand at the right object, judged from pixels",
-    library="lego-egogen",
+    libraries=("lego-egogen",),
     open=begin,
     applies=lambda setting: has_facts(setting.metadata),
     inputs=inputs,

@@ -1,20 +1,28 @@
-"""Writes a page that compares measured runs: table, gallery, loss curves. The first run is the main one."""
+"""Compares measured runs: a table beside the paper's, how sure the differences are, pictures, loss curves.
+
+The table is printed; --out writes a page (index.html), table.md, table.tex and metrics.json too. The first
+run is the main one, against which the others are tested.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from egogen.annotations import DESCRIPTION_KEY, Annotations, read_metadata
 from egogen.cli import parser, run
 from egogen.errors import UserError
-from ldm.report import page
+from ldm.report import comparison
 from ldm.report.curves import panels
-from ldm.report.gallery import Album, Card
+from ldm.report.formats import FORMATS
+from ldm.report.gallery import Album
+from ldm.report.page import Page, make_table, write
 from ldm.report.runs import Run, read_runs
 
+NONE = "none"
 log = logging.getLogger(__name__)
 
 
@@ -22,7 +30,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parses the command line."""
     made = parser("python -m ldm.report", __doc__)
     made.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder measured by ldm.evaluate")
-    made.add_argument("--out", required=True, type=Path, help="folder for index.html and metrics.json")
+    made.add_argument("--out", type=Path, help="folder for the page and the tables")
+    made.add_argument("--format", choices=list(FORMATS), default="text", help="of the table that is printed")
     made.add_argument("--title", default="LEGO report", help="heading of the page")
     made.add_argument("--annotations", type=Path, help="annotation file, for the gallery")
     made.add_argument("--frames", type=Path, help="split folder that its image paths are relative to")
@@ -35,35 +44,49 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--logs", nargs="+", default=[], metavar="[TITLE=]DIR", help="TensorBoard logs, for loss curves"
     )
     made.add_argument(
-        "--published", metavar="DATASET", help="show the paper's numbers on ego4d or epickitchen"
+        "--published",
+        metavar="DATASET",
+        help="the paper's numbers: ego4d, epickitchen or none; without it, those of the runs' data set",
     )
     return made.parse_args(argv)
 
 
-def gallery(args: argparse.Namespace, runs: Sequence[Run]) -> list[Card]:
-    """The items to show; none without annotations.
+def album(args: argparse.Namespace, runs: Sequence[Run]) -> Album | None:
+    """Where the pictures come from; None without annotations.
 
     Raises:
-        UserError: one of the two flags is missing, or a picture is.
+        UserError: one of the two flags is missing.
     """
     if args.annotations is None and args.frames is None:
-        return []
+        return None
     if args.annotations is None or args.frames is None:
         raise UserError("the gallery needs both --annotations FILE and --frames DIR; one of them is missing")
     metadata = {} if args.metadata is None else read_metadata(args.metadata)
-    album = Album(Annotations.read(args.annotations), args.frames, runs, metadata, args.llava_key)
-    return album.cards(args.max_items)
+    return Album(Annotations.read(args.annotations), args.frames, runs, metadata, args.llava_key)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Reads, draws, writes."""
+    """Reads, compares, prints, writes."""
     args = arguments(argv)
     # It tells of every event file that it has read to the end.
     logging.getLogger("tensorboard").setLevel(logging.WARNING)
     runs = read_runs(args.runs)
-    text = page.html(runs, args.published, gallery(args, runs), panels(args.logs), args.title)
-    page.write(args.out, text, page.metrics_json(runs))
-    log.info("written: %s", args.out / "index.html")
+    paper = args.published or runs[0].details["dataset"]
+    table = make_table(runs, None if paper == NONE else paper)
+    compared = comparison.compare(runs)
+    if args.out:
+        shown = album(args, runs)
+        page = Page(
+            args.title, runs, table, compared,
+            gallery=shown.cards(args.max_items) if shown else (),
+            extremes=shown.extremes() if shown else (),
+            panels=panels(args.logs),
+        )  # fmt: skip
+        write(args.out, page)
+        log.info("written: %s", args.out / "index.html")
+    sys.stdout.write(FORMATS[args.format](table) + "\n")
+    if args.format == "text":
+        sys.stdout.write(f"\n{comparison.text(compared)}\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from egogen.annotations import DESCRIPTION_KEY, Annotations, ClipMetadata, Item
 from egogen.errors import UserError
+from egogen.layout import metric_target_path
 from ldm.metrics.images import check_image
 from ldm.report.runs import Run, columns
 from ldm.report.table import Column
@@ -82,6 +83,22 @@ class Album:
         items = self.annotations.items
         count = min(limit, len(items))
         return [self.card(items[index * len(items) // count]) for index in range(count)]
+
+    def extremes(self) -> list[tuple[Column, list[tuple[str, Card]]]]:
+        """For each metric that items have values of, the first run's best, median and worst item."""
+        items = {
+            metric_target_path(Path(), item.action.image_1).as_posix(): item for item in self.annotations
+        }
+        shown = []
+        for column in columns(self.runs):
+            values = self.runs[0].item_values(column.name)
+            frames = sorted(
+                values, key=lambda frame: (values[frame], frame), reverse=column.better == "higher"
+            )
+            if frames and not self.runs[0].details["metrics"][column.name]["binary"]:
+                picked = {"best": frames[0], "median": frames[len(frames) // 2], "worst": frames[-1]}
+                shown.append((column, [(place, self.card(items[frame])) for place, frame in picked.items()]))
+        return shown
 
     def card(self, item: Item) -> Card:
         """One item of the gallery."""

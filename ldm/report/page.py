@@ -1,8 +1,9 @@
-"""Writes the report: index.html, which needs no other file and no network, and metrics.json."""
+"""Writes the report: index.html, which needs no other file and no network, metrics.json and the tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,36 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from egogen.files import atomic_open, write_json
-from ldm.metrics.published import published_results
 from ldm.metrics.results import finite
+from ldm.report.comparison import Comparison
 from ldm.report.curves import Panel
+from ldm.report.formats import latex, markdown
 from ldm.report.gallery import Card
 from ldm.report.runs import Run, columns
-from ldm.report.table import Table, published
+from ldm.report.table import Column, Group, Table, cell, published
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page shows.
+
+    Args:
+        title: heading.
+        runs: the systems, the main one first.
+        table: of the systems.
+        compared: intervals and tests.
+        gallery: items, evenly spread.
+        extremes: best, median and worst items of each metric.
+        panels: loss curves.
+    """
+
+    title: str
+    runs: Sequence[Run]
+    table: Table
+    compared: Sequence[tuple[Column, Sequence[Comparison]]]
+    gallery: Sequence[Card] = ()
+    extremes: Sequence[tuple[Column, Sequence[tuple[str, Card]]]] = ()
+    panels: Sequence[Panel] = field(default_factory=list)
 
 
 def metrics_json(runs: Sequence[Run]) -> dict[str, Any]:
@@ -33,39 +58,37 @@ def metrics_json(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def table(runs: Sequence[Run], paper: str | None) -> Table:
+def make_table(runs: Sequence[Run], paper: str | None) -> Table:
     """The systems by metrics, above the paper's rows for a data set where one is named.
 
     Raises:
         UserError: the paper has no such data set.
     """
     shown = columns(runs)
-    rows = [run.system for run in runs]
-    return Table(shown, rows + (published(published_results(paper), shown) if paper else []))
+    groups = published(paper, shown) if paper else []
+    return Table(shown, [Group("Measured" if groups else "", [run.system for run in runs]), *groups])
 
 
-def html(
-    runs: Sequence[Run], paper: str | None, gallery: Sequence[Card], panels: Sequence[Panel], title: str
-) -> str:
+def html(page: Page) -> str:
     """The page. Texts are escaped; pictures and drawings are inlined."""
     environment = Environment(
         loader=PackageLoader("ldm.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+    entries = {name: entry for run in page.runs for name, entry in run.details["metrics"].items()}
     return environment.get_template("index.html.j2").render(
-        title=title,
-        details=runs[0].details,
-        table=table(runs, paper),
-        paper=paper,
-        sources={name: entry["source"] for run in runs for name, entry in run.details["metrics"].items()},
-        gallery=gallery,
-        panels=panels,
+        page=page,
+        details=page.runs[0].details,
+        entries=entries,
+        cell=cell,
         written=datetime.now(timezone.utc).strftime("%d %B %Y"),
     )
 
 
-def write(out: Path, page: str, metrics: dict[str, Any]) -> None:
-    """Writes both files, each atomically."""
-    with atomic_open(out / "index.html") as file:
-        file.write(page.encode())
-    write_json(out / "metrics.json", metrics)
+def write(out: Path, page: Page) -> None:
+    """Writes the page, its numbers and its table, each atomically."""
+    texts = {"index.html": html(page), "table.md": markdown(page.table), "table.tex": latex(page.table)}
+    for name, words in texts.items():
+        with atomic_open(out / name) as file:
+            file.write(f"{words}\n".encode())
+    write_json(out / "metrics.json", metrics_json(page.runs))

@@ -43,12 +43,14 @@ class Run:
 
     def value(self, metric: str, image_1: str) -> float | None:
         """An item's value; infinity where it is infinite, None where there is none."""
-        values = self.values.get(metric, {})
-        frame = metric_target_path(Path(), image_1).as_posix()
-        if frame not in values:
-            return None
-        value = values[frame]
-        return float("inf") if value is None else value
+        return self.item_values(metric).get(metric_target_path(Path(), image_1).as_posix())
+
+    def item_values(self, metric: str) -> dict[str, float]:
+        """All items' values by frame; infinity where one is infinite, none for a metric of the whole set."""
+        return {
+            frame: float("inf") if value is None else value
+            for frame, value in self.values.get(metric, {}).items()
+        }
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
@@ -77,7 +79,29 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
                     f"{folder}: measured with {key} = {runs[-1].details.get(key)!r}, but {first.folder} with "
                     f"{first.details.get(key)!r}; compare runs on the same items"
                 )
+        check_comparable(first, runs[-1])
     return runs
+
+
+def check_comparable(first: Run, other: Run) -> None:
+    """Compares how two runs were measured: items, weights, versions, settings.
+
+    Raises:
+        UserError: a metric that both have was measured in another way.
+    """
+    for name in first.details["metrics"].keys() & other.details["metrics"].keys():
+        if first.item_values(name).keys() != other.item_values(name).keys():
+            raise UserError(
+                f"{other.folder}: {name} was measured on other frames than in {first.folder}; compare runs "
+                "on the same items"
+            )
+        ours, theirs = (run.details["metrics"][name]["provenance"] for run in (first, other))
+        for key in sorted((ours.keys() | theirs.keys()) - {"images_sha256"}):
+            if ours.get(key) != theirs.get(key):
+                raise UserError(
+                    f"{other.folder}: {name} was measured with {key} = {theirs.get(key)!r}, in "
+                    f"{first.folder} with {ours.get(key)!r}; measure both again by python -m ldm.evaluate"
+                )
 
 
 def columns(runs: Sequence[Run]) -> list[Column]:

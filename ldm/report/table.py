@@ -1,4 +1,4 @@
-"""Systems by metrics: what is best, and how it reads in a terminal."""
+"""Systems by metrics: what stands in a cell, and what is best in its group."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ldm.metrics.published import TABLES, published_items, published_results
+
 
 @dataclass(frozen=True)
 class Column:
-    """A metric as a table shows it."""
+    """A metric as a table shows it; values are multiplied by `times`, as in the paper's tables."""
 
     name: str
     title: str
     unit: str
     better: Literal["higher", "lower"]
+    times: int = 1
 
     @property
     def heading(self) -> str:
@@ -23,8 +26,11 @@ class Column:
         return f"{self.title} {'↑' if self.better == 'higher' else '↓'} {self.unit}".strip()
 
     def show(self, value: float) -> str:
-        """A value with as many decimals as its unit deserves."""
-        return "∞" if math.isinf(value) else f"{value:.{2 if self.unit else 3}f}"
+        """A value with as many decimals as it deserves."""
+        if math.isinf(value):
+            return "∞"
+        shown = value * self.times
+        return f"{shown:.{2 if self.unit or self.times > 1 or abs(shown) >= 10 else 3}f}"
 
 
 @dataclass(frozen=True)
@@ -33,58 +39,50 @@ class Number:
 
     mean: float
     standard_error: float | None = None
+    interval: Sequence[float] | None = None
     n: int | None = None
 
 
 @dataclass(frozen=True)
 class System:
-    """A row: a measured run or a line of the paper's table."""
+    """A row: a measured run or a line of the paper's tables."""
 
     name: str
     numbers: Mapping[str, Number]
-    published: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """Systems that were measured on the same items, so that they can be ranked."""
+
+    title: str
+    systems: Sequence[System]
+
+    def rank(self, system: System, column: Column) -> int | None:
+        """1 for the best mean of a group, 2 for the second, None for others; a lone system has no rival."""
+        means = {other.numbers[column.name].mean for other in self.systems if column.name in other.numbers}
+        if column.name not in system.numbers or len(means) < 2:
+            return None
+        ordered = sorted(means, reverse=column.better == "higher")
+        place = ordered.index(system.numbers[column.name].mean) + 1
+        return place if place <= 2 else None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Systems in the order given; `best` is told among measured systems alone."""
+    """Groups of systems over the same columns."""
 
     columns: Sequence[Column]
-    systems: Sequence[System]
+    groups: Sequence[Group]
 
-    def is_best(self, system: System, column: Column) -> bool:
-        """Whether no other measured system has a better mean; a lone system has no rival."""
-        means = [
-            other.numbers[column.name].mean
-            for other in self.systems
-            if not other.published and column.name in other.numbers
-        ]
-        if system.published or column.name not in system.numbers or len(means) < 2:
-            return False
-        best = max(means) if column.better == "higher" else min(means)
-        return system.numbers[column.name].mean == best
 
-    def cell(self, system: System, column: Column) -> tuple[str, str]:
-        """Mean and standard error as text; the first is `-` where there is no value."""
-        number = system.numbers.get(column.name)
-        if number is None:
-            return "-", ""
-        error = number.standard_error
-        return column.show(number.mean), "" if error is None else column.show(error)
-
-    def text(self) -> str:
-        """The table for a terminal."""
-        rows = [["", *(column.heading for column in self.columns)]]
-        for system in self.systems:
-            cells = [self.cell(system, column) for column in self.columns]
-            name = f"{system.name} (published)" if system.published else system.name
-            rows.append([name, *(f"{mean} ± {error}" if error else mean for mean, error in cells)])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
+def cell(system: System, column: Column) -> tuple[str, str]:
+    """Mean and standard error as text; the first is `-` where there is no value."""
+    number = system.numbers.get(column.name)
+    if number is None:
+        return "-", ""
+    error = number.standard_error
+    return column.show(number.mean), "" if error is None else column.show(error)
 
 
 def columns_of(runs: Iterable[Mapping[str, Mapping[str, Any]]]) -> list[Column]:
@@ -92,7 +90,9 @@ def columns_of(runs: Iterable[Mapping[str, Mapping[str, Any]]]) -> list[Column]:
     found: dict[str, Column] = {}
     for entries in runs:
         for name, entry in entries.items():
-            found.setdefault(name, Column(name, entry["title"], entry["unit"], entry["better"]))
+            found.setdefault(
+                name, Column(name, entry["title"], entry["unit"], entry["better"], entry["times"])
+            )
     return list(found.values())
 
 
@@ -102,22 +102,30 @@ def measured(name: str, entries: Mapping[str, Mapping[str, Any]]) -> System:
         name,
         {
             metric: Number(
-                math.inf if entry["mean"] is None else entry["mean"], entry["standard_error"], entry["n"]
+                math.inf if entry["mean"] is None else entry["mean"],
+                entry["standard_error"],
+                entry["interval_95"],
+                entry["n"],
             )
             for metric, entry in entries.items()
         },
     )
 
 
-def published(results: Mapping[str, Mapping[str, float]], columns: Sequence[Column]) -> list[System]:
-    """The paper's rows for the metrics of a table; none where no metric is in both."""
+def published(dataset: str, columns: Sequence[Column]) -> list[Group]:
+    """The paper's tables of a data set as far as they have the metrics of a table.
+
+    Raises:
+        UserError: the paper has no such data set.
+    """
     names = {each.name for each in columns}
-    rows = [
-        System(
-            name,
-            {metric: Number(value) for metric, value in values.items() if metric in names},
-            published=True,
-        )
-        for name, values in results.items()
-    ]
-    return [row for row in rows if row.numbers]
+    groups = []
+    for table, title in TABLES.items():
+        rows = [
+            System(name, {metric: Number(value) for metric, value in values.items() if metric in names})
+            for name, values in published_results(dataset, table).items()
+        ]
+        kept = [row for row in rows if row.numbers]
+        if kept:
+            groups.append(Group(f"{title} ({dataset}, {published_items(dataset):,} items)", kept))
+    return groups

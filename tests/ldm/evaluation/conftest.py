@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ORACLE = Path(__file__).parents[2] / "oracle" / "metrics"
+from egogen.layout import FOLDERS
+from tests.ldm.evaluation.networks import ORACLE, write_all
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,10 @@ class Scene:
         return self.run / "images" / f"clip{index}" / "act" / "000002.jpg"
 
     def flags(self, *more: str) -> list[str]:
+        """For the metrics that need no weights, unless `more` names others."""
         return [
             *("--dataset", "ego4d", "--gen_path", str(self.run), "--gt_path", str(self.targets)),
-            *("--edit_file", str(self.annotations), "--device", "cpu", *more),
+            *("--edit_file", str(self.annotations), "--device", "cpu", "--metrics", "psnr,ssim", *more),
         ]
 
 
@@ -90,3 +93,31 @@ def noise() -> Callable[..., None]:
 @pytest.fixture
 def oracle() -> Path:
     return ORACLE
+
+
+@pytest.fixture(autouse=True)
+def _run_root(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features of targets are kept below RUN_ROOT; each test has its own."""
+    monkeypatch.setenv("RUN_ROOT", str(tmp_path_factory.mktemp("runs")))
+    monkeypatch.delenv("WEIGHTS_ROOT", raising=False)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all weight files at toy size."""
+    return write_all(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recorded frames in the EgoGen layout, with val_gt_for_metric, and the generated ones below gen/."""
+    root = tmp_path_factory.mktemp("recorded")
+    shutil.copytree(ORACLE / "EgoGen", root / "EgoGen")
+    shutil.copytree(ORACLE / "gen", root / "gen")
+    for dataset, folder in FOLDERS.items():
+        for clip in json.loads((root / "EgoGen" / f"{dataset}_val.json").read_text()).values():
+            for action in clip.values():
+                target = root / "EgoGen" / folder / "val_gt_for_metric" / action["image_1"]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(root / "EgoGen" / folder / "val" / action["image_1"], target)
+    return root

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from html.parser import HTMLParser
@@ -15,9 +16,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from egogen.cli import run
 from ldm import evaluate
+from ldm.report import formats
 from ldm.report.__main__ import main
 from ldm.report.curves import curves, panels, smooth
-from ldm.report.table import Column, Number, System, Table
+from ldm.report.table import Column, Group, Number, System, Table
 
 
 @pytest.fixture
@@ -70,18 +72,18 @@ class Reader(HTMLParser):
 
 
 def test_the_page_is_whole(measured, logs: Path) -> None:  # noqa: ANN001
-    main(flags(measured, *gallery_flags(measured), "--logs", f"Stage 2={logs}", "--published", "ego4d"))
+    main(flags(measured, *gallery_flags(measured), "--logs", f"Stage 2={logs}"))
     page = (measured.root / "report" / "index.html").read_text()
     reader = Reader()
     reader.feed(page)
     assert reader.open == []
-    assert len(reader.sources) == 4 * 4
+    assert len(reader.sources) == 4 * (4 + 2 * 3)  # all items, then three of each metric, four pictures each
     assert all(source.startswith("data:image/jpeg;base64,") for source in reader.sources)
     assert not re.search(r"url\((?!#)|@import|<script|<link", page)
     assert "LEGO &lt;trained&gt;" in page
     assert "#C C picks up &lt;cup&gt; 0" in page
     assert "The right hand holds cup 0." in page
-    assert "Published on ego4d" in page
+    assert "Published (ego4d, 9,931 items)" in page
     assert "12.29" in page
     assert "Stage 2" in page
     assert "train/loss" in page
@@ -103,9 +105,10 @@ def test_metrics_json(measured) -> None:  # noqa: ANN001
 
 
 def test_the_bare_page_has_no_empty_parts(measured) -> None:  # noqa: ANN001
-    main(flags(measured))
+    main(flags(measured, "--published", "none"))
     page = (measured.root / "report" / "index.html").read_text()
     assert "What they drew" not in page
+    assert "Best, median" not in page
     assert "How they learned" not in page
     assert "Published" not in page
 
@@ -113,6 +116,7 @@ def test_the_bare_page_has_no_empty_parts(measured) -> None:  # noqa: ANN001
 def test_the_gallery_is_spread_and_limited(measured) -> None:  # noqa: ANN001
     main(flags(measured, *gallery_flags(measured), "--max-items", "2"))
     page = (measured.root / "report" / "index.html").read_text()
+    page = page[: page.index("Best, median and worst")]
     assert re.findall(r"clip\d / act", page) == ["clip0 / act", "clip2 / act"]
 
 
@@ -123,22 +127,102 @@ def test_boxes_of_the_metadata_are_outlined(measured) -> None:  # noqa: ANN001
     path.write_text(json.dumps({"clip0": clip}))
     main(flags(measured, *gallery_flags(measured), "--metadata", str(path)))
     page = (measured.root / "report" / "index.html").read_text()
+    page = page[: page.index("Best, median and worst")]
     assert page.count("<i title=") == 1
     assert '<i title="hand" style="left:25.0%;top:50.0%;width:50.0%;height:25.0%">' in page
 
 
-def test_the_best_is_marked_among_measured_systems() -> None:
-    columns = [Column("up", "Up", "", "higher"), Column("down", "Down", "dB", "lower")]
-    first = System("a", {"up": Number(1.0), "down": Number(1.0)})
-    second = System("b", {"up": Number(1.0), "down": Number(0.5, 0.125)})
-    paper = System("c", {"up": Number(9.0), "down": Number(0.0)}, published=True)
-    table = Table(columns, [first, second, paper])
-    marks = [[table.is_best(system, column) for column in columns] for system in table.systems]
-    assert marks == [[True, False], [True, True], [False, False]]
-    assert not Table(columns, [first, paper]).is_best(first, columns[0])
-    lines = table.text().splitlines()
-    assert lines[0].split() == ["Up", "↑", "Down", "↓", "dB"]
-    assert lines[3].split() == ["b", "1.000", "0.50", "±", "0.12"]
+COLUMNS = [
+    Column("up", "Up", "", "higher"),
+    Column("down", "Down", "dB", "lower"),
+    Column("t", "T", "", "higher", 100),
+]
+
+
+def small_table() -> Table:
+    """Two groups; in the first a tie for the best, a second, and values that are missing."""
+    systems = [
+        System("a_b", {"up": Number(1.0), "down": Number(1.0), "t": Number(0.5)}),
+        System("c|d", {"up": Number(1.0), "down": Number(0.5, 0.125)}),
+        System("e", {"up": Number(0.25), "down": Number(math.inf)}),
+    ]
+    return Table(
+        COLUMNS, [Group("Ours & theirs", systems), Group("Paper", [System("f", {"up": Number(9.0)})])]
+    )
+
+
+def test_best_and_second_are_told_within_a_group() -> None:
+    table = small_table()
+    ours, paper = table.groups
+    ranks = [[ours.rank(system, column) for column in COLUMNS] for system in ours.systems]
+    assert ranks == [[1, 2, None], [1, 1, None], [2, None, None]]
+    assert paper.rank(paper.systems[0], COLUMNS[0]) is None  # alone, it has no rival
+
+
+def test_the_table_in_text() -> None:
+    lines = formats.text(small_table()).splitlines()
+    assert lines[0].split() == ["Up", "↑", "Down", "↓", "dB", "T", "↑"]
+    assert lines[2] == "Ours & theirs"
+    assert lines[3].split() == ["a_b", "1.000", "*", "1.00", "+", "50.00"]
+    assert lines[4].split() == ["c|d", "1.000", "*", "0.50", "±", "0.12", "*", "-"]
+    assert lines[5].split() == ["e", "0.250", "+", "∞", "-"]
+    assert lines[7].split() == ["f", "9.000", "-", "-"]
+
+
+def test_the_table_in_markdown() -> None:
+    lines = formats.markdown(small_table()).splitlines()
+    assert lines[0] == "| system | Up ↑ | Down ↓ dB | T ↑ |"
+    assert lines[3] == "| a\\_b | **1.000** | *1.00* | 50.00 |"
+    assert lines[4] == "| c\\|d | **1.000** | **0.50 ± 0.12** | - |"
+    assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+
+
+def test_the_table_in_latex() -> None:
+    text = formats.latex(small_table())
+    assert r"a\_b & \textbf{1.000} & \underline{1.00} & 50.00 \\" in text
+    assert r"\multicolumn{4}{l}{\emph{Ours \& theirs}} \\" in text
+    assert r"0.50 $\pm$ 0.12" in text
+    assert r"$\infty$" in text
+    assert text.startswith(r"\begin{tabular}{lrrr}")
+    assert text.count(r"\midrule") == 2
+
+
+def test_the_paper_is_shown_beside(measured, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
+    capsys.readouterr()
+    main(flags(measured)[:2])
+    shown = capsys.readouterr().out
+    assert "Published (ego4d, 9,931 items)" in shown
+    assert re.search(r"LEGO +12\.29 \*", shown)
+    main([*flags(measured)[:2], "--published", "none", "--format", "latex"])
+    shown = capsys.readouterr().out
+    assert "Published" not in shown
+    assert shown.startswith(r"\begin{tabular}")
+
+
+def test_differences_are_tested_on_the_same_items(measured, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
+    capsys.readouterr()
+    main(flags(measured)[:2])
+    lines = [re.split(r" {2,}", line) for line in capsys.readouterr().out.splitlines()]
+    start = lines.index(["metric", "run", "mean", "95 % interval", "difference", "p"])
+    psnr, other_psnr, ssim, other_ssim = lines[start + 1 : start + 5]
+    assert psnr[0] == "PSNR ↑ dB"
+    assert psnr[4:] == ["-", "-"]
+    assert other_psnr[2:] == ["∞", "-", "-", "-"]  # one frame equals its target
+    assert re.fullmatch(r"-?\d\.\d{3} to \d\.\d{3}", ssim[3])
+    # Three of four items do not differ: swapping says nothing against chance.
+    assert float(other_ssim[4]) > 0
+    assert other_ssim[5] == "1.0000"
+
+
+def test_the_best_median_and_worst_items(measured) -> None:  # noqa: ANN001
+    main(flags(measured, *gallery_flags(measured)))
+    page = (measured.root / "report" / "index.html").read_text()
+    values = json.loads((measured.run / "metric" / "per_sample.json").read_text())["psnr"]
+    ordered = sorted(values, key=values.get, reverse=True)
+    section = page[page.index("Best, median and worst") :]
+    section = section[: section.index("</details>")]
+    shown = re.findall(r"(clip\d) / act", section)
+    assert shown == [ordered[0][:5], ordered[2][:5], ordered[-1][:5]]
 
 
 def test_smooth_keeps_lines() -> None:
@@ -209,8 +293,14 @@ def test_logs_without_losses(measured, tmp_path: Path, capsys: pytest.CaptureFix
 def test_runs_must_be_comparable(measured, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
     path = measured.root / "other" / "metric" / "details.json"
     details = json.loads(path.read_text())
+    psnr = details["metrics"]["psnr"]
+    psnr = {**psnr, "provenance": {**psnr["provenance"], "protocol": "corrected"}}
     capsys.readouterr()
     for change, message in (
+        (
+            {"metrics": {**details["metrics"], "psnr": psnr}},
+            "psnr was measured with protocol = 'corrected', in",
+        ),
         ({"n": 3}, "measured with n = 3"),
         ({"name": "LEGO <trained>"}, "is also that of"),
         ({"metrics": {"psnr": {}}}, "metric 'psnr': the fields"),

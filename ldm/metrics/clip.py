@@ -1,0 +1,128 @@
+"""CLIP image similarity: how alike CLIP finds a generated frame and its target. Published."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from egogen.errors import UserError
+from ldm.metrics.cache import Memory
+from ldm.metrics.metric import Accumulator, Metric, Setting
+from ldm.metrics.pairs import Batch, Pairs, Side
+from ldm.metrics.protocol import Protocol
+from ldm.metrics.resize import cover, normalize, resize
+from ldm.metrics.similarity import Similarity, cosine
+from ldm.metrics.weights import CLIP, FETCH, mismatch, read_state
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+WHAT = "OpenAI CLIP"
+# Entries of the published file that are not weights.
+SETTINGS = ("input_resolution", "context_length", "vocab_size")
+
+
+def score(
+    generated: Float[Tensor, "b 3 h1 w1"],
+    reference: Float[Tensor, "b 3 h w"],
+    network: nn.Module,
+    protocol: Protocol = "published",
+) -> Float[Tensor, " b"]:
+    """Cosine between the image embeddings of each pair, in [-1, 1]; 1 for identical images.
+
+    Frames in [0, 1]; `network` by `load`. Source: the published evaluation.
+    """
+    return cosine(embed(network, generated, protocol), embed(network, reference, protocol))
+
+
+@torch.no_grad()
+def embed(
+    network: nn.Module, images: Float[Tensor, "b 3 h w"], protocol: Protocol = "published"
+) -> Float[Tensor, "b d"]:
+    """Image embeddings of unit length.
+
+    Published: frames are squashed to a square, bicubic without antialiasing, so that values leave [0, 1].
+    Corrected: as CLIP was trained, the shorter side resized with antialiasing and the middle cut out.
+    """
+    side: int = cast("Any", network).image_size[0]
+    if protocol == "published":
+        pixels = resize(images, side, side, "bicubic", antialias=False)
+    else:
+        pixels = cover(images, side, "bicubic", antialias=True).clamp(0, 1)
+    return nn.functional.normalize(network(normalize(pixels, MEAN, STD)).float(), dim=-1)
+
+
+def load(path: Path, device: torch.device) -> nn.Module:
+    """The image tower of a published file, in 32 bits on weights of 16, as published.
+
+    Raises:
+        UserError: it is broken, or the file of another network.
+    """
+    # Takes seconds to import, so a wrong argument does not wait for it.
+    from open_clip.model import build_model_from_openai_state_dict
+
+    state = {name: value for name, value in read_archive(path).items() if name not in SETTINGS}
+    for name in ("visual.proj", "text_projection"):
+        if name not in state:
+            raise mismatch(path, WHAT, name)
+    try:
+        model = build_model_from_openai_state_dict(state)
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: not the weights of {WHAT} ({reason}); fetch it again by {FETCH}") from None
+    tower: nn.Module = model.visual
+    return tower.float().eval().to(device)
+
+
+def read_archive(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a published file, which is a TorchScript archive, or of a plain one.
+
+    Raises:
+        UserError: it is broken.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        if scripted:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FutureWarning)  # TorchScript is an old format
+                    found: dict[str, Tensor] = torch.jit.load(path, map_location="cpu").state_dict()
+            except RuntimeError as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(f"{path}: not readable ({reason}); fetch it again by {FETCH}") from None
+            return found
+    return read_state(path)
+
+
+def begin(setting: Setting, _: Pairs, memory: Memory) -> Accumulator:
+    """Opens the metric."""
+    network = load(setting.weights[CLIP.name], setting.device)
+
+    def embed_side(batch: Batch, side: Side, chosen: list[int]) -> Float[Tensor, "k d"]:
+        with setting.autocast():
+            return embed(network, batch.images(side)[chosen], setting.protocol)
+
+    return Similarity(embed_side, memory)
+
+
+METRIC = Metric(
+    name="clip",
+    key="clip_image_sim",
+    title="CLIP",
+    low=-1.0,
+    high=1.0,
+    unit="",
+    times=100,
+    better="higher",
+    source="cosine of the image embeddings of OpenAI's ViT-L/14",
+    libraries=("open_clip_torch",),
+    open=begin,
+    weights=lambda _: (CLIP,),
+)

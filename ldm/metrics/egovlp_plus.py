@@ -1,0 +1,98 @@
+"""EgoVLP+ similarity: as EgoVLP, after the frame before the action. Published."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ldm.metrics.cache import Memory
+from ldm.metrics.contexts import contexts_of, contexts_sha256
+from ldm.metrics.egovlp import FRAMES, VideoEncoder, open_network, prepare
+from ldm.metrics.egovlp import METRIC as EGOVLP_METRIC
+from ldm.metrics.images import read_image
+from ldm.metrics.metric import Accumulator, Metric, Setting
+from ldm.metrics.pairs import Batch, Pairs, Side
+from ldm.metrics.protocol import Protocol, match_size
+from ldm.metrics.similarity import Similarity, cosine
+
+
+def score(
+    generated: Float[Tensor, "b 3 h1 w1"],
+    reference: Float[Tensor, "b 3 h w"],
+    context: Float[Tensor, "b 3 h2 w2"],
+    network: VideoEncoder,
+    frames: int,
+    protocol: Protocol = "published",
+) -> Float[Tensor, " b"]:
+    """Cosine between the video features of each pair, in [-1, 1]; 1 for identical images.
+
+    Args:
+        generated: in [0, 1].
+        reference: in [0, 1].
+        context: the frames before the actions, in [0, 1]; the others are brought to their size.
+        network: by `ldm.metrics.egovlp_model.load_egovlp`.
+        frames: length of a clip, whose first half shows the context.
+        protocol: how frames are resized.
+
+    Source: the published evaluation.
+    """
+    clips = (halves(images, context, network.side, protocol) for images in (generated, reference))
+    return cosine(*(network.video(clip.repeat_interleave(frames // 2, dim=1)) for clip in clips))
+
+
+def halves(
+    images: Float[Tensor, "b 3 h w"], context: Float[Tensor, "b 3 h2 w2"], side: int, protocol: Protocol
+) -> Float[Tensor, "b 2 3 s s"]:
+    """The two pictures of each clip: the context, then the image at the context's size, as published."""
+    return torch.stack(
+        [prepare(part, side, protocol) for part in (context, match_size(images, context))], dim=1
+    )
+
+
+def begin(setting: Setting, pairs: Pairs, memory: Memory) -> Accumulator:
+    """Opens the metric.
+
+    Raises:
+        UserError: a frame before an action is missing, broken or of another size.
+    """
+    contexts = contexts_of(pairs, setting)
+    frames = FRAMES[setting.dataset]
+    network = open_network(setting)
+
+    def embed(batch: Batch, side: Side, chosen: list[int]) -> Float[Tensor, "k d"]:
+        # One by one, since the contexts of a batch may differ in size.
+        shown = [
+            halves(
+                batch.images(side)[index][None],
+                read_image(contexts[batch.pairs[index].frame].path).to(setting.device)[None],
+                network.side,
+                setting.protocol,
+            )
+            for index in chosen
+        ]
+        with setting.autocast():
+            return network.video(torch.cat(shown).repeat_interleave(frames // 2, dim=1))
+
+    def keys(batch: Batch, side: Side) -> list[str]:
+        before = [contexts[pair.frame].sha256 for pair in batch.pairs]
+        return [f"{a}+{b}" for a, b in zip(before, batch.hashes(side), strict=True)]
+
+    return Similarity(embed, memory, keys)
+
+
+METRIC = Metric(
+    name="egovlp_plus",
+    key="egovlp_plus_image_sim",
+    title="EgoVLP+",
+    low=-1.0,
+    high=1.0,
+    unit="",
+    times=100,
+    better="higher",
+    source="as EgoVLP, the first half of each clip showing the frame before the action",
+    libraries=EGOVLP_METRIC.libraries,
+    open=begin,
+    weights=EGOVLP_METRIC.weights,
+    inputs=lambda setting, pairs: {"contexts_sha256": contexts_sha256(pairs, setting)},
+)

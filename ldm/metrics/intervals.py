@@ -1,0 +1,62 @@
+"""How sure a mean is: bootstrap intervals, and whether two runs differ on the same items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float64
+
+SEED = 0
+AT_ONCE = 64  # resamples in memory
+LEVEL = 0.95
+PERMUTATIONS = 9999
+
+
+def interval(values: Iterable[float], resamples: int) -> list[float] | None:
+    """The 95 % interval of a mean by the percentile bootstrap (Efron 1979); the same for the same values.
+
+    Args:
+        values: of the items, in an order that does not depend on how they were measured.
+        resamples: how often items are drawn anew.
+
+    Returns:
+        Its two ends; None for fewer than two values, infinite ones, or no resamples.
+    """
+    data = np.fromiter(values, np.float64)
+    if resamples < 1 or len(data) < 2 or not np.isfinite(data).all():
+        return None
+    # Takes seconds to import.
+    from scipy.stats import bootstrap
+
+    ends = bootstrap(
+        (data,), np.mean, n_resamples=resamples, batch=AT_ONCE, method="percentile", confidence_level=LEVEL,
+        rng=np.random.default_rng(SEED),
+    ).confidence_interval  # fmt: skip
+    return [float(ends.low), float(ends.high)]
+
+
+def paired_p_value(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """How likely two runs were to differ so much in mean if each item's two values could be swapped.
+
+    A two-sided permutation test on paired samples, exact for few items. Source: Fisher 1935.
+
+    Args:
+        a: values of one run.
+        b: values of the other on the same items, in the same order.
+
+    Returns:
+        The probability; None for fewer than two items or infinite differences.
+    """
+    with np.errstate(invalid="ignore"):
+        differences: Float64[np.ndarray, " n"] = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    if len(differences) < 2 or not np.isfinite(differences).all():
+        return None
+    # Takes seconds to import.
+    from scipy.stats import permutation_test
+
+    found = permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=PERMUTATIONS, batch=AT_ONCE,
+        rng=np.random.default_rng(SEED), vectorized=True,
+    )  # fmt: skip
+    return float(found.pvalue)

@@ -1,0 +1,101 @@
+"""LPIPS: how far two frames are for an eye, as learned networks see it. Published."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ldm.metrics.cache import Memory
+from ldm.metrics.metric import Accumulator, Metric, Setting, paired
+from ldm.metrics.pairs import Pairs
+from ldm.metrics.protocol import Protocol
+from ldm.metrics.weights import LPIPS, load_strictly, read_state
+
+Net = Literal["squeeze", "vgg", "alex"]
+TITLES: dict[Net, str] = {"squeeze": "LPIPS", "vgg": "LPIPS (VGG)", "alex": "LPIPS (AlexNet)"}
+# Backbone files hold a classifier too, which LPIPS has no use for.
+FEATURES, CLASSIFIER = "features.", "classifier."
+
+
+@torch.no_grad()
+def score(
+    generated: Float[Tensor, "b 3 h w"],
+    reference: Float[Tensor, "b 3 h w"],
+    network: nn.Module,
+    protocol: Protocol = "published",
+) -> Float[Tensor, " b"]:
+    """LPIPS of each pair, 0 for identical images, lower is better.
+
+    Frames in [0, 1]; `network` by `load`. The networks were made for [-1, 1], to which the corrected protocol
+    brings frames; the published table was measured on [0, 1], half the contrast (F-EV-07).
+    Source: Zhang et al. 2018, version 0.1.
+    """
+    return network(generated, reference, normalize=protocol == "corrected").flatten(1).squeeze(1)
+
+
+def load(net: Net, path: Path, device: torch.device) -> nn.Module:
+    """The LPIPS network on a backbone of torchvision; its own layers are inside the package `lpips`.
+
+    Raises:
+        UserError: the file is broken, or of another network.
+    """
+    # Takes seconds to import, so a wrong argument does not wait for it.
+    import lpips
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it calls torchvision by old names
+        network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    state = {
+        name.removeprefix(FEATURES): value
+        for name, value in read_state(path).items()
+        if not name.startswith(CLASSIFIER)
+    }
+    # The network's parts are slices of the backbone: slice2.3.weight is the backbone's 3.weight.
+    backbone: nn.Module = network.net
+    slices = {name.partition(".")[2]: name.partition(".")[0] for name in backbone.state_dict()}
+    named = {f"{slices[name]}.{name}" if name in slices else name: value for name, value in state.items()}
+    load_strictly(backbone, named, path, f"LPIPS ({net})")
+    made: nn.Module = network.to(device)
+    return made
+
+
+def begin(net: Net, protocol: Protocol | None, setting: Setting, _: Pairs, memory: Memory) -> Accumulator:
+    """Opens the metric on a backbone, under a protocol or the setting's."""
+    path = setting.weights[LPIPS[net].name]
+    network = setting.once(str(path), lambda: load(net, path, setting.device))
+    chosen = protocol or setting.protocol
+    return paired(lambda generated, reference: score(generated, reference, network, chosen), memory)
+
+
+def metric(net: Net, name: str, title: str, protocol: Protocol | None = None) -> Metric:
+    """The metric on a backbone, under a protocol or that of each evaluation."""
+    return Metric(
+        name=name,
+        key=name,
+        title=title,
+        low=0.0,
+        high=math.inf,
+        unit="",
+        times=100,
+        better="lower",
+        source="Zhang et al. 2018, version 0.1, "
+        + ("frames in [-1, 1]" if protocol == "corrected" else "frames in [0, 1] in the published protocol"),
+        libraries=("lpips", "torchvision"),
+        open=partial(begin, net, protocol),
+        weights=lambda _: (LPIPS[net],),
+        # Under the corrected protocol it would say the same twice.
+        applies=lambda setting: protocol is None or setting.protocol != protocol,
+    )
+
+
+METRICS = [
+    *(metric(net, f"lpips_{net}", title) for net, title in TITLES.items()),
+    metric("squeeze", "lpips_corrected", "LPIPS in [-1, 1]", "corrected"),
+]

@@ -1,0 +1,129 @@
+"""EgoVLP's video tower: a ViT that attends over time, then over space (Bain et al. 2021, Lin et al. 2022).
+
+Modules are named as in the published files, so that a state dict fits key by key.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+EPS = 1e-6
+MLP_RATIO = 4
+
+
+class VideoTransformer(nn.Module):
+    """Frames to one feature, the final state of the class token.
+
+    Args:
+        width: channels of a token, d.
+        depth: number of blocks.
+        heads: attention heads.
+        patch: side of a patch in pixels.
+        patches: patches of a frame, p.
+        frames: largest number of frames.
+    """
+
+    def __init__(self, width: int, depth: int, heads: int, patch: int, patches: int, frames: int) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, width))
+        self.temporal_embed = nn.Parameter(torch.zeros(1, frames, width))
+        self.patch_embed = PatchEmbed(width, patch)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=EPS)
+
+    def forward(self, video: Float[Tensor, "b f 3 h w"]) -> Float[Tensor, "b d"]:
+        """Encodes clips; their frames are as large as the position embeddings say."""
+        frames = video.shape[1]
+        tokens = self.patch_embed(video.flatten(0, 1)).unflatten(0, (-1, frames))  # [b, f, p, d]
+        tokens = tokens + self.pos_embed[:, None, 1:] + self.temporal_embed[:, :frames, None]
+        first = (self.cls_token + self.pos_embed[:, :1]).expand(len(video), -1, -1)  # [b, 1, d]
+        tokens = torch.cat([first, tokens.flatten(1, 2)], dim=1)  # [b, 1+f*p, d]
+        for block in self.blocks:
+            tokens = block(tokens, frames)
+        return self.norm(tokens[:, 0])
+
+
+class PatchEmbed(nn.Module):
+    """Pixels of a patch to its token."""
+
+    def __init__(self, width: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, patch, patch)
+
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n p d"]:
+        """Cuts images into patches, row by row."""
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Attention over time, attention over space, MLP.
+
+    The state after the spatial attention starts from the block's input, not from the state after the temporal
+    one, as in the published code.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width, eps=EPS) for _ in range(3))
+        self.attn, self.timeattn = DividedAttention(width, heads), DividedAttention(width, heads)
+        self.mlp = Mlp(width)
+
+    def forward(self, x: Float[Tensor, "b t d"], frames: int) -> Float[Tensor, "b t d"]:
+        """One block over the class token and all patches of all frames."""
+        over_time = x + self.timeattn(self.norm3(x), frames, over_time=True)
+        over_space = x + self.attn(self.norm1(over_time), frames, over_time=False)
+        return over_space + self.mlp(self.norm2(over_space))
+
+
+class DividedAttention(nn.Module):
+    """The class token attends to everything; a patch to its group and the class token.
+
+    A group is one place in all frames (over time) or one frame (over space).
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "b t d"], frames: int, *, over_time: bool) -> Float[Tensor, "b t d"]:
+        """Attends within groups."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [b, heads, t, c]
+        first = functional.scaled_dot_product_attention(q[:, :, :1], k, v)  # [b, heads, 1, c]
+        group_q = grouped(q[:, :, 1:], frames, over_time)  # [b, heads, g, s, c]
+        group_k, group_v = (
+            torch.cat(
+                [part[:, :, None, :1].expand(-1, -1, group_q.shape[2], -1, -1),
+                 grouped(part[:, :, 1:], frames, over_time)],
+                dim=3,
+            )
+            for part in (k, v)
+        )  # fmt: skip
+        others = functional.scaled_dot_product_attention(group_q, group_k, group_v)  # [b, heads, g, s, c]
+        others = (others.transpose(2, 3) if over_time else others).flatten(2, 3)  # [b, heads, f*p, c]
+        out = torch.cat([first, others], dim=2).transpose(1, 2).flatten(2)  # [b, t, d]
+        return self.proj(out)
+
+
+def grouped(x: Float[Tensor, "b heads n c"], frames: int, over_time: bool) -> Float[Tensor, "b heads g s c"]:
+    """Splits the tokens of all frames into groups: by place over time, by frame over space."""
+    by_frame = x.unflatten(2, (frames, -1))  # [b, heads, f, p, c]
+    return by_frame.transpose(2, 3) if over_time else by_frame
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, MLP_RATIO * width)
+        self.fc2 = nn.Linear(MLP_RATIO * width, width)
+
+    def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """Works on each token alone."""
+        return self.fc2(functional.gelu(self.fc1(x)))

@@ -1,0 +1,113 @@
+"""PSNR, LPIPS and the Frechet distance against recorded numbers of the published code, and witnesses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.image.lpips import _LPIPS
+
+from egogen.layout import FOLDERS
+from ldm.metrics import fid, lpips, psnr
+from ldm.metrics.protocol import match_size
+from ldm.metrics.weights import LPIPS
+from tests.ldm.evaluation.networks import ORACLE, normal
+from tests.ldm.evaluation.test_oracle_features import frames
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", list(FOLDERS))
+def test_psnr_and_lpips(recorded: Path, weights: Path, dataset: str) -> None:
+    expected = np.load(ORACLE / "psnr_lpips.npz")
+    networks = {net: lpips.load(net, weights / LPIPS[net].name, CPU) for net in lpips.TITLES}
+    for index, (generated, target, _) in enumerate(frames(recorded, dataset)):
+        pair = match_size(generated[None], target[None]), target[None]
+        assert float(psnr.score(*pair)) == pytest.approx(expected[f"{dataset}_psnr"][index], abs=1e-4)
+        for net, network in networks.items():
+            if net == "vgg" and index > 1:  # it takes seconds a pair
+                continue
+            for protocol, suffix in (("published", ""), ("corrected", "_norm")):
+                value = float(lpips.score(*pair, network, protocol))
+                # In [-1, 1] values are larger, and so is their rounding.
+                tolerance = 1e-7 if protocol == "published" else 1e-6
+                assert value == pytest.approx(expected[f"{dataset}_{net}{suffix}"][index], abs=tolerance)
+
+
+@pytest.mark.parametrize("net", list(lpips.TITLES))
+def test_lpips_against_torchmetrics(weights: Path, net: lpips.Net) -> None:
+    """The same backbone inside another library's LPIPS: 1e-6."""
+    ours = lpips.load(net, weights / LPIPS[net].name, CPU)
+    theirs = _LPIPS(net=net, pretrained=True, pnet_rand=True)
+    state = ours.net.state_dict()
+    if net == "squeeze":  # whose parts it numbers otherwise: slice1 is slices.0
+        state = {f"slices.{int(name[5]) - 1}{name[6:]}": value for name, value in state.items()}
+    theirs.net.load_state_dict(state)
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.rand(2, 3, 64, 80, generator=generator), torch.rand(2, 3, 64, 80, generator=generator)
+    for protocol in ("published", "corrected"):
+        with torch.no_grad():
+            witness = theirs(a, b, normalize=protocol == "corrected").flatten()
+        torch.testing.assert_close(lpips.score(a, b, ours, protocol), witness, atol=1e-6, rtol=0)
+
+
+def gaussian(name: str, width: int, counts: tuple[int, int]) -> list[fid.Moments]:
+    """The recorded samples of two Gaussians."""
+    mix = normal(f"frechet/{name}/mix", (width, width)) / np.sqrt(np.float32(width))
+    first = normal(f"frechet/{name}/a", (counts[0], width)) @ mix
+    identity = np.eye(width, dtype=np.float32)
+    second = 0.7 * normal(f"frechet/{name}/b", (counts[1], width)) @ (mix + 0.2 * identity) + 0.3
+    made = []
+    for values in (first, first if name == "equal" else second):
+        moments = fid.Moments.empty(width)
+        for start in range(0, len(values), 7):
+            moments.add(values[start : start + 7])
+        made.append(moments)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "counts", "tolerance"),
+    [
+        ("full_rank", 48, (300, 280), 1e-8),
+        ("rank_deficient", 96, (12, 14), 1e-4),
+        ("equal", 32, (100, 100), 1e-9),
+    ],
+)
+def test_frechet_distance(name: str, width: int, counts: tuple[int, int], tolerance: float) -> None:
+    a, b = gaussian(name, width, counts)
+    exact = json.loads((ORACLE / "frechet.json").read_text())[name]["exact"]
+    # The recorded inputs were multiplied in float32, whose rounding shows at 1e-6 of the distance.
+    allowed = max(tolerance, 1e-6 * exact)
+    found = fid.frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
+    assert found == pytest.approx(exact, abs=allowed)
+    turned = fid.frechet_distance(b.mean, b.covariance, a.mean, a.covariance)
+    assert turned == pytest.approx(found, abs=tolerance)
+
+
+def test_frechet_distance_of_known_gaussians() -> None:
+    """Diagonal covariances: the sum of (m - n)^2 + (s - t)^2 over directions; s and t are deviations."""
+    m, n = np.array([0.0, 1.0, -2.0]), np.array([0.5, 1.0, 0.0])
+    s, t = np.array([1.0, 2.0, 0.0]), np.array([3.0, 0.5, 0.0])
+    expected = np.square(m - n).sum() + np.square(s - t).sum()
+    assert fid.frechet_distance(m, np.diag(s**2), n, np.diag(t**2)) == pytest.approx(expected, abs=1e-12)
+    assert fid.frechet_distance(m, np.diag(s**2), m, np.diag(s**2)) == pytest.approx(0, abs=1e-12)
+    nothing = np.zeros((3, 3))
+    assert fid.frechet_distance(m, nothing, n, nothing) == pytest.approx(np.square(m - n).sum())
+
+
+def test_moments_do_not_depend_on_batches() -> None:
+    values = np.random.default_rng(0).normal(3, 2, (50, 5)).astype(np.float32)
+    whole = fid.Moments.empty(5)
+    whole.add(values)
+    np.testing.assert_allclose(whole.mean, values.astype(np.float64).mean(0), rtol=1e-12)
+    np.testing.assert_allclose(whole.covariance, np.cov(values.astype(np.float64), rowvar=False), rtol=1e-12)
+    for size in (1, 7, 49):
+        parts = fid.Moments.empty(5)
+        for start in range(0, 50, size):
+            parts.add(values[start : start + size])
+        np.testing.assert_allclose(parts.covariance, whole.covariance, rtol=1e-12)
