@@ -144,7 +144,7 @@ step sample-copy "second yardstick: the source frame itself" \
 step evaluate "measure all three against the true frames" evaluate "$TOY/samples/lego" "$TOY/samples/untrained" "$TOY/samples/copy"
 step report "table, pictures and curves on one page" \
     python -m ldm.report "$TOY/samples/lego" "$TOY/samples/untrained" "$TOY/samples/copy" --out "$TOY/report" \
-    --title "LEGO on the toy world" --annotations "$TOY/annotations/ego4d_val.json" \
+    --title "LEGO on the toy world" --published none --annotations "$TOY/annotations/ego4d_val.json" \
     --frames "$EGOGEN/ego4d.fho/val" --logs "stage 2=$TOY/logs"
 
 total=0

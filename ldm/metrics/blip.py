@@ -47,7 +47,8 @@ def begin(size: Size, setting: Setting, pairs: Pairs, memory: Memory) -> Accumul
     network = open_network(setting)
     known = network.text_model.config.vocab_size
     tokenizer = load_tokenizer(setting.weights[VOCABULARY.name], known)
-    captioner = load_captioner(setting.weights[BLIP[size].name], tokenizer, setting.device)
+    path = setting.weights[BLIP[size].name]
+    captioner = setting.once(str(path), lambda: load_captioner(path, tokenizer, setting.device))
     return CaptionSimilarity(captioner, network, texts, setting, memory)
 
 

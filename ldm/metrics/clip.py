@@ -103,7 +103,8 @@ def read_archive(path: Path) -> Mapping[str, Tensor]:
 
 def begin(setting: Setting, _: Pairs, memory: Memory) -> Accumulator:
     """Opens the metric."""
-    network = load(setting.weights[CLIP.name], setting.device)
+    path = setting.weights[CLIP.name]
+    network = setting.once(str(path), lambda: load(path, setting.device))
 
     def embed_side(batch: Batch, side: Side, chosen: list[int]) -> Float[Tensor, "k d"]:
         with setting.autocast():

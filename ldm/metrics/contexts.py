@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from egogen.errors import UserError
 from egogen.layout import METRIC_TARGETS, metric_target_path
 from ldm.metrics.images import Size, check_image
 from ldm.metrics.metric import Setting
-from ldm.metrics.pairs import Pair, Pairs
+from ldm.metrics.pairs import Pair, Pairs, digest
 from ldm.metrics.protocol import size_tolerance
 
 log = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ def contexts_of(pairs: Pairs, setting: Setting) -> dict[str, Context]:
     Raises:
         UserError: see `find_contexts`.
     """
-    return setting.once("contexts", lambda: find_contexts(pairs, setting))
+    return setting.once(f"contexts of {pairs.names_sha256}", lambda: find_contexts(pairs, setting))
 
 
 def contexts_sha256(pairs: Pairs, setting: Setting) -> str:
@@ -61,8 +60,7 @@ def contexts_sha256(pairs: Pairs, setting: Setting) -> str:
     Raises:
         UserError: see `find_contexts`.
     """
-    lines = sorted(f"{name}\0{context.sha256}\0" for name, context in contexts_of(pairs, setting).items())
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return digest(f"{name}\0{context.sha256}" for name, context in contexts_of(pairs, setting).items())
 
 
 def find_contexts(pairs: Pairs, setting: Setting) -> dict[str, Context]:

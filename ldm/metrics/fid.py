@@ -169,7 +169,8 @@ def begin(setting: Setting, pairs: Pairs, memory: Memory) -> Accumulator:
         raise UserError(
             f"metric 'fid': {len(pairs)} frame; it compares two sets, of at least {FEWEST} frames each"
         )
-    return Distance(load(setting.weights[INCEPTION.name], setting.device), setting, memory)
+    path = setting.weights[INCEPTION.name]
+    return Distance(setting.once(str(path), lambda: load(path, setting.device)), setting, memory)
 
 
 METRIC = Metric(

@@ -92,15 +92,18 @@ class Pairs:
         return len(self.pairs)
 
     @cached_property
+    def names_sha256(self) -> str:
+        """Covers the folder of the targets and the names of the pairs."""
+        return digest([str(self.targets), *(pair.frame for pair in self.pairs)])
+
+    @cached_property
     def sha256(self) -> str:
         """Covers the names and contents of all images, whatever their order."""
-        lines = sorted("\0".join([pair.frame, *pair.hashes, ""]) for pair in self.pairs)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return digest("\0".join([pair.frame, *pair.hashes]) for pair in self.pairs)
 
     def texts_sha256(self, key: str) -> str:
         """Covers the texts that the annotations hold under a key."""
-        lines = sorted(f"{pair.frame}\0{pair.item.action.text(key)}\0" for pair in self.pairs)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return digest(f"{pair.frame}\0{pair.item.action.text(key)}" for pair in self.pairs)
 
     def batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
         """The pairs in batches of equal sizes."""
@@ -110,6 +113,11 @@ class Pairs:
         for group in by_size.values():
             for start in range(0, len(group), batch_size):
                 yield Batch(group[start : start + batch_size], device)
+
+
+def digest(lines: Iterable[str]) -> str:
+    """SHA-256 of lines, whatever their order."""
+    return hashlib.sha256("".join(f"{line}\0" for line in sorted(lines)).encode()).hexdigest()
 
 
 def run_folder(gen_path: Path) -> Path:

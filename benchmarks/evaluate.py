@@ -1,0 +1,248 @@
+"""How fast runs are measured: the published one-by-one way against ours, on the same frames, in one run.
+
+    python benchmarks/evaluate.py                        # full-size networks, a few pairs, minutes on a CPU
+    python benchmarks/evaluate.py --dataset epickitchen --pairs 4
+    python benchmarks/evaluate.py --pairs 256 --batch 64 # on a GPU
+
+Six metrics together: EgoVLP, EgoVLP+, CLIP, FID, PSNR, LPIPS (SqueezeNet, VGG, AlexNet). Weights are random;
+they change no speed. The published way runs on the same modules: one pair at a time, frames decoded anew for
+Six metrics together: EgoVLP, EgoVLP+, CLIP, FID, PSNR, LPIPS (SqueezeNet, VGG, AlexNet). Weights are random,
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from egogen.files import write_json
+from egogen.layout import FOLDERS
+from ldm.metrics import clip, egovlp, egovlp_plus, evaluation, fid, lpips, psnr
+from ldm.metrics import weights as files
+from ldm.metrics.cache import Store
+from ldm.metrics.egovlp_model import EgoVLP
+from ldm.metrics.evaluation import Stores
+from ldm.metrics.images import read_image
+from ldm.metrics.metric import Setting
+from ldm.metrics.pairs import Pair, Pairs
+from ldm.metrics.protocol import tensor_cores
+from ldm.metrics.registry import choose
+from ldm.metrics.video_transformer import VideoTransformer
+
+METRICS = ["egovlp", "egovlp_plus", "clip", "fid", "psnr", "lpips_squeeze", "lpips_vgg", "lpips_alex"]
+SIZE = (455, 256)  # of frames, width and height
+TEST_SET = {"ego4d": 9931, "epickitchen": 8893}
+# Work of a pair (TFLOP): two or, with the context, four clips by EgoVLP, two images by the others.
+WORK = {"ego4d": 1.22, "epickitchen": 3.5}
+PEAK_32 = {"H200": 67.0, "H100": 67.0, "A100": 19.5}
+
+
+def write_frames(root: Path, dataset: str, pairs: int) -> Path:
+    """A made-up evaluation: annotations, frames before, targets and a generated run."""
+    generator = np.random.default_rng(0)
+    annotations = {}
+    for index in range(pairs):
+        names = [f"clip{index}/act/{number:06d}.jpg" for number in (1, 2)]
+        annotations[f"clip{index}"] = {
+            "act": {"image_0": names[0], "image_1": names[1], "action": "#C C cuts the carrot"}
+        }
+        places = [root / FOLDERS[dataset] / "val" / name for name in names]
+        places += [
+            root / FOLDERS[dataset] / "val_gt_for_metric" / names[1],
+            root / "run" / "images" / names[1],
+        ]
+        target = noise(generator)
+        for place, image in zip(places, [noise(generator), target, target, noise(generator)], strict=True):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            image.save(place)
+    write_json(root / "val.json", annotations)
+    return root
+
+
+def noise(generator: np.random.Generator) -> Image.Image:
+    """A picture of random colours."""
+    small = generator.integers(0, 256, (16, 28, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize(SIZE, Image.Resampling.BICUBIC)
+
+
+def write_weights(root: Path, dataset: str) -> Path:
+    """Files of random weights in the published formats and sizes, but for what the six metrics do not use."""
+    import lpips as package
+    from open_clip import create_model
+    from pytorch_fid import inception
+    from transformers import DistilBertConfig, DistilBertModel
+
+    torch.manual_seed(0)
+    root.mkdir(parents=True, exist_ok=True)
+    text = DistilBertModel(DistilBertConfig())
+    video = VideoTransformer(768, 12, 12, 16, 196, egovlp.FRAMES[dataset])
+    torch.nn.init.normal_(video.temporal_embed, std=0.02)
+    torch.save({"state_dict": EgoVLP(video, text, 256).state_dict()}, root / files.EGOVLP[dataset].name)
+    torch.save(create_model("ViT-L-14-quickgelu").state_dict(), root / files.CLIP.name)
+    network = inception._inception_v3(num_classes=1008, aux_logits=False, weights=None)
+    for place, block in (("5b", (192, 32)), ("5c", (256, 64)), ("5d", (288, 64))):
+        setattr(network, f"Mixed_{place}", inception.FIDInceptionA(*block[:1], pool_features=block[1]))
+    torch.save(network.state_dict(), root / files.INCEPTION.name)
+    for net, file in files.LPIPS.items():
+        backbone = package.LPIPS(net=net, pnet_rand=True, verbose=False).net
+        state = {f"features.{name.partition('.')[2]}": value for name, value in backbone.state_dict().items()}
+        torch.save(state, root / file.name)
+    return root
+
+
+def published(pairs: Pairs, setting: Setting) -> Callable[[], float]:
+    """The published way as a function that measures once; networks are loaded before."""
+    from scipy.linalg import sqrtm
+
+    tower = egovlp.open_network(setting)
+    frames = egovlp.FRAMES[setting.dataset]
+    vision = clip.load(setting.weights[files.CLIP.name], setting.device)
+    inception = fid.load(setting.weights[files.INCEPTION.name], setting.device)
+    nets = [lpips.load(net, setting.weights[files.LPIPS[net].name], setting.device) for net in lpips.TITLES]
+    before = pairs.targets.parent / "val"
+
+    def read(path: Path) -> torch.Tensor:
+        return read_image(path).to(setting.device)[None]
+
+    def one(pair: Pair) -> float:
+        def both() -> tuple[torch.Tensor, torch.Tensor]:
+            return read(pair.generated), read(pair.reference)
+
+        values = [psnr.score(*both())]
+        for net in nets:
+            images = both()
+            values += [lpips.score(*images, net) for _ in range(2)]
+        values.append(clip.score(*both(), vision))
+        values.append(egovlp.score(*both(), tower, frames))
+        context = read(before / pair.item.action.image_0)
+        values.append(egovlp_plus.score(*both(), context, tower, frames))
+        return float(sum(values))
+
+    def run() -> float:
+        total = sum(map(one, pairs.pairs))
+        sides = []
+        for paths in ([p.generated for p in pairs.pairs], [p.reference for p in pairs.pairs]):
+            found = np.concatenate([fid.activations(inception, read(path)).cpu().numpy() for path in paths])
+            sides.append((found.astype(np.float64).mean(0), np.cov(found.astype(np.float64), rowvar=False)))
+        began = time.perf_counter()
+        root = sqrtm(sides[0][1] @ sides[1][1]).real
+        print(f"    of which scipy's matrix root, once a run: {time.perf_counter() - began:.1f} s")
+        return total + float(np.trace(root))
+
+    return run
+
+
+def ours(pairs: Pairs, setting: Setting, batch: int, stores: Stores) -> Callable[[], float]:
+    """Our way as a function that measures once; networks are loaded before."""
+    metrics = choose(METRICS, setting)
+    evaluation.measure(replace(pairs, pairs=pairs.pairs[:2]), metrics, setting, batch)  # loads what it caches
+
+    def run() -> float:
+        results = evaluation.measure(pairs, metrics, setting, batch, stores)
+        return sum(result.mean for result in results.values())
+
+    return run
+
+
+def clock(work: Callable[[], float], device: torch.device) -> float:
+    """Seconds that something takes."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Measures, prints a table, writes JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", choices=list(FOLDERS), default="ego4d")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    root = Path(tempfile.mkdtemp())
+    try:
+        rows = table(args, root)
+    finally:
+        shutil.rmtree(root)
+    if args.json:
+        write_json(args.json, rows)
+        print(json.dumps({"written": str(args.json)}))
+
+
+def table(args: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
+    """Measures all ways."""
+    device = torch.device(args.device)
+    weights = write_weights(root / "weights", args.dataset)
+    write_frames(root / "data", args.dataset, args.pairs)
+    setting = evaluation.make_setting(args.dataset, None, "published", "32", args.device)
+    setting = evaluation.with_weights(setting, choose(METRICS, setting), weights)
+    data = root / "data"
+    pairs = evaluation.pair(
+        setting, data / "run", data / FOLDERS[args.dataset] / "val_gt_for_metric", data / "val.json"
+    )
+    ways: list[tuple[str, Callable[[], float], str]] = [
+        ("published: one by one", published(pairs, setting), "32"),
+        ("ours, first run", ours(pairs, setting, args.batch, Stores()), "32"),
+    ]
+    kept = Stores(None, Store(root / "targets.sqlite"))
+    ours(pairs, setting, args.batch, kept)()  # fills it
+    ways.append(("ours, further runs: targets known", ours(pairs, setting, args.batch, kept), "32"))
+    for precision in ["tf32", "bf16"] if device.type == "cuda" else ["bf16"]:
+        other = replace(setting, precision=precision)
+        store = Stores(None, Store(root / f"{precision}.sqlite"))
+        ways.append((f"ours, first run, {precision}", ours(pairs, other, args.batch, Stores()), precision))
+        ours(pairs, other, args.batch, store)()
+        ways.append((f"ours, further runs, {precision}", ours(pairs, other, args.batch, store), precision))
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    size = f"{SIZE[0]}x{SIZE[1]}"
+    print(
+        f"{args.dataset}, {args.pairs} pairs of {size}, batch {args.batch}, {name}, torch {torch.__version__}"
+    )
+    print(f"{'way':36} {'pairs/s':>8} {'ratio':>6} {'test set':>9} {'GiB':>6} {'of peak':>8}")
+    rows: list[dict[str, Any]] = []
+    peak = next((value for key, value in PEAK_32.items() if key in name), None)
+    for title, work, precision in ways:
+        with torch.no_grad(), tensor_cores(precision):  # type: ignore[arg-type]
+            seconds = clock(work, device)
+        rate = args.pairs / seconds
+        row: dict[str, Any] = {"way": title, "pairs_per_second": rate}
+        row["ratio"] = rate / (rows[0]["pairs_per_second"] if rows else rate)
+        row["test_set_minutes"] = TEST_SET[args.dataset] / rate / 60
+        if device.type == "cuda":
+            row["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        else:
+            row["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        if peak and precision == "32":
+            row["share_of_peak"] = rate * WORK[args.dataset] / peak
+        share = f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else "-"
+        print(
+            f"{title:36} {rate:8.3f} {row['ratio']:6.2f} {row['test_set_minutes']:7.1f} m "
+            f"{row['peak_memory_gib']:6.1f} {share:>8}", flush=True,
+        )  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+if __name__ == "__main__":
+    main()
