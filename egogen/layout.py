@@ -30,6 +30,11 @@ def run_root() -> Path:
     return Path(os.environ.get("RUN_ROOT") or "runs")
 
 
+def weights_root() -> Path:
+    """Where downloaded weights lie: `WEIGHTS_ROOT`, by default `weights`."""
+    return Path(os.environ.get("WEIGHTS_ROOT") or "weights")
+
+
 @dataclass(frozen=True)
 class Layout:
     """The paths of one data set in the official EgoGen layout.
