@@ -1,7 +1,7 @@
 """Unpacks zip archives of strangers: the whole directory is judged before the first file is written.
 
-Refused are names that lead out of the folder, links, encrypted entries, two files of one name, and archives that
-would unpack to far more than they weigh (zip bombs). What is there already is kept if its bytes are the same.
+Refused are names that lead out of the folder, links, encrypted entries, two files of one name, and archives
+that would unpack to far more than they weigh (zip bombs). What is there already stays if it is the same.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ def unpack(parts: Sequence[Path], folder: Path, place: Place) -> Unpacked:
         place: says where each entry goes.
 
     Raises:
-        UserError: the archive is damaged or unsafe, does not fit on the disk, or a file with other bytes is in
-            its way.
+        UserError: the archive is damaged or unsafe, does not fit on the disk, or other bytes are in its way.
     """
     path = parts[-1]
     try:
@@ -91,8 +90,8 @@ def check_directory(entries: Sequence[zipfile.ZipInfo], size: int, path: Path) -
         raise UserError(f"{path}: its entries overlap, as a zip bomb's do; nothing was unpacked")
     if unpacked > SMALL_BYTES + MAX_RATIO * size:
         raise UserError(
-            f"{path}: would unpack from {readable(size)} to {readable(unpacked)}, as a zip bomb does (allowed is "
-            f"{MAX_RATIO} times its size); nothing was unpacked"
+            f"{path}: would unpack from {readable(size)} to {readable(unpacked)}, as a zip bomb does "
+            f"(allowed is {MAX_RATIO} times its size); nothing was unpacked"
         )
 
 
@@ -117,7 +116,8 @@ def choose_targets(
         target = None if entry.is_dir() else place(PurePosixPath(entry.filename))
         if target in targets:
             raise UserError(
-                f"{path}: {targets[target].filename!r} and {entry.filename!r} are both {target}; nothing was unpacked"
+                f"{path}: {targets[target].filename!r} and {entry.filename!r} are both {target}; "
+                "nothing was unpacked"
             )
         if target is not None:
             targets[target] = entry

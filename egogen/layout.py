@@ -68,6 +68,11 @@ class Layout:
         """Folder with the target frames of the val split alone, for the metrics."""
         return self.egogen / FOLDERS[self.dataset] / METRIC_TARGETS
 
+    @property
+    def metric_extras(self) -> Path:
+        """Where files go that were among the metric targets without being any."""
+        return self.metric_targets.with_name(f"{METRIC_TARGETS}.extra")
+
     def annotations(self, split: Split) -> Path:
         """Annotation file of a split."""
         return self.egogen / f"{self.dataset}_{split}.json"

@@ -1,7 +1,7 @@
-"""Archives in several files, read as one: Info-ZIP's (`x.z01`, `x.z02`, `x.zip`) and plain pieces (`x.zip.001`).
+"""Archives in several files read as one: Info-ZIP's (`x.z01`, `x.z02`, `x.zip`), plain pieces (`x.zip.001`).
 
-An Info-ZIP split archive counts offsets from the start of each part. `joined` gives it a directory that counts
-from the start of the first, as `zip -s0` would, without writing the archive anew.
+An Info-ZIP split archive counts offsets from the start of each part. `joined` gives it a directory that
+counts from the start of the first, as `zip -s0` does, but without writing the archive anew.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PIECE = re.compile(r"(?P<stem>.+)\.zip\.(?P<part>\d{2,4}|[a-z]{2})", re.IGNORECA
 
 
 class Archive(NamedTuple):
-    """An archive as a folder holds it: its name without `.zip` and the names of its files in reading order."""
+    """An archive in a folder: its name without `.zip`, and the names of its files in reading order."""
 
     name: str
     parts: list[str]
@@ -120,7 +120,7 @@ class End(NamedTuple):
     size: int
 
 
-def joined(paths: Sequence[Path]) -> io.BufferedReader:
+def joined(paths: Sequence[Path]) -> BinaryIO:
     """Opens an archive's files, in reading order, as one zip file.
 
     Raises:
@@ -152,7 +152,7 @@ def joined(paths: Sequence[Path]) -> io.BufferedReader:
     return io.BufferedReader(files, 1 << 20)
 
 
-def find_end(whole: io.BufferedReader, starts: Sequence[int], path: Path) -> End:
+def find_end(whole: BinaryIO, starts: Sequence[int], path: Path) -> End:
     """Reads the records at the end of an archive.
 
     Args:
