@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from filecmp import cmp
@@ -97,26 +96,19 @@ def check_heights(frames: Frames, height: int | None) -> Check:
 
 
 def check_order(frames: Frames) -> Check:
-    """The input must be the first file of the target's folder: the EgoVLP+ metric takes the first as the input."""
-    check = Check(frames.layout.dataset, frames.split, "input sorts first")
+    """The input must be the first file of its folder: the EgoVLP+ metric takes the first as the input."""
+    check = Check(frames.layout.dataset, frames.split, "input sorts first", len(frames.items))
     for item in frames.items:
-        before, after = frames.folder / item.action.image_0, frames.folder / item.action.image_1
-        check.items += 1
-        first = min(names_in(after.parent), default=None)
+        before, after = PurePosixPath(item.action.image_0), PurePosixPath(item.action.image_1)
+        folder = frames.folder / after.parent
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         if before == after:
-            check.faults.append(f"{item.action.image_0}: is both the input and the target")
+            check.faults.append(f"{before}: is both the input and the target")
         elif before.parent != after.parent:
-            check.faults.append(
-                f"{item.action.image_1}: the input {item.action.image_0} is in another folder"
-            )
-        elif first is not None and first != before.name:
-            check.faults.append(f"{item.action.image_0}: {first!r} sorts before the input {before.name!r}")
+            check.faults.append(f"{after}: its input {before} is in another folder")
+        elif (first := min(names, default=before.name)) != before.name:
+            check.faults.append(f"{before}: {first!r} sorts before it")
     return check
-
-
-def names_in(folder: Path) -> list[str]:
-    """The names in a folder, which may be absent."""
-    return os.listdir(folder) if folder.is_dir() else []
 
 
 def check_metric_targets(frames: Frames) -> Check:

@@ -1,6 +1,6 @@
 """Repairs what can be repaired without a loss: metric targets, which are copies, and unfinished files.
 
-Frames, annotations and features are never changed. What does not belong among the metric targets is moved aside.
+Frames, annotations and features are never changed. What is no metric target is moved aside, not deleted.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def rebuild_metric_targets(layout: Layout, items: Sequence[Item]) -> list[str]:
 
 
 def copy_target(layout: Layout, item: Item) -> Path | None:
-    """Copies one target to where metrics look for it; returns that place, or None if nothing had to be done."""
+    """Copies one target to where metrics look for it; returns that place, or None if it was in order."""
     source = layout.frames("val") / item.action.image_1
     goal = metric_target_path(layout.metric_targets, item.action.image_1)
     if goal.is_file() and source.is_file() and cmp(source, goal, shallow=False):

@@ -1,4 +1,4 @@
-"""Reads annotations, metadata and curated conversations of a data set entry by entry: each bad one is a fault."""
+"""Reads annotations, metadata and curated conversations entry by entry: each bad one is a fault."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def read_clips(layout: Layout, clips: Iterable[str]) -> tuple[dict[str, ClipMeta
     path = layout.metadata
     known: dict[str, ClipMetadata] = {}
     broken = set()
-    for clip, entry in entries(path, check, "clips by clip_id"):
+    read = entries(path, check, "clips by clip_id")
+    if check.faults:
+        return known, check
+    for clip, entry in read:
         check.items += 1
         try:
             known[clip] = validate(ClipMetadata, entry, f"{path.name}: clip {clip!r}")
         except UserError as error:
             broken.add(clip)
             check.faults.append(str(error))
-    if check.items:
-        missing = sorted(set(clips) - set(known) - broken)
-        check.faults += [
-            f"{path.name}: clip {clip!r} is missing; its height and width are needed" for clip in missing
-        ]
+    for clip in sorted(set(clips) - set(known) - broken):
+        check.faults.append(f"{path.name}: clip {clip!r} is missing; its height and width are needed")
     return known, check
 
 
@@ -71,9 +71,7 @@ def check_curation(layout: Layout, items: Iterable[Item]) -> Check:
     try:
         records = read_json(path)
         if not isinstance(records, list):
-            raise UserError(
-                f"{path}: found {type(records).__name__}, expected a list of conversation records"
-            )
+            raise UserError(f"{path}: found {type(records).__name__}, expected a list of records")
     except UserError as error:
         check.faults.append(str(error))
         return check

@@ -55,10 +55,9 @@ def validate(root: Path, dataset: str | None = None, options: Options | None = N
         check_dataset(layout, options, report)
     report.checks.append(check_leftovers(layouts[0]))
     texts = [check for check in report.checks if check.name == "annotations"]
-    if not any(check.items for check in texts) and (
-        faults := [line for check in texts for line in check.faults]
-    ):
-        raise UserError(f"no action can be read: {faults[0]}")
+    unread = [line for check in texts for line in check.faults]
+    if unread and not any(check.items for check in texts):
+        raise UserError(f"no action can be read: {unread[0]}")
     return report
 
 
