@@ -6,7 +6,7 @@ Frames, annotations and features are never changed. What is no metric target is 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from filecmp import cmp
 from pathlib import Path
 
@@ -30,8 +30,8 @@ def delete_leftovers(layout: Layout) -> list[str]:
     return done
 
 
-def rebuild_metric_targets(layout: Layout, items: Sequence[Item]) -> list[str]:
-    """Makes `val_gt_for_metric` equal to the val targets.
+def copy_targets(layout: Layout, items: Sequence[Item]) -> list[str]:
+    """Copies val targets to `val_gt_for_metric` where they are missing or differ.
 
     A target that is missing or broken changes nothing: its copy may be the last good one.
 
@@ -40,35 +40,39 @@ def rebuild_metric_targets(layout: Layout, items: Sequence[Item]) -> list[str]:
         items: all val actions.
 
     Returns:
-        What was done, one line each.
+        What was done, one line at most.
     """
-    folder = layout.metric_targets
-    copied = [goal for item in items if (goal := copy_target(layout, item)) is not None]
-    wanted = {metric_target_path(Path(), item.action.image_1).as_posix() for item in items}
-    moved = list(move_extras(folder, layout.metric_extras, wanted))
-    return [
-        *([f"copied {len(copied)} val targets to {folder}"] if copied else []),
-        *([f"moved {len(moved)} files that are no val targets to {layout.metric_extras}"] if moved else []),
-    ]
+    copied = sum(copy_target(layout, item) for item in items)
+    return [f"copied {copied} val targets to {layout.metric_targets}"] if copied else []
 
 
-def copy_target(layout: Layout, item: Item) -> Path | None:
-    """Copies one target to where metrics look for it; returns that place, or None if it was in order."""
+def copy_target(layout: Layout, item: Item) -> bool:
+    """Copies one target to where metrics look for it, if that is due."""
     source = layout.frames("val") / item.action.image_1
     goal = metric_target_path(layout.metric_targets, item.action.image_1)
-    if goal.is_file() and source.is_file() and cmp(source, goal, shallow=False):
-        return None
-    if probe(source).fault:
-        return None
+    if probe(source).fault or (goal.is_file() and cmp(source, goal, shallow=False)):
+        return False
     with source.open("rb") as content, atomic_open(goal) as file:
         shutil.copyfileobj(content, file)
-    return goal
+    return True
 
 
-def move_extras(folder: Path, aside: Path, wanted: set[str]) -> Iterator[Path]:
-    """Moves files that are not wanted to another folder, under their names."""
-    for name in sorted(set(files_below(folder)) - wanted):
-        goal = aside / name
+def move_extras(layout: Layout, items: Sequence[Item]) -> list[str]:
+    """Moves files aside that are in `val_gt_for_metric` without being val targets.
+
+    Args:
+        layout: the data set.
+        items: all val actions.
+
+    Returns:
+        What was done, one line each.
+    """
+    done = []
+    wanted = {metric_target_path(Path(), item.action.image_1).as_posix() for item in items}
+    for name in sorted(set(files_below(layout.metric_targets)) - wanted):
+        goal = layout.metric_extras / name
         if not goal.exists():
             goal.parent.mkdir(parents=True, exist_ok=True)
-            yield (folder / name).rename(goal)
+            (layout.metric_targets / name).rename(goal)
+            done.append(f"moved {layout.metric_targets / name}, which is no val target, to {goal}")
+    return done

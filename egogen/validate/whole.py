@@ -11,7 +11,7 @@ from egogen.layout import FOLDERS, Layout, Split
 from egogen.validate.across import check_contents, check_features, check_leaks, check_leftovers
 from egogen.validate.checks import check_frames
 from egogen.validate.frames import Frames
-from egogen.validate.repair import delete_leftovers, rebuild_metric_targets
+from egogen.validate.repair import copy_targets, delete_leftovers, move_extras
 from egogen.validate.report import Check, Report
 from egogen.validate.texts import check_curation, read_annotations, read_clips
 
@@ -90,7 +90,7 @@ def check_dataset(layout: Layout, options: Options, report: Report) -> None:
     read = {split: read_annotations(layout, split) for split in splits_of(layout)}
     clips, metadata = read_clips(layout, {item.clip for items, _ in read.values() for item in items})
     if options.fix and "val" in read and not read["val"][1].faults:
-        report.repaired += rebuild_metric_targets(layout, read["val"][0])
+        report.repaired += copy_targets(layout, read["val"][0]) + move_extras(layout, read["val"][0])
     splits = [Frames(layout, split, items).look(options.workers) for split, (items, _) in read.items()]
     checks: list[Check] = [*(check for _, check in read.values()), metadata]
     for frames in splits:
