@@ -12,13 +12,14 @@ SPARE_BYTES = 64 * 2**20
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
-def readable(size: float) -> str:
+def readable(size: int) -> str:
     """A number of bytes in decimal units: `7.8 GB`."""
-    for unit in UNITS:
-        if size < 999.5 or unit == UNITS[-1]:
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+    if size < 1000:
+        return f"{size} B"
+    value, unit = float(size), 0
+    while value >= 999.95 and unit < len(UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.1f} {UNITS[unit]}"
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from egogen.errors import UserError
 
@@ -54,7 +54,7 @@ def group_archives(names: Iterable[str]) -> list[Archive]:
 class Piece(NamedTuple):
     """The first `size` bytes of a stream."""
 
-    stream: BinaryIO
+    stream: io.BufferedIOBase
     size: int
 
 
@@ -120,14 +120,14 @@ class End(NamedTuple):
     size: int
 
 
-def joined(paths: Sequence[Path]) -> BinaryIO:
+def joined(paths: Sequence[Path]) -> io.BufferedReader:
     """Opens an archive's files, in reading order, as one zip file.
 
     Raises:
         UserError: a part is missing, cut off or of another archive.
     """
     files = Joined([Piece(path.open("rb"), path.stat().st_size) for path in paths])
-    whole = io.BufferedReader(files, 1 << 20)
+    whole: io.BufferedReader = io.BufferedReader(files, 1 << 20)
     try:
         end = find_end(whole, files.starts, paths[-1])
         if end.disks == 1:  # a plain archive, perhaps in plain pieces
@@ -152,7 +152,7 @@ def joined(paths: Sequence[Path]) -> BinaryIO:
     return io.BufferedReader(files, 1 << 20)
 
 
-def find_end(whole: BinaryIO, starts: Sequence[int], path: Path) -> End:
+def find_end(whole: io.BufferedReader, starts: Sequence[int], path: Path) -> End:
     """Reads the records at the end of an archive.
 
     Args:

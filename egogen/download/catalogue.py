@@ -68,7 +68,7 @@ CATALOGUE = {
             "lego-dataset": Source(
                 "about 145,000 pairs of frames of Ego4D and EPIC-KITCHENS with labels and descriptions",
                 "card: Apache-2.0; frames: Ego4D's agreement, EPIC-KITCHENS-100 CC BY-NC 4.0",
-                8 * GB,
+                6 * GB,
                 repo="bolinlai/LEGO-Dataset",
                 repo_type="dataset",
             )

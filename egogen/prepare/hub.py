@@ -8,16 +8,13 @@ has faults.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -94,11 +91,10 @@ def copy(files: Mapping[Path, Path], root: Path) -> None:
     missing = {origin: goal for origin, goal in files.items() if not goal.exists()}
     require_space(root, sum(origin.stat().st_size for origin in missing), "copying")
     for origin, goal in tqdm(files.items(), desc="copying", unit="file", disable=None):
-        with origin.open("rb") as content:
-            keep_or_write(goal, content, origin)
+        keep_or_write(goal, origin.read_bytes(), origin)
 
 
-def keep_or_write(goal: Path, content: BinaryIO, origin: Path) -> None:
+def keep_or_write(goal: Path, content: bytes, origin: Path) -> None:
     """Writes a file unless it is there already.
 
     Raises:
@@ -106,8 +102,8 @@ def keep_or_write(goal: Path, content: BinaryIO, origin: Path) -> None:
     """
     if not goal.exists():
         with atomic_open(goal) as file:
-            shutil.copyfileobj(content, file)
-    elif goal.read_bytes() != content.read():
+            file.write(content)
+    elif goal.read_bytes() != content:
         raise UserError(f"{goal}: there already, with other bytes than in {origin}; move it away")
 
 
@@ -125,7 +121,7 @@ def unpack_table(path: Path, root: Path) -> None:
         frames = Layout(root, facts["dataset"]).frames(facts["split"])
         for batch in table.iter_batches(ROW_GROUP, columns=list(IMAGES)):
             for image in (image for row in batch.to_pylist() for image in row.values()):
-                keep_or_write(frames / safe(image["path"], path), io.BytesIO(image["bytes"]), path)
+                keep_or_write(frames / safe(image["path"], path), image["bytes"], path)
     except (pa.ArrowException, KeyError) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error})") from None
 

@@ -62,5 +62,5 @@ def write_shard(path: Path, items: list[Item], source: Source, first: int) -> No
             for role, name in names.items():
                 suffix = PurePosixPath(name).suffix.lower() or ".jpg"
                 add_bytes(tar, f"{key}.{role}{suffix}", source.frame(name))
-            facts = {**describe(item), **item.action.model_dump(exclude_none=True)}
+            facts = {**item.action.model_dump(exclude_none=True), **describe(item)}
             add_bytes(tar, f"{key}.json", json.dumps(facts).encode())

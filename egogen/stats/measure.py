@@ -12,7 +12,7 @@ from PIL import Image
 
 from egogen.annotations import DESCRIPTION_KEY, Annotations, Item
 from egogen.layout import Layout, Split
-from egogen.stats.words import nouns, verb, words
+from egogen.stats.words import TAG, nouns, verb
 from egogen.validate.frames import Frames, files_below, spread
 
 Size = tuple[int, int]
@@ -106,7 +106,7 @@ def image_size(path: Path) -> Size | None:
 
 def spread_of(texts: Iterable[str]) -> str:
     """The shortest, the median and the longest of texts, in words: `2 / 4 / 11`."""
-    lengths = [sum(word != "," for word in words(text)) for text in texts]
+    lengths = [len(TAG.sub("", text, count=1).split()) for text in texts]
     if not lengths:
         return "-"
     return f"{min(lengths)} / {statistics.median(lengths):g} / {max(lengths)}"

@@ -36,6 +36,8 @@ class Hub:
         self.announced: dict[str, dict[str, Any]] = {}  # instead of the true size and sha256
         self.drop_at: dict[str, list[int]] = defaultdict(list)  # bytes after which connections are dropped
         self.statuses: dict[str, list[int]] = defaultdict(list)  # answers before the true one, by name or id
+        self.stall_at: dict[str, int] = {}  # bytes after which nothing more comes
+        self.stalled = threading.Event()
         self.refuse: dict[str, tuple[int, str]] = {}  # status and error code, by id
         self.no_ranges = False
         self.token: str | None = None
@@ -134,6 +136,13 @@ class Handler(BaseHTTPRequestHandler):
             return
         if self.hub.drop_at[name]:
             self.wfile.write(content[: self.hub.drop_at[name].pop(0)])
+            self.close_connection = True
+            return
+        if name in self.hub.stall_at:
+            self.wfile.write(content[: self.hub.stall_at.pop(name)])
+            self.hub.stalled.set()
+            self.connection.settimeout(20)
+            self.connection.recv(1)  # until the client goes away
             self.close_connection = True
             return
         self.wfile.write(content)
