@@ -47,8 +47,7 @@ def fetch(file: Remote, goal: Path) -> None:
 
 def part_path(file: Remote, goal: Path) -> Path:
     """The unfinished file; another version of the file has another one."""
-    version = hashlib.sha256(file.identity.encode()).hexdigest()[:8]
-    return goal.with_name(f".{goal.name}.{version}.part")
+    return goal.with_name(f".{goal.name}.{file.version}.part")
 
 
 def transfer(file: Remote, part: Path) -> None:

@@ -74,8 +74,8 @@ class Job:
         return partial(feature_place, self.root, self.source.dataset, archive)
 
     def staged(self, part: Remote) -> Path:
-        """Where a part of an archive waits to be unpacked."""
-        return self.ledger.folder / part.name
+        """Where a part of an archive waits to be unpacked; it is there only if it is whole."""
+        return self.ledger.folder / part.version / part.name
 
     @property
     def missing_archives(self) -> list[Archive]:
@@ -95,15 +95,17 @@ class Job:
         return {**{part: self.staged(part) for part in parts}, **self.missing_files}
 
     def needed(self) -> int:
-        """Bytes of room that are still needed: every archive, unpacked, and the largest of them as it is."""
+        """Bytes of room that are still needed: every archive, unpacked, and one of them as it is.
+
+        Those that wait here whole do not count: unpacking asks for exactly what it lacks.
+        """
         single = sum(self.remaining(file, goal) for file, goal in self.missing_files.items())
-        sizes = [archive.size for archive in self.missing_archives]
-        here = sum(
-            (part.size or 0) - self.remaining(part, self.staged(part))
+        fetched = {
+            archive.name: sum(self.remaining(part, self.staged(part)) for part in archive.parts)
             for archive in self.missing_archives
-            for part in archive.parts
-        )
-        return max(0, single + round(UNPACKED_SHARE * sum(sizes)) + max(sizes, default=0) - here)
+        }
+        unpacked = sum(archive.size for archive in self.missing_archives if fetched[archive.name])
+        return single + round(UNPACKED_SHARE * unpacked) + max(fetched.values(), default=0)
 
     def remaining(self, file: Remote, goal: Path) -> int:
         """Bytes that are still to be fetched of a file."""
@@ -112,29 +114,30 @@ class Job:
         return 0 if goal.exists() else max(0, size - (part.stat().st_size if part.exists() else 0))
 
     def run(self) -> None:
-        """Fetches and unpacks what is missing."""
+        """Fetches and unpacks what is missing.
+
+        Raises:
+            UserError: something cannot be fetched or unpacked, or another file is in the way.
+        """
         for file, goal in self.missing_files.items():
-            self.get(file, goal)
+            if not goal.exists():
+                fetch(file, goal)
+            elif fault := fault_of(goal, file):
+                raise UserError(f"{goal}: is not the published file: it {fault}; move it away")
             self.ledger.add(file)
         for archive in self.missing_archives:
-            for part in archive.parts:
-                self.get(part, self.staged(part))
-            done = unpack([self.staged(part) for part in archive.parts], self.root, self.inside(archive.name))
-            log.info("%s: %d files unpacked, %d were there, %d left out", archive.name, *done)
-            # Only now, that all of it is unpacked.
-            self.ledger.add(*archive.parts)
-            for part in archive.parts:
-                self.staged(part).unlink()
+            self.install(archive)
         shutil.rmtree(self.ledger.folder, ignore_errors=True)
         self.ledger.close()
 
-    def get(self, file: Remote, goal: Path) -> None:
-        """Fetches a file, unless it is there already.
-
-        Raises:
-            UserError: another file is there.
-        """
-        if not goal.exists():
-            fetch(file, goal)
-        elif fault := fault_of(goal, file):
-            raise UserError(f"{goal}: is not the published file: it {fault}; move it away")
+    def install(self, archive: Archive) -> None:
+        """Fetches and unpacks an archive, then deletes it."""
+        paths = [self.staged(part) for part in archive.parts]
+        for part, path in zip(archive.parts, paths, strict=True):
+            if not path.exists():
+                fetch(part, path)
+        done = unpack(paths, self.root, self.inside(archive.name))
+        log.info("%s: %d files unpacked, %d were there, %d left out", archive.name, *done)
+        self.ledger.add(*archive.parts)
+        for path in paths:
+            path.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -53,6 +54,11 @@ class Remote:
     def identity(self) -> str:
         """Tells one version of the file from another."""
         return self.sha256 or self.git_sha1 or self.url
+
+    @property
+    def version(self) -> str:
+        """The same in a few characters, for names of files."""
+        return hashlib.sha256(self.identity.encode()).hexdigest()[:8]
 
     @property
     def headers(self) -> dict[str, str]:
