@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import constants
+from huggingface_hub.utils import logging as hub_logging
 
 from egogen.cli import parser, run
 from egogen.disk import readable, require_space
@@ -44,6 +45,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Lists, then looks for room on the disk, then fetches."""
     args = arguments(argv)
+    hub_logging.disable_propagation()  # it shows its warnings itself
     group = CATALOGUE[args.group]
     root = args.dest or group.root()
     jobs = []
@@ -69,7 +71,7 @@ def choose(group: Group, args: argparse.Namespace) -> dict[str, Source]:
     Raises:
         UserError: an unknown name.
     """
-    names = list(dict.fromkeys(args.what.split(","))) if args.what else list(group.sources)
+    names = list(dict.fromkeys(args.what.split(","))) if args.what is not None else list(group.sources)
     for name in names:
         if name not in group.sources:
             raise UserError(f"--what {name!r}: allowed are {', '.join(group.sources)}")

@@ -24,12 +24,13 @@ TRANSPORT_ERRORS: tuple[type[Exception], ...] = tuple(
 )
 
 
-def patiently(ask: Callable[[], Answer], what: str) -> Answer:
+def patiently(ask: Callable[[], Answer], what: str, *, lost_is_final: bool = False) -> Answer:
     """Asks again where that may help.
 
     Args:
         ask: sends the request.
         what: what is asked for, such as a repository.
+        lost_is_final: `ask` has tried again itself if the connection was lost.
 
     Raises:
         UserError: no good answer came.
@@ -42,7 +43,7 @@ def patiently(ask: Callable[[], Answer], what: str) -> Answer:
             if wait is None or (status < 500 and status != OVERLOADED):
                 raise UserError(refusal(error, status, what)) from None
         except TRANSPORT_ERRORS as error:
-            if wait is None:
+            if wait is None or lost_is_final:
                 raise UserError(
                     f"{what}: no answer from the server ({error}); look at the network, or at HF_ENDPOINT "
                     f"({constants.ENDPOINT}), and run the same command again to go on"

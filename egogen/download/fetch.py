@@ -36,7 +36,7 @@ def fetch(file: Remote, goal: Path) -> None:
         elif constants.HF_HUB_OFFLINE:
             raise UserError(f"{file.url}: HF_HUB_OFFLINE forbids to fetch it; unset that")
         else:
-            patiently(lambda: transfer(file, part), file.url)
+            patiently(lambda: transfer(file, part), file.url, lost_is_final=True)
         if fault := fault_of(part, file):
             part.unlink()
             raise UserError(f"{goal}: {fault}; the file was deleted, run the same command to fetch it again")
