@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -31,7 +32,10 @@ MAX_RATIO = 100
 SMALL_BYTES = 16 * 2**20
 MAX_ENTRIES = 2_000_000
 # What zipfile raises for damaged or unknown content.
-BROKEN = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError, RuntimeError)
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, LZMAError, EOFError, struct.error),
+    *(NotImplementedError, RuntimeError, ValueError, OverflowError),
+)
 ENCRYPTED = 1
 
 
@@ -65,6 +69,8 @@ def unpack(parts: Sequence[Path], folder: Path, place: Place) -> Unpacked:
             written = 0
             for entry, target in tqdm(targets, desc=path.name, unit="file", disable=None):
                 written += extract(archive, entry, target, path)
+    except UserError:
+        raise
     except BROKEN as error:
         raise UserError(f"{path}: not a whole zip archive ({error}); fetch it again") from None
     files = sum(not entry.is_dir() for entry in entries)

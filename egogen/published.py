@@ -31,7 +31,7 @@ def dataset_place(root: Path, name: PurePosixPath) -> Path | None:
         if folder in name.parts:
             inside = name.parts[name.parts.index(folder) + 1 :]
             if len(inside) > 1 and inside[0] in (*SPLITS, METRIC_TARGETS):
-                return layout.metric_targets.parent.joinpath(*inside)
+                return layout.folder.joinpath(*inside)
         texts = [*map(layout.annotations, SPLITS), layout.metadata, layout.conversations]
         if place := next((path for path in texts if path.name == name.name), None):
             return place

@@ -124,12 +124,13 @@ def joined(paths: Sequence[Path]) -> io.BufferedReader:
     """Opens an archive's files, in reading order, as one zip file.
 
     Raises:
-        UserError: a part is missing, cut off or of another archive.
+        UserError: a part is missing or of another archive.
+        struct.error, ValueError: a part is cut off or damaged.
     """
     files = Joined([Piece(path.open("rb"), path.stat().st_size) for path in paths])
     whole: io.BufferedReader = io.BufferedReader(files, 1 << 20)
     try:
-        end = find_end(whole, files.starts, paths[-1])
+        end = find_end(whole, files.starts)
         if end.disks == 1:  # a plain archive, perhaps in plain pieces
             return whole
         if end.disks != len(paths):
@@ -152,29 +153,28 @@ def joined(paths: Sequence[Path]) -> io.BufferedReader:
     return io.BufferedReader(files, 1 << 20)
 
 
-def find_end(whole: io.BufferedReader, starts: Sequence[int], path: Path) -> End:
+def find_end(whole: io.BufferedReader, starts: Sequence[int]) -> End:
     """Reads the records at the end of an archive.
 
     Args:
         whole: all of its parts.
         starts: where each part begins.
-        path: the part that errors name.
+
+    Raises:
+        struct.error: there are none.
     """
     size = whole.seek(0, io.SEEK_END)
     first = whole.seek(max(0, size - END.size - LONGEST_COMMENT))
     tail = whole.read()
     at = tail.rfind(END_MARK)
-    try:
-        _, last, disk, _, entries, length, offset, _ = END.unpack_from(tail, at if at >= 0 else len(tail))
-        disks = last + 1
-        whole.seek(max(0, first + at - LOCATOR.size))
-        mark, disk64, offset64, disks64 = LOCATOR.unpack(whole.read(LOCATOR.size).ljust(LOCATOR.size, b"\0"))
-        if mark == LOCATOR_MARK:
-            disks = disks64
-            whole.seek(starts[min(disk64, len(starts) - 1)] + offset64)
-            *_, disk, _, entries, length, offset = END64.unpack(whole.read(END64.size))
-    except struct.error:
-        raise UserError(f"{path}: not a whole zip archive, cut off perhaps; fetch it again") from None
+    _, last, disk, _, entries, length, offset, _ = END.unpack_from(tail, at if at >= 0 else len(tail))
+    disks = last + 1
+    whole.seek(max(0, first + at - LOCATOR.size))
+    mark, disk64, offset64, disks64 = LOCATOR.unpack(whole.read(LOCATOR.size).ljust(LOCATOR.size, b"\0"))
+    if mark == LOCATOR_MARK:
+        disks = disks64
+        whole.seek(starts[min(disk64, len(starts) - 1)] + offset64)
+        *_, disk, _, entries, length, offset = END64.unpack(whole.read(END64.size))
     return End(disks, entries, starts[min(disk, len(starts) - 1)] + offset, length)
 
 

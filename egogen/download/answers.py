@@ -48,6 +48,11 @@ def patiently(ask: Callable[[], Answer], what: str, *, lost_is_final: bool = Fal
                     f"{what}: no answer from the server ({error}); look at the network, or at HF_ENDPOINT "
                     f"({constants.ENDPOINT}), and run the same command again to go on"
                 ) from None
+        except (ValueError, KeyError):
+            raise UserError(
+                f"{what}: the answer is none of a hub; look at the network, or at HF_ENDPOINT "
+                f"({constants.ENDPOINT})"
+            ) from None
         time.sleep(wait)
     raise AssertionError("the last try returns or raises")
 

@@ -39,6 +39,8 @@ def fetch(file: Remote, goal: Path) -> None:
             patiently(lambda: transfer(file, part), file.url, lost_is_final=True)
         if fault := fault_of(part, file):
             part.unlink()
+            if file.cached:
+                raise UserError(f"{file.cached}: {fault}; delete that copy, it is not what was published")
             raise UserError(f"{goal}: {fault}; the file was deleted, run the same command to fetch it again")
         part.replace(goal)
     except OSError as error:

@@ -58,7 +58,7 @@ have not accepted them.
 def write_card(out: Path) -> None:
     """Writes the card of all Parquet files in `out/data`."""
     counts: dict[str, dict[str, int]] = defaultdict(dict)
-    for path in sorted((out / "data").glob("*.parquet")):
+    for path in sorted((out / "data").glob("*-*-*.parquet")):
         dataset, split, _ = path.name.split("-", 2)
         counts[dataset][split] = counts[dataset].get(split, 0) + pq.read_metadata(path).num_rows
     parts = [(dataset, split, n) for dataset, splits in counts.items() for split, n in splits.items()]

@@ -20,17 +20,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from egogen.annotations import Annotations, check_relative
+from egogen.annotations import check_relative
 from egogen.archives import unpack
 from egogen.disk import require_space
 from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.layout import FOLDERS, Layout
 from egogen.prepare.parquet import IMAGES, ROW_GROUP
-from egogen.published import dataset_place, is_hidden
+from egogen.published import SPLITS, dataset_place, is_hidden
 from egogen.split_zip import group_archives
 from egogen.validate.frames import files_below
 from egogen.validate.repair import copy_targets
+from egogen.validate.report import EXIT_FAULTS
+from egogen.validate.texts import read_annotations
 from egogen.validate.whole import Options, validate
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     report = validate(args.out, options=Options(workers=args.workers))
     sys.stdout.write(report.text())
     if report.faults:
-        raise SystemExit(1)
+        raise SystemExit(EXIT_FAULTS)
 
 
 def install(source: Path, root: Path) -> None:
@@ -76,9 +78,8 @@ def install(source: Path, root: Path) -> None:
     for table in tqdm(tables, unit="file", disable=None):
         unpack_table(table, root)
     for layout in (Layout(root, dataset) for dataset in FOLDERS):
-        if layout.annotations("val").exists():
-            for line in copy_targets(layout, Annotations.read(layout.annotations("val")).items):
-                log.info("%s", line)
+        for line in copy_targets(layout, read_annotations(layout, "val")[0]):
+            log.info("%s", line)
 
 
 def copy(files: Mapping[Path, Path], root: Path) -> None:
@@ -116,13 +117,13 @@ def unpack_table(path: Path, root: Path) -> None:
     try:
         table = pq.ParquetFile(path)
         facts = json.loads((table.schema_arrow.metadata or {}).get(b"egogen", b"{}"))
-        if not facts:
+        if facts.get("split") not in SPLITS:
             raise UserError(f"{path}: its split is unknown; python -m egogen.prepare to-parquet writes it")
         frames = Layout(root, facts["dataset"]).frames(facts["split"])
         for batch in table.iter_batches(ROW_GROUP, columns=list(IMAGES)):
             for image in (image for row in batch.to_pylist() for image in row.values()):
                 keep_or_write(frames / safe(image["path"], path), image["bytes"], path)
-    except (pa.ArrowException, KeyError) as error:
+    except (pa.ArrowException, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error})") from None
 
 

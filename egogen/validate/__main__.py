@@ -15,9 +15,8 @@ from egogen.cli import parser, run
 from egogen.errors import UserError
 from egogen.files import write_json
 from egogen.layout import FOLDERS
+from egogen.validate.report import EXIT_FAULTS
 from egogen.validate.whole import Options, validate
-
-EXIT_FAULTS = 1
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

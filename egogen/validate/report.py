@@ -8,6 +8,7 @@ from typing import Any
 from egogen.table import text_table
 
 EXAMPLES = 10
+EXIT_FAULTS = 1
 
 
 @dataclass

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import zipfile
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -131,6 +132,24 @@ def test_a_damaged_file_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a whole zip archive"):
         unpack(save(tmp_path, [bytes(content)]), tmp_path, everything(tmp_path / "out"))
     assert "EgoGen/0/x.bin" not in contents(tmp_path / "out")
+
+
+@settings(deadline=None, max_examples=150)
+@given(place=st.integers(0, 10**6), byte=st.integers(0, 255), part_size=st.sampled_from([200, 10**6]))
+def test_a_changed_byte_is_survived(
+    tmp_path_factory: pytest.TempPathFactory, place: int, byte: int, part_size: int
+) -> None:
+    folder = tmp_path_factory.mktemp("changed")
+    parts = split_archive({"a/b.txt": b"x" * 90, "c.txt": b"y" * 50}, part_size, zip64=byte % 2 == 0)
+    place %= sum(map(len, parts))
+    for index, part in enumerate(parts):
+        if place < len(part):
+            parts[index] = part[:place] + bytes([byte]) + part[place + 1 :]
+            break
+        place -= len(part)
+    with suppress(UserError):
+        unpack(save(folder, parts), folder, everything(folder / "out"))
+    assert {path.name for path in folder.iterdir()} <= {"out", *(path.name for path in folder.glob("a.z*"))}
 
 
 def archive_of(name: str, mode: int = 0, content: bytes = b"x") -> bytes:

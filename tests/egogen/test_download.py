@@ -181,6 +181,13 @@ def test_repositories_that_cannot_be_read(
     assert not (tmp_path / "w").exists()
 
 
+def test_an_answer_that_is_no_hub_s(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.repos["", ""] = {f"portal/api/models/{LEGO}": b"<html>Please log in</html>"}
+    monkeypatch.setattr(constants, "ENDPOINT", f"{hub.url}/portal")
+    with pytest.raises(UserError, match="the answer is none of a hub"):
+        weights(tmp_path / "w")
+
+
 def test_a_token_is_sent_to_the_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.token = "secret"
     with pytest.raises(UserError, match="HF_TOKEN"):
@@ -253,7 +260,7 @@ def test_the_hub_s_cache_is_used(hub: Hub, tmp_path: Path, monkeypatch: pytest.M
     assert files(tmp_path / "other") == WHOLE
     blob = base / "blobs" / hashlib.sha256(CONTENT).hexdigest()
     blob.write_bytes(bytes(len(CONTENT)))
-    with pytest.raises(UserError, match="has the SHA-256"):
+    with pytest.raises(UserError, match=r"cache/models--.*: has the SHA-256 .*; delete that copy"):
         weights(tmp_path / "third")
 
 

@@ -234,6 +234,10 @@ def test_parquet_of_others(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'../../../evil.jpg' contains '\.\.'"):
         main(["from-hf", str(tmp_path / "src"), "--out", str(tmp_path / "a")])
     assert not list(tmp_path.rglob("evil.jpg"))
+    bad = {**table.schema.metadata, b"egogen": b'{"dataset": "ego4d", "split": "../../x"}'}
+    pq.write_table(table.replace_schema_metadata(bad), path)
+    with pytest.raises(UserError, match="its split is unknown"):
+        main(["from-hf", str(tmp_path / "src"), "--out", str(tmp_path / "d")])
     pq.write_table(table.replace_schema_metadata({}), path)
     with pytest.raises(UserError, match="its split is unknown"):
         main(["from-hf", str(tmp_path / "src"), "--out", str(tmp_path / "b")])
