@@ -33,7 +33,7 @@ SMALL_BYTES = 16 * 2**20
 MAX_ENTRIES = 2_000_000
 # What zipfile raises for damaged or unknown content.
 BROKEN = (
-    *(zipfile.BadZipFile, zlib.error, LZMAError, EOFError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, LZMAError, EOFError, OSError, struct.error),
     *(NotImplementedError, RuntimeError, ValueError, OverflowError),
 )
 ENCRYPTED = 1

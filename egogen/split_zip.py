@@ -95,6 +95,8 @@ class Joined(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
         """Reads on, to the end of one piece at most."""
+        if self.place >= self.size:
+            return 0
         index = bisect_right(self.starts, self.place) - 1
         stream, size = self.pieces[index]
         inside = self.place - self.starts[index]

@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{args.features}: no such folder of features")
     options = Options(args.features, args.width, args.height, args.workers, args.fix)
     report = validate(args.root, args.dataset, options)
-    sys.stdout.write("".join(f"repaired: {line}\n" for line in report.repaired) + report.text())
+    repaired = report.repaired or (["nothing, there was nothing to do"] if args.fix else [])
+    sys.stdout.write("".join(f"repaired: {line}\n" for line in repaired) + report.text())
     if args.json:
         write_json(args.json, report.json())
     if report.faults:
