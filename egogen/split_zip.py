@@ -133,13 +133,15 @@ def joined(paths: Sequence[Path]) -> io.BufferedReader:
     whole: io.BufferedReader = io.BufferedReader(files, 1 << 20)
     try:
         end = find_end(whole, files.starts)
-        if end.disks == 1:  # a plain archive, perhaps in plain pieces
-            return whole
-        if end.disks != len(paths):
+        if end.disks not in (1, len(paths)):
             raise UserError(
                 f"{paths[-1]}: the archive has {end.disks} parts, found {len(paths)} "
                 f"({', '.join(path.name for path in paths)}); fetch the missing ones"
             )
+        if end.start + end.size > files.size:
+            raise UserError(f"{paths[-1]}: its directory is not in it; fetch it again, with all of its parts")
+        if end.disks == 1:  # a plain archive, perhaps in plain pieces
+            return whole
         whole.seek(end.start)
         entries = list(entries_of_whole(whole.read(end.size), files.starts, paths[-1]))
         if len(entries) != end.entries:
