@@ -4,9 +4,9 @@
     python benchmarks/evaluate.py --dataset epickitchen --pairs 4
     python benchmarks/evaluate.py --pairs 256 --batch 64 # on a GPU
 
-Six metrics together: EgoVLP, EgoVLP+, CLIP, FID, PSNR, LPIPS (SqueezeNet, VGG, AlexNet). Weights are random;
-they change no speed. The published way runs on the same modules: one pair at a time, frames decoded anew for
 Six metrics together: EgoVLP, EgoVLP+, CLIP, FID, PSNR, LPIPS (SqueezeNet, VGG, AlexNet). Weights are random,
+which changes no speed. The published way runs on the same modules: one pair at a time, frames decoded anew
+for each metric, LPIPS run twice (torchmetrics 0.6 did), targets computed again for every run, scipy's root.
 """
 
 from __future__ import annotations

@@ -182,6 +182,11 @@ def add_file(tar: tarfile.TarFile, path: Path, name: str) -> None:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    add_bytes(tar, name, content)
+
+
+def add_bytes(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Appends a file that is in memory, without owner and times."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     member.mode = 0o644

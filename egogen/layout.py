@@ -59,14 +59,24 @@ class Layout:
         """The EgoGen folder."""
         return self.root / "EgoGen"
 
+    @property
+    def folder(self) -> Path:
+        """The folder of all frames."""
+        return self.egogen / FOLDERS[self.dataset]
+
     def frames(self, split: Split) -> Path:
         """Folder that `image_0` and `image_1` are relative to."""
-        return self.egogen / FOLDERS[self.dataset] / split
+        return self.folder / split
 
     @property
     def metric_targets(self) -> Path:
         """Folder with the target frames of the val split alone, for the metrics."""
-        return self.egogen / FOLDERS[self.dataset] / METRIC_TARGETS
+        return self.folder / METRIC_TARGETS
+
+    @property
+    def metric_extras(self) -> Path:
+        """Where files go that were among the metric targets without being any."""
+        return self.folder / f"{METRIC_TARGETS}.extra"
 
     def annotations(self, split: Split) -> Path:
         """Annotation file of a split."""

@@ -1,4 +1,4 @@
-# Sourced by every script: strict mode, the repository root, DATA_ROOT and RUN_ROOT, and `use_env`.
+# Sourced by every script: strict mode, the repository root, DATA_ROOT, RUN_ROOT and WEIGHTS_ROOT, and `use_env`.
 # Scripts run in the repository root, so a path given to one is relative to the root.
 # shellcheck shell=bash
 if ((BASH_VERSINFO[0] < 4)); then
@@ -29,9 +29,10 @@ from_root() {
     echo "${path#"$ROOT"/}"
 }
 
-DATA_ROOT=$(from_root "${DATA_ROOT:-$ROOT/data}") # holds EgoGen/
-RUN_ROOT=$(from_root "${RUN_ROOT:-$ROOT/runs}")   # everything that is made
-export DATA_ROOT RUN_ROOT
+DATA_ROOT=$(from_root "${DATA_ROOT:-$ROOT/data}")          # holds EgoGen/
+RUN_ROOT=$(from_root "${RUN_ROOT:-$ROOT/runs}")            # everything that is made
+WEIGHTS_ROOT=$(from_root "${WEIGHTS_ROOT:-$ROOT/weights}") # weights that others published
+export DATA_ROOT RUN_ROOT WEIGHTS_ROOT
 cd "$ROOT"
 # uv trusts what the system trusts, as git and pip do, so that a company's proxy is no obstacle (old and new name).
 export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true} UV_NATIVE_TLS=${UV_NATIVE_TLS:-true}
@@ -96,4 +97,9 @@ use_env() {
     export PATH
     unset PYTHONHOME
     hash -r
+}
+
+# Puts whichever of the two environments there is first on PATH: egogen/ works in both.
+use_any_env() {
+    if env_prefix ldm >/dev/null; then use_env ldm; else use_env vllm; fi
 }

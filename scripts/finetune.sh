@@ -12,7 +12,7 @@ use_env vllm
 
 exec python -m torch.distributed.run --standalone --nproc_per_node "${NPROC:-8}" -m llava.train \
     "${CONFIG:-configs/finetune.yaml}" \
-    --model_name_or_path "${LLAVA:-$RUN_ROOT/start/llava-llama-2-13b-chat-lightning-preview}" \
+    --model_name_or_path "${LLAVA:-$WEIGHTS_ROOT/llava-llama-2-13b-chat-lightning-preview}" \
     --data_path "$DATA_ROOT/EgoGen/curation_from_gpt/${DATASET}_for_tuning_forecasting.json" \
     --image_folder "$DATA_ROOT/EgoGen/$FRAMES/train" \
     --output_dir "$RUN_ROOT/$DATASET/vllm" \

@@ -18,8 +18,8 @@ bash scripts/setup.sh all
 work=$(mktemp -d)
 mkdir "$work/coverage"
 trap 'rm -rf "$work"' EXIT
-unset DATA_ROOT RUN_ROOT           # tests make their own
-export HF_HUB_OFFLINE=1            # no test may fetch
+unset DATA_ROOT RUN_ROOT WEIGHTS_ROOT # tests make their own
+export HF_HUB_OFFLINE=1               # no test may fetch
 export COVERAGE_FILE=$work/coverage/data
 
 # check NAME COMMAND...: one line with verdict and seconds; the whole output of a command that fails.

@@ -24,7 +24,7 @@ def test_a_script_is_in_order(script: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["setup.sh", "demo.sh", "test.sh", "slurm_array.sh", "finetune.sh", "describe.sh"]
+    "name", ["setup.sh", "demo.sh", "test.sh", "slurm_array.sh", "finetune.sh", "describe.sh", "download.sh"]
 )
 def test_help_is_the_comment_at_the_head(name: str) -> None:
     shown = subprocess.run(
@@ -47,6 +47,29 @@ def test_ci_runs_the_tests() -> None:
 def test_test_sh_names_its_modes(tmp_path: Path) -> None:
     bench = Workbench(tmp_path, "python3.11")
     assert "argument '--quick'; usage:" in bench.run("test.sh", "--quick", code=2)
+
+
+@pytest.mark.parametrize(
+    ("script", "group"),
+    [("dataset", "dataset"), ("weights", "weights"), ("features", "features"), ("metric_weights", "metrics")],
+)
+@pytest.mark.parametrize("environment", ["vllm", "ldm"])
+def test_downloads_run_in_either_environment(
+    tmp_path: Path, script: str, group: str, environment: str
+) -> None:
+    bench = Workbench(tmp_path, "conda python")
+    message = bench.run(f"download_{script}.sh", code=2)
+    assert "no environment" in message
+    assert "bash scripts/setup.sh" in message
+    (bench.conda / environment / "bin").mkdir(parents=True)
+    bench.calls()
+    bench.run(f"download_{script}.sh", "--what", "a b", "--dry-run")
+    assert bench.calls()[-1] == f"python -m egogen.download {group} --what a b --dry-run"
+
+
+def test_a_wrong_download(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path, "")
+    assert "'everything': expected dataset, weights" in bench.run("download.sh", "everything", code=2)
 
 
 def test_a_slurm_array(tmp_path: Path) -> None:

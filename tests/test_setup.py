@@ -137,14 +137,15 @@ def test_wrong_arguments(tmp_path: Path, arguments: list[str], tool: str, messag
 def test_use_env_finds_the_environment(tmp_path: Path) -> None:
     bench = Workbench(tmp_path, "conda python")
     (bench.root / "scripts/which.sh").write_text(
-        'source "$(dirname "$0")/env.sh"\nuse_env "$1"\necho "$PATH|$DATA_ROOT|$RUN_ROOT|$PWD"\n'
+        'source "$(dirname "$0")/env.sh"\nuse_env "$1"\n'
+        'echo "$PATH|$DATA_ROOT|$RUN_ROOT|$PWD|$WEIGHTS_ROOT"\n'
     )
     missing = bench.run("which.sh", "vllm", code=2)
     assert missing == "error: no environment 'vllm' here; run: bash scripts/setup.sh vllm\n"
     assert "allowed are vllm and ldm" in bench.run("which.sh", "llava", code=2)
     (bench.conda / "vllm/bin").mkdir(parents=True)  # made by `conda env create -f vllm_env.yaml`
-    path, data, runs, here = bench.run("which.sh", "vllm").strip().split("|")
+    path, data, runs, here, weights = bench.run("which.sh", "vllm").strip().split("|")
     assert path.startswith(f"{bench.conda}/vllm/bin:")
-    assert (data, runs, here) == ("data", "runs", str(bench.root))
+    assert (data, runs, weights, here) == ("data", "runs", "weights", str(bench.root))
     outside = bench.run("which.sh", "vllm", DATA_ROOT="mine", RUN_ROOT=f"{bench.root}/runs/x")
     assert outside.split("|")[1:3] == [f"{bench.root.parent}/mine", "runs/x"]

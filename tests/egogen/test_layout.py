@@ -20,6 +20,7 @@ from egogen.layout import (
     published_feature_path,
     run_root,
     text_feature_names,
+    weights_root,
 )
 
 ROOT = Path("root")
@@ -42,7 +43,12 @@ def test_other_data_sets_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "root", "default"), [("DATA_ROOT", data_root, "data"), ("RUN_ROOT", run_root, "runs")]
+    ("name", "root", "default"),
+    [
+        ("DATA_ROOT", data_root, "data"),
+        ("RUN_ROOT", run_root, "runs"),
+        ("WEIGHTS_ROOT", weights_root, "weights"),
+    ],
 )
 def test_roots_come_from_the_environment(
     monkeypatch: pytest.MonkeyPatch, name: str, root: object, default: str

@@ -1,0 +1,1 @@
+"""Fetches what the authors and others published: data, weights, features; goes on after an interruption."""

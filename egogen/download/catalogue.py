@@ -1,0 +1,186 @@
+"""What is published, where, under which licence, how large, and where it belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from egogen.layout import data_root, run_root, weights_root
+
+RepoType = Literal["model", "dataset"]
+MB, GB = 10**6, 10**9
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to fetch: files of a hub repository, or one file of a plain URL.
+
+    Args:
+        what: what it is.
+        licence: as its publisher states it.
+        size: bytes, roughly; the exact ones come from the server.
+        repo: the repository's id on the hub.
+        repo_type: its type.
+        files: the files to take, by the ends of their paths; `*` matches within a name. Empty: all.
+        url: of a single file.
+        sha256: of that file, or the first digits of it.
+        folder: where files go below the group's root.
+        dataset: whose features they are.
+    """
+
+    what: str
+    licence: str
+    size: int
+    repo: str = ""
+    repo_type: RepoType = "model"
+    files: tuple[str, ...] = ()
+    url: str = ""
+    sha256: str = ""
+    folder: str = ""
+    dataset: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sources that go to one root.
+
+    Args:
+        root: the folder they go to.
+        contents: how archives and files are laid out there.
+        sources: by the names that `--what` takes.
+    """
+
+    root: Callable[[], Path]
+    contents: Literal["dataset", "features", "weights"]
+    sources: dict[str, Source]
+
+
+TORCHVISION = "https://download.pytorch.org/models"
+NOT_STATED = "not stated"
+
+CATALOGUE = {
+    "dataset": Group(
+        data_root,
+        "dataset",
+        {
+            "lego-dataset": Source(
+                "about 145,000 pairs of frames of Ego4D and EPIC-KITCHENS with labels and descriptions",
+                "card: Apache-2.0; frames: Ego4D's agreement, EPIC-KITCHENS-100 CC BY-NC 4.0",
+                6 * GB,
+                repo="bolinlai/LEGO-Dataset",
+                repo_type="dataset",
+            )
+        },
+    ),
+    "features": Group(
+        lambda: run_root() / "features",
+        "features",
+        {
+            name: Source(
+                f"the authors' image and text features of {title}",
+                NOT_STATED,
+                size,
+                repo=f"bolinlai/LEGO-VLLM-Features-{repo}",
+                repo_type="dataset",
+                dataset=name,
+            )
+            for name, title, repo, size in (
+                ("ego4d", "Ego4D", "Ego4D", 290 * GB),
+                ("epickitchen", "EPIC-KITCHENS", "EpicKitchens", 210 * GB),
+            )
+        },
+    ),
+    "weights": Group(
+        weights_root,
+        "weights",
+        {
+            "lego-ego4d": Source(
+                "the authors' checkpoints of both stages for Ego4D, and the jointly trained one",
+                "CC BY 4.0, on top of Llama 2 and Stable Diffusion 1.5",
+                42 * GB,
+                repo="bolinlai/LEGO-Ego4D",
+                folder="LEGO-Ego4D",
+            ),
+            "lego-epickitchens": Source(
+                "the authors' checkpoints of both stages for EPIC-KITCHENS",
+                "CC BY 4.0, on top of Llama 2 and Stable Diffusion 1.5",
+                42 * GB,
+                repo="bolinlai/LEGO-EpicKitchens",
+                folder="LEGO-EpicKitchens",
+            ),
+            "sd15": Source(
+                "Stable Diffusion 1.5, where stage 2 starts",
+                "CreativeML OpenRAIL-M",
+                4_265 * MB,
+                repo="bolinlai/SD1.5-pretrained",
+                folder="SD1.5-pretrained",
+            ),
+            "llava": Source(
+                "LLaVA on Llama 2 13B, where stage 1 starts",
+                "Llama 2 community licence",
+                26 * GB,
+                repo="liuhaotian/llava-llama-2-13b-chat-lightning-preview",
+                folder="llava-llama-2-13b-chat-lightning-preview",
+            ),
+            "clip": Source(
+                "CLIP ViT-L/14, the eye of LLaVA; found beside it",
+                "MIT (OpenAI's code; the card states none)",
+                1_710 * MB,
+                repo="openai/clip-vit-large-patch14",
+                files=("*.json", "merges.txt", "model.safetensors"),
+                folder="openai/clip-vit-large-patch14",
+            ),
+        },
+    ),
+    "metrics": Group(
+        weights_root,
+        "weights",
+        {
+            "lego-metrics": Source(
+                "EgoVLP (both), BLIP base and large, DistilBERT",
+                NOT_STATED,
+                6 * GB,
+                repo="bolinlai/LEGO-Metrics",
+                files=(
+                    "egovlp.pth",
+                    "epic_mir_plus.pth",
+                    "model_base_caption_capfilt_large.pth",
+                    "model_large_caption.pth",
+                    "distilbert-base-uncased/*",
+                ),
+            ),
+            "clip-score": Source(
+                "OpenAI's CLIP ViT-L/14 for the CLIP score",
+                "MIT",
+                933 * MB,
+                url="https://openaipublic.azureedge.net/clip/models/"
+                "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
+                sha256="b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
+            ),
+            "inception": Source(
+                "Inception v3 of the FID",
+                "Apache-2.0",
+                96 * MB,
+                url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+                "pt_inception-2015-12-05-6726825d.pth",
+                sha256="6726825d",
+            ),
+            **{
+                name.partition("-")[0]: Source(
+                    f"torchvision's {name.partition('-')[0]} under LPIPS",
+                    "BSD-3-Clause (torchvision)",
+                    size * MB,
+                    url=f"{TORCHVISION}/{name}.pth",
+                    sha256=name.rpartition("-")[2],
+                )
+                for name, size in (
+                    ("squeezenet1_1-b8a52dc0", 5),
+                    ("alexnet-owt-7be5be79", 244),
+                    ("vgg16-397923af", 553),
+                )
+            },
+        },
+    ),
+}

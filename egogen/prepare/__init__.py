@@ -1,0 +1,1 @@
+"""Makes EgoGen data sets, and other formats from them."""

@@ -1,0 +1,1 @@
+"""What is in a data set: counts, words, sizes, and a page of examples."""

@@ -1,0 +1,112 @@
+"""Measures a split: how much there is of what."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from egogen.annotations import DESCRIPTION_KEY, Annotations, Item
+from egogen.layout import Layout, Split
+from egogen.stats.words import TAG, nouns, verb
+from egogen.validate.frames import Frames, files_below, spread
+
+Size = tuple[int, int]
+# What `spread_of` tells.
+SPREAD = "fewest / median / most"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The figures of one split.
+
+    Args:
+        layout: the data set.
+        split: train or val.
+        items: its actions.
+        sizes: how many frames have which (width, height).
+        missing: frames that are not there or cannot be opened.
+        size: bytes of the split's folder.
+    """
+
+    layout: Layout
+    split: Split
+    items: list[Item]
+    sizes: Counter[Size]
+    missing: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        """`ego4d/val`."""
+        return f"{self.layout.dataset}/{self.split}"
+
+    @property
+    def clips(self) -> int:
+        """The number of clips."""
+        return len({item.clip for item in self.items})
+
+    @property
+    def frames(self) -> int:
+        """The number of frames that actions name."""
+        return self.sizes.total() + self.missing
+
+    @property
+    def described(self) -> int:
+        """The number of actions with a description."""
+        return len(self.descriptions)
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels, as they are."""
+        return [item.action.action for item in self.items]
+
+    @property
+    def descriptions(self) -> list[str]:
+        """The descriptions that there are."""
+        return [text for item in self.items if (text := item.action.text(DESCRIPTION_KEY))]
+
+    @property
+    def verbs(self) -> Counter[str]:
+        """How often each verb occurs."""
+        return Counter(found for label in self.labels if (found := verb(label)))
+
+    @property
+    def nouns(self) -> Counter[str]:
+        """How often each noun occurs."""
+        return Counter(noun for label in self.labels for noun in nouns(label))
+
+
+def measure(layout: Layout, split: Split, workers: int) -> Measured:
+    """Measures a split.
+
+    Raises:
+        UserError: its annotations cannot be read.
+    """
+    items = Annotations.read(layout.annotations(split)).items
+    folder = layout.frames(split)
+    names = Frames(layout, split, items).named
+    found = spread(lambda name: image_size(folder / name), names, workers, f"{layout.dataset} {split}")
+    total = sum((folder / name).stat().st_size for name in files_below(folder))
+    return Measured(layout, split, items, Counter(size for size in found if size), found.count(None), total)
+
+
+def image_size(path: Path) -> Size | None:
+    """Width and height of an image by its header, or None if it cannot be opened."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError:
+        return None
+
+
+def spread_of(texts: Iterable[str]) -> str:
+    """The shortest, the median and the longest of texts, in words: `2 / 4 / 11`."""
+    lengths = [len(TAG.sub("", text, count=1).split()) for text in texts]
+    if not lengths:
+        return "-"
+    return f"{min(lengths)} / {statistics.median(lengths):g} / {max(lengths)}"

@@ -1,0 +1,94 @@
+"""The checks across splits: contents that occur twice, clips in both, features, unfinished files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from egogen.annotations import Item
+from egogen.errors import UserError
+from egogen.features import check_image_feature, check_text_feature, read_image_feature
+from egogen.layout import Layout, features_root, find_feature, find_text_feature, text_feature_names
+from egogen.validate.frames import PART, Frames, spread
+from egogen.validate.report import Check
+
+
+def check_contents(splits: Sequence[Frames]) -> Check:
+    """No two frames of a data set may have the same bytes, in one split or in both."""
+    check = Check(splits[0].layout.dataset, "", "same content")
+    first: dict[str, str] = {}
+    for frames in splits:
+        for name, found in frames.probes.items():
+            if found.sha256:
+                check.items += 1
+                place = f"{frames.split}/{name}"
+                if (other := first.setdefault(found.sha256, place)) != place:
+                    check.faults.append(f"{place}: the same bytes as {other}")
+    return check
+
+
+def check_leaks(splits: Sequence[Frames]) -> Check:
+    """No clip may be in both splits."""
+    clips = [{item.clip for item in frames.items} for frames in splits]
+    both = sorted(set.intersection(*clips)) if len(clips) > 1 else []
+    faults = [f"clip {clip!r} is in the train and in the val annotations" for clip in both]
+    return Check(splits[0].layout.dataset, "", "clips in train and val", len(set().union(*clips)), faults)
+
+
+def check_features(frames: Frames, root: Path, width: int | None, workers: int) -> list[Check]:
+    """Every action must have an image feature [256, d] and a text feature [n, d].
+
+    Args:
+        frames: the split.
+        root: the features root.
+        width: d; without it, that of the first image feature.
+        workers: threads.
+    """
+    dataset, split = frames.layout.dataset, frames.split
+    images, texts = (features_root(root, dataset, split, kind) for kind in ("llava_image", "llava_text"))
+    names = text_feature_names(frames.items, lambda action: action.image_0)
+    width = width or width_of_first(images, frames.items)
+
+    def look(item: Item) -> tuple[str | None, str | None]:
+        image = item.action.image_0
+        text = find_text_feature(texts, names[item.clip, item.id], image)
+        return (
+            fault(check_image_feature, find_feature(images, image), width),
+            fault(check_text_feature, text, width),
+        )
+
+    found = spread(look, frames.items, workers, f"{dataset} {split} features")
+    by_kind = zip(*found, strict=True) if found else ((), ())
+    return [
+        Check(dataset, split, name, len(found), [each for each in faults if each])
+        for name, faults in zip(("image features", "text features"), by_kind, strict=True)
+    ]
+
+
+def fault(check: Callable[[Path, int | None], None], path: Path, width: int | None) -> str | None:
+    """What is wrong with a feature file, if anything."""
+    try:
+        check(path, width)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def width_of_first(root: Path, items: Iterable[Item]) -> int | None:
+    """The width of the first image feature that can be read."""
+    for item in items:
+        with suppress(UserError):
+            return int(read_image_feature(find_feature(root, item.action.image_0)).shape[1])
+    return None
+
+
+def check_leftovers(layout: Layout) -> Check:
+    """No unfinished file may be left by a command that was killed."""
+    found = sorted(path.relative_to(layout.egogen).as_posix() for path in leftovers(layout))
+    return Check("", "", "leftover files", len(found), [f"{name}: unfinished" for name in found])
+
+
+def leftovers(layout: Layout) -> list[Path]:
+    """Unfinished files in the EgoGen folder."""
+    return [path for path in layout.egogen.rglob(f"*{PART}") if path.is_file()]

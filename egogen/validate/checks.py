@@ -1,0 +1,149 @@
+"""The checks of a split's frames: presence, sizes, order, metric targets, actions that occur twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from filecmp import cmp
+from pathlib import Path, PurePosixPath
+
+from egogen.annotations import ClipMetadata, Item
+from egogen.layout import metric_target_path
+from egogen.validate.frames import Frames, files_below
+from egogen.validate.report import Check
+
+# Whoever resized may have rounded either way: EPIC-KITCHENS has widths of 456 where 455.1 is exact.
+WIDTH_TOLERANCE = 1
+
+
+def check_frames(frames: Frames, clips: Mapping[str, ClipMetadata], height: int | None) -> list[Check]:
+    """All checks of one split's frames.
+
+    Args:
+        frames: the split.
+        clips: metadata by clip.
+        height: every frame's height in pixels; the most frequent one if not given.
+    """
+    return [
+        *check_files(frames),
+        check_pairs(frames),
+        check_aspects(frames, clips),
+        check_heights(frames, height),
+        check_order(frames),
+        *([check_metric_targets(frames)] if frames.split == "val" else []),
+        check_repeats(frames, "same frames", lambda item: (item.action.image_0, item.action.image_1)),
+        check_repeats(frames, "same label and frame", lambda item: (item.action.action, item.action.image_0)),
+    ]
+
+
+def check_files(frames: Frames) -> list[Check]:
+    """Annotations against files, both ways, and whether the frames are whole."""
+    named = frames.named
+    extra = frames.files - {str(PurePosixPath(name)) for name in named}
+    absent = [f"{name}: no such frame" for name in named if name not in frames.probes]
+    broken = [f"{name}: {found.fault}" for name, found in frames.probes.items() if found.fault]
+    unknown = [f"{name}: no action names this file" for name in sorted(extra)]
+    where = frames.layout.dataset, frames.split
+    return [
+        Check(*where, "frames present", len(named), absent),
+        Check(*where, "frames readable", len(frames.probes), broken),
+        Check(*where, "extra files", len(frames.files), unknown),
+    ]
+
+
+def sizes(frames: Frames) -> Iterator[tuple[Item, tuple[int, int], tuple[int, int]]]:
+    """Actions with the (width, height) of input and target, where both can be read."""
+    for item in frames.items:
+        before, after = (frames.probes.get(name) for name in (item.action.image_0, item.action.image_1))
+        if before and after and before.size and after.size:
+            yield item, before.size, after.size
+
+
+def check_pairs(frames: Frames) -> Check:
+    """Input and target must have one size."""
+    check = Check(frames.layout.dataset, frames.split, "sizes of pairs")
+    for item, before, after in sizes(frames):
+        check.items += 1
+        if before != after:
+            check.faults.append(f"{item.action.image_1}: {shown(after)}, its input is {shown(before)}")
+    return check
+
+
+def check_aspects(frames: Frames, clips: Mapping[str, ClipMetadata]) -> Check:
+    """Frames must have the aspect ratio of their clip's metadata, within a pixel of width."""
+    check = Check(frames.layout.dataset, frames.split, "aspect ratio")
+    for item, *found in sizes(frames):
+        if facts := clips.get(item.clip):
+            for name, (width, height) in zip((item.action.image_0, item.action.image_1), found, strict=True):
+                check.items += 1
+                expected = round(height * facts.width / facts.height)
+                if abs(width - expected) > WIDTH_TOLERANCE:
+                    check.faults.append(
+                        f"{name}: {shown((width, height))}, the metadata's {facts.width} x {facts.height} "
+                        f"asks for a width of {expected}"
+                    )
+    return check
+
+
+def check_heights(frames: Frames, height: int | None) -> Check:
+    """All frames must have one height."""
+    found = {name: probe.size[1] for name, probe in frames.probes.items() if probe.size}
+    expected = height or max(Counter(found.values()).items(), key=lambda pair: pair[1], default=(0, 0))[0]
+    faults = [
+        f"{name}: height {value}, expected {expected}" for name, value in found.items() if value != expected
+    ]
+    return Check(frames.layout.dataset, frames.split, "height", len(found), faults)
+
+
+def check_order(frames: Frames) -> Check:
+    """The input must be the first file of its folder: the EgoVLP+ metric takes the first as the input."""
+    check = Check(frames.layout.dataset, frames.split, "input sorts first", len(frames.items))
+    for item in frames.items:
+        before, after = PurePosixPath(item.action.image_0), PurePosixPath(item.action.image_1)
+        folder = frames.folder / after.parent
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        if before == after:
+            check.faults.append(f"{before}: is both the input and the target")
+        elif before.parent != after.parent:
+            check.faults.append(f"{after}: its input {before} is in another folder")
+        elif (first := min(names, default=before.name)) != before.name:
+            check.faults.append(f"{before}: {first!r} sorts before it")
+    return check
+
+
+def check_metric_targets(frames: Frames) -> Check:
+    """`val_gt_for_metric` must hold the val targets: the same names, the same bytes, nothing else."""
+    check = Check(frames.layout.dataset, frames.split, "metric targets")
+    folder = frames.layout.metric_targets
+    owners: dict[str, str] = {}
+    for item in frames.items:
+        target = item.action.image_1
+        check.items += 1
+        name = metric_target_path(Path(), target).as_posix()
+        if owners.setdefault(name, target) != target:
+            check.faults.append(f"{name}: is the metric target of both {owners[name]} and {target}")
+        elif not (folder / name).is_file():
+            check.faults.append(f"{name}: missing in {folder.name}")
+        elif target in frames.probes and not cmp(folder / name, frames.folder / target, shallow=False):
+            check.faults.append(f"{name}: its bytes differ from those of the val target {target}")
+    extra = sorted(set(files_below(folder)) - set(owners))
+    check.faults += [f"{name}: in {folder.name}, but no val target" for name in extra]
+    return check
+
+
+def check_repeats(frames: Frames, name: str, key: Callable[[Item], Hashable]) -> Check:
+    """No two actions may have the same key."""
+    check = Check(frames.layout.dataset, frames.split, name, len(frames.items))
+    first: dict[Hashable, Item] = {}
+    for item in frames.items:
+        other = first.setdefault(key(item), item)
+        if other is not item:
+            check.faults.append(
+                f"{item.clip}/{item.id}: the same as {other.clip}/{other.id} ({item.action.action})"
+            )
+    return check
+
+
+def shown(size: tuple[int, int]) -> str:
+    """`456 x 256`."""
+    return f"{size[0]} x {size[1]}"

@@ -1,0 +1,101 @@
+"""Checks a whole data root: all data sets, all splits, in one order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from egogen.errors import UserError
+from egogen.layout import FOLDERS, Layout, Split
+from egogen.validate.across import check_contents, check_features, check_leaks, check_leftovers
+from egogen.validate.checks import check_frames
+from egogen.validate.frames import Frames
+from egogen.validate.repair import copy_targets, delete_leftovers, move_extras
+from egogen.validate.report import Check, Report
+from egogen.validate.texts import check_curation, read_annotations, read_clips
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to check and how.
+
+    Args:
+        features: the features root, if features are to be checked.
+        width: d of the features; by default that of the first one.
+        height: of all frames in pixels; by default the most frequent one.
+        workers: threads.
+        fix: repair first.
+    """
+
+    features: Path | None = None
+    width: int | None = None
+    height: int | None = None
+    workers: int = 1
+    fix: bool = False
+
+
+def validate(root: Path, dataset: str | None = None, options: Options | None = None) -> Report:
+    """Checks a data root.
+
+    Args:
+        root: the folder that holds `EgoGen/`.
+        dataset: one data set; by default all that are there.
+        options: the rest.
+
+    Raises:
+        UserError: there is no data set, or none of its annotations can be read.
+    """
+    options = options or Options()
+    layouts = [Layout(root, name) for name in present(root, dataset)]
+    report = Report(str(root), [])
+    if options.fix:
+        report.repaired += delete_leftovers(layouts[0])
+    for layout in layouts:
+        check_dataset(layout, options, report)
+    report.checks.append(check_leftovers(layouts[0]))
+    texts = [check for check in report.checks if check.name == "annotations"]
+    unread = [line for check in texts for line in check.faults]
+    if unread and not any(check.items for check in texts):
+        raise UserError(f"no action can be read: {unread[0]}")
+    return report
+
+
+def present(root: Path, dataset: str | None) -> list[str]:
+    """The data sets of a root.
+
+    Raises:
+        UserError: there is none, or not the one asked for.
+    """
+    found = [name for name in FOLDERS if splits_of(Layout(root, name))]
+    if dataset in found:
+        return [dataset]
+    if dataset or not found:
+        expected = Layout(root, dataset or next(iter(FOLDERS))).annotations("train")
+        raise UserError(
+            f"{root}: no data set {dataset or 'of ours'} here; expected {expected} or a val file beside it; "
+            "give the folder that holds EgoGen/"
+        )
+    return found
+
+
+def splits_of(layout: Layout) -> list[Split]:
+    """The splits that have an annotation file or a folder of frames."""
+    splits: tuple[Split, ...] = get_args(Split)
+    return [split for split in splits if layout.annotations(split).exists() or layout.frames(split).exists()]
+
+
+def check_dataset(layout: Layout, options: Options, report: Report) -> None:
+    """Adds the checks of one data set to a report."""
+    read = {split: read_annotations(layout, split) for split in splits_of(layout)}
+    clips, metadata = read_clips(layout, {item.clip for items, _ in read.values() for item in items})
+    if options.fix and "val" in read and not read["val"][1].faults:
+        report.repaired += copy_targets(layout, read["val"][0]) + move_extras(layout, read["val"][0])
+    splits = [Frames(layout, split, items).look(options.workers) for split, (items, _) in read.items()]
+    checks: list[Check] = [*(check for _, check in read.values()), metadata]
+    for frames in splits:
+        checks += check_frames(frames, clips, options.height)
+        if options.features:
+            checks += check_features(frames, options.features, options.width, options.workers)
+    train = read.get("train", ([], None))[0]
+    report.checks += [*checks, check_contents(splits), check_leaks(splits), check_curation(layout, train)]
