@@ -36,7 +36,7 @@ def run(main: Callable[[], object]) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # These libraries log every request and font look-up at INFO.
-    for noisy in ("httpx", "matplotlib", "PIL"):
+    for noisy in ("httpx", "httpx2", "matplotlib", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         main()
