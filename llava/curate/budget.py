@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from llava.curate.exchange import Message, Usage
 
-# Our prompt has 4.2 bytes a token in the GPT and LLaMA 3 vocabularies; a little less leaves room for others.
-BYTES_PER_TOKEN = 4.0
+# Measured on requests about toy actions in cl100k_base and o200k_base alike: boxes are rich in tokens.
+BYTES_PER_TOKEN = 3.0
 TOKENS_PER_MESSAGE = 4
 TOKENS_PER_IMAGE = 255  # one tile of 512 pixels in GPT-4o's count; others count otherwise
 

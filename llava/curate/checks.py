@@ -19,7 +19,7 @@ REFUSAL = re.compile(
     r"|\b(?:sorry|unfortunately|regrettably|apology|apologies|apologi[sz]e)\b"
     r"|\bas an? (?:AI|artificial|(?:large )?language|text-based|virtual|assistant)\b"
     r"|\b(?:can ?not|can't|unable to|not able to) (?:provide|describe|assist|help|generate|comply|view)\b"
-    r"|\b(?:not|im)possible to (?:determine|describe|say|tell|know)\b"
+    r"|\b(?:not |im)possible to (?:determine|describe|say|tell|know)\b"
     r"|\b(?:not enough|insufficient|without (?:more|further|additional)) (?:information|context|details?)\b"
     r"|\b(?:please|could you|can you) (?:provide|share|give|clarify)\b",
     re.IGNORECASE,
@@ -30,7 +30,7 @@ CHATTER = re.compile(
     r"(?:[,.!:;]|\s+-)"
     r"|\A(?:\w+[,.!]?\s+){0,3}here(?:'s|\s+is|\s+are)\b"
     r"|\A(?:below is|the following)\b"
-    r"|\A[^.!?]{0,100}:\s"
+    r"|\A[^.!?]{0,80}\b(?:descri\w+|answer|action|response|paragraph|sentences?|caption|text|output)\b[^.!?]{0,60}:\s"
     r"|\A(?:description|answer)\s*-"
     r"|\b(?:let me know|feel free|hope (?:this|that|it) helps|anything else|I(?:'d| would) be happy)\b",
     re.IGNORECASE,
@@ -51,7 +51,7 @@ WORD = re.compile(r"[^\W\d_]+")
 NO_CONTENT = frozenset(
     WORD.findall(
         "a an the and or then of to in into on onto at from with by for up down off out over under away back "
-        "around his her their its it them this that person someone hand hands left right both other object"
+        "around his her its it them this that person someone hand hands left right both one other object"
     )
 )
 

@@ -80,12 +80,19 @@ def retry_after(headers: Any, now: float) -> float:  # noqa: ANN401 - headers of
         headers: of its answer.
         now: seconds since 1970.
     """
-    milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after") or ""
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        seconds = number(headers.get(name)) * unit
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
     try:
-        seconds = float(milliseconds) / 1000 if milliseconds else float(value)
+        return max(0.0, parsedate_to_datetime(headers.get("retry-after") or "").timestamp() - now)
     except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - now
-        except ValueError:
-            return 0.0
-    return 0.0 if math.isnan(seconds) else max(0.0, seconds)
+        return 0.0
+
+
+def number(text: str | None) -> float:
+    """A header's number; not a number where there is none."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -118,6 +118,7 @@ class NoAnswer(Exception):  # noqa: N818 - it is what came back, for one request
         self.rejected = rejected
 
 
+@runtime_checkable
 class Model(Protocol):
     """A language model.
 

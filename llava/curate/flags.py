@@ -91,10 +91,11 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     add("--max-cost", type=number(float, 0), default=None, help="stop before all answers cost more than this")
 
 
-def number(kind: type[int] | type[float], low: float, *, above: bool = False) -> Callable[[str], float]:
+def number(kind: type[int] | type[float], low: int, *, above: bool = False) -> Callable[[str], int | float]:
     """A reader of numbers that are at least `low`, or above it."""
 
-    def read(text: str) -> float:
+    def read(text: str) -> int | float:
+        value: int | float
         try:
             value = kind(text)
         except ValueError:
@@ -102,7 +103,7 @@ def number(kind: type[int] | type[float], low: float, *, above: bool = False) ->
         if not (math.isfinite(value) and (value > low if above else value >= low)):
             what = "a whole number" if kind is int else "a number"
             raise argparse.ArgumentTypeError(
-                f"found {text!r}, expected {what} {'above' if above else 'of at least'} {low:g}"
+                f"found {text!r}, expected {what} {'above' if above else 'of at least'} {low}"
             )
         return value
 

@@ -109,8 +109,12 @@ def figure(caption: str, path: Path, boxes: Boxes) -> str:
 def outline(name: str, left: float, top: float, right: float, bottom: float) -> str:
     """A box with its name."""
     place = f"left:{left:.2%};top:{top:.2%};width:{right - left:.2%};height:{bottom - top:.2%}"
-    kind = ' class="hand"' if "hand" in name else ""
-    return f'<i{kind} style="{place}"><b>{escape(name)}</b></i>'
+    # The name stands above the box and begins at its left, unless there is no room.
+    kinds = [("hand", "hand" in name), ("high", top < 0.12), ("far", left > 0.6)]
+    return (
+        f'<i class="{" ".join(kind for kind, holds in kinds if holds)}" style="{place}">'
+        f"<b>{escape(name)}</b></i>"
+    )
 
 
 def history(attempts: Sequence[Attempt]) -> str:
@@ -122,4 +126,4 @@ def history(attempts: Sequence[Attempt]) -> str:
         f"{escape('; '.join(attempt.faults.values()))}</p>"
         for attempt in attempts
     )
-    return f"<details><summary>{len(attempts)} earlier answers</summary>{told}</details>"
+    return f"<details><summary>earlier answers: {len(attempts)}</summary>{told}</details>"
