@@ -21,7 +21,7 @@ from llava.curate.endpoint import connect
 from llava.curate.exchange import Model
 from llava.curate.flags import arguments
 from llava.curate.job import Job, read_job
-from llava.curate.result import claim_result, report, spending, summary, write_report, write_result
+from llava.curate.result import check_place, report, spending, summary, write_report, write_result
 from llava.curate.rounds import Rounds
 from llava.curate.sheet import write_sheet
 
@@ -38,12 +38,12 @@ def open_model(job: Job, args: argparse.Namespace, budget: Budget, stop: threadi
     # Imported late: an endpoint needs no torch.
     from llava.curate.local import load_local
 
-    return load_local(args.local, job.sampling, args.batch_size)
+    return load_local(args.local, job.model, job.sampling, args.batch_size)
 
 
 def finish(job: Job, args: argparse.Namespace, made: dict[str, Any]) -> None:
     """Writes the result, the report and the sheet, and tells what came of it."""
-    write_result(job.part, job.items, job.cases)
+    write_result(job)
     path = write_report(job.part, made)
     if args.sheet is not None:
         about = {name: str(job.settings[name]) for name in ("dataset", "split", "model", "prompt")}
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout.write(job.plan(todo) + "\n")
         return
     log.info("%s", job.plan(todo))
-    claim_result(job.out, job.settings)
+    check_place(job.out, job.settings)
     earlier = dict(rounds.used)
     spent = job.prices.of(sum_of(reply.usage for reply in earlier.values()))
     budget = Budget(job.prices, args.max_cost, spent)

@@ -17,7 +17,7 @@ TOKENS_PER_IMAGE = 255  # one tile of 512 pixels in GPT-4o's count; others count
 
 def text_tokens(text: str) -> int:
     """About how many tokens a text has."""
-    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN)
+    return math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
 
 
 def chat_tokens(chat: Sequence[Message]) -> int:

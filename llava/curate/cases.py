@@ -16,7 +16,8 @@ from llava.curate.prompt import Prompt
 from llava.labels import action_words
 from llava.prompts import QUESTION, RESERVED, question
 
-CUT_FAULT = "it does not come to an end; be brief"
+CUT_FAULT = "it does not come to an end (be brief)"
+NOT_ASKED = "not asked"
 REFUSED_FAULT = "it declines to describe the action"
 
 
@@ -59,14 +60,14 @@ class Case:
         """Why there is no description."""
         if self.hindrance:
             return self.hindrance
-        return "; ".join(self.attempts[-1].faults.values()) if self.attempts else "not asked"
+        return "; ".join(self.attempts[-1].faults.values()) if self.attempts else NOT_ASKED
 
     @property
     def failed(self) -> list[str]:
         """Names of what failed, for counting."""
-        if self.hindrance or not self.attempts:
+        if self.hindrance:
             return ["no answer"]
-        return list(self.attempts[-1].faults)
+        return list(self.attempts[-1].faults) if self.attempts else [NOT_ASKED]
 
     def is_open(self, most_attempts: int) -> bool:
         """Whether another answer is to be asked for."""

@@ -30,6 +30,7 @@ CHATTER = re.compile(
     r"(?:[,.!:;]|\s+-)"
     r"|\A(?:\w+[,.!]?\s+){0,3}here(?:'s|\s+is|\s+are)\b"
     r"|\A(?:below is|the following)\b"
+    r"|\A(?:based on|according to|given) the (?:provided|given|above|facts|narration|picture|image)\b"
     r"|\A[^.!?]{0,80}\b(?:descri\w+|answer|action|response|paragraph|sentences?|caption|text|output)\b[^.!?]{0,60}:\s"
     r"|\A(?:description|answer)\s*-"
     r"|\b(?:let me know|feel free|hope (?:this|that|it) helps|anything else|I(?:'d| would) be happy)\b",
@@ -45,7 +46,7 @@ MARKDOWN = re.compile(
     re.IGNORECASE | re.MULTILINE | re.DOTALL,
 )
 HANDS = re.compile(r"\bhands?\b", re.IGNORECASE)
-COORDINATES = re.compile(r"\bbounding box|\bcoordinates?\b|(?<![\d.])(?:0?\.\d|1\.0)", re.IGNORECASE)
+COORDINATES = re.compile(r"\bbounding box|(?<![\d.])(?:0?\.\d|1\.0)", re.IGNORECASE)
 WORD = re.compile(r"[^\W\d_]+")
 # Words of a label that any description may hold, whatever its action.
 NO_CONTENT = frozenset(
@@ -88,16 +89,16 @@ def faults(text: str, action: str, bounds: Bounds) -> dict[str, str]:
     if REFUSAL.search(plain):
         return {"refusal": "it declines, or asks back, instead of describing the action"}
     count = len(text.split())
-    length = f"it has {count} words; write {bounds.low} to {bounds.high}"
+    length = f"its number of words is {count} ({bounds.low} to {bounds.high} are allowed)"
     reserved = [mark for mark in (*RESERVED, IMAGE_TAG) if mark in text]
     checks = [
-        ("chatter", CHATTER.search(plain), "it speaks to the reader; no introduction, no closing remark"),
-        ("markdown", MARKDOWN.search(plain), "it holds a list, markup or code; write plain sentences"),
-        ("paragraphs", len(text.splitlines()) > 1, "it has several lines; write one paragraph"),
+        ("chatter", CHATTER.search(plain), "it speaks to the reader (no introduction, no closing remark)"),
+        ("markdown", MARKDOWN.search(plain), "it holds a list, markup or code (plain sentences alone)"),
+        ("paragraphs", len(text.splitlines()) > 1, "it has several lines (one paragraph alone)"),
         ("length", not bounds.low <= count <= bounds.high, length),
         ("hands", not HANDS.search(text), "it does not say what the hands do"),
         ("action", not names_action(text, action), f"it names nothing of the action {action!r}"),
-        ("coordinates", COORDINATES.search(text), "it gives coordinates; say places in words"),
+        ("coordinates", COORDINATES.search(text), "it gives coordinates (say places in words)"),
         ("reserved", reserved, f"it holds {', '.join(reserved)}"),
     ]
     return {name: phrase for name, failed, phrase in checks if failed}

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from llava.curate.budget import text_tokens
-from llava.curate.exchange import Reply, Usage
+from llava.curate.exchange import Reply, Usage, well_formed
 
 
 class Content(BaseModel):
@@ -57,7 +57,7 @@ def read_completion(body: bytes, prompt_tokens: int) -> Reply:
         what = "no chat completion" if isinstance(error, ValidationError) else "not JSON"
         raise ValueError(f"the answer is {what}: {body[:2000].decode('utf-8', 'replace')}") from None
     choice = completion.choices[0]
-    text = choice.message.content or choice.message.refusal or ""
+    text = well_formed(choice.message.content or choice.message.refusal or "")
     try:
         count = Count.model_validate(completion.usage)
         usage = Usage(count.prompt_tokens, count.completion_tokens)

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -38,6 +38,11 @@ class Message:
             return self.text
         picture = {"type": "image_url", "image_url": {"url": data_url(self.image, IMAGE_SIDE)}}
         return [{"type": "text", "text": self.text}, picture]
+
+
+def well_formed(text: str) -> str:
+    """A text that can be sent: halves of surrogate pairs, which JSON may hold, become question marks."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def data_url(path: Path, side: int) -> str:
@@ -151,10 +156,11 @@ def key_of(chat: Sequence[Message], recipe: Mapping[str, Any]) -> str:
     """
     messages = [
         {
-            **asdict(message),
+            "role": message.role,
+            "text": message.text,
             "image": message.image and {"sha256": file_hash(message.image), "side": IMAGE_SIDE},
         }
         for message in chat
     ]
     content = json.dumps({**recipe, "messages": messages}, sort_keys=True)
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(content.encode()).hexdigest()

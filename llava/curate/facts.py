@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from egogen.annotations import ClipMetadata, Item
 from egogen.boxes import Frame, read_boxes
+from llava.curate.exchange import well_formed
 
 # Left, top, right, bottom as shares of the frame.
 Shares = tuple[float, float, float, float]
@@ -31,7 +32,7 @@ class Facts:
 
     def text(self) -> str:
         """The lines that stand for `{facts}` in the prompt."""
-        lines = [f"Action: {self.action}"]
+        lines = [f"Action: {' '.join(self.action.split())}"]
         if self.narration:
             lines.append(f"Narration: {self.narration}")
         for heading, boxes in (("before", self.before), ("during", self.during)):
@@ -40,7 +41,7 @@ class Facts:
                 lines += [
                     f"- {name}: {' '.join(f'{share:.2f}' for share in box)}" for name, box in boxes.items()
                 ]
-        return "\n".join(lines)
+        return well_formed("\n".join(lines))
 
 
 def facts_of(item: Item, words: str, clip: ClipMetadata | None, source: str) -> Facts:

@@ -63,7 +63,7 @@ class Job:
         most = Usage(read, len(todo) * self.sampling.max_tokens)
         actions = sum(len(case.items) for case in self.cases)
         lines = [
-            f"actions   {actions:>12,}, of {len(self.cases):,} different facts",
+            f"actions   {actions:>12,}; {len(self.cases):,} that differ in what is known of them",
             f"to ask    {len(todo):>12,}; what is asked again comes on top",
             f"tokens in {read:>12,}, about",
             f"      out {about.completion:>12,}, about; at most {most.completion:,}",

@@ -141,13 +141,18 @@ def local_name(folder: Path) -> str:
     return f"local {hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}"
 
 
-def load_local(folder: Path, sampling: Sampling, batch: int) -> LocalModel:
+def load_local(folder: Path, name: str, sampling: Sampling, batch: int) -> LocalModel:
     """Loads a model, on a GPU in bfloat16, else in 32 bits.
+
+    Args:
+        folder: with the model and its tokenizer.
+        name: from `local_name`.
+        sampling: of answers.
+        batch: chats at a time.
 
     Raises:
         UserError: the folder holds no causal language model, or no chat template.
     """
-    name = local_name(folder)
     device = pick_device("auto")
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     try:

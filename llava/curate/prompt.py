@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -90,14 +91,19 @@ class Prompt:
 
     def first(self, facts: str, image: Path | None) -> list[Message]:
         """The messages that ask about an action: instructions, examples, its facts, its frame if given."""
+        question = self.fill(self.texts.ask, facts=facts)
+        if image is not None:
+            question += "\n\n" + self.fill(self.texts.with_image)
+        return [*self.opening, Message("user", question, image)]
+
+    @cached_property
+    def opening(self) -> list[Message]:
+        """What all requests begin with."""
         messages = [Message("system", self.fill(self.texts.system))]
         for example in self.texts.examples:
             messages.append(Message("user", self.fill(self.texts.ask, facts=example.facts().text())))
             messages.append(Message("assistant", example.description))
-        question = self.fill(self.texts.ask, facts=facts)
-        if image is not None:
-            question += "\n\n" + self.fill(self.texts.with_image)
-        return [*messages, Message("user", question, image)]
+        return messages
 
     def again(self, found: Sequence[str]) -> Message:
         """What follows an answer with faults."""

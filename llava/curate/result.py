@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,33 @@ from egogen.record import run_record
 from llava.curate.budget import Prices, sum_of
 from llava.curate.cases import Case
 from llava.curate.exchange import Reply
+from llava.curate.job import Job
 from llava.prompts import QUESTION, question
 
 
-def claim_result(out: Path, settings: Mapping[str, Any]) -> None:
-    """Claims the output file for these settings, by a manifest beside it.
+def manifest_name(out: Path) -> str:
+    """The file beside the conversations that says what made them."""
+    return f"{out.stem}.manifest.json"
+
+
+def check_place(out: Path, settings: Mapping[str, Any]) -> None:
+    """Checks, before anything is paid for, that the result can be written and mixes with nothing.
 
     Raises:
-        UserError: it was made with other settings, or not by this command at all.
+        UserError: the place is no file's, or holds what other settings or other commands made.
     """
-    name = f"{out.stem}.manifest.json"
-    if out.is_dir():
-        raise UserError(f"{out}: is a folder; expected the path of a JSON file")
-    if out.exists() and not out.with_name(name).exists():
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror})") from None
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise UserError(f"{out}: cannot be written; expected a file's path in a folder that is yours")
+    if out.with_name(manifest_name(out)).exists():
+        claim(out.parent, settings, manifest_name(out))
+    elif out.exists():
         raise UserError(
             f"{out}: exists, and was not made by this command; choose another --out, or move it elsewhere"
         )
-    claim(out.parent, settings, name)
 
 
 def conversation(item: Item, words: str, description: str) -> Conversation:
@@ -44,15 +55,21 @@ def conversation(item: Item, words: str, description: str) -> Conversation:
     return Conversation(id=f"{item.clip}_{item.id}", image=item.action.image_0, conversations=turns)
 
 
-def write_result(out: Path, items: Iterable[Item], cases: Sequence[Case]) -> None:
-    """Writes the described actions as conversations, in the order of the annotation file."""
+def write_result(job: Job) -> None:
+    """Writes the described actions as conversations, in the order of the annotation file, and what made them.
+
+    Raises:
+        UserError: meanwhile the place was taken by a run with other settings.
+    """
+    claim(job.out.parent, job.settings, manifest_name(job.out))
     made = {
         (item.clip, item.id): conversation(item, case.words, case.description)
-        for case in cases
+        for case in job.cases
         if case.description is not None
         for item in case.items
     }
-    write_conversations(out, [made[item.clip, item.id] for item in items if (item.clip, item.id) in made])
+    keys = [(item.clip, item.id) for item in job.items]
+    write_conversations(job.part, [made[key] for key in keys if key in made])
 
 
 def report(cases: Sequence[Case], costs: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

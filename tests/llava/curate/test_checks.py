@@ -27,6 +27,7 @@ def failed(text: str, action: str = "cut the carrot") -> list[str]:
         "The right hand's fingers curl \u2014 loosely \u2014 around the carrot and lift it off the board.",
         "The right hand lifts 2 carrots (one orange, one white) from the 1.5 litre bowl at the far left.",
         "At the 'near' left, the left-hand side of the board is held by the right hand, next to the carrot.",
+        "The left hand coordinates with the right one: they hold the carrot and, inch by inch, peel it.",
         "The hand that is unable to reach the carrot rests, and here the other one is pulling it closer.",
     ],
 )
@@ -54,6 +55,7 @@ def test_descriptions_pass(text: str) -> None:
         ("chatter", f"Description: {GOOD}"),
         ("chatter", f"Okay, {GOOD}"),
         ("chatter", f"The following describes it. {GOOD}"),
+        ("chatter", f"Based on the provided facts, {GOOD}"),
         ("chatter", f"{GOOD} Let me know if you need more."),
         ("chatter", f"{GOOD} I hope this helps!"),
         ("markdown", f"**Action** {GOOD}"),

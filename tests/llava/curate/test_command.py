@@ -217,6 +217,14 @@ def test_shards_are_joined_by_a_run_without_them(run: Run, tmp_path: Path) -> No
         run(server, "--shard", "4/3")
 
 
+def test_settings_of_a_run_that_made_nothing_are_forgotten(run: Run) -> None:
+    unknown = Answer(404, {"error": {"message": "no such model"}})
+    with serve(in_turn(unknown, describe)) as server:
+        with pytest.raises(UserError, match="no such model"):
+            run(server, "--model", "tpyo", "--concurrency", "1")
+        assert run(server) == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [

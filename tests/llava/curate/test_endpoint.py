@@ -186,6 +186,7 @@ def test_a_model_that_knows_the_limit_by_its_newer_name() -> None:
     ("answer", "text", "cut", "refused"),
     [
         (completion("Half a", finish="length"), "Half a", True, False),
+        (completion("Half a pair: \ud83d"), "Half a pair: ?", False, False),
         (completion(None, message={"refusal": "No."}), "No.", False, True),
         (completion("", finish="content_filter"), "", False, True),
         (completion(None), "", False, False),

@@ -48,6 +48,10 @@ def test_a_narration_is_told_in_one_line() -> None:
     assert facts(item(narration=7)).narration is None
 
 
+def test_odd_letters_of_a_label_can_be_sent() -> None:
+    assert Facts("cut \ud800 the\n jalape\u00f1o").text() == "Action: cut ? the jalape\u00f1o"
+
+
 def test_a_clip_without_metadata_has_no_boxes() -> None:
     assert facts_of(item(hand_box_0=BOX), "cut the carrot", None, "m.json") == Facts("cut the carrot")
 

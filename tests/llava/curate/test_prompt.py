@@ -72,7 +72,7 @@ EXAMPLE = {"action": "cut it", "description": "The left hand is cut."}
         ({"min_words": 80}, "min_words is 80, max_words 70"),
         (
             {"examples": [EXAMPLE]},
-            "example 1 .'cut it'.: its description fails .* has 5 words; write 15 to 70",
+            "example 1 .'cut it'.: its description fails .* number of words is 5 .15 to 70",
         ),
         ({"examples": [{**EXAMPLE, "boxes": {}}]}, "field 'examples.0.boxes': .*not permitted"),
         (

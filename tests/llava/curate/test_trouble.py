@@ -219,7 +219,7 @@ def test_a_place_that_cannot_be_written_is_found_before_anything_is_paid(run: Ru
     with serve() as server:
         with pytest.raises(UserError, match="cannot be written"):
             run(server, "--cache", str(tmp_path / "file"))
-        with pytest.raises(UserError, match="is a folder"):
+        with pytest.raises(UserError, match="cannot be written; expected a file's path"):
             run(server, "--out", str(tmp_path))
         with pytest.raises(UserError, match="cannot be written"):
             run(server, "--out", str(tmp_path / "file" / "a.json"))
