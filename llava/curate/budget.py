@@ -63,7 +63,7 @@ class Budget:
 
     def __init__(self, prices: Prices, limit: float | None = None, spent: float = 0.0) -> None:
         self.prices, self.limit, self.spent = prices, limit, spent
-        self.held = 0.0  # for requests that are under way
+        self.under_way, self.held = 0, 0.0  # requests, and what is set aside for them
         self.factor = 1.0  # how far a request has cost more than was expected
         self.tried = False
         self.lost = 0  # requests without an answer that may have been charged all the same
@@ -85,11 +85,12 @@ class Budget:
             while True:
                 price = self.prices.of(most) * self.factor
                 if self.limit is None or (
-                    self.spent + self.held + price <= self.limit and (self.tried or not self.held)
+                    self.spent + self.held + price <= self.limit and (self.tried or not self.under_way)
                 ):
+                    self.under_way += 1
                     self.held += price
                     return price
-                if not self.held:
+                if not self.under_way:
                     raise OverBudget
                 self.changed.wait()
 
@@ -97,11 +98,10 @@ class Budget:
         """Charges an answered request."""
         cost = self.prices.of(used)
         with self.changed:
-            self.held -= price
             self.spent += cost
             self.tried = True
             self.factor = max(self.factor, cost / (self.prices.of(most) or math.inf))
-            self.changed.notify_all()
+            self.end(price)
 
     def release(self, price: float, *, lost: bool) -> None:
         """Frees what a request without an answer had set aside.
@@ -111,7 +111,13 @@ class Budget:
             lost: it may have been charged all the same, and counts against the limit.
         """
         with self.changed:
-            self.held -= price
             self.lost += lost
             self.spent += price if lost else 0.0
-            self.changed.notify_all()
+            self.end(price)
+
+    def end(self, price: float) -> None:
+        """A request is under way no more: whoever waits may look again."""
+        self.under_way -= 1
+        # Not by subtraction alone, which leaves crumbs that never go.
+        self.held = self.held - price if self.under_way else 0.0
+        self.changed.notify_all()

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds before the second try, and before a late one
 LONGEST_HOLD = 3600.0  # seconds that a server may ask us to wait
 NO_KEY = "no-key-needed"  # what the client sends to endpoints that need no key
-# No request will fare better: wrong key, no right, no money, no such address or model.
-HOPELESS = (401, 402, 403, 404)
+# No request will fare better: wrong key, no money, no such address or model.
+HOPELESS = (401, 402, 404)
 NO_MONEY = "insufficient_quota"
 LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"
 PASSING = (408, 409, 425, 429)  # and all from 500

@@ -26,7 +26,6 @@ class Job:
 
     Args:
         layout: where the data are.
-        split: of them.
         items: the actions, of all shards.
         cases: the descriptions that are wanted, of this shard.
         prompt: what is asked.
@@ -39,7 +38,6 @@ class Job:
     """
 
     layout: Layout
-    split: str
     items: Sequence[Item]
     cases: Sequence[Case]
     prompt: Prompt
@@ -105,7 +103,7 @@ def read_job(args: argparse.Namespace) -> Job:
         **asdict(sampling),
     }
     prices = Prices(args.price_in or 0.0, args.price_out or 0.0)
-    return Job(layout, args.split, items, cases, prompt, model, sampling, prices, out, part, settings)
+    return Job(layout, items, cases, prompt, model, sampling, prices, out, part, settings)
 
 
 def local_model_name(folder: Path) -> str:

@@ -87,7 +87,18 @@ def test_threads_never_pass_the_limit_together(seed: int) -> None:
     for thread in threads:
         thread.join(timeout=20)
     assert 0.1 - 2 * PRICES.of(MOST) * max(factor, 1) < sum(spent) <= 0.1
-    assert budget.held == pytest.approx(0.0, abs=1e-12)
+    assert (budget.under_way, budget.held) == (0, 0.0)
+
+
+def test_crumbs_of_arithmetic_hold_nobody_up() -> None:
+    budget = Budget(Prices(1.0, 1.0), limit=1e-6)
+    budget.tried = True
+    first, second = budget.reserve(Usage(0, 0)), budget.reserve(Usage(0, 1))
+    budget.held += 1e-17
+    budget.release(first, lost=False)
+    budget.release(second, lost=False)
+    with pytest.raises(OverBudget):
+        budget.reserve(Usage(1, 1))
 
 
 def test_the_estimate_of_a_chat() -> None:

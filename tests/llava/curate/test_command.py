@@ -188,7 +188,7 @@ def test_a_dry_run_asks_nothing_and_writes_nothing(
         run(server, "--limit", "3", *prices)
         assert run(server, "--dry-run", *prices) == 0
     assert [line.split()[:2] for line in told.splitlines()] == [
-        ["actions", f"{ACTIONS},"],
+        ["actions", f"{ACTIONS};"],
         ["to", "ask"],
         ["tokens", "in"],
         ["out", "442,"],

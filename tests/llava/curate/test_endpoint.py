@@ -146,7 +146,7 @@ def test_others_wait_too_when_the_server_asks_for_it() -> None:
     ("answer", "message"),
     [
         (Answer(401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}), "status 401: Incorrect"),
-        (Answer(403, b"No."), "status 403: No.; check OPENAI_API_KEY, --base-url, --model"),
+        (Answer(402, b"No."), "status 402: No.; check OPENAI_API_KEY, --base-url, --model"),
         (Answer(404, {"error": {"message": "no model 'm'"}}), "model 'm': status 404: no model 'm'"),
         (Answer(429, {"error": {"message": "Quota", "code": "insufficient_quota"}}), "status 429: Quota"),
         (Answer(429, ERROR, {"retry-after": "86400"}), "asks to wait 24.0 hours. Run the same command again"),
@@ -159,7 +159,7 @@ def test_what_will_not_pass_ends_the_run_and_tells_no_key(answer: Answer, messag
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("status", [400, 403, 413, 422])
 def test_a_rejected_request_is_not_sent_again(status: int) -> None:
     message = f"rejected, status {status}: busy"
     with (
