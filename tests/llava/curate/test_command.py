@@ -144,6 +144,21 @@ def test_an_answer_with_faults_is_asked_again_with_a_hint(run: Run, tmp_path: Pa
     assert made["answers_that_failed_by_check"]["markdown"] == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "more"), [("cut", {"finish": "length"}), ("refusal", {"message": {"refusal": "No."}})]
+)
+def test_an_answer_that_is_cut_off_or_marked_as_a_refusal_is_asked_again(
+    run: Run, tmp_path: Path, name: str, more: dict[str, Any]
+) -> None:
+    def bad(request: dict[str, Any]) -> Answer:
+        return completion(describe(request).body["choices"][0]["message"]["content"], **more)
+
+    with serve(in_turn(bad, describe)) as server:
+        assert run(server, "--limit", "1") == 0
+    assert len(server.requests) == 2
+    assert report_of(tmp_path)["answers_that_failed_by_check"] == {name: 1}
+
+
 def test_what_stays_bad_is_left_out_with_its_reason(
     world: Path, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,6 +13,7 @@ from llava.curate.flags import arguments
         (["--model", "m", "--max-cost", "1"], "--max-cost: needs --price-in and --price-out"),
         (["--model", "m", "--price-in", "1"], "give both or neither"),
         (["--model", "m", "--price-in", "nan"], "found 'nan', expected a number of at least 0"),
+        (["--model", "m", "--limit", "ten"], "found 'ten', expected a whole number of at least 1"),
         (["--model", "m", "--limit", "0"], "found '0', expected a whole number of at least 1"),
         (["--model", "m", "--requests-per-minute", "0"], "expected a number above 0"),
         (["--model", "m", "--base-url", "localhost:8000"], "expected such as http://localhost:8000/v1"),

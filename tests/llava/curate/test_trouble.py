@@ -185,6 +185,9 @@ def test_the_key_is_told_to_the_server_alone(
     assert KEY not in caplog.text
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or KEY not in path.read_text()
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-\u00e9")
+    with pytest.raises(UserError, match="OPENAI_API_KEY: holds letters that no key has"):
+        run(server, "--cache", str(tmp_path / "bad key"))
     monkeypatch.delenv("OPENAI_API_KEY")
     with serve() as server:
         assert run(server, "--cache", str(tmp_path / "no key")) == 0
