@@ -22,7 +22,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from egogen.conversations import IMAGE_TAG, Conversation
 from egogen.errors import UserError
 from llava.images import no_pixels, open_image, pixels
-from llava.prompts import IGNORED, IMAGE_TOKEN, LLAVA_LLAMA_2, expand_image, render, tokenize
+from llava.prompts import IGNORED, IMAGE_TOKEN, LLAVA_LLAMA_2, RESERVED, expand_image, render, tokenize
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def fault(record: Conversation, example: Example) -> str | None:
     for turn in record.conversations:
         if not turn.value.strip():
             return f"an empty {'answer' if turn.speaker == 'gpt' else 'question'}"
-        for literal in ("[/INST]", "</s>", "<unk>"):
+        for literal in RESERVED:
             if literal in turn.value:
                 return f"the text {literal!r} inside a turn, which the template needs for itself"
     tags = example.ids.count(IMAGE_TOKEN)

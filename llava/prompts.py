@@ -18,6 +18,7 @@ IMAGE_TOKEN = -200  # marks an image's places among token ids; never a row of th
 IGNORED = -100  # label of a token that is not learnt
 QUESTION = "How does the person properly {} that is displayed in the video frame?"
 SLOT = "{}"
+RESERVED = ("[/INST]", "</s>", "<unk>")  # what the template and its mask need for themselves
 
 
 @dataclass(frozen=True)

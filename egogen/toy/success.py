@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from egogen.annotations import ClipMetadata, validate
+from egogen.boxes import Box
 from egogen.toy.palette import COLOURS, FLESH, INSIDE, PAPER, RGB, SKINS, STEEL, WATER, mix, shade
 
 # Frames of any size are judged at this height, in pixels; noise and JPEG blocks average out.
@@ -25,17 +26,6 @@ TO_HUE = np.array(
 )
 # A colour further away than this from every known one is unknown.
 MAX_DISTANCE = 70.0
-
-
-class Box(BaseModel):
-    """A rectangle in pixels of the frame that the metadata describes."""
-
-    model_config = ConfigDict(frozen=True)
-
-    x: float
-    y: float
-    width: float
-    height: float
 
 
 class Sign(BaseModel):

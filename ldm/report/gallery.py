@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from egogen.annotations import DESCRIPTION_KEY, Annotations, ClipMetadata, Item
+from egogen.boxes import read_boxes
 from egogen.errors import UserError
 from egogen.layout import metric_target_path
 from ldm.metrics.images import check_image
@@ -16,10 +17,6 @@ from ldm.report.runs import Run, columns
 from ldm.report.table import Column
 
 MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
-
-
-# A clip's metadata names the boxes of its target frame so: hand_box_1, object_box_1.
-TARGET_BOX = "_box_1"
 
 
 class Outline(NamedTuple):
@@ -105,7 +102,9 @@ class Album:
         action, shown = item.action, columns(self.runs)
         target = picture("Target", self.frames / action.image_1)
         if item.clip in self.metadata:
-            target = replace(target, outlines=outlines(self.metadata[item.clip]))
+            target = replace(
+                target, outlines=outlines(self.metadata[item.clip], f"metadata, clip {item.clip!r}")
+            )
         made = [
             replace(picture(run.name, run.image(action.image_1)), values=values(run, action.image_1, shown))
             for run in self.runs
@@ -114,20 +113,16 @@ class Album:
         return Card(f"{item.clip} / {item.id}", action.action, action.text(self.llava_key), [*given, *made])
 
 
-def outlines(clip: ClipMetadata) -> list[Outline]:
-    """The boxes of a clip's target frame; fields that are not boxes {x, y, width, height} are left out."""
+def outlines(clip: ClipMetadata, where: str) -> list[Outline]:
+    """The boxes of a clip's target frame, cut at its edges.
+
+    Raises:
+        UserError: one is not a box; names it and the clip.
+    """
     found = []
-    for name, box in (clip.model_extra or {}).items():
-        if name.endswith(TARGET_BOX) and isinstance(box, dict) and {"x", "y", "width", "height"} <= set(box):
-            found.append(
-                Outline(
-                    name.removesuffix(TARGET_BOX).replace("_", " "),
-                    100 * box["x"] / clip.width,
-                    100 * box["y"] / clip.height,
-                    100 * box["width"] / clip.width,
-                    100 * box["height"] / clip.height,
-                )
-            )
+    for name, box in read_boxes(clip.model_extra or {}, 1, where).items():
+        left, top, right, bottom = (100 * share for share in box.shares(clip.width, clip.height))
+        found.append(Outline(name, left, top, right - left, bottom - top))
     return found
 
 

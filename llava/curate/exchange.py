@@ -1,0 +1,166 @@
+"""What is sent to a language model and what comes back; the key under which an answer is remembered."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from PIL import Image
+
+from egogen.frames import read_frame
+from egogen.manifest import file_hash
+
+IMAGE_SIDE = 512  # pixels of an attached frame's longer side, at most
+JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a chat, with a picture or without."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    image: Path | None = None
+
+    def content(self) -> str | list[dict[str, Any]]:
+        """Its content in the chat-completions protocol; a picture becomes a data URL.
+
+        Raises:
+            UserError: the picture cannot be read.
+        """
+        if self.image is None:
+            return self.text
+        picture = {"type": "image_url", "image_url": {"url": data_url(self.image, IMAGE_SIDE)}}
+        return [{"type": "text", "text": self.text}, picture]
+
+
+def well_formed(text: str) -> str:
+    """A text that can be sent: halves of surrogate pairs, which JSON may hold, become question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def data_url(path: Path, side: int) -> str:
+    """A frame as a JPEG inside a URL, shrunk if its longer side is above `side` pixels.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    image = read_frame(path)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn.
+
+    Args:
+        temperature: divides the logits; 0 takes the likeliest token.
+        max_tokens: where an answer is cut.
+    """
+
+    temperature: float
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens that were read and written."""
+
+    prompt: int
+    completion: int
+
+    @property
+    def total(self) -> int:
+        """Both together."""
+        return self.prompt + self.completion
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer.
+
+    Args:
+        text: as it came.
+        cut: it ended at the limit of tokens.
+        refused: it was marked as a refusal.
+        prompt_tokens: that were charged.
+        completion_tokens: likewise.
+        counted: by who answered; else by our estimate.
+    """
+
+    text: str
+    cut: bool
+    refused: bool
+    prompt_tokens: int
+    completion_tokens: int
+    counted: bool
+
+    @property
+    def usage(self) -> Usage:
+        """Its tokens."""
+        return Usage(self.prompt_tokens, self.completion_tokens)
+
+
+class NoAnswer(Exception):  # noqa: N818 - it is what came back, for one request; the run goes on
+    """A request that got no answer; says why.
+
+    Args:
+        reason: what happened.
+        rejected: the server understood the request and will not answer it.
+    """
+
+    def __init__(self, reason: str, *, rejected: bool = False) -> None:
+        super().__init__(reason)
+        self.rejected = rejected
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A language model.
+
+    Attributes:
+        name: by which its answers are remembered.
+        workers: how many calls of `ask` may run at a time.
+        batch: how many requests a call takes.
+    """
+
+    name: str
+    workers: int
+    batch: int
+
+    def ask(self, chats: Sequence[Sequence[Message]]) -> list[Reply]:
+        """Answers a batch of chats.
+
+        Raises:
+            NoAnswer: there is none for these chats.
+            UserError: there will be none for any.
+        """
+        ...
+
+
+def key_of(chat: Sequence[Message], recipe: Mapping[str, Any]) -> str:
+    """SHA-256 of all that decides an answer: the messages, a picture by its file's bytes, and the recipe.
+
+    Args:
+        chat: the messages.
+        recipe: prompt version, model, sampling.
+    """
+    messages = [
+        {
+            "role": message.role,
+            "text": message.text,
+            "image": message.image and {"sha256": file_hash(message.image), "side": IMAGE_SIDE},
+        }
+        for message in chat
+    ]
+    content = json.dumps({**recipe, "messages": messages}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,77 @@
+"""What the language model is told about an action: its words, its narration, the boxes of both frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from egogen.annotations import ClipMetadata, Item
+from egogen.boxes import Frame, read_boxes
+from llava.curate.exchange import well_formed
+
+# Left, top, right, bottom as shares of the frame.
+Shares = tuple[float, float, float, float]
+Boxes = Mapping[str, Shares]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One action as the language model sees it.
+
+    Args:
+        action: the label's words (`llava.labels.action_words`).
+        narration: what an annotator said, if that is known beside the label.
+        before: boxes by name in the frame before the action.
+        during: boxes by name in the frame of the action.
+    """
+
+    action: str
+    narration: str | None = None
+    before: Boxes = field(default_factory=dict)
+    during: Boxes = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The lines that stand for `{facts}` in the prompt."""
+        lines = [f"Action: {' '.join(self.action.split())}"]
+        if self.narration:
+            lines.append(f"Narration: {self.narration}")
+        for heading, boxes in (("before", self.before), ("during", self.during)):
+            if boxes:
+                lines.append(f"Boxes {heading} the action (left top right bottom):")
+                lines += [
+                    f"- {name}: {' '.join(f'{share:.2f}' for share in box)}" for name, box in boxes.items()
+                ]
+        return well_formed("\n".join(lines))
+
+
+def facts_of(item: Item, words: str, clip: ClipMetadata | None, source: str) -> Facts:
+    """The facts of an annotated action.
+
+    Args:
+        item: the action; its key `narration` counts, and boxes among its keys come before its clip's.
+        words: its label's words.
+        clip: size and boxes of its clip; without them no box is told.
+        source: the metadata file, for messages.
+
+    Raises:
+        UserError: a box is malformed.
+    """
+    narration = " ".join((item.action.text("narration") or "").split())
+    if clip is None:
+        return Facts(words, narration or None)
+    return Facts(
+        words,
+        narration or None,
+        visible_boxes(item, clip, 0, source),
+        visible_boxes(item, clip, 1, source),
+    )
+
+
+def visible_boxes(item: Item, clip: ClipMetadata, frame: Frame, source: str) -> dict[str, Shares]:
+    """The boxes of one of an action's frames; those that lie outside it are left out."""
+    found = read_boxes(clip.model_extra or {}, frame, f"{source}: clip {item.clip!r}")
+    found |= read_boxes(item.action.model_extra or {}, frame, f"clip {item.clip!r}, action {item.id!r}")
+    placed = {name: box.shares(clip.width, clip.height) for name, box in found.items()}
+    return {
+        name: shares for name, shares in placed.items() if shares[0] < shares[2] and shares[1] < shares[3]
+    }

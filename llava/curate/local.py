@@ -1,0 +1,172 @@
+"""A language model from a folder: a causal one of transformers with a chat template, asked in batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
+
+from egogen.errors import UserError
+from egogen.manifest import checkpoint_hash, file_hash
+from egogen.seeds import item_seed
+from llava import decode
+from llava.curate.exchange import Message, Reply, Sampling
+from llava.model import pick_device
+
+
+class KeyedDraws(LogitsProcessor):
+    """Leaves of each row's next tokens the drawn one: a row's draws do not depend on its batch.
+
+    Args:
+        seeds: one a row.
+        sampling: of answers.
+        start: length of the padded prompts.
+    """
+
+    def __init__(self, seeds: Sequence[int], sampling: decode.Sampling, start: int) -> None:
+        self.uniforms = torch.stack([decode.draws(seed, sampling.max_new_tokens) for seed in seeds])  # [b, n]
+        self.sampling, self.start = sampling, start
+
+    def __call__(  # type: ignore[override]
+        self, input_ids: Int[Tensor, "b t"], scores: Float[Tensor, "b v"]
+    ) -> Float[Tensor, "b v"]:
+        """Sets all scores but the drawn tokens' to minus infinity."""
+        uniforms = self.uniforms[:, input_ids.shape[1] - self.start].to(scores.device)
+        chosen = decode.next_tokens(scores, uniforms, self.sampling)
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
+
+
+@dataclass
+class LocalModel:
+    """A model and its tokenizer.
+
+    Args:
+        name: with its weights' hash: what its answers are remembered by.
+        model: on its device.
+        tokenizer: pads at the left.
+        sampling: of answers.
+        batch: chats at a time.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    sampling: Sampling
+    batch: int
+    workers: int = 1
+
+    @torch.no_grad()
+    def ask(self, chats: Sequence[Sequence[Message]]) -> list[Reply]:
+        """Answers a batch of chats."""
+        prompts = [self.render(chat) for chat in chats]
+        # The chat template has written the special tokens.
+        given = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
+        given = {name: given[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+        start = given["input_ids"].shape[1]
+        sampling = decode.Sampling(self.sampling.temperature, max_new_tokens=self.sampling.max_tokens)
+        draws = KeyedDraws([item_seed(0, prompt) for prompt in prompts], sampling, start)
+        try:
+            written = self.model.generate(
+                **given,
+                max_new_tokens=sampling.max_new_tokens,
+                do_sample=False,
+                pad_token_id=self.tokenizer.pad_token_id,
+                logits_processor=LogitsProcessorList([draws]),
+            )[:, start:]
+        except torch.OutOfMemoryError:
+            raise UserError(f"--batch-size {self.batch}: out of GPU memory; give a smaller one") from None
+        lengths = given["attention_mask"].sum(dim=1).tolist()
+        return [self.reply(row, length) for row, length in zip(written.tolist(), lengths, strict=True)]
+
+    def reply(self, row: list[int], prompt_tokens: int) -> Reply:
+        """One row's answer, up to its end mark."""
+        ends = self.ends
+        length = next((place + 1 for place, token in enumerate(row) if token in ends), None)
+        kept = row[:length]
+        return Reply(
+            text=str(self.tokenizer.decode(kept, skip_special_tokens=True)),
+            cut=length is None,
+            refused=False,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=len(kept),
+            counted=True,
+        )
+
+    @property
+    def ends(self) -> set[int]:
+        """Tokens that end an answer."""
+        ends = self.model.generation_config.eos_token_id
+        return {ends} if isinstance(ends, int) else set(ends or [self.tokenizer.eos_token_id])
+
+    def render(self, chat: Sequence[Message]) -> str:
+        """A chat by the model's template; where it knows no system text, that precedes the first question.
+
+        Raises:
+            UserError: the template takes no such chat.
+        """
+        system, *rest = [{"role": message.role, "content": message.text} for message in chat]
+        joined = {"role": "user", "content": f"{system['content']}\n\n{rest[0]['content']}"}
+        try:
+            return self.apply([system, *rest])
+        except jinja2.TemplateError:
+            pass
+        try:
+            return self.apply([joined, *rest[1:]])
+        except jinja2.TemplateError as error:
+            raise UserError(f"{self.name}: its chat template takes no such chat ({error})") from None
+
+    def apply(self, messages: list[dict[str, str]]) -> str:
+        """The text of a chat, up to where the answer begins."""
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def local_name(folder: Path) -> str:
+    """What a local model's answers are remembered by: a hash of weights, settings and chat template.
+
+    Raises:
+        UserError: there is no such folder, or no model in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--local {folder}: no such folder; expected one with a model and its tokenizer")
+    template = folder / "chat_template.jinja"
+    parts = [checkpoint_hash(folder), file_hash(template) if template.is_file() else ""]
+    return f"local {hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}"
+
+
+def load_local(folder: Path, name: str, sampling: Sampling, batch: int) -> LocalModel:
+    """Loads a model, on a GPU in bfloat16, else in 32 bits.
+
+    Args:
+        folder: with the model and its tokenizer.
+        name: from `local_name`.
+        sampling: of answers.
+        batch: chats at a time.
+
+    Raises:
+        UserError: the folder holds no causal language model, or no chat template.
+    """
+    device = pick_device("auto")
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", local_files_only=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    except Exception as error:  # noqa: BLE001 - libraries raise anything over a folder that is no model
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--local {folder}: not a causal language model of transformers ({reason})") from None
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"--local {folder}: the tokenizer has no chat template; take a model that was tuned on chats, or "
+            "add chat_template.jinja"
+        )
+    model.to(device)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return LocalModel(name, model.eval(), tokenizer, sampling, batch)

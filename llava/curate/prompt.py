@@ -1,0 +1,182 @@
+"""The prompt, a versioned YAML file: instructions, in-context examples, bounds, how to ask again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from egogen.annotations import check_object, validate
+from egogen.errors import UserError
+from llava.curate.checks import Bounds, faults
+from llava.curate.exchange import Message
+from llava.curate.facts import Facts
+
+OURS = Path(str(files("llava.curate").joinpath("prompt.yaml")))
+SLOT = re.compile(r"\{(\w*)\}")
+# Texts of the file -> the slots that they must have, and those that they may have.
+SLOTS: dict[str, tuple[set[str], set[str]]] = {
+    "system": (set(), {"min_words", "max_words"}),
+    "ask": ({"facts"}, {"facts", "min_words", "max_words"}),
+    "with_image": (set(), {"min_words", "max_words"}),
+    "again": ({"faults"}, {"faults", "min_words", "max_words"}),
+}
+
+Text = Annotated[str, Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+ExampleBox = Annotated[list[Share], Field(min_length=4, max_length=4)]
+
+
+class Example(BaseModel):
+    """An action with its facts and the description that we would like to read."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    action: Text
+    narration: Text | None = None
+    before: dict[str, ExampleBox] = Field(default_factory=dict)
+    during: dict[str, ExampleBox] = Field(default_factory=dict)
+    description: Text
+
+    def facts(self) -> Facts:
+        """Its facts, as those of an annotated action."""
+        before, during = (
+            {name: (box[0], box[1], box[2], box[3]) for name, box in boxes.items()}
+            for boxes in (self.before, self.during)
+        )
+        return Facts(self.action, self.narration, before, during)
+
+
+class Texts(BaseModel):
+    """The file's fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    version: Text
+    min_words: int = Field(ge=1)
+    max_words: int = Field(ge=1)
+    system: Text
+    ask: Text
+    with_image: Text
+    again: Text
+    examples: list[Example]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A validated prompt.
+
+    Args:
+        texts: the file's fields.
+    """
+
+    texts: Texts
+
+    @property
+    def version(self) -> str:
+        """What answers are remembered by, beside the messages themselves."""
+        return self.texts.version
+
+    @property
+    def bounds(self) -> Bounds:
+        """Words that a description may have."""
+        return Bounds(self.texts.min_words, self.texts.max_words)
+
+    def first(self, facts: str, image: Path | None) -> list[Message]:
+        """The messages that ask about an action: instructions, examples, its facts, its frame if given."""
+        question = self.fill(self.texts.ask, facts=facts)
+        if image is not None:
+            question += "\n\n" + self.fill(self.texts.with_image)
+        return [*self.opening, Message("user", question, image)]
+
+    @cached_property
+    def opening(self) -> list[Message]:
+        """What all requests begin with."""
+        messages = [Message("system", self.fill(self.texts.system))]
+        for example in self.texts.examples:
+            messages.append(Message("user", self.fill(self.texts.ask, facts=example.facts().text())))
+            messages.append(Message("assistant", example.description))
+        return messages
+
+    def again(self, found: Sequence[str]) -> Message:
+        """What follows an answer with faults."""
+        return Message("user", self.fill(self.texts.again, faults="; ".join(found)))
+
+    def fill(self, text: str, **slots: str) -> str:
+        """A text of the file with its slots filled, the bounds among them; braces in what fills them stay."""
+        values = {"min_words": f"{self.bounds.low}", "max_words": f"{self.bounds.high}", **slots}
+        return SLOT.sub(lambda slot: values[slot[1]], text).strip()
+
+
+def read_prompt(path: Path | None) -> Prompt:
+    """Reads and validates a prompt file; without a path, ours.
+
+    Raises:
+        UserError: it is missing, not YAML or not as described; names the key, what was found and allowed.
+    """
+    source = path or OURS
+    raw = check_object(read_yaml(source), f"{source}", "the prompt's texts by name")
+    unknown = [key for key in raw if key not in Texts.model_fields]
+    if unknown:
+        named, allowed = ", ".join(map(repr, unknown)), ", ".join(Texts.model_fields)
+        raise UserError(f"{source}: unknown key {named}; allowed are {allowed}")
+    prompt = Prompt(validate(Texts, raw, f"{source}"))
+    check_slots(prompt.texts, source)
+    check_examples(prompt, source)
+    return prompt
+
+
+def read_yaml(path: Path) -> Any:  # noqa: ANN401 - YAML is any value; the caller validates it
+    """Reads YAML.
+
+    Raises:
+        UserError: the file is missing, is not text or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not valid YAML ({error})") from None
+
+
+def check_slots(texts: Texts, source: Path) -> None:
+    """Checks that each text has the slots that it needs and no unknown one.
+
+    Raises:
+        UserError: names the text and the slot.
+    """
+    for name, (needed, allowed) in SLOTS.items():
+        found = set(SLOT.findall(getattr(texts, name)))
+        for slot in sorted(needed - found):
+            raise UserError(f"{source}, field {name!r}: lacks {{{slot}}}; put it where it is to be filled in")
+        for slot in sorted(found - allowed):
+            known = ", ".join(f"{{{slot}}}" for slot in sorted(allowed))
+            raise UserError(f"{source}, field {name!r}: unknown slot {{{slot}}}; allowed are {known}")
+
+
+def check_examples(prompt: Prompt, source: Path) -> None:
+    """Checks the bounds, and that the examples pass the checks that answers must pass.
+
+    Raises:
+        UserError: names the example and its faults.
+    """
+    low, high = prompt.bounds
+    if low > high:
+        raise UserError(f"{source}: min_words is {low}, max_words {high}; expected at most max_words")
+    for number, example in enumerate(prompt.texts.examples, start=1):
+        found = faults(example.description, example.action, prompt.bounds)
+        if found:
+            raise UserError(
+                f"{source}: example {number} ({example.action!r}): its description fails the checks of "
+                f"answers: {'; '.join(found.values())}"
+            )

@@ -1,0 +1,157 @@
+"""The work: every case is asked about and its answer checked; in further rounds bad ones are asked again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from egogen.errors import UserError
+from llava.curate.answers import Answers, Line
+from llava.curate.budget import OverBudget
+from llava.curate.cases import Case
+from llava.curate.exchange import Message, Model, NoAnswer, Reply, key_of
+from llava.curate.prompt import Prompt
+
+log = logging.getLogger(__name__)
+
+# So many requests in a row without an answer end the run: the server is down, or the settings are wrong.
+MOST_UNANSWERED = 10
+
+
+class Wanted(NamedTuple):
+    """A request that has no answer yet."""
+
+    case: Case
+    chat: list[Message]
+    key: str
+
+
+@dataclass
+class Rounds:
+    """The rounds of a run.
+
+    Args:
+        prompt: what is asked.
+        recipe: what decides an answer beside the messages.
+        answers: those that are there already, and where new ones go.
+        most_attempts: answers that a case may get.
+        used: the replies behind the cases' attempts, by key.
+        over_budget: asking stopped at the limit of money.
+        works: the recipe has got answers, so that it is not to blame where a request is rejected.
+        unanswered: requests in a row that got no answer.
+    """
+
+    prompt: Prompt
+    recipe: Mapping[str, Any]
+    answers: Answers
+    most_attempts: int
+    used: dict[str, Reply] = field(default_factory=dict)
+    over_budget: bool = False
+    works: bool = False
+    unanswered: int = 0
+
+    def replay(self, cases: Sequence[Case]) -> list[Case]:
+        """Takes the answers that are there already; returns the cases that are still open."""
+        for case in cases:
+            while case.is_open(self.most_attempts):
+                key = key_of(case.chat(self.prompt), self.recipe)
+                reply = self.answers.get(key)
+                if reply is None:
+                    break
+                self.used[key] = reply
+                self.works = True
+                case.take(reply, self.prompt)
+        return [case for case in cases if case.is_open(self.most_attempts)]
+
+    def run(self, cases: Sequence[Case], model: Model, stop: threading.Event) -> None:
+        """Asks until no case is open; cases that get no answer at all are given up for this run."""
+        self.answers.add([])  # a folder that cannot be written is noticed before anything is paid
+        still_open = list(cases)
+        for number in range(1, self.most_attempts + 1):
+            if not still_open or self.over_budget:
+                return
+            name = "ask" if number == 1 else f"ask again ({number - 1})"
+            with tqdm(total=len(still_open), desc=name, unit="case") as bar:
+                self.ask_all(still_open, model, stop, bar)
+            still_open = self.replay(still_open)
+
+    def ask_all(self, cases: Sequence[Case], model: Model, stop: threading.Event, bar: tqdm[Any]) -> None:
+        """Asks about each case once, several at a time; equal requests are sent once.
+
+        Interrupted, it waits for the answers that are under way, since they are paid for.
+        """
+        batches = self.batches(cases, model.batch)
+        running: dict[Future[None], list[Wanted]] = {}
+        with ThreadPoolExecutor(model.workers) as pool:
+            try:
+                while True:
+                    for batch in islice(batches, model.workers - len(running)):
+                        running[pool.submit(self.ask, model, batch)] = batch
+                    if not running:
+                        return
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        batch = running.pop(future)
+                        self.note(future, batch)
+                        bar.update(len(batch))
+            except BaseException:
+                log.warning("stopping; waiting for up to %d answers that are under way", len(running))
+                stop.set()
+                raise
+
+    def batches(self, cases: Sequence[Case], size: int) -> Iterator[list[Wanted]]:
+        """The requests of a round that have no answer yet, until the budget is spent."""
+        seen: set[str] = set()
+        batch: list[Wanted] = []
+        for case in cases:
+            if self.over_budget:
+                break
+            chat = case.chat(self.prompt)
+            key = key_of(chat, self.recipe)
+            if key in seen:
+                continue
+            seen.add(key)
+            batch.append(Wanted(case, chat, key))
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch and not self.over_budget:
+            yield batch
+
+    def ask(self, model: Model, batch: Sequence[Wanted]) -> None:
+        """Gets the answers of a batch and writes them down at once; runs in a thread."""
+        replies = model.ask([wanted.chat for wanted in batch])
+        self.answers.add(
+            [
+                Line(wanted.key, reply, model.name, wanted.case.words)
+                for wanted, reply in zip(batch, replies, strict=True)
+            ]
+        )
+
+    def note(self, future: Future[None], batch: Sequence[Wanted]) -> None:
+        """Notes how a batch ended.
+
+        Raises:
+            UserError: too many requests in a row got no answer.
+        """
+        try:
+            future.result()
+        except OverBudget:
+            self.over_budget = True
+        except NoAnswer as error:
+            for wanted in batch:
+                wanted.case.hindrance = str(error)
+            self.unanswered += not (error.rejected and self.works)
+            if self.unanswered >= MOST_UNANSWERED:
+                raise UserError(
+                    f"{self.unanswered} requests in a row got no answer; the last: {error}. Answers so far "
+                    "are kept: run the same command again once this is mended"
+                ) from None
+        else:
+            self.works, self.unanswered = True, 0
