@@ -1,0 +1,205 @@
+"""Features in shards: safetensors files whose header is the index, read at random through memory maps.
+
+A shard holds `rows/<name>`, and `scale/<name>` where rows have 8 bits; names are those of the `.npy` files.
+Its metadata say what made it, how far rounding moved its features, and a checksum of each.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from egogen.errors import UserError
+from egogen.features.difference import Difference
+from egogen.features.npy import REMEDY
+from egogen.features.rows import RowType, decode, encode
+from egogen.features.store import check_form, made_by, row_type_of
+from egogen.files import atomic_open
+from egogen.layout import shard_paths
+
+SHARD_ITEMS = 256  # features in a shard: about 0.2 GB at the published sizes
+MADE_BY, DIFFERENCE = "made_by", "difference"
+
+
+def write_shard(
+    path: Path,
+    features: Mapping[str, np.ndarray],
+    maker: str,
+    row_type: RowType = "float16",
+    difference: Difference | None = None,
+) -> Difference:
+    """Writes features atomically into one file.
+
+    Args:
+        path: by `egogen.layout.shard_path`.
+        features: by name.
+        maker: what `made_by` says of the folder.
+        row_type: how rows are kept.
+        difference: of these features from what they stand for; by default that of the kept rows from them.
+
+    Returns:
+        The difference, which the shard remembers.
+
+    Raises:
+        ValueError: a feature is not two-dimensional, or a value does not fit float16.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    metadata = {MADE_BY: maker}
+    rounding = Difference()
+    for name, values in features.items():
+        kept = encode(values, row_type, f"{path}: {name}")
+        arrays |= {f"{part}/{name}": np.ascontiguousarray(array) for part, array in kept.items()}
+        metadata[f"crc32/{name}"] = checksum(kept)
+        if difference is None:
+            rounding += Difference.of(decode(kept.__getitem__, row_type), values)
+    metadata[DIFFERENCE] = json.dumps(asdict(difference or rounding))
+    with atomic_open(path) as file:
+        file.write(save(arrays, metadata))
+    return difference or rounding
+
+
+def checksum(kept: Mapping[str, np.ndarray]) -> str:
+    """CRC-32 over the stored arrays of one feature."""
+    value = 0
+    for array in kept.values():
+        value = zlib.crc32(np.ascontiguousarray(array).data.cast("B"), value)
+    return f"{value:08x}"
+
+
+def open_shard(path: Path) -> Any:  # noqa: ANN401 - safetensors has no types
+    """Maps a shard into memory and reads its header, which tells a file that was cut off.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return safe_open(path, "np")
+    except (SafetensorError, OSError) as error:
+        raise damaged(path, str(error)) from None
+
+
+def read_difference(path: Path) -> Difference:
+    """How far a shard's features are from what they stand for, as its writer measured.
+
+    Raises:
+        UserError: the shard is damaged.
+    """
+    try:
+        return Difference(**json.loads((open_shard(path).metadata() or {})[DIFFERENCE]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise damaged(path, f"its header says nothing of {error}") from None
+
+
+def damaged(path: Path, reason: str) -> UserError:
+    """The error that names a damaged shard."""
+    return UserError(f"{path}: damaged shard ({reason}); delete it and run what wrote it again")
+
+
+class Shards:
+    """The features in a folder's shards, by name. It may be copied to loader workers: each maps files itself.
+
+    A feature that is in two shards, since a run was killed between shard and text, is taken from the later.
+
+    Args:
+        folder: with a manifest and shards.
+        tolerant: damaged shards are noted in `problems` and left out.
+
+    Raises:
+        UserError: no shards here, a damaged one, or one that something else made.
+    """
+
+    def __init__(self, folder: Path, tolerant: bool = False) -> None:
+        check_form(folder, "shards")
+        self.place = folder
+        self.row_type = row_type_of(folder)
+        self.handles: dict[Path, Any] = {}
+        self.shard_of: dict[str, Path] = {}
+        self.problems: list[str] = []
+        maker = made_by(folder)
+        for path in shard_paths(folder):
+            try:
+                self.add(path, maker)
+            except UserError as error:
+                self.problems.append(str(error))
+        if self.problems and not tolerant:
+            others = f" (and {len(self.problems) - 1} more such shards)" if self.problems[1:] else ""
+            raise UserError(f"{self.problems[0]}{others}")
+
+    def add(self, path: Path, maker: str) -> None:
+        """Takes a shard into the index.
+
+        Raises:
+            UserError: it is damaged, or of another run.
+        """
+        handle = open_shard(path)
+        if (handle.metadata() or {}).get(MADE_BY) != maker:
+            raise UserError(
+                f"{path}: not made with the manifest.json and projector that are beside it; keep the "
+                "shards of each run, and its projector, in a folder of their own"
+            )
+        self.handles[path] = handle
+        names = (key.removeprefix("rows/") for key in handle.keys() if key.startswith("rows/"))  # noqa: SIM118 - no dict
+        self.shard_of.update(dict.fromkeys(names, path))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "handles": {}}  # maps are of a process
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.shard_of
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all features, in order."""
+        return sorted(self.shard_of)
+
+    def handle(self, path: Path) -> Any:  # noqa: ANN401 - safetensors has no types
+        """A shard of this folder, mapped once a process."""
+        if path not in self.handles:
+            self.handles[path] = open_shard(path)
+        return self.handles[path]
+
+    def find(self, name: str) -> Path:
+        """The shard that holds a feature.
+
+        Raises:
+            UserError: none does.
+        """
+        if name not in self.shard_of:
+            raise UserError(
+                f"{self.place}: no shard holds the feature {name!r}; run the step that writes this split"
+            )
+        return self.shard_of[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a feature, by the index alone."""
+        return tuple(self.handle(self.find(name)).get_slice(f"rows/{name}").get_shape())
+
+    def read(self, name: str) -> Float[np.ndarray, "n d"]:
+        """A feature: float16, or float32 where rows are kept in 8 bits."""
+        handle = self.handle(self.find(name))
+        return decode(lambda part: handle.get_tensor(f"{part}/{name}"), self.row_type)
+
+    def check(self, name: str) -> None:
+        """Compares a feature with its checksum.
+
+        Raises:
+            UserError: its bytes have changed since they were written, or are not there.
+        """
+        path = self.find(name)
+        handle = self.handle(path)
+        parts = ("rows",) if self.row_type == "float16" else ("rows", "scale")
+        try:
+            found = checksum({part: handle.get_tensor(f"{part}/{name}") for part in parts})
+        except SafetensorError as error:
+            raise damaged(path, str(error)) from None
+        if (handle.metadata() or {}).get(f"crc32/{name}") != found:
+            raise damaged(path, f"the bytes of {name!r} have changed; {REMEDY}")
