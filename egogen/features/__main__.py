@@ -19,7 +19,7 @@ from egogen.features.compare import compare
 from egogen.features.convert import Wish, convert
 from egogen.features.rows import ROW_TYPES
 from egogen.features.sizes import Shape, count, table
-from egogen.features.store import Store
+from egogen.features.store import STORES
 from egogen.features.weights import SUFFIXES
 from egogen.files import write_json
 from egogen.layout import FOLDERS, Layout, Split, data_root
@@ -49,7 +49,7 @@ def add_convert(made: argparse.ArgumentParser) -> None:
     """Flags of `convert`."""
     made.add_argument("source", type=Path, help="root of the features, or any folder below it")
     made.add_argument("target", type=Path, help="root of the new store")
-    made.add_argument("--to", choices=get_args(Store), default="compact", help="which store to make")
+    made.add_argument("--to", choices=STORES, default="compact", help="which store to make")
     made.add_argument(
         "--projector", type=Path,
         help=f"file ({SUFFIXES}) or checkpoint folder with stage 1's projector, to leave .npy",

@@ -14,8 +14,8 @@ from egogen.errors import UserError
 from egogen.features.difference import Difference
 from egogen.features.folders import FeatureFolder
 from egogen.features.npy import TEXT_TOKENS
-from egogen.features.shards import read_difference
-from egogen.features.store import form_of
+from egogen.features.shards import Shards, read_difference
+from egogen.features.store import form_of, read_manifest
 from egogen.layout import FeatureKind, feature_folders
 
 
@@ -57,17 +57,15 @@ def compare_folder(places: Sequence[Path], kind: FeatureKind, path: Path, items:
     if "online" in map(form_of, places):
         return found  # nothing is stored
     stores = [FeatureFolder(place, kind, tolerant=True) for place in places]
-    found.problems += [problem for store in stores for problem in store.problems]
+    found.problems += [problem for store in stores for problem in problems_of(store)]
     names = [set(store.names) for store in stores]
     for store, here, there in zip(stores, names, reversed(names), strict=True):
         missing = sorted(there - here)
         if missing:
             found.problems.append(f"{store.place}: lacks {len(missing)} features, the first is {missing[0]}")
     common = sorted(set.intersection(*names))
-    if len(stores) == 1 and stores[0].shards:
-        known = [read_difference(path) for path in sorted(set(stores[0].shards.shard_of.values()))]
-        found.difference = sum(known, Difference())
-    for name in tqdm(common[:: max(1, len(common) // (items or len(common) or 1))], desc=f"{path}"):
+    step = max(1, len(common) // items) if items else 1
+    for name in tqdm(common[::step], desc=f"{path}", unit="feature"):
         try:
             features = [cut_text(store.features(name), kind) for store in stores]
             if features[0].shape != features[-1].shape:
@@ -75,9 +73,20 @@ def compare_folder(places: Sequence[Path], kind: FeatureKind, path: Path, items:
         except UserError as error:
             found.problems.append(str(error))
             continue
-        found.difference += Difference.of(features[-1], features[0]) if len(stores) > 1 else Difference()
+        found.difference += Difference.of(features[-1], features[0])
         found.read += 1
+    if len(stores) == 1 and isinstance(shards := stores[0].files, Shards):
+        known = [read_difference(shard) for shard in set(shards.shard_of.values())]
+        found.difference = sum(known, Difference())
     return found
+
+
+def problems_of(store: FeatureFolder) -> list[str]:
+    """Damaged shards, and features that are not there though the manifest counts them."""
+    damaged = store.files.problems if isinstance(store.files, Shards) else []
+    wanted = read_manifest(store.place).get("features", len(store.names))
+    short = f"{store.place}: holds {len(store.names)} of {wanted} features; convert again to go on"
+    return damaged if len(store.names) == wanted else [*damaged, short]
 
 
 def cut_text(values: Float[np.ndarray, "n d"], kind: FeatureKind) -> Float[np.ndarray, "m d"]:

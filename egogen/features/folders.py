@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from egogen.errors import UserError
-from egogen.features.npy import REMEDY, as_text_feature, load
+from egogen.features.npy import REMEDY, NpyFiles, as_text_feature
 from egogen.features.projector import read_projector
 from egogen.features.shards import Shards
 from egogen.features.store import form_of
@@ -22,7 +22,7 @@ class FeatureFolder:
     Args:
         place: a folder of `.npy` files or of shards.
         kind: `llava_image` or `llava_text`.
-        tolerant: damaged shards are noted in `problems` and left out.
+        tolerant: damaged shards are noted in `files.problems` and left out.
 
     Raises:
         UserError: it holds features of neither form.
@@ -32,21 +32,14 @@ class FeatureFolder:
         self.place, self.kind, self.form = place, kind, form_of(place)
         if self.form == "online":
             raise UserError(f"{place}: stores no features, they are computed online; describe the split anew")
-        self.shards = None if self.form == "npy" else Shards(place, tolerant)
-        patches = self.shards is not None and kind == "llava_image"
+        self.files = NpyFiles(place) if self.form == "npy" else Shards(place, tolerant)
+        patches = self.form == "shards" and kind == "llava_image"
         self.projector = read_projector(projector_path(place)) if patches else None
-
-    @property
-    def problems(self) -> list[str]:
-        """What is wrong with shards that were left out."""
-        return self.shards.problems if self.shards else []
 
     @cached_property
     def names(self) -> list[str]:
         """Names of all features, in order."""
-        if self.shards:
-            return self.shards.names
-        return sorted(path.relative_to(self.place).as_posix() for path in self.place.rglob("*.npy"))
+        return self.files.names
 
     def stored(self, name: str) -> Float[np.ndarray, "n w"]:
         """What is stored of a feature: patches in shards of image features, else the feature itself.
@@ -54,11 +47,7 @@ class FeatureFolder:
         Raises:
             UserError: it is missing or damaged.
         """
-        if self.shards:
-            self.shards.check(name)
-            return self.shards.read(name)
-        path = self.place / name
-        values = load(path)
+        values, path = self.files.read_checked(name), self.files.path(name)
         if self.kind == "llava_text":
             return as_text_feature(values, path, len(values) if values.ndim == 1 else None)
         if values.ndim != 2:

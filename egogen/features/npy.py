@@ -167,3 +167,36 @@ def opened(path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:
     if values.dtype.kind != "f":
         raise UserError(f"{path}: features are {values.dtype}, expected floating point; {REMEDY}")
     return values
+
+
+class NpyFiles:
+    """The features in a folder of `.npy` files, by name.
+
+    Args:
+        folder: what names are relative to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.place = folder
+
+    def __contains__(self, name: object) -> bool:
+        return (self.place / str(name)).exists()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all features, in order."""
+        return sorted(path.relative_to(self.place).as_posix() for path in self.place.rglob("*.npy"))
+
+    def path(self, name: str) -> Path:
+        """A feature's file, for messages."""
+        return self.place / name
+
+    def read(self, name: str) -> np.ndarray:
+        """A feature as it is in its file; see `load`."""
+        return load(self.path(name))
+
+    read_checked = read
+
+    def outline(self, name: str) -> np.ndarray:
+        """A feature whose values stay unread; see `mapped`."""
+        return mapped(self.path(name))

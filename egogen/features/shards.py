@@ -20,7 +20,6 @@ from safetensors.numpy import save
 
 from egogen.errors import UserError
 from egogen.features.difference import Difference
-from egogen.features.npy import REMEDY
 from egogen.features.rows import RowType, decode, encode
 from egogen.features.store import check_form, made_by, row_type_of
 from egogen.files import atomic_open
@@ -167,7 +166,7 @@ class Shards:
             self.handles[path] = open_shard(path)
         return self.handles[path]
 
-    def find(self, name: str) -> Path:
+    def shard(self, name: str) -> Path:
         """The shard that holds a feature.
 
         Raises:
@@ -179,27 +178,33 @@ class Shards:
             )
         return self.shard_of[name]
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a feature, by the index alone."""
-        return tuple(self.handle(self.find(name)).get_slice(f"rows/{name}").get_shape())
+    def path(self, name: str) -> Path:
+        """Shard and name of a feature, for messages."""
+        return self.shard(name) / name
 
     def read(self, name: str) -> Float[np.ndarray, "n d"]:
         """A feature: float16, or float32 where rows are kept in 8 bits."""
-        handle = self.handle(self.find(name))
+        handle = self.handle(self.shard(name))
         return decode(lambda part: handle.get_tensor(f"{part}/{name}"), self.row_type)
 
-    def check(self, name: str) -> None:
-        """Compares a feature with its checksum.
+    def read_checked(self, name: str) -> Float[np.ndarray, "n d"]:
+        """The same, compared with its checksum.
 
         Raises:
-            UserError: its bytes have changed since they were written, or are not there.
+            UserError: its bytes have changed since they were written.
         """
-        path = self.find(name)
+        path = self.shard(name)
         handle = self.handle(path)
         parts = ("rows",) if self.row_type == "float16" else ("rows", "scale")
         try:
-            found = checksum({part: handle.get_tensor(f"{part}/{name}") for part in parts})
+            kept = {part: handle.get_tensor(f"{part}/{name}") for part in parts}
         except SafetensorError as error:
             raise damaged(path, str(error)) from None
-        if (handle.metadata() or {}).get(f"crc32/{name}") != found:
-            raise damaged(path, f"the bytes of {name!r} have changed; {REMEDY}")
+        if (handle.metadata() or {}).get(f"crc32/{name}") != checksum(kept):
+            raise damaged(path, f"the bytes of {name!r} have changed")
+        return decode(kept.__getitem__, self.row_type)
+
+    def outline(self, name: str) -> Float[np.ndarray, "n d"]:
+        """Zeros of a feature's shape, by the index alone."""
+        shape = self.handle(self.shard(name)).get_slice(f"rows/{name}").get_shape()
+        return np.broadcast_to(np.float16(0), shape)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from egogen.annotations import check_object
 from egogen.errors import UserError
@@ -16,6 +16,7 @@ from egogen.layout import projector_path
 from egogen.manifest import NAME, claim, file_hash
 
 Store = Literal["npy", "compact", "online"]  # what a user chooses
+STORES = get_args(Store)
 Form = Literal["npy", "shards", "online"]  # what one folder holds
 STORE_OF = {"npy": "npy", "shards": "compact", "online": "online"}
 
