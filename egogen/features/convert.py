@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -89,8 +89,8 @@ def convert(source: Path, target: Path, wish: Wish) -> list[Outcome]:
         raise UserError(f"{source}: no folder llava_image or llava_text here or up to two levels below")
     if target.resolve() == source.resolve():
         raise UserError(f"{target}: is the source itself; choose another folder")
-    if wish.store == "online" and wish.clip is None:
-        raise UserError("--clip: needed for --to online, the folder of the CLIP that stage 1 saw with")
+    if wish.store == "online":
+        clip_files(wish.clip)
     jobs = [prepare(FeatureFolder(source / path, kind), target / path, wish) for path, kind in folders]
     return [run(job, wish) for job in jobs]
 
@@ -140,7 +140,7 @@ def run(job: Job, wish: Wish) -> Outcome:
     if job.projector is not None:
         job.projector.write(projector_path(job.target))
     if job.form == "online":
-        copy_clip(Path(wish.clip or ""), clip_folder(job.target))
+        copy_files(clip_files(wish.clip), clip_folder(job.target))
         return Outcome(job.target, len(names), None)
     if text:
         make = partial(cut, source)
@@ -226,21 +226,27 @@ def recover(source: FeatureFolder, projector: Projector, wish: Wish, name: str) 
     )
 
 
-def copy_clip(clip: Path, target: Path) -> None:
-    """Copies the settings and weights of a CLIP.
+def clip_files(clip: Path | None) -> list[Path]:
+    """Settings and weights of a CLIP.
 
     Raises:
-        UserError: it has none.
+        UserError: no folder is given, or it lacks them.
     """
+    if clip is None:
+        raise UserError("--clip: needed for --to online, the folder of the CLIP that stage 1 saw with")
     weights = sorted(clip.glob("*.safetensors*")) or sorted(clip.glob("*.bin*"))
-    settings = [path for path in (clip / "config.json", clip / SETTINGS) if path.is_file()]
     if not weights or not (clip / "config.json").is_file():
         raise UserError(f"{clip}: no CLIP here; expected a folder with config.json and weights")
+    return [path for path in (clip / "config.json", clip / SETTINGS) if path.is_file()] + weights
+
+
+def copy_files(paths: Sequence[Path], target: Path) -> None:
+    """Copies files into a folder that appears whole or not at all; one that is there is left alone."""
     if target.exists():
         return
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    for path in (*settings, *weights):
+    for path in paths:
         shutil.copyfile(path, part / path.name)
     part.replace(target)

@@ -1,7 +1,8 @@
 """Features in shards: safetensors files whose header is the index, read at random through memory maps.
 
 A shard holds `rows/<name>`, and `scale/<name>` where rows have 8 bits; names are those of the `.npy` files.
-Its metadata say what made it, how far rounding moved its features, and a checksum of each.
+Its metadata say what made it, how far rounding moved its features, and a checksum of each. The same features
+give the same bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from egogen.files import atomic_open
 from egogen.layout import shard_paths
 
 SHARD_ITEMS = 256  # features in a shard: about 0.2 GB at the published sizes
-MADE_BY, DIFFERENCE = "made_by", "difference"
+FACTS = "egogen"  # the one key of a shard's metadata: several would be written in any order
 
 
 def write_shard(
@@ -52,17 +53,17 @@ def write_shard(
         ValueError: a feature is not two-dimensional, or a value does not fit float16.
     """
     arrays: dict[str, np.ndarray] = {}
-    metadata = {MADE_BY: maker}
+    checksums: dict[str, str] = {}
     rounding = Difference()
     for name, values in features.items():
         kept = encode(values, row_type, f"{path}: {name}")
         arrays |= {f"{part}/{name}": np.ascontiguousarray(array) for part, array in kept.items()}
-        metadata[f"crc32/{name}"] = checksum(kept)
+        checksums[name] = checksum(kept)
         if difference is None:
             rounding += Difference.of(decode(kept.__getitem__, row_type), values)
-    metadata[DIFFERENCE] = json.dumps(asdict(difference or rounding))
+    facts = {"made_by": maker, "difference": asdict(difference or rounding), "crc32": checksums}
     with atomic_open(path) as file:
-        file.write(save(arrays, metadata))
+        file.write(save(arrays, {FACTS: json.dumps(facts)}))
     return difference or rounding
 
 
@@ -86,16 +87,26 @@ def open_shard(path: Path) -> Any:  # noqa: ANN401 - safetensors has no types
         raise damaged(path, str(error)) from None
 
 
+def facts_of(shard: Any, path: Path) -> dict[str, Any]:  # noqa: ANN401 - safetensors has no types
+    """What a shard says of itself.
+
+    Raises:
+        UserError: it says nothing.
+    """
+    try:
+        facts = json.loads((shard.metadata() or {})[FACTS])
+        return {"made_by": facts["made_by"], "crc32": facts["crc32"], "difference": facts["difference"]}
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise damaged(path, "it does not say what made it") from None
+
+
 def read_difference(path: Path) -> Difference:
     """How far a shard's features are from what they stand for, as its writer measured.
 
     Raises:
         UserError: the shard is damaged.
     """
-    try:
-        return Difference(**json.loads((open_shard(path).metadata() or {})[DIFFERENCE]))
-    except (KeyError, ValueError, TypeError) as error:
-        raise damaged(path, f"its header says nothing of {error}") from None
+    return Difference(**facts_of(open_shard(path), path)["difference"])
 
 
 def damaged(path: Path, reason: str) -> UserError:
@@ -140,7 +151,7 @@ class Shards:
             UserError: it is damaged, or of another run.
         """
         handle = open_shard(path)
-        if (handle.metadata() or {}).get(MADE_BY) != maker:
+        if facts_of(handle, path)["made_by"] != maker:
             raise UserError(
                 f"{path}: not made with the manifest.json and projector that are beside it; keep the "
                 "shards of each run, and its projector, in a folder of their own"
@@ -200,7 +211,7 @@ class Shards:
             kept = {part: handle.get_tensor(f"{part}/{name}") for part in parts}
         except SafetensorError as error:
             raise damaged(path, str(error)) from None
-        if (handle.metadata() or {}).get(f"crc32/{name}") != checksum(kept):
+        if facts_of(handle, path)["crc32"].get(name) != checksum(kept):
             raise damaged(path, f"the bytes of {name!r} have changed")
         return decode(kept.__getitem__, self.row_type)
 
