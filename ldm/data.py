@@ -16,6 +16,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
+from egogen.features.shards import Shards
 from egogen.frames import FolderFrames, FrameStore, TarFrames
 from ldm.config import DataConfig
 from ldm.draws import draw
@@ -95,6 +96,7 @@ class EgoGenPairs(Dataset[Sample]):
     ) -> None:
         self.config = config
         self.split = split
+        self.store = store
         self.targets = targets
         self.annotations = Annotations.read(config.annotations(split))
         folder = config.layout().frames("train" if split == "train" else "val")
@@ -124,6 +126,12 @@ class EgoGenPairs(Dataset[Sample]):
         """What `ldm.vision.complete` needs for the samples, by digest."""
         vision = self.features.vision if self.features else None
         return {vision.digest: vision} if vision else {}
+
+    @property
+    def feature_store(self) -> str | None:
+        """What decides how stage 1's features are rounded; None for the published form, or without any."""
+        texts = self.features.texts if self.features else None
+        return f"{self.store}, text {texts.row_type}" if isinstance(texts, Shards) else None
 
     def sample(self, index: int, mirrored: bool = False) -> Sample:
         """One pair with its frames."""

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for folder, scales in folders(args.out or run_root() / "samples" / args.config.stem, config)
     ]
     for job in work:
-        claim(job.out, settings(config, args, job.scales))
+        claim(job.out, {**settings(config, args, job.scales), "feature_store": pairs.feature_store})
     mine = my_share(pairs.items, args)
     for job in work:
         job.take(mine)
