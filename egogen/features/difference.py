@@ -22,14 +22,11 @@ class Difference:
     @classmethod
     def of(cls, values: Float[np.ndarray, "n d"], reference: Float[np.ndarray, "n d"]) -> Difference:
         """Compares two features of one shape."""
-        exact = reference.astype(np.float64)
-        error = np.abs(values.astype(np.float64) - exact)
+        exact = reference.astype(np.float32)
+        error = np.abs(values.astype(np.float32) - exact)
+        squares, whole = (float(np.square(part).sum(dtype=np.float64)) for part in (error, exact))
         return cls(
-            error.size,
-            float(error.max(initial=0)),
-            float(error.sum()),
-            float((error**2).sum()),
-            float((exact**2).sum()),
+            error.size, float(error.max(initial=0)), float(error.sum(dtype=np.float64)), squares, whole
         )
 
     def __add__(self, other: Difference) -> Difference:
