@@ -5,8 +5,8 @@
 
 Frames are 455 x 256 JPEGs of the toy world, features have the published sizes. Samples are read in random
 order; the best of three passes counts. "cold" drops the files from the page cache before each one
-(posix_fadvise); what a disk or a host caches below that stays. What is left to the device is timed apart: the projector for
-compact stores, and CLIP for online ones on a GPU.
+(posix_fadvise); what a disk or a host caches below that stays. What is left to the device is timed apart: the
+projector for compact stores, and CLIP for online ones on a GPU.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from ldm.draws import draw
 from ldm.features import StageOne
 from ldm.order import Key
 from ldm.transforms import to_model
-from ldm.vision import VISION, Batch, VisionFiles, complete
+from ldm.vision import VISION, Batch, VisionFiles, complete, load_vision
 
 
 class Sample(TypedDict):
@@ -191,6 +191,8 @@ class EgoGenPairs(Dataset[Sample]):
         Raises:
             UserError: the first bad file in the order of the annotations, and how many there are.
         """
+        for files in self.visions.values():
+            load_vision(files)
         with ThreadPoolExecutor(workers) as pool:
             bar = tqdm(
                 self.items if only is None else only,

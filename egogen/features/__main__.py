@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run_convert(args: argparse.Namespace) -> None:
-    """Converts, and says how large the result is and how far from its source."""
+    """Converts, and says how far each folder is from its source."""
     wish = Wish(
         args.to,
         args.projector,
@@ -113,11 +113,15 @@ def run_convert(args: argparse.Namespace) -> None:
         args.tolerance,
         args.workers,
     )
-    outcomes = convert(args.source, args.target, wish)
+    try:
+        outcomes = convert(args.source, args.target, wish)
+    except OSError as error:
+        reason = f"{error.filename or args.target}: {error.strerror or error}"
+        raise UserError(f"{reason}; the same command goes on where it stopped") from None
     write_json(args.target / "record.json", run_record(["lego-egogen", "numpy", "safetensors"]))
     for made in outcomes:
-        error = "" if made.difference is None else f"; {made.difference}"
-        log.info("%s: %d features%s", made.target, made.features, error)
+        measured = "" if made.difference is None else f"; {made.difference}"
+        log.info("%s: %d features%s", made.target, made.features, measured)
 
 
 def run_check(args: argparse.Namespace) -> None:
@@ -128,7 +132,8 @@ def run_check(args: argparse.Namespace) -> None:
     """
     problems = []
     for found in compare(args.store, args.other, args.items):
-        sys.stdout.write(f"{found.folder}: {found.read} features read; {found.difference}\n")
+        measured = f"{found.read} features read; {found.difference}"
+        sys.stdout.write(f"{found.folder}: {'computed online, none stored' if found.online else measured}\n")
         for problem in found.problems:
             sys.stdout.write(f"  {problem}\n")
         problems += found.problems

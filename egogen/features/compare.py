@@ -24,6 +24,7 @@ class Comparison:
     """What was found in one folder of two stores, or of one."""
 
     folder: Path  # below the stores' roots
+    online: bool = False  # one of the stores computes these features, and has none
     read: int = 0
     difference: Difference = field(default_factory=Difference)
     problems: list[str] = field(default_factory=list)  # missing and damaged features and shards, a line each
@@ -55,7 +56,7 @@ def compare_folder(places: Sequence[Path], kind: FeatureKind, path: Path, items:
     """Compares one folder of both stores, or reads through that of one."""
     found = Comparison(path)
     if "online" in map(form_of, places):
-        return found  # nothing is stored
+        return Comparison(path, online=True)
     stores = [FeatureFolder(place, kind, tolerant=True) for place in places]
     found.problems += [problem for store in stores for problem in problems_of(store)]
     names = [set(store.names) for store in stores]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -67,6 +67,11 @@ class Job(NamedTuple):
     target: Path
     form: Form
     projector: Projector | None  # of image features
+    make: Callable[[str], Made]  # what a shard gets for a name
+
+    def row_type(self, wish: Wish) -> RowType:
+        """How rows are kept: patches always in float16."""
+        return wish.row_type if self.source.kind == "llava_text" else "float16"
 
 
 class Outcome(NamedTuple):
@@ -108,78 +113,85 @@ def prepare(source: FeatureFolder, target: Path, wish: Wish) -> Job:
     if source.form == form == "npy":
         raise UserError(f"{source.place}: holds .npy files already; give --to compact or --to online")
     if text:
-        return Job(source, target, form, None)
+        return Job(source, target, form, None, partial(cut, source))
     if source.projector is None and wish.projector is None:
         raise UserError(f"--projector: needed for {source.place}, a file or folder with stage 1's projector")
     projector = source.projector or read_projector(Path(wish.projector or ""))
-    if source.form == "npy":
-        if projector.weight.shape[0] <= projector.weight.shape[1]:
-            log.warning("a projector %s fits any features: a wrong one goes unseen", projector.weight.shape)
-        for name in source.names[:: max(1, len(source.names) // SAMPLES)]:
-            recover(source, projector, wish, name)
-    return Job(source, target, form, projector)
+    if source.form == "shards":
+        return Job(source, target, form, projector, partial(copy, source))
+    if projector.weight.shape[0] <= projector.weight.shape[1]:
+        log.warning("a projector %s fits any features: a wrong one goes unseen", projector.weight.shape)
+    make = partial(recover, source, projector, wish)
+    for name in source.names[:: max(1, len(source.names) // SAMPLES)]:
+        make(name)
+    return Job(source, target, form, projector, make)
 
 
 def run(job: Job, wish: Wish) -> Outcome:
     """Converts one folder; what is there already is left as it is."""
-    names, source = job.source.names, job.source
-    before = {key: value for key, value in read_manifest(source.place).items() if key not in OURS}
+    names = job.source.names
+    before = {key: value for key, value in read_manifest(job.source.place).items() if key not in OURS}
     settings = {
         **before,
-        "converted_from": source.form,
+        "converted_from": job.source.form,
         "features": len(names),
         "names": hashlib.sha256("\n".join(names).encode()).hexdigest(),
         "projector": None if job.projector is None else job.projector.digest,
         "features_per_shard": None if job.form == "npy" else wish.features_per_shard,
     }
-    text = source.kind == "llava_text"
-    claim_store(job.target, settings, job.form, wish.row_type if text else "float16")
-    if job.form == "npy":
-        to_npy(job)
-        return Outcome(job.target, len(names), None)
-    if job.projector is not None:
+    claim_store(job.target, settings, job.form, job.row_type(wish))
+    if job.projector is not None and job.form != "npy":
         job.projector.write(projector_path(job.target))
-    if job.form == "online":
-        copy_files(clip_files(wish.clip), clip_folder(job.target))
-        return Outcome(job.target, len(names), None)
-    if text:
-        make = partial(cut, source)
-    elif source.form == "npy":
-        assert job.projector is not None
-        make = partial(recover, source, job.projector, wish)
+    if job.form == "shards":
+        return Outcome(job.target, len(names), to_shards(job, wish))
+    if job.form == "npy":
+        to_npy(job, wish)
     else:
-        make = partial(copy, source)
-    return Outcome(job.target, len(names), to_shards(job, make, wish))
+        copy_files(clip_files(wish.clip), clip_folder(job.target))
+    return Outcome(job.target, len(names), None)
 
 
-def to_npy(job: Job) -> None:
+def to_npy(job: Job, wish: Wish) -> None:
     """Writes a file for each feature that has none yet."""
-    for name in tqdm(job.source.names, desc=f"{job.target}", unit="feature"):
-        path = job.target / name
-        if not path.exists():
-            write_feature(path, job.source.features(name))
 
+    def write(name: str) -> None:
+        if not (job.target / name).exists():
+            write_feature(job.target / name, job.source.features(name))
 
-def to_shards(job: Job, make: Callable[[str], Made], wish: Wish) -> Difference:
-    """Writes the shards that are not there yet, one at a time in memory; a damaged one is written anew."""
-    for left in job.target.glob(".*.part"):  # of a run that was killed
-        left.unlink()
-    names, maker, difference = job.source.names, made_by(job.target), Difference()
-    row_type = wish.row_type if job.source.kind == "llava_text" else "float16"
+    names = job.source.names
     with (
         ThreadPoolExecutor(wish.workers) as pool,
         tqdm(total=len(names), desc=f"{job.target}", unit="feature") as bar,
     ):
-        for number, first in enumerate(range(0, len(names), wish.features_per_shard)):
-            part, path = names[first : first + wish.features_per_shard], shard_path(job.target, PART, number)
+        for part in parts_of(names, wish):
+            for _ in pool.map(write, part):
+                bar.update()
+
+
+def parts_of(names: Sequence[str], wish: Wish) -> Iterator[Sequence[str]]:
+    """Names by shard, or as many at a time."""
+    for first in range(0, len(names), wish.features_per_shard):
+        yield names[first : first + wish.features_per_shard]
+
+
+def to_shards(job: Job, wish: Wish) -> Difference:
+    """Writes the shards that are not there yet, one at a time in memory; a damaged one is written anew."""
+    for left in job.target.glob(".*.part"):  # of a run that was killed
+        left.unlink()
+    names, maker, difference = job.source.names, made_by(job.target), Difference()
+    with (
+        ThreadPoolExecutor(wish.workers) as pool,
+        tqdm(total=len(names), desc=f"{job.target}", unit="feature") as bar,
+    ):
+        for number, part in enumerate(parts_of(names, wish)):
+            path = shard_path(job.target, PART, number)
             done = finished(path)
             if done is None:
-                made = list(pool.map(make, part))
+                made = list(pool.map(job.make, part))
                 known = [error for _, error in made if error is not None]
+                whole = sum(known, Difference()) if known else None
                 features = {name: values for name, (values, _) in zip(part, made, strict=True)}
-                done = write_shard(
-                    path, features, maker, row_type, sum(known, Difference()) if known else None
-                )
+                done = write_shard(path, features, maker, job.row_type(wish), whole)
             difference += done
             bar.update(len(part))
     return difference
@@ -212,8 +224,9 @@ def recover(source: FeatureFolder, projector: Projector, wish: Wish, name: str) 
     Raises:
         UserError: the projector does not give this feature.
     """
+    features = source.stored(name)
     try:
-        patches, difference = projector.recover(source.stored(name))
+        patches, difference = projector.recover(features)
     except (ValueError, FloatingPointError) as error:
         reason = str(error)
     else:

@@ -223,6 +223,18 @@ def test_a_feature_of_another_checkpoint_is_named_midway(tree: Path, tmp_path: P
     write_feature(folder(source, "llava_image") / NAMES[5], projector(seed=1).features(patches(NAMES[5])))
     with pytest.raises(UserError, match=rf"{NAMES[5]}: not a feature of this projector"):
         convert(source, tmp_path / "x")
+    (folder(source, "llava_image") / NAMES[5]).write_bytes(b"cut off")
+    with pytest.raises(UserError, match=rf"{NAMES[5]}: not a readable \.npy file"):
+        convert(source, tmp_path / "x")
+
+
+def test_a_full_disk_is_told(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "x"))
+
+    monkeypatch.setattr(module, "write_shard", full)
+    with pytest.raises(UserError, match="x: No space left on device; the same command goes on"):
+        convert(tree, tmp_path / "x")
 
 
 def test_other_settings_and_sources_are_not_mixed(tree: Path, compact: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from egogen.files import write_json
 from egogen.layout import clip_folder, projector_path, shard_paths
 from ldm.config import TrainConfig, load_config
 from ldm.vision import VisionFiles, load_vision
-from tests.ldm.feature_run import PATCH_WIDTH, base, batches, make_stores, module
+from tests.ldm.feature_run import PATCH_WIDTH, base, make_stores, module
 from tests.ldm.toy_run import WIDTH, Run
 
 
@@ -135,7 +135,7 @@ def test_another_width_or_clip_is_named(run: Run, tmp_path: Path) -> None:
         module(run, "online", where)
     config.write_text(json.dumps({**raw, "num_hidden_layers": 5}))
     with pytest.raises(UserError, match=r"clip: tensor .* is missing from the folder's weights"):
-        batches(module(run, "online", where))
+        module(run, "online", where).prepare_data()
     for path in config.parent.glob("*.safetensors"):
         path.unlink()
     shutil.rmtree(config.parent)
