@@ -292,18 +292,18 @@ def item_name(item: Item) -> str:
 
 
 def stack(
-    samples: Sequence[Sample], device: torch.device, visions: Mapping[str, VisionFiles]
+    samples: Sequence[Sample], device: torch.device, visions: Mapping[str, VisionFiles] | None = None
 ) -> dict[str, Tensor]:
     """The tensors of samples, each with a leading axis, on a device, with image features.
 
     Args:
         samples: of one store.
         device: where they go.
-        visions: what image features are computed with, if they are.
+        visions: what image features are computed with, if their store leaves that to the device.
     """
     rows = [dict(sample) for sample in samples]
     names = [name for name, value in rows[0].items() if isinstance(value, Tensor)]
     batch: Batch = {name: torch.stack([row[name] for row in rows]).to(device) for name in names}  # type: ignore[misc]
     if VISION in rows[0]:
         batch[VISION] = [row[VISION] for row in rows]
-    return complete(batch, visions)
+    return complete(batch, visions or {})

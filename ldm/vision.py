@@ -171,11 +171,9 @@ def complete(batch: Batch, visions: Mapping[str, VisionFiles]) -> Batch:
     if seen is None:
         return batch
     names = batch[VISION]
-    features = torch.zeros(0)
-    for name in dict.fromkeys(names):
-        rows = torch.tensor([other == name for other in names], device=seen.device)
-        part = load_vision(visions[name])(seen[rows])  # b p d
-        features = features if len(features) else part.new_zeros(len(names), *part.shape[1:])
-        features[rows] = part
+    places = {name: [row for row, other in enumerate(names) if other == name] for name in names}
+    parts = [load_vision(visions[name])(seen[rows]) for name, rows in places.items()]  # b p d, each
+    order = torch.tensor([row for rows in places.values() for row in rows])
+    features = parts[0] if len(parts) == 1 else torch.cat(parts)[order.argsort()]
     rest = {key: value for key, value in batch.items() if key not in (PATCHES, PIXELS, VISION)}
     return {**rest, IMAGE: features}
