@@ -138,9 +138,9 @@ def quality(args: argparse.Namespace) -> list[dict[str, Any]]:
     pipeline = LegoPipeline.from_parts(parts).to(args.device)
     pipeline.set_progress_bar_config(disable=True)
     width = config.model.architecture.llm_width if config.model.vllm_features else None
-    pairs = EgoGenPairs(config.data, "val", width)
+    pairs = EgoGenPairs(config.data, "val", width, store=config.features.store)
     samples = [pairs[index] for index in range(min(args.val, len(pairs)))]
-    stacked = stack(samples, pipeline.device)
+    stacked = stack(samples, pipeline.device, pairs.visions)
     side = config.data.resolution // config.model.architecture.vae.factor
     latents = torch.randn(len(samples), 4, side, side, generator=torch.Generator().manual_seed(0))
 

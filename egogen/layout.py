@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import quote
 
 from egogen.annotations import Action, Item
@@ -14,6 +14,7 @@ from egogen.errors import UserError
 
 Split = Literal["train", "val"]
 FeatureKind = Literal["llava_image", "llava_text"]
+FEATURE_KINDS = get_args(FeatureKind)
 
 # Name of a data set -> its folder inside EgoGen.
 FOLDERS = {"ego4d": "ego4d.fho", "epickitchen": "epickitchen"}
@@ -103,15 +104,82 @@ def tar_folder(root: Path, dataset: str, split: str) -> Path:
     return root / dataset / split
 
 
+def feature_folders(root: Path) -> list[tuple[Path, FeatureKind]]:
+    """The folders of features at or below a features root, relative to it, with their kinds."""
+    if root.name in FEATURE_KINDS:
+        return [(Path(), root.name)]  # type: ignore[list-item]
+    found = [
+        (path.relative_to(root), kind)
+        for kind in FEATURE_KINDS
+        for above in ("", "*/", "*/*/")
+        for path in root.glob(f"{above}{kind}")
+        if path.is_dir()
+    ]
+    return sorted(found)
+
+
+def shard_path(folder: Path, part: str, number: int) -> Path:
+    """A shard of features; `part` names whose it is where several processes write."""
+    return folder / f"{part}-{number:05d}.safetensors"
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """All shards of a folder of features, in order."""
+    return sorted(folder.glob(f"*-{'[0-9]' * 5}.safetensors"))
+
+
+def projector_path(folder: Path) -> Path:
+    """The projector of a folder of image features that keeps it once."""
+    return folder / "projector.safetensors"
+
+
+def clip_folder(folder: Path) -> Path:
+    """CLIP, in a folder of image features that are computed online."""
+    return folder / "clip"
+
+
+def feature_name(image: str) -> str:
+    """Name of an image's feature: `a/b/x.jpg` -> `a/b/x.npy` (the suffix replaced, nothing else)."""
+    return str(PurePosixPath(image).with_suffix(".npy"))
+
+
+def published_feature_name(image: str) -> str:
+    """The published code's name for it: every "jpg" became "npy", else ".npy" was added (F-S1-01)."""
+    name = image.replace("jpg", "npy")
+    return name if name.endswith(".npy") else f"{name}.npy"
+
+
+def find_feature_name(image: str, has: Callable[[str], bool]) -> str:
+    """The name of an image's feature by our rule or, where only that is there, by the published one.
+
+    Args:
+        image: the frame, relative to the split folder.
+        has: whether a feature of a name is there.
+    """
+    ours, published = feature_name(image), published_feature_name(image)
+    return published if not has(ours) and has(published) else ours
+
+
+def find_text_feature_name(name: str, image: str, has: Callable[[str], bool]) -> str:
+    """The name of an action's text feature: its own, else that of its frame's first action (published).
+
+    Args:
+        name: the action's name by `text_feature_names`.
+        image: its frame.
+        has: whether a feature of a name is there.
+    """
+    own, shared = find_feature_name(name, has), find_feature_name(image, has)
+    return shared if not has(own) and has(shared) else own
+
+
 def feature_path(root: Path, image: str) -> Path:
-    """Feature file of an image: `a/b/x.jpg` -> `<root>/a/b/x.npy` (the suffix replaced, nothing else)."""
-    return root / PurePosixPath(image).with_suffix(".npy")
+    """Feature file of an image, by our rule."""
+    return root / feature_name(image)
 
 
 def published_feature_path(root: Path, image: str) -> Path:
-    """Where the published code put it: every "jpg" became "npy", else ".npy" was added (F-S1-01)."""
-    name = image.replace("jpg", "npy")
-    return root / (name if name.endswith(".npy") else f"{name}.npy")
+    """Feature file of an image, by the published rule."""
+    return root / published_feature_name(image)
 
 
 def find_feature(root: Path, image: str) -> Path:
@@ -120,8 +188,7 @@ def find_feature(root: Path, image: str) -> Path:
     Returns:
         An existing path, or the path of our rule if there is neither.
     """
-    ours, published = feature_path(root, image), published_feature_path(root, image)
-    return published if not ours.exists() and published.exists() else ours
+    return root / find_feature_name(image, lambda name: (root / name).exists())
 
 
 def text_feature_names(items: Iterable[Item], frame: Callable[[Action], str]) -> dict[tuple[str, str], str]:
@@ -147,15 +214,8 @@ def text_feature_names(items: Iterable[Item], frame: Callable[[Action], str]) ->
 
 
 def find_text_feature(root: Path, name: str, image: str) -> Path:
-    """The text feature file of an action: its own, else that of its frame's first action (published).
-
-    Args:
-        root: folder of text features.
-        name: the action's name by `text_feature_names`.
-        image: its frame.
-    """
-    own, shared = find_feature(root, name), find_feature(root, image)
-    return shared if not own.exists() and shared.exists() else own
+    """The text feature file of an action: its own, else that of its frame's first action (published)."""
+    return root / find_text_feature_name(name, image, lambda found: (root / found).exists())
 
 
 def generated_path(root: Path, image_1: str) -> Path:

@@ -111,7 +111,7 @@ def build_cache(
     for network in (parts.vae, parts.text_encoder):
         nn.Module.to(network, device)
     plain = copy(pairs)
-    plain.llm_width = None  # stage-1 features are not encoded
+    plain.features = None  # those of stage 1 are not encoded
     loader = DataLoader(plain, BATCH, num_workers=pairs.config.workers)
     arrays: dict[str, np.memmap] = {}
     with tqdm(total=len(pairs), desc=f"encode {pairs.split}", unit="pair") as bar:

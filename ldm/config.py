@@ -14,6 +14,7 @@ from yaml import YAMLError
 
 from egogen.annotations import DESCRIPTION_KEY
 from egogen.errors import UserError
+from egogen.features.store import STORES
 from egogen.layout import Layout, data_root, features_root, run_root, tar_folder
 from ldm.architecture import Architecture
 from ldm.reading import first_line
@@ -116,6 +117,16 @@ class DataConfig(SourceConfig):
 
 
 @dataclass
+class FeaturesConfig:
+    """Which store stage 1's features are in; `data.features` says where it is (docs/data.md)."""
+
+    store: str = "npy"  # `npy` as published, `compact`, or `online`: image features computed from the frame
+
+    def __post_init__(self) -> None:
+        check("features.store", self.store, ", ".join(STORES), self.store in STORES)
+
+
+@dataclass
 class OptimizerConfig:
     """AdamW at a constant rate, and a loss without weights, as published; both may be changed."""
 
@@ -213,6 +224,7 @@ class TrainConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
     joint: list[SourceConfig] = field(default_factory=list)  # data sets to train on besides `data`
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -238,6 +250,7 @@ class GenerateConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 

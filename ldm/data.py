@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -16,26 +16,23 @@ from typing_extensions import NotRequired, TypedDict
 
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
-from egogen.features import (
-    check_image_feature,
-    check_text_feature,
-    fit_tokens,
-    read_image_feature,
-    read_text_feature,
-)
+from egogen.features.shards import Shards
 from egogen.frames import FolderFrames, FrameStore, TarFrames
-from egogen.layout import find_feature, find_text_feature, text_feature_names
 from ldm.config import DataConfig
 from ldm.draws import draw
+from ldm.features import StageOne
 from ldm.order import Key
 from ldm.transforms import to_model
+from ldm.vision import VISION, Batch, VisionFiles, complete, load_vision
 
 
 class Sample(TypedDict):
     """One pair; a batch holds the same keys with a leading axis, or lists of strings.
 
     `source`, `target`: frames [3, r, r] in [-1, 1]. `prompt`: the text. `item`: clip and action id.
-    `vllm_image` [256, d] and `vllm_text` [77, d]: stage-1 features, absent for InstructPix2Pix.
+    `vllm_image` [256, d] and `vllm_text` [77, d]: stage-1 features, absent for InstructPix2Pix. In place of
+    `vllm_image`, `clip_patches` [256, v] or `clip_pixels` [3, s, s], and whose they are in `vision`, until
+    `ldm.vision.complete` has worked on the batch: compact and online stores.
     With cached latents, in place of the frames: `source_latent` [4, h, w] (posterior mode, not scaled),
     `target_moments` [8, h, w] (posterior mean and standard deviation) and `text` [77, ctx].
     In training and validation, the draws of `ldm.draws`: `t`, `noise`, `posterior_noise` and, in training
@@ -48,6 +45,9 @@ class Sample(TypedDict):
     target: NotRequired[Float[Tensor, "3 r r"]]
     vllm_image: NotRequired[Float[Tensor, "i d"]]
     vllm_text: NotRequired[Float[Tensor, "t d"]]
+    clip_patches: NotRequired[Float[Tensor, "i v"]]
+    clip_pixels: NotRequired[Float[Tensor, "3 s s"]]
+    vision: NotRequired[str]
     source_latent: NotRequired[Float[Tensor, "c h w"]]
     target_moments: NotRequired[Float[Tensor, "m h w"]]
     text: NotRequired[Float[Tensor, "t ctx"]]
@@ -80,15 +80,23 @@ class EgoGenPairs(Dataset[Sample]):
         split: `train` or `val`.
         llm_width: d of the features; None leaves features out.
         targets: whether target frames are read (sampling does not need them).
+        store: which store the features are in.
 
     Raises:
         UserError: an annotation lacks its text; see also `egogen.annotations`.
     """
 
-    def __init__(self, config: DataConfig, split: str, llm_width: int | None, targets: bool = True) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        split: str,
+        llm_width: int | None,
+        targets: bool = True,
+        store: str = "npy",
+    ) -> None:
         self.config = config
         self.split = split
-        self.llm_width = llm_width
+        self.store = store
         self.targets = targets
         self.annotations = Annotations.read(config.annotations(split))
         folder = config.layout().frames("train" if split == "train" else "val")
@@ -96,9 +104,12 @@ class EgoGenPairs(Dataset[Sample]):
         self.items = self.annotations.items
         if not self.items:
             raise UserError(f"{self.annotations.source}: holds no actions; nothing to do")
-        self.text_names = text_feature_names(self.items, lambda action: action.image_0)
         for item in self.items:
             self.prompt(item)
+        self.features: StageOne | None = None
+        if llm_width is not None:
+            image, text = (config.feature_folder(split, kind) for kind in ("llava_image", "llava_text"))
+            self.features = StageOne(store, image, text, llm_width, self.items)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -110,29 +121,48 @@ class EgoGenPairs(Dataset[Sample]):
         """Id of a pair."""
         return item_name(self.items[index])
 
+    @property
+    def visions(self) -> dict[str, VisionFiles]:
+        """What `ldm.vision.complete` needs for the samples, by digest."""
+        vision = self.features.vision if self.features else None
+        return {vision.digest: vision} if vision else {}
+
+    @property
+    def feature_store(self) -> str | None:
+        """What decides how stage 1's features are rounded; None for the published form, or without any."""
+        texts = self.features.texts if self.features else None
+        return f"{self.store}, text {texts.row_type}" if isinstance(texts, Shards) else None
+
     def sample(self, index: int, mirrored: bool = False) -> Sample:
         """One pair with its frames."""
         item = self.items[index]
+        source = self.frames.read(item.action.image_0)
         sample: Sample = {
             "item": item_name(item),
             "prompt": self.prompt(item),
-            "source": self.frame(item.action.image_0, mirrored),
+            "source": self.prepared(source, mirrored),
         }
         if self.targets:
-            sample["target"] = self.frame(item.action.image_1, mirrored)
-        return self.with_features(sample, item)
+            sample["target"] = self.prepared(self.frames.read(item.action.image_1), mirrored)
+        return self.with_features(sample, item, source)
 
-    def with_features(self, sample: Sample, item: Item) -> Sample:
-        """Adds the stage-1 features, if this data set has them."""
-        if self.llm_width is not None:
-            image, text = self.feature_files(item)
-            sample["vllm_image"] = torch.from_numpy(read_image_feature(image, self.llm_width)).float()
-            sample["vllm_text"] = torch.from_numpy(fit_tokens(read_text_feature(text, self.llm_width)))
+    def with_features(self, sample: Sample, item: Item, source: Image.Image | None = None) -> Sample:
+        """Adds what there is of stage 1, if this data set has it.
+
+        Args:
+            sample: of the item.
+            item: of the split.
+            source: its source frame; read if it is needed and not given.
+        """
+        if self.features is not None:
+            image = item.action.image_0
+            found = self.features.read(item, lambda: self.frames.read(image) if source is None else source)
+            sample.update(cast("Sample", found))
         return sample
 
-    def frame(self, image: str, mirrored: bool = False) -> Float[Tensor, "3 r r"]:
-        """Reads and squashes a frame."""
-        pixels = to_model(self.frames.read(image), self.config.resolution)
+    def prepared(self, frame: Image.Image, mirrored: bool) -> Float[Tensor, "3 r r"]:
+        """A frame, squashed, and mirrored perhaps."""
+        pixels = to_model(frame, self.config.resolution)
         return pixels.flip(-1) if mirrored else pixels
 
     def prompt(self, item: Item) -> str:
@@ -149,13 +179,6 @@ class EgoGenPairs(Dataset[Sample]):
             )
         return text
 
-    def feature_files(self, item: Item) -> tuple[Path, Path]:
-        """The item's image and text feature files."""
-        frame = item.action.image_0
-        image = find_feature(self.config.feature_folder(self.split, "llava_image"), frame)
-        texts = self.config.feature_folder(self.split, "llava_text")
-        return image, find_text_feature(texts, self.text_names[item.clip, item.id], frame)
-
     def check(self, only: Sequence[Item] | None = None, workers: int = 8) -> None:
         """Reads every file once, in parallel, so that a bad one is named before the work and not within it.
 
@@ -168,6 +191,8 @@ class EgoGenPairs(Dataset[Sample]):
         Raises:
             UserError: the first bad file in the order of the annotations, and how many there are.
         """
+        for files in self.visions.values():
+            load_vision(files)
         with ThreadPoolExecutor(workers) as pool:
             bar = tqdm(
                 self.items if only is None else only,
@@ -185,12 +210,9 @@ class EgoGenPairs(Dataset[Sample]):
         steps: list[Callable[[], object]] = [lambda: self.frames.check(item.action.image_0)]
         if self.targets:
             steps.append(lambda: self.frames.check(item.action.image_1))
-        if self.llm_width is not None:
-            width, full = self.llm_width, self.config.check == "full"
-            image, text = self.feature_files(item)
-            check_image = read_image_feature if full else check_image_feature
-            check_text = read_text_feature if full else check_text_feature
-            steps += [lambda: check_image(image, width), lambda: check_text(text, width)]
+        if self.features is not None:
+            features, full = self.features, self.config.check == "full"
+            steps.append(lambda: features.check(item, full))
         try:
             for step in steps:
                 step()
@@ -269,8 +291,19 @@ def item_name(item: Item) -> str:
     return f"{item.clip}/{item.id}"
 
 
-def stack(samples: Sequence[Sample], device: torch.device) -> dict[str, Tensor]:
-    """The tensors of samples, each with a leading axis, on a device."""
+def stack(
+    samples: Sequence[Sample], device: torch.device, visions: Mapping[str, VisionFiles] | None = None
+) -> dict[str, Tensor]:
+    """The tensors of samples, each with a leading axis, on a device, with image features.
+
+    Args:
+        samples: of one store.
+        device: where they go.
+        visions: what image features are computed with, if their store leaves that to the device.
+    """
     rows = [dict(sample) for sample in samples]
     names = [name for name, value in rows[0].items() if isinstance(value, Tensor)]
-    return {name: torch.stack([row[name] for row in rows]).to(device) for name in names}  # type: ignore[misc]
+    batch: Batch = {name: torch.stack([row[name] for row in rows]).to(device) for name in names}  # type: ignore[misc]
+    if VISION in rows[0]:
+        batch[VISION] = [row[VISION] for row in rows]
+    return complete(batch, visions or {})

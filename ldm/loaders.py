@@ -16,6 +16,7 @@ from ldm.cache import CachedPairs, build_cache
 from ldm.config import DataConfig, TrainConfig, check
 from ldm.data import DrawnPairs, EgoGenPairs, JointPairs, Pairs, Sample
 from ldm.order import StepOrder, steps_per_epoch
+from ldm.vision import complete
 
 SPLITS = ("train", "val")
 
@@ -39,7 +40,16 @@ class PairsModule(lightning.LightningDataModule):
         self.config, self.parts, self.tokenizer, self.device = config, parts, tokenizer, device
         width = config.model.architecture.llm_width if config.model.vllm_features else None
         self.pairs = {
-            split: [EgoGenPairs(data, split, width) for data in config.all_data()] for split in SPLITS
+            split: [
+                EgoGenPairs(data, split, width, store=config.features.store) for data in config.all_data()
+            ]
+            for split in SPLITS
+        }
+        self.visions = {
+            digest: files
+            for parts_of in self.pairs.values()
+            for pairs in parts_of
+            for digest, files in pairs.visions.items()
         }
 
     @property
@@ -110,6 +120,10 @@ class PairsModule(lightning.LightningDataModule):
         sampler: DistributedSampler[Sample] = DistributedSampler(dataset, world, rank, shuffle=False)
         data = self.config.data
         return DataLoader(dataset, sampler=sampler, batch_size=data.batch_size, **self.loading(data))
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401, ARG002 - Lightning's signature
+        """Computes image features where the store leaves that to the device."""
+        return complete(batch, self.visions)
 
     @staticmethod
     def loading(data: DataConfig) -> dict[str, Any]:

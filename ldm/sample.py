@@ -74,14 +74,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = load_config(GenerateConfig, [args.config], words)
     width = config.model.architecture.llm_width
     needs_features = config.model.vllm_features and args.method == "lego"
-    pairs = EgoGenPairs(config.data, "val", width if needs_features else None, targets=False)
+    pairs = EgoGenPairs(
+        config.data, "val", width if needs_features else None, targets=False, store=config.features.store
+    )
     metadata = read_metadata(config.data.layout().metadata)
     work = [
         Job(folder, scales, pairs.items, config, metadata)
         for folder, scales in folders(args.out or run_root() / "samples" / args.config.stem, config)
     ]
     for job in work:
-        claim(job.out, settings(config, args, job.scales))
+        claim(job.out, {**settings(config, args, job.scales), "feature_store": pairs.feature_store})
     mine = my_share(pairs.items, args)
     for job in work:
         job.take(mine)
@@ -261,7 +263,7 @@ def draw_all(pipeline: LegoPipeline, pairs: EgoGenPairs, job: Job) -> None:
         for first in range(0, len(job.items), options.batch_size):
             part = job.items[first : first + options.batch_size]
             samples = [pairs[index_of[item.clip, item.id]] for item in part]
-            stacked = stack(samples, pipeline.device)
+            stacked = stack(samples, pipeline.device, pairs.visions)
             frames = pipeline(
                 stacked["source"],
                 [sample["prompt"] for sample in samples],

@@ -1,6 +1,6 @@
 """Describes how an action is done in the frame before it, and writes the features that stage 2 is guided by.
 
-One text and two feature files an action: the image feature is the projector's output, the text feature one
+One text and two features an action: the image feature is the projector's output, the text feature one
 final-norm state a generated token (`llava.decode`). Resumable: run the same command again and it goes on.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,36 +25,28 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from egogen import cli
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
-from egogen.features import write_feature
+from egogen.features.rows import ROW_TYPES
+from egogen.features.store import STORES
 from egogen.files import write_json
-from egogen.layout import feature_path, text_feature_names
 from egogen.manifest import checkpoint_hash, claim
 from egogen.seeds import item_seed
 from egogen.shards import parse_shard, process, take_chunk, take_shard
 from llava.decode import Answer, Sampling, answer, to_text
 from llava.images import check_images, open_image, pixels
-from llava.journal import Journal, Line
-from llava.labels import CUTS, Cut, action_words, guess_dataset
-from llava.lemmas import LEMMAS, Lemmas
+from llava.job import Job
+from llava.journal import Journal
+from llava.labels import CUTS, guess_dataset
+from llava.lemmas import LEMMAS
 from llava.lora import base_of, is_adapter
 from llava.model import Llava, load, pick_device, read_checkpoint
 from llava.prompts import QUESTION, prompt_ids
+from llava.saving import Description, Saver, make_saver
 from llava.settings import text_settings
 
 log = logging.getLogger(__name__)
 
-Setting = Literal["forecast", "description"]
 CPU_BATCH, MAX_BATCH = 64, 512  # sizes that `--batch-size auto` takes, and at most
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-
-
-@dataclass(frozen=True)
-class Description:
-    """What stage 1 says about one action, and its features on the CPU."""
-
-    text: str
-    image_features: Float[Tensor, "p d"]
-    text_features: Float[Tensor, "n d"]
 
 
 def describe(
@@ -84,77 +76,40 @@ def describe(
         UserError: the query has no single `{}`.
     """
     prompts = [prompt_ids(query, action, tokenizer) for action in actions]
-    features = project(model, image_processor, images)
+    patches, features = look(model, image_processor, images)
     seeds = [item_seed(0, action) for action in actions] if seeds is None else seeds
     answers = answer(model, tokenizer, prompts, features, seeds, sampling or Sampling())
-    return [finish(image, given, tokenizer) for image, given in zip(features, answers, strict=True)]
+    return [
+        finish(image, given, tokenizer, seen)
+        for image, given, seen in zip(features, answers, patches, strict=True)
+    ]
 
 
 @torch.no_grad()
+def look(
+    model: Llava, processor: CLIPImageProcessorPil, images: Sequence[Image.Image]
+) -> tuple[Float[Tensor, "b p v"], Float[Tensor, "b p d"]]:
+    """CLIP's patches and the image features of a batch."""
+    patches = model.model.see(pixels(images, processor).to(model.device))
+    return patches, model.model.multi_modal_projector(patches)
+
+
 def project(
     model: Llava, processor: CLIPImageProcessorPil, images: Sequence[Image.Image]
 ) -> Float[Tensor, "b p d"]:
     """Image features of a batch."""
-    return model.model.project(pixels(images, processor).to(model.device))
+    return look(model, processor, images)[1]
 
 
-def finish(image: Float[Tensor, "p d"], given: Answer, tokenizer: PreTrainedTokenizerBase) -> Description:
+def finish(
+    image: Float[Tensor, "p d"],
+    given: Answer,
+    tokenizer: PreTrainedTokenizerBase,
+    patches: Float[Tensor, "p v"],
+) -> Description:
     """Text and features on the CPU."""
-    return Description(to_text(given.tokens, tokenizer), image.float().cpu(), given.states.float().cpu())
-
-
-@dataclass(frozen=True)
-class Job:
-    """One command's work, as its flags name it."""
-
-    items: list[Item]  # of the whole annotation file
-    image_dir: Path
-    image_features: Path
-    text_features: Path
-    dataset: str
-    setting: Setting
-    query: str
-    seed: int
-    sampling: Sampling
-    cut: Cut = "published"
-    lemmas: Lemmas = "lemminflect"
-
-    def image(self, item: Item) -> str:
-        """The frame that is described, relative to the image folder."""
-        return item.action.image_0 if self.setting == "forecast" else item.action.image_1
-
-    def words(self, item: Item) -> str:
-        """The action's words in the question."""
-        return action_words(item.action.action, self.dataset, cut=self.cut, lemmas=self.lemmas)
-
-    def feature_files(self, item: Item) -> tuple[Path, Path]:
-        """Image and text feature file of an action."""
-        text_name = self.text_names[item.clip, item.id]
-        return feature_path(self.image_features, self.image(item)), feature_path(
-            self.text_features, text_name
-        )
-
-    @cached_property
-    def text_names(self) -> dict[tuple[str, str], str]:
-        """Names of the text features; actions that share a frame have one each (F-S1-10)."""
-        frame = "image_0" if self.setting == "forecast" else "image_1"
-        return text_feature_names(self.items, lambda action: getattr(action, frame))
-
-    def check_names(self) -> None:
-        """Feature files are named by the frame without its suffix: two frames must not share one.
-
-        Raises:
-            UserError: two frames would write the same image feature.
-        """
-        owners: dict[Path, str] = {}
-        for item in self.items:
-            image = self.image(item)
-            other = owners.setdefault(self.feature_files(item)[0], image)
-            if other != image:
-                raise UserError(
-                    f"{image} (clip {item.clip!r}, action {item.id!r}) and {other} would write the same "
-                    "image feature; rename one of the two frames"
-                )
+    text = to_text(given.tokens, tokenizer)
+    return Description(text, image.float().cpu(), given.states.float().cpu(), patches.float().cpu())
 
 
 def fitting_batch_size(model: Llava, prompt_length: int, sampling: Sampling) -> int:
@@ -176,32 +131,21 @@ def fitting_batch_size(model: Llava, prompt_length: int, sampling: Sampling) -> 
     return max(1, min(MAX_BATCH, int(0.8 * free) // row))
 
 
-def write_batch(job: Job, items: Sequence[Item], made: Sequence[Description], journal: Journal) -> None:
-    """Writes features, then the texts: an action counts as done only when all three are there."""
-    lines = []
-    for item, description in zip(items, made, strict=True):
-        image_file, text_file = job.feature_files(item)
-        try:
-            write_feature(image_file, description.image_features.numpy())
-            write_feature(text_file, description.text_features.numpy())
-        except ValueError as error:
-            raise UserError(f"{error}; is the checkpoint whole? try --dtype bfloat16") from None
-        feature = job.text_names[item.clip, item.id]
-        lines.append(Line(item, job.words(item), description.text, feature))
-    journal.add(lines)
-
-
 def run_job(
-    job: Job, todo: list[Item], loaded: tuple[Any, ...], journal: Journal, batch_size: int | None
+    job: Job, todo: list[Item], loaded: tuple[Any, ...], saver: Saver, batch_size: int | None
 ) -> None:
     """Describes the items that are not done yet; without a batch size, as many at a time as fit."""
     model, tokenizer, processor = loaded
+    saver.begin(model, processor)
     prompts = [prompt_ids(job.query, job.words(item), tokenizer) for item in todo]
     size = batch_size or fitting_batch_size(model, max(map(len, prompts)), job.sampling)
     log.info("batch size: %d", size)
     # Prompts of nearly equal length go together, so that little is padded.
     order = sorted(range(len(todo)), key=lambda place: len(prompts[place]))
-    with tqdm(total=len(todo), desc="describe", unit="frame", disable=process().rank > 0) as bar:
+    with (
+        closing(saver),
+        tqdm(total=len(todo), desc="describe", unit="frame", disable=process().rank > 0) as bar,
+    ):
         while order:
             items = [todo[place] for place in order[:size]]
             try:
@@ -222,7 +166,7 @@ def run_job(
                 size //= 2
                 log.warning("out of GPU memory; going on with batches of %d", size)
                 continue
-            write_batch(job, items, made, journal)
+            saver.add(items, made)
             order = order[size:]
             bar.update(len(items))
 
@@ -238,6 +182,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--save-path", type=Path, required=True, help="folder for the descriptions")
     add("--save-image-feature-path", type=Path, required=True, help="folder for image features")
     add("--save-text-feature-path", type=Path, required=True, help="folder for text features")
+    add(
+        "--feature-store", choices=STORES, default="npy",
+        help="npy: a file a feature, as published; compact: CLIP's patches and text rows in shards; "
+        "online: text rows, and what computes image features from frames",
+    )  # fmt: skip
+    add("--text-type", choices=ROW_TYPES, default="float16", help="of text rows in shards")
     add("--seed", type=int, default=42, help="draws depend on it and on the action's id")
     add("--num-chunks", type=int, default=1, help="the published split of clips into contiguous chunks")
     add("--chunk-idx", type=int, default=1, help="which chunk, counted from 1")
@@ -350,20 +300,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     split = {"parts": part.rpartition("_")[2], "split_by": part.partition("_")[0]}
     claim(args.save_path, {**settings, **split})
-    for folder in (args.save_image_feature_path, args.save_text_feature_path):
-        claim(folder, settings)
     journal = Journal(args.save_path / f"{part}.jsonl")
-
-    def done(item: Item) -> bool:
-        written = journal.has(item, job.text_names[item.clip, item.id])
-        return written and all(file.exists() for file in job.feature_files(item))
-
-    todo = [item for item in items if not done(item)]
+    saver = make_saver(args.feature_store, job, journal, settings, part, args.text_type)
+    todo = [item for item in items if not saver.has(item)]
     log.info("%s: %d actions, %d done, %d to do", part, len(items), len(items) - len(todo), len(todo))
     if todo:
         check_images(job.image_dir / job.image(item) for item in todo)
         loaded = load(args.model_path, vision_tower=args.vision_tower, device=device, dtype=DTYPES[dtype])
-        run_job(job, todo, loaded, journal, args.batch_size)
+        run_job(job, todo, loaded, saver, args.batch_size)
     write_json(args.save_path / f"{part}.json", journal.published(items))
 
 

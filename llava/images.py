@@ -1,8 +1,4 @@
-"""Frames for CLIP: open, check before work begins, resize and crop as the published code did.
-
-Spec: stage1-vllm-protocol, section 3: shortest edge by PIL's bicubic, centre crop; wide frames lose
-their sides.
-"""
+"""Frames for CLIP: open, check before work begins, prepare as `egogen.vision` says."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
@@ -18,6 +15,7 @@ from transformers import CLIPVisionConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from egogen.errors import UserError
+from egogen.vision import ClipPixels, read_clip_pixels
 
 THREADS = 8
 
@@ -64,30 +62,28 @@ def check_images(paths: Iterable[Path]) -> None:
 def load_image_processor(folder: Path, vision: CLIPVisionConfig) -> CLIPImageProcessorPil:
     """The image processor of a folder or, without a preprocessor_config.json, CLIP's usual one.
 
-    The PIL one: torchvision's resize differs by up to one grey level.
+    It carries the settings, and saves them; `pixels` applies them.
 
     Raises:
         UserError: preprocessor_config.json cannot be read, or crops to another size than the vision tower's.
     """
-    path = folder / "preprocessor_config.json"
     side = vision.image_size
     assert isinstance(side, int)
-    if not path.is_file():
-        return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-    try:
-        processor = CLIPImageProcessorPil.from_pretrained(folder)
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    if (processor.crop_size["height"], processor.crop_size["width"]) != (side, side):
-        raise UserError(
-            f"{path}: crops to {dict(processor.crop_size)}, the vision tower takes {side} x {side}"
-        )
-    return processor
+    made = read_clip_pixels(folder, side)
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": made.edge},
+        crop_size={"height": made.side, "width": made.side},
+        image_mean=list(made.mean),
+        image_std=list(made.std),
+        rescale_factor=made.factor,
+        resample=made.resample,
+    )
 
 
 def pixels(images: Sequence[Image.Image], processor: CLIPImageProcessorPil) -> Float[Tensor, "b 3 h w"]:
     """CLIP's input: normalised by CLIP's mean and standard deviation."""
-    return torch.from_numpy(processor(list(images), return_tensors="np")["pixel_values"])
+    prepare = ClipPixels.parse(processor.to_dict(), "image processor")
+    return torch.from_numpy(np.stack([prepare(image) for image in images]))
 
 
 def no_pixels(processor: CLIPImageProcessorPil) -> Float[Tensor, "3 h w"]:

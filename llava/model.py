@@ -55,13 +55,16 @@ class LlavaCore(LlavaModel):
             self.multi_modal_projector = nn.Linear(*widths)  # type: ignore[assignment]
 
     def project(self, pixel_values: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p d"]:
-        """Image features: CLIP's last hidden state but one, without its class token, projected."""
+        """Image features: patches, projected."""
+        return self.multi_modal_projector(self.see(pixel_values))
+
+    def see(self, pixel_values: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p v"]:
+        """Patches: CLIP's last hidden state but one, without its class token, in the projector's type."""
         vision = self.vision_tower
         # CLIP is never trained; checkpointing and adapters would have it followed backwards all the same.
         with torch.no_grad():
             seen = vision(pixel_values.to(vision.dtype), output_hidden_states=True).hidden_states
-        features = seen[self.config.vision_feature_layer][:, 1:]
-        return self.multi_modal_projector(features.to(self.projector_dtype))
+        return seen[self.config.vision_feature_layer][:, 1:].to(self.projector_dtype)
 
     @property
     def projector_dtype(self) -> torch.dtype:

@@ -11,10 +11,10 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from egogen.errors import UserError
 from egogen.files import read_json
+from egogen.vision import FEATURE_LAYER
 from llava.checkpoint import VISION
 from llava.prompts import IMAGE_TOKEN
 
-FEATURE_LAYER = -2  # CLIP's last layer but one
 LINEAR, TWO_LAYERS = "linear", "mlp2x_gelu"  # LEGO's projector, and that of LLaVA 1.5
 CLIP_HEAD_WIDTH = 64  # of every CLIP that OpenAI published
 

@@ -67,7 +67,7 @@ class ImageGrids(lightning.Callback):
         generators = [
             torch.Generator().manual_seed(item_seed(self.sampling.seed, sample["item"])) for sample in samples
         ]
-        stacked = stack(samples, module.device)
+        stacked = stack(samples, module.device, self.pairs.visions)
         with module.ema.applied(module.trained()), pipeline.quiet():
             drawn: Tensor = pipeline(
                 stacked["source"],

@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from llava.settings import FEATURE_LAYER, patches_across
+from egogen.vision import FEATURE_LAYER
+from llava.settings import patches_across
 from llava.toy.frames import SIDES, SUBJECTS, Targets
 
 log = logging.getLogger(__name__)

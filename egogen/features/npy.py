@@ -1,7 +1,7 @@
-"""Stage-1 feature files: written by `llava.describe`, read by the LDM's data set.
+"""The published form of features, a float16 `.npy` file each: written by `llava.describe`, read by stage 2.
 
-Image feature: the projector's output, [256, d]. Text feature: one last-layer state a generated token, [n, d].
-Both float16 `.npy` (spec: stage1-vllm-protocol, section 5).
+Image feature: the projector's output, [256, d]. Text feature: one last-layer state a generated token, [n, d]
+(spec: stage1-vllm-protocol, section 5).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenize import TokenError
 
 import numpy as np
-from jaxtyping import Float16, Float32
+from jaxtyping import Float, Float16, Float32
 
 from egogen.errors import UserError
 from egogen.files import atomic_open
@@ -29,14 +29,24 @@ def write_feature(path: Path, values: np.ndarray) -> None:
     Raises:
         ValueError: it is not two-dimensional, or a value does not fit float16.
     """
+    half = as_half(values, path)
+    with atomic_open(path) as file:
+        np.save(file, half)
+
+
+def as_half(values: np.ndarray, where: Path | str) -> Float16[np.ndarray, "n d"]:
+    """A feature in float16, checked before it is written.
+
+    Raises:
+        ValueError: see `write_feature`.
+    """
     if values.ndim != 2:
-        raise ValueError(f"{path}: a feature is [tokens, d], got shape {values.shape}")
+        raise ValueError(f"{where}: a feature is [tokens, d], got shape {values.shape}")
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     if not np.isfinite(half).all():
-        raise ValueError(f"{path}: a feature holds values that are not finite in float16")
-    with atomic_open(path) as file:
-        np.save(file, half)
+        raise ValueError(f"{where}: a feature holds values that are not finite in float16")
+    return half
 
 
 def read_image_feature(path: Path, width: int | None = None) -> Float16[np.ndarray, "256 d"]:
@@ -106,7 +116,7 @@ def as_text_feature(values: np.ndarray, path: Path, width: int | None) -> np.nda
     return values
 
 
-def fit_tokens(values: Float16[np.ndarray, "n d"], tokens: int = TEXT_TOKENS) -> Float32[np.ndarray, "t d"]:
+def fit_tokens(values: Float[np.ndarray, "n d"], tokens: int = TEXT_TOKENS) -> Float32[np.ndarray, "t d"]:
     """Cuts or zero-pads a text feature to the LDM's number of tokens."""
     fitted = np.zeros((tokens, values.shape[1]), np.float32)
     fitted[: len(values)] = values[:tokens]
@@ -157,3 +167,36 @@ def opened(path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:
     if values.dtype.kind != "f":
         raise UserError(f"{path}: features are {values.dtype}, expected floating point; {REMEDY}")
     return values
+
+
+class NpyFiles:
+    """The features in a folder of `.npy` files, by name.
+
+    Args:
+        folder: what names are relative to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.place = folder
+
+    def __contains__(self, name: object) -> bool:
+        return (self.place / str(name)).exists()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all features, in order."""
+        return sorted(path.relative_to(self.place).as_posix() for path in self.place.rglob("*.npy"))
+
+    def path(self, name: str) -> Path:
+        """A feature's file, for messages."""
+        return self.place / name
+
+    def read(self, name: str) -> np.ndarray:
+        """A feature as it is in its file; see `load`."""
+        return load(self.path(name))
+
+    read_checked = read
+
+    def outline(self, name: str) -> np.ndarray:
+        """A feature whose values stay unread; see `mapped`."""
+        return mapped(self.path(name))

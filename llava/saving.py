@@ -1,0 +1,205 @@
+"""How `llava.describe` keeps what it made: a file a feature, or shards; then the text, which says "done"."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from egogen.annotations import Item
+from egogen.errors import UserError
+from egogen.features import TEXT_TOKENS, as_half, write_feature
+from egogen.features.projector import Projector
+from egogen.features.rows import RowType
+from egogen.features.shards import SHARD_ITEMS, Shards, write_shard
+from egogen.features.store import Store, claim_store, made_by
+from egogen.layout import clip_folder, projector_path, shard_path
+from llava.convert import write_clip
+from llava.job import Job
+from llava.journal import Journal, Line
+from llava.model import Llava
+
+
+@dataclass(frozen=True)
+class Description:
+    """What stage 1 says about one action, and its features on the CPU."""
+
+    text: str
+    image_features: Float[Tensor, "p d"]
+    text_features: Float[Tensor, "n d"]
+    patches: Float[Tensor, "p v"] | None = None  # what the image features were projected from
+
+
+@runtime_checkable
+class Saver(Protocol):
+    """Keeps descriptions and features; an action counts as done only when all of it is on disk."""
+
+    def has(self, item: Item) -> bool:
+        """Whether an action is done."""
+        ...
+
+    def begin(self, model: Llava, processor: CLIPImageProcessorPil) -> None:
+        """Takes from the model what is kept once."""
+        ...
+
+    def add(self, items: Sequence[Item], made: Sequence[Description]) -> None:
+        """Keeps a batch."""
+        ...
+
+    def close(self) -> None:
+        """Writes what is still in memory."""
+        ...
+
+
+def make_saver(
+    store: Store, job: Job, journal: Journal, settings: Mapping[str, Any], part: str, row_type: RowType
+) -> Saver:
+    """The saver for a store; its folders remember the settings.
+
+    Raises:
+        UserError: they were made with others, or a shard is damaged.
+    """
+    if store == "npy":
+        for folder in (job.image_features, job.text_features):
+            claim_store(folder, settings, "npy")
+        return NpySaver(job, journal)
+    claim_store(job.image_features, settings, "shards" if store == "compact" else "online", "float16")
+    claim_store(job.text_features, settings, "shards", row_type)
+    return ShardSaver(job, journal, part, row_type, online=store == "online")
+
+
+def line(job: Job, item: Item, description: Description) -> Line:
+    """The journal's entry of an action."""
+    return Line(item, job.words(item), description.text, job.text_names[item.clip, item.id])
+
+
+class NpySaver:
+    """The published form: a file a feature, after every batch."""
+
+    def __init__(self, job: Job, journal: Journal) -> None:
+        self.job, self.journal = job, journal
+
+    def files(self, item: Item) -> tuple[Path, Path]:
+        """Image and text feature file of an action."""
+        image, text = self.job.feature_names(item)
+        return self.job.image_features / image, self.job.text_features / text
+
+    def has(self, item: Item) -> bool:
+        """Whether text and both files are there."""
+        written = self.journal.has(item, self.job.text_names[item.clip, item.id])
+        return written and all(file.exists() for file in self.files(item))
+
+    def begin(self, model: Llava, processor: CLIPImageProcessorPil) -> None:
+        """Nothing is kept once."""
+
+    def add(self, items: Sequence[Item], made: Sequence[Description]) -> None:
+        """Writes features, then the texts."""
+        for item, description in zip(items, made, strict=True):
+            image, text = self.files(item)
+            try:
+                write_feature(image, description.image_features.numpy())
+                write_feature(text, description.text_features.numpy())
+            except ValueError as error:
+                raise not_finite(error) from None
+        self.journal.add([line(self.job, *pair) for pair in zip(items, made, strict=True)])
+
+    def close(self) -> None:
+        """Nothing is in memory."""
+
+
+class ShardSaver:
+    """Compact and online stores: a shard of each kind whenever enough actions are described, then the texts.
+
+    Args:
+        job: names and folders.
+        journal: of the texts.
+        part: this process's share, which names its shards.
+        row_type: of text rows.
+        online: image features are not stored; what computes them is.
+    """
+
+    def __init__(self, job: Job, journal: Journal, part: str, row_type: RowType, *, online: bool) -> None:
+        self.job, self.journal, self.part, self.row_type = job, journal, part, row_type
+        self.texts = Shards(job.text_features)
+        self.images = None if online else Shards(job.image_features)
+        self.patches: dict[str, np.ndarray] = {}
+        self.rows: dict[str, np.ndarray] = {}
+        self.lines: list[Line] = []
+
+    def has(self, item: Item) -> bool:
+        """Whether the text is written and the features are in shards that were there at the start."""
+        image, text = self.job.feature_names(item)
+        seen = self.images is None or image in self.images
+        return seen and text in self.texts and self.journal.has(item, self.job.text_names[item.clip, item.id])
+
+    def begin(self, model: Llava, processor: CLIPImageProcessorPil) -> None:
+        """Writes the projector and, for online stores, CLIP, beside where image features would be.
+
+        Raises:
+            UserError: the projector is not one Linear.
+        """
+        linear = model.model.multi_modal_projector
+        if not isinstance(linear, nn.Linear):
+            raise UserError(
+                "--feature-store: this checkpoint's projector has two layers; only npy keeps its features"
+            )
+        weight, bias = (value.detach().float().cpu().numpy() for value in (linear.weight, linear.bias))
+        Projector(weight, bias).write(projector_path(self.job.image_features))
+        clip = clip_folder(self.job.image_features)
+        if self.images is None and not clip.exists():
+            part = clip.with_name(f".{clip.name}.{secrets.token_hex(8)}.part")
+            write_clip(model, processor, part)
+            try:
+                part.rename(clip)
+            except OSError:  # another process was first
+                shutil.rmtree(part)
+
+    def add(self, items: Sequence[Item], made: Sequence[Description]) -> None:
+        """Keeps a batch in memory until a shard is full."""
+        for item, one in zip(items, made, strict=True):
+            image, text = self.job.feature_names(item)
+            try:
+                if self.images is not None:
+                    assert one.patches is not None
+                    self.patches[image] = as_half(one.patches.numpy(), self.images.place / image)
+                self.rows[text] = as_half(one.text_features[:TEXT_TOKENS].numpy(), self.texts.place / text)
+            except ValueError as error:
+                raise not_finite(error) from None
+            self.lines.append(line(self.job, item, one))
+        if len(self.lines) >= SHARD_ITEMS:
+            self.close()
+
+    def close(self) -> None:
+        """Writes what waits: patches, text features, texts."""
+        if not self.lines:
+            return
+        images, texts = self.next_shards()
+        if self.images is not None:
+            write_shard(images, self.patches, made_by(images.parent))
+        write_shard(texts, self.rows, made_by(texts.parent), self.row_type)
+        self.journal.add(self.lines)
+        self.patches, self.rows, self.lines = {}, {}, []
+
+    def next_shards(self) -> tuple[Path, Path]:
+        """Paths for the next two shards of this process."""
+        folders = (self.job.image_features, self.texts.place)
+        number = next(
+            number
+            for number in itertools.count()
+            if not any(shard_path(folder, self.part, number).exists() for folder in folders)
+        )
+        return shard_path(folders[0], self.part, number), shard_path(folders[1], self.part, number)
+
+
+def not_finite(error: ValueError) -> UserError:
+    """What a user can do about features that are no numbers."""
+    return UserError(f"{error}; is the checkpoint whole? try --dtype bfloat16")
