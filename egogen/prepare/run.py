@@ -1,0 +1,136 @@
+"""Carries a plan out: claims the folder, extracts, filters, writes. What all subcommands end with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from egogen.errors import UserError
+from egogen.layout import Layout, Split
+from egogen.manifest import claim
+from egogen.prepare.estimate import estimate
+from egogen.prepare.extract import Work, extract, remove
+from egogen.prepare.journal import Journal
+from egogen.prepare.judge import judge, verdict
+from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, Options
+from egogen.prepare.outputs import write_outputs
+from egogen.prepare.plan import BROKEN, UNREADABLE, Pair, Plan
+from egogen.prepare.processes import spread
+from egogen.prepare.report import summary, write_report
+
+log = logging.getLogger(__name__)
+
+JOURNALS, SCORES, CLAIMS = "frames", "scores.jsonl", "settings"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Args:
+        layout: of the data set that is made.
+        splits: that the run writes.
+        settings: what makes the data what they are; another run with others is refused.
+        options: the shared flags.
+        clips: size and rate by clip, where they are known better than from the frames.
+    """
+
+    layout: Layout
+    splits: Sequence[Split]
+    settings: Mapping[str, Any]
+    options: Options
+    clips: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps what it knows."""
+        return self.layout.preparation / "_".join([self.layout.dataset, *self.splits])
+
+
+def carry_out(plan: Plan, job: Job) -> None:
+    """Makes the data set of a plan.
+
+    Raises:
+        UserError: the folder holds other data.
+        SystemExit: sources were missing or broken; the code says how many.
+    """
+    plan.limit(job.options.limit)
+    if job.options.dry_run:
+        log.info("%s\n%s", summary(plan, job.splits), estimate(plan, job.options.look))
+        return
+    claim_splits(job)
+    scores = Journal(job.folder / SCORES)
+    extract_all(plan, job, scores)
+    judge(plan.kept(), job.layout, job.options.judging, scores)
+    write_outputs(plan, job.layout, job.splits, job.clips, job.folder)
+    for pair in plan.pairs:
+        if pair.reason is not None and pair.row is not None and pair.split is not None:
+            remove(job.layout.pair_files(pair.split, *pair.images))
+    write_report(plan, job.layout, job.splits, job.settings, job.folder)
+    log.info("%s\nwritten: %s", summary(plan, job.splits), job.layout.egogen)
+    broken = {pair.files for pair in plan.pairs if pair.reason in BROKEN}
+    if broken:
+        log.warning("%d sources were missing or broken; the report names them", len(broken))
+        raise SystemExit(BROKEN_BASE + min(len(broken), MOST_BROKEN))
+
+
+def claim_splits(job: Job) -> None:
+    """Claims the splits that the run writes.
+
+    Raises:
+        UserError: one of them was made by something else, or by a run with other settings.
+    """
+    for split in job.splits:
+        annotations, name = job.layout.annotations(split), f"{job.layout.dataset}_{split}.json"
+        if annotations.exists() and not (job.layout.preparation / CLAIMS / name).exists():
+            raise UserError(f"{annotations}: was not made by egogen.prepare; choose another --out")
+    for split in job.splits:
+        claim(job.layout.preparation / CLAIMS, job.settings, f"{job.layout.dataset}_{split}.json")
+
+
+def extract_all(plan: Plan, job: Job, scores: Journal) -> None:
+    """Extracts what is not there yet, source by source, and notes in each pair what became of it."""
+    sources: dict[str, list[Pair]] = {}
+    for pair in plan.kept():
+        assert pair.source is not None
+        sources.setdefault(pair.source.name, []).append(pair)
+    work = []
+    for name, pairs in sources.items():
+        journal = job.folder / JOURNALS / f"{name}.jsonl"
+        left = [pair for pair in recall(pairs, journal, job, scores) if pair.row is None]
+        if left and left[0].source is not None:
+            work.append(Work(left[0].source, left, journal))
+    log.info("%d of %d sources are to be read", len(work), len(sources))
+    make = partial(extract, layout=job.layout, look=job.options.look)
+    with tqdm(total=sum(len(part.pairs) for part in work), desc="pairs", unit="pair", disable=None) as bar:
+        for part, signal in spread(make, work, job.options.workers):
+            if signal:
+                log.warning("%s: signal %d ended the decoder", part.source.name, signal)
+            rows = Journal(part.journal).rows
+            for pair in recall(part.pairs, part.journal, job, scores):
+                if pair.row is None:
+                    pair.reason = rows.get(pair.key, {}).get("reason", UNREADABLE)
+            bar.update(len(part.pairs))
+
+
+def recall(pairs: Sequence[Pair], journal: Path, job: Job, scores: Journal) -> Sequence[Pair]:
+    """Gives each pair what its source's journal says was extracted, if that is still there.
+
+    What was lost is tried again by the next run: a video may have been fetched anew.
+    """
+    rows = Journal(journal).rows
+    for pair in pairs:
+        assert pair.split is not None
+        pair.row = rows.get(pair.key)
+        if pair.row is None or "frames" not in pair.row:
+            pair.row = None
+        elif verdict(scores.rows.get(pair.key), job.options.judging) is None:
+            files = job.layout.pair_files(pair.split, *pair.images)
+            pair.row = pair.row if all(path.exists() for path in files) else None
+    return pairs
