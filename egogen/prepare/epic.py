@@ -132,7 +132,7 @@ def make_plan(
     assert root is not None
     found = find_sources(root, (".tar",), VIDEO_ID) if frames else find_sources(root, VIDEOS)
     sources: dict[str, Source] = {
-        name: FrameFiles(found[name], frames_per_second(name)) if frames else VideoFile(found[name])
+        name: FrameFiles(found[name], float(frames_per_second(name))) if frames else VideoFile(found[name])
         for name in dict.fromkeys(action.video for action in actions)
         if name in found
     }

@@ -132,23 +132,34 @@ def make_plan(path: Path, rows: Sequence[Mapping[str, Any]], split: Split) -> Pl
     ]
     plan, counts = Plan(), Counter[str]()
     for index, (row, files) in enumerate(zip(rows, images, strict=True)):
+        where = f"{path}: row {index + 1}"
         clip = str(row.get("clip", f"{path.stem}_{index:06d}"))
         place = 2 * (index % ROWS)
         pair = Pair(
             clip=clip,
             id=str(row.get("id", counts[clip])),
-            split=row.get("split", split),
+            split=split_of(row, split, where),
             text=row["action"],
             source=sources[index // ROWS],
             moments=(Moment(0, place), Moment(1, place + 1)),
             files=files,
-            extra=extra(row, f"{path}: row {index + 1}"),
+            extra=extra(row, where),
         )
-        if pair.split not in get_args(Split):
-            raise UserError(f"{path}: row {index + 1}: split {pair.split!r}; allowed are train and val")
         counts[clip] += 1
         plan.add(pair)
     return plan
+
+
+def split_of(row: Mapping[str, Any], default: Split, where: str) -> Split:
+    """The split of a row.
+
+    Raises:
+        UserError: it names one that there is not.
+    """
+    found: Split = row.get("split", default)
+    if found not in get_args(Split):
+        raise UserError(f"{where}: split {found!r}; allowed are {', '.join(get_args(Split))}")
+    return found
 
 
 def extra(row: Mapping[str, Any], where: str) -> dict[str, Any]:

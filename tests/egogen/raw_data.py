@@ -25,6 +25,12 @@ def drawn(number: int, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
     return Image.fromarray(blocks * 200 + 20).resize((width, height), Image.Resampling.NEAREST).convert("RGB")
 
 
+def grainy(count: int) -> list[Image.Image]:
+    """Pictures that show their numbers through noise: every frame of a video takes its share of the file."""
+    grain = np.random.default_rng(0).integers(0, 60, (count, HEIGHT, WIDTH, 3), np.uint8)
+    return [Image.fromarray(np.asarray(drawn(number)) // 4 * 3 + grain[number]) for number in range(count)]
+
+
 def number_in(picture: Image.Image | Path) -> int:
     """The number that a picture shows."""
     image = Image.open(picture) if isinstance(picture, Path) else picture
