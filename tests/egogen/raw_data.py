@@ -13,9 +13,17 @@ import av
 import numpy as np
 from PIL import Image
 
+from egogen.annotations import Annotations
+from egogen.frames import read_frame
+from egogen.layout import Layout
+from egogen.prepare.__main__ import main
+from egogen.toy.world import write_world
+
 # A frame's number is drawn as ten bright or dark blocks, five a row, over a dark ground.
 BITS, ACROSS, DOWN = 10, 5, 2
 WIDTH, HEIGHT = 80, 48
+# Of the filmed toy world; codecs take even sizes.
+TOY_SIZE = 114, 64
 VP9 = {"deadline": "realtime", "cpu-used": "8"}
 
 
@@ -147,7 +155,7 @@ class Ego4D:
         self.videos.append({"video_uid": f"video-{name}", "video_metadata": facts,
                             "annotated_intervals": [interval | changes]})  # fmt: skip
         if split:
-            self.splits[split].append(f"clip-{name}")
+            self.splits[split].append(changes.get("clip_uid") or f"clip-{name}")
 
     def write(self) -> None:
         """Writes the annotation files."""
@@ -170,3 +178,20 @@ class Ego4D:
         """Arguments that prepare it from its clips."""
         return ["--annotations", str(self.annotations), "--clips", str(self.clips), "--out", str(out),
                 "--size", "48", "--workers", "1", *more]  # fmt: skip
+
+
+def film_toy_world(root: Path) -> tuple[Layout, Layout]:
+    """A toy world, and what is prepared from films of it: a clip shows the frame before, then the target."""
+    write_world(root / "toy", 3, 2, TOY_SIZE[1], workers=1)
+    toy, source = Layout(root / "toy", "ego4d"), Ego4D(root / "ego4d")
+    for split in ("train", "val"):
+        for item in Annotations.read(toy.egogen / f"ego4d_{split}.json"):
+            names = item.action.image_0, item.action.image_1
+            frames = [read_frame(toy.egogen / "ego4d.fho" / split / name) for name in names]
+            before, after = (frame.resize(TOY_SIZE) for frame in frames)
+            make_video(source.clips / f"{item.clip}.mp4", [before] * 60 + [after] * 10, options={"crf": "6"})
+            source.add(item.clip, split, [action(0, narration_text=item.action.action, frames=None)],
+                       clip_uid=item.clip)  # fmt: skip
+    source.write()
+    main(["ego4d", *source.words(root / "made", "--size", str(TOY_SIZE[1]))])
+    return toy, Layout(root / "made", "ego4d")

@@ -277,6 +277,31 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert "10 + n, n sources (videos, frame folders, images; n is at most 100)" in text
 
 
+def test_no_command_imports_torch() -> None:
+    modules = ", ".join(COMMANDS.values())
+    code = f"import sys, {modules}, egogen.prepare.judge; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_ctrl_c_ends_with_one_line(source: Ego4D, tmp_path: Path) -> None:
+    make_video(source.clips / "clip-a.mp4", [drawn(number, 320, 192) for number in range(400)])
+    words = [
+        sys.executable,
+        "-m",
+        "egogen.prepare",
+        "ego4d",
+        *source.words(tmp_path / "out", "--sharpest", "200"),
+    ]
+    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "2 of 2 sources are to be read\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted; run the same command again to go on"
+    assert "Traceback" not in said
+
+
 def test_a_command_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["charades"])
