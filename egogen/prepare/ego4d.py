@@ -27,7 +27,7 @@ from egogen.prepare.ego4d_file import (
 )
 from egogen.prepare.find import VIDEOS, find_sources
 from egogen.prepare.options import add_sharpest, arguments, options
-from egogen.prepare.plan import DUPLICATE, MISSING, AtFrame, Moment, Pair, Plan
+from egogen.prepare.plan import DUPLICATE, MISSING, AtFrame, Moment, Pair, Plan, no_garbage
 from egogen.prepare.run import Job, carry_out
 from egogen.prepare.video import VideoFile
 
@@ -82,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     split_files = {split: args.annotations / f"{args.split_from}_{split}.json" for split in SPLITS}
     clips = args.clips is not None
     rules = Rules(read_splits(split_files), (args.input, args.target), clips, args.min_window)
-    plan = make_plan(read_videos(annotations, rules.names, clips), rules, args.clips or args.videos)
+    with no_garbage():
+        plan = make_plan(read_videos(annotations, rules.names, clips), rules, args.clips or args.videos)
     settings = {
         "source": "Ego4D clips" if clips else "Ego4D videos",
         "annotations": file_hash(annotations),

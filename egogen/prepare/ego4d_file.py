@@ -10,9 +10,12 @@ from typing import Any
 
 from egogen.annotations import check_object
 from egogen.errors import UserError
-from egogen.files import read_json
+from egogen.files import named_errors
+from egogen.prepare.big_json import Reader
 
 FILES = ("fho_main.json", "fho.json")
+# Their top-level keys of the videos: a list in v2, in v1 an object by uid.
+LISTS = ("videos", "video_data")
 # The frames that annotators chose of an action, in the order of time.
 CRITICAL_FRAMES = ("pre_45", "pre_30", "pre_15", "pre_frame", "contact_frame", "pnr_frame", "post_frame")
 # Fields of an action that are kept as they are, under the names of v2.
@@ -86,39 +89,53 @@ def read_videos(path: Path, names: tuple[str, str], clips: bool) -> Iterator[Ann
     Raises:
         UserError: it is not such a file.
     """
-
-    def keep(found: dict[str, Any]) -> dict[str, Any] | Interval:
-        return as_interval(found, names, clips) if "narrated_actions" in found else found
-
-    raw = check_object(read_json(path, keep), f"{path}", "'videos' or 'video_data'")
-    videos = raw.get("videos", raw.get("video_data"))
-    if isinstance(videos, dict):  # v1: by uid
-        videos = [{"video_uid": uid, **video} for uid, video in videos.items()]
-    if not isinstance(videos, list):
-        raise UserError(
-            f"{path}: found the keys {', '.join(raw)}, expected 'videos' (v2) or 'video_data' (v1)"
-        )
-    for index, video in enumerate(videos):
-        where = f"{path}: video {index}"
-        video = check_object(video, where, "a video")
-        uid, intervals = video.get("video_uid"), video.get("annotated_intervals")
-        if not isinstance(uid, str) or not isinstance(intervals, list):
-            raise UserError(
-                f"{where}: found the keys {', '.join(video)}, expected video_uid, annotated_intervals"
+    with named_errors(path):
+        reader = Reader(path.read_bytes().decode("utf-8-sig"))
+        for index, (key, video) in enumerate(raw_videos(reader, path)):
+            where = f"{path}: video {index}"
+            found = check_object(video, where, "a video")
+            uid, intervals = found.get("video_uid", key), found.get("annotated_intervals")
+            if not isinstance(uid, str) or not isinstance(intervals, list):
+                raise UserError(
+                    f"{where}: found the keys {', '.join(found)}, expected video_uid, annotated_intervals"
+                )
+            known = found.get("video_metadata") or {}
+            yield AnnotatedVideo(
+                uid,
+                Fraction(known.get("fps") or FPS).limit_denominator(1001),
+                (known["width"], known["height"]) if known.get("width") and known.get("height") else None,
+                [
+                    as_interval(check_object(interval, where, "an interval"), names, clips)
+                    for interval in intervals
+                ],
             )
-        if not all(isinstance(interval, Interval) for interval in intervals):
-            raise UserError(f"{where}: an annotated interval has no narrated_actions")
-        known = video.get("video_metadata") or {}
-        rate = Fraction(known.get("fps") or FPS).limit_denominator(1001)
-        size = (known["width"], known["height"]) if known.get("width") and known.get("height") else None
-        yield AnnotatedVideo(uid, rate, size, intervals)
+
+
+def raw_videos(reader: Reader, path: Path) -> Iterator[tuple[str | None, Any]]:
+    """The videos as the file has them; in v1, with their uids.
+
+    Raises:
+        UserError: the file holds no such list.
+    """
+    keys = []
+    for key in reader.members():
+        keys.append(str(key))
+        if key in LISTS:
+            for uid in reader.members():
+                yield uid, reader.value()
+        else:
+            reader.value()
+    if not set(LISTS) & set(keys):
+        raise UserError(
+            f"{path}: found the keys {', '.join(keys) or 'none'}, expected {' (v2) or '.join(LISTS)} (v1)"
+        )
 
 
 def as_interval(found: Mapping[str, Any], names: tuple[str, str], clips: bool) -> Interval:
     """An interval with no more of its actions than is used."""
     start = whole(found.get("clip_parent_start_frame", found.get("parent_start_frame")))
     actions = []
-    for action in found["narrated_actions"] or []:
+    for action in found.get("narrated_actions") or []:
         numbers = [
             clip_number(action, name, start) if clips else video_number(action, name) for name in names
         ]
@@ -173,7 +190,9 @@ def facts(action: Mapping[str, Any], names: tuple[str, str]) -> dict[str, Any]:
         found["verb"] = verb
     for slot, name in enumerate(names):
         for kind, box in boxes(action, name):
-            found.setdefault(f"{kind}_{slot}", {side: box["bbox"][side] for side in SIDES})
+            found.setdefault(
+                f"{kind}_{slot}", {side: box["bbox"][side] for side in SIDES}
+            )
             if kind == "object_box" and box.get("structured_noun"):
                 found.setdefault("object", box["structured_noun"])
     return found
@@ -184,5 +203,5 @@ def boxes(action: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[str,
     for frame in action.get("frames") or []:
         for box in (frame.get("boxes") or []) if frame.get("frame_type") == name else []:
             kind, sides = BOXES.get(box.get("object_type") or ""), box.get("bbox")
-            if kind is not None and isinstance(sides, dict) and set(SIDES) <= set(sides):
+            if kind is not None and isinstance(sides, dict) and sides.keys() >= set(SIDES):
                 yield kind, box
