@@ -190,9 +190,7 @@ def facts(action: Mapping[str, Any], names: tuple[str, str]) -> dict[str, Any]:
         found["verb"] = verb
     for slot, name in enumerate(names):
         for kind, box in boxes(action, name):
-            found.setdefault(
-                f"{kind}_{slot}", {side: box["bbox"][side] for side in SIDES}
-            )
+            found.setdefault(f"{kind}_{slot}", {side: box["bbox"][side] for side in SIDES})
             if kind == "object_box" and box.get("structured_noun"):
                 found.setdefault("object", box["structured_noun"])
     return found

@@ -54,7 +54,7 @@ def write_report(
         summary(plan, splits),
         "The decision on every action is in `manifest.jsonl`.",
         similarity_note(settings),
-        *broken_sources(plan),
+        *([f"## Missing or broken\n\n{broken}"] if (broken := broken_sources(plan)) else []),
         f"## Settings\n\n```json\n{json.dumps(dict(settings), indent=2)}\n```",
     ]
     sheet = contact_sheet(plan, layout)
@@ -76,15 +76,13 @@ def similarity_note(settings: Mapping[str, Any]) -> str:
     return f"Similarity filter: on, pairs whose embeddings have a cosine of {low:g} to {high:g} are kept."
 
 
-def broken_sources(plan: Plan) -> list[str]:
-    """A section on what could not be read, if there is any."""
+def broken_sources(plan: Plan) -> str:
+    """A list of what could not be read; empty if all could."""
     broken: dict[str, tuple[str, int]] = {}
     for pair in plan.pairs:
         if pair.reason in BROKEN:
             name = ", ".join(dict.fromkeys(map(str, pair.files)))
             broken[name] = pair.reason, broken.get(name, ("", 0))[1] + 1
-    if not broken:
-        return []
     lines = [f"- `{name}`: {reason}, {count} actions" for name, (reason, count) in broken.items()]
     more = [f"- and {len(lines) - MAX_SOURCES} more"] if len(lines) > MAX_SOURCES else []
-    return [f"## Missing or broken: {len(lines)} sources", "\n".join([*lines[:MAX_SOURCES], *more])]
+    return "\n".join([*lines[:MAX_SOURCES], *more])

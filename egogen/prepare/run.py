@@ -22,7 +22,7 @@ from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, Options
 from egogen.prepare.outputs import write_outputs
 from egogen.prepare.plan import BROKEN, UNREADABLE, Pair, Plan
 from egogen.prepare.processes import spread
-from egogen.prepare.report import summary, write_report
+from egogen.prepare.report import broken_sources, summary, write_report
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def carry_out(plan: Plan, job: Job) -> None:
     log.info("%s\nwritten: %s", summary(plan, job.splits), job.layout.egogen)
     broken = {pair.files for pair in plan.pairs if pair.reason in BROKEN}
     if broken:
-        log.warning("%d sources were missing or broken; the report names them", len(broken))
+        log.warning("%d sources were missing or broken:\n%s", len(broken), broken_sources(plan))
         raise SystemExit(BROKEN_BASE + min(len(broken), MOST_BROKEN))
 
 

@@ -63,10 +63,10 @@ class Video:
     """
 
     def __init__(self, container: InputContainer) -> None:
-        if not container.streams.video:
+        stream = container.streams.best("video")
+        if not isinstance(stream, VideoStream):
             raise ValueError("no video stream")
-        self.container = container
-        self.stream = container.streams.video[0]
+        self.container, self.stream = container, stream
         # Videos are read side by side, each by one thread.
         self.stream.codec_context.thread_count = 1
         self.timeline = Timeline.read(container, self.stream)

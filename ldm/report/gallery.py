@@ -17,7 +17,7 @@ from ldm.report.table import Column
 MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 
 
-# A clip's metadata names the boxes of its target frame so: hand_box_1, object_box_1.
+# Metadata name the boxes of a target frame so: hand_box_1, object_box_1.
 TARGET_BOX = "_box_1"
 
 
@@ -88,7 +88,7 @@ class Album:
         action, shown = item.action, columns(self.runs)
         target = picture("Target", self.frames / action.image_1)
         if item.clip in self.metadata:
-            target = replace(target, outlines=outlines(self.metadata[item.clip]))
+            target = replace(target, outlines=outlines(self.metadata[item.clip], item.id))
         made = [
             replace(picture(run.name, run.image(action.image_1)), values=values(run, action.image_1, shown))
             for run in self.runs
@@ -97,10 +97,10 @@ class Album:
         return Card(f"{item.clip} / {item.id}", action.action, action.text(self.llava_key), [*given, *made])
 
 
-def outlines(clip: ClipMetadata) -> list[Outline]:
-    """The boxes of a clip's target frame; fields that are not boxes {x, y, width, height} are left out."""
+def outlines(clip: ClipMetadata, action_id: str) -> list[Outline]:
+    """The boxes of an action's target frame; fields that are not boxes {x, y, width, height} are left out."""
     found = []
-    for name, box in (clip.model_extra or {}).items():
+    for name, box in clip.facts(action_id).items():
         if name.endswith(TARGET_BOX) and isinstance(box, dict) and {"x", "y", "width", "height"} <= set(box):
             found.append(
                 Outline(
