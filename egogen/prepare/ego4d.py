@@ -37,7 +37,7 @@ SPLITS: tuple[Split, ...] = ("train", "val")
 BENCHMARKS = ("fho_lta", "fho_oscc-pnr")
 # The wearer of the camera acts: "#C C cuts the carrot". "#O" is somebody else.
 WEARER, UNSURE = "#C", "#unsure"
-# Loaders of the benchmark leave out actions annotated in a shorter window, in seconds.
+# Loaders of the benchmarks leave out actions annotated in a shorter window, in seconds (F-DA-05).
 USUAL_WINDOW = 8.0
 ROUNDING = 0.001
 # (narration, start, end) of videos shorter than annotated (EGO4D/hands-and-objects, cnn-lstm/dataset.py).
@@ -108,6 +108,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         type=benchmark,
         help="the benchmark whose train and val files say which split a clip is in",
     )
+    # Ours: the paper does not say which frames (F-DA-01).
     made.add_argument(
         "--input", choices=CRITICAL_FRAMES, default="pre_15", help="critical frame that is the input"
     )

@@ -84,6 +84,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         "--frames", type=Path, metavar="DIR", help="folders P01_11 or tar files P01_11.tar of frames"
     )
     where.add_argument("--videos", type=Path, metavar="DIR", help="P01_11.MP4 ...")
+    # Ours: the paper does not say how long before and after (F-DA-02).
     made.add_argument("--before", type=not_negative, default="0.25", metavar="SEC",
                       help="the input is so long before the action starts")  # fmt: skip
     target = made.add_mutually_exclusive_group()

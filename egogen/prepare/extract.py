@@ -153,7 +153,7 @@ def rows(frames: Frames, pairs: Sequence[Pair], layout: Layout, look: Look) -> I
 
 
 def scaled(image: Image.Image, height: int) -> Shot:
-    """A picture at the height of the data set, in its own aspect (Lanczos)."""
+    """A picture at the height of the data set, in its own aspect (Lanczos, F-DA-06)."""
     width = max(1, round(image.width * height / image.height))
     small = image.resize((width, height), Image.Resampling.LANCZOS)
     return Shot(small, sharpness(small), image.width, image.height)

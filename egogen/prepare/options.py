@@ -29,7 +29,7 @@ EXIT_CODES = (
 
 @dataclass(frozen=True)
 class Judging:
-    """The filters that look at extracted pairs with an image model. Off without one.
+    """The filters that look at extracted pairs with an image model; off without one (F-DA-04).
 
     Args:
         model: an open_clip weights file, or a folder with a transformers CLIP model.
@@ -73,7 +73,7 @@ class Options:
 
 
 def add_sharpest(made: argparse.ArgumentParser) -> None:
-    """The flag of sources that have neighbouring frames."""
+    """The flag of sources that have neighbouring frames (F-DA-03)."""
     made.add_argument(
         "--sharpest", type=int, default=0, metavar="N", help="take the sharpest of N frames before and after"
     )

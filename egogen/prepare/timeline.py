@@ -88,7 +88,7 @@ class Timeline:
         """Position of frame `number`, counted from 0 at a rate.
 
         In a stream of that rate, constant but for rounding of stamps, it is the number-th presented frame; in
-        any other it is the frame on screen at number / fps.
+        any other it is the frame on screen at number / fps (F-DA-07).
 
         Returns:
             None after the last frame.
