@@ -210,8 +210,8 @@ def fault(interval: Interval, action: Narrated, rules: Rules) -> str | None:
 
 def duplicate(video: AnnotatedVideo, fields: Mapping[str, Any], seen: set[object]) -> str | None:
     """Whether the same narration was annotated in the same window before."""
-    narration, *window = identity(fields)
-    known = video.uid, narration or fields.get("uid"), *window
+    narration, start, end = identity(fields)
+    known = video.uid, narration or fields.get("uid"), start, end
     if known in seen and known[1] is not None:
         return DUPLICATE
     seen.add(known)

@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from egogen.annotations import check_object
 from egogen.errors import UserError
 from egogen.files import named_errors
 from egogen.prepare.big_json import Reader
@@ -92,23 +91,13 @@ def read_videos(path: Path, names: tuple[str, str], clips: bool) -> Iterator[Ann
     with named_errors(path):
         reader = Reader(path.read_bytes().decode("utf-8-sig"))
         for index, (key, video) in enumerate(raw_videos(reader, path)):
-            where = f"{path}: video {index}"
-            found = check_object(video, where, "a video")
-            uid, intervals = found.get("video_uid", key), found.get("annotated_intervals")
-            if not isinstance(uid, str) or not isinstance(intervals, list):
+            try:
+                found = as_video(key, video, names, clips)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise UserError(
-                    f"{where}: found the keys {', '.join(found)}, expected video_uid, annotated_intervals"
-                )
-            known = found.get("video_metadata") or {}
-            yield AnnotatedVideo(
-                uid,
-                Fraction(known.get("fps") or FPS).limit_denominator(1001),
-                (known["width"], known["height"]) if known.get("width") and known.get("height") else None,
-                [
-                    as_interval(check_object(interval, where, "an interval"), names, clips)
-                    for interval in intervals
-                ],
-            )
+                    f"{path}: video {index} is not as in {FILES[0]} or {FILES[1]} ({error!r})"
+                ) from None
+            yield found
 
 
 def raw_videos(reader: Reader, path: Path) -> Iterator[tuple[str | None, Any]]:
@@ -129,6 +118,19 @@ def raw_videos(reader: Reader, path: Path) -> Iterator[tuple[str | None, Any]]:
         raise UserError(
             f"{path}: found the keys {', '.join(keys) or 'none'}, expected {' (v2) or '.join(LISTS)} (v1)"
         )
+
+
+def as_video(
+    key: str | None, found: Mapping[str, Any], names: tuple[str, str], clips: bool
+) -> AnnotatedVideo:
+    """A video with no more of its actions than is used; in v1 its key is its uid."""
+    known = found.get("video_metadata") or {}
+    return AnnotatedVideo(
+        key or str(found["video_uid"]),
+        Fraction(known.get("fps") or FPS).limit_denominator(1001),
+        (known["width"], known["height"]) if known.get("width") and known.get("height") else None,
+        [as_interval(interval, names, clips) for interval in found["annotated_intervals"]],
+    )
 
 
 def as_interval(found: Mapping[str, Any], names: tuple[str, str], clips: bool) -> Interval:

@@ -33,8 +33,8 @@ from egogen.prepare.video import VideoFile
 
 log = logging.getLogger(__name__)
 
-# The split of a table by the end of its name.
-SPLIT_NAMES: dict[str, Split] = {"train": "train", "validation": "val", "val": "val"}
+# The split of a table by what its name contains.
+SPLIT_WORDS: dict[str, Split] = {"train": "train", "val": "val"}
 # The distributed frames of these are known to be wrong (README of the annotations).
 WRONG_FRAMES = ("P01_109", "P27_103")
 
@@ -118,10 +118,9 @@ def guess_split(path: Path) -> Split:
     Raises:
         UserError: the name does not tell.
     """
-    name = path.stem.lower()
-    for end, split in SPLIT_NAMES.items():
-        if name.endswith(end):
-            return split
+    found = [split for word, split in SPLIT_WORDS.items() if word in path.stem.lower()]
+    if len(found) == 1:
+        return found[0]
     raise UserError(f"{path}: its name does not tell the split; give --split train or --split val")
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from egogen.files import atomic_open
 from egogen.frames import encode
-from egogen.layout import Layout, image_name
+from egogen.layout import Layout
 from egogen.prepare.journal import Journal
 from egogen.prepare.plan import DAMAGED, NOT_BEFORE, Frames, Lost, Pair, Source
 from egogen.prepare.sharpness import sharpness
@@ -49,8 +49,9 @@ class Work(NamedTuple):
 
 
 class Shot(NamedTuple):
-    """A frame as it would be written, with the size that it has in its source."""
+    """A frame as it would be written, with its position and size in its source."""
 
+    position: int
     image: Image.Image
     sharpness: float
     width: int
@@ -75,17 +76,19 @@ class Search:
         self.asked = [frames.find(moment.place) for moment in pair.moments]
         self.near = [frames.around(position, window) for position in self.asked]
         self.left = sum(map(len, self.near))
-        self.found: list[dict[int, Shot]] = [{}, {}]
+        self.best: list[Shot | None] = [None, None]
 
-    def offer(self, slot: int, position: int, shot: Shot | None) -> bool:
-        """Takes a frame in if it is the best so far; says whether it was the last to come."""
+    def offer(self, slot: int, shot: Shot | None) -> bool:
+        """Takes a frame if it is the best so far; says whether it was the last one to come."""
         self.left -= 1
-        if shot is not None:
-            best = self.found[slot]
-            best[position] = shot
-            keep = max(best, key=lambda place: (best[place].sharpness, -abs(place - self.asked[slot])))
-            self.found[slot] = {keep: best[keep]}
+        best = self.best[slot]
+        if shot is not None and (best is None or self.rank(slot, shot) > self.rank(slot, best)):
+            self.best[slot] = shot
         return self.left == 0
+
+    def rank(self, slot: int, shot: Shot) -> tuple[float, int]:
+        """The sharper the better; of equally sharp frames the nearest."""
+        return shot.sharpness, -abs(shot.position - self.asked[slot])
 
     def result(self, frames: Frames) -> tuple[dict[str, Any], list[Image.Image]]:
         """The journal's line and the two pictures.
@@ -94,25 +97,33 @@ class Search:
             Lost: the frames make no pair.
         """
         assert self.pair.moments is not None
-        chosen = [(position, shot) for best in self.found for position, shot in best.items()]
-        if len(chosen) < 2:
+        first, second = self.best
+        if first is None or second is None:
             raise Lost(DAMAGED)
         numbers = [
-            moment.number + position - asked
-            for moment, asked, (position, _) in zip(self.pair.moments, self.asked, chosen, strict=True)
+            moment.number + shot.position - asked
+            for moment, shot, asked in zip(self.pair.moments, (first, second), self.asked, strict=True)
         ]
-        if chosen[0][0] >= chosen[1][0] or numbers[0] >= numbers[1]:
+        if first.position >= second.position or numbers[0] >= numbers[1]:
             raise Lost(NOT_BEFORE)
-        pictures = [shot.image for _, shot in chosen]
-        if pictures[0].size != pictures[1].size:
+        if first.image.size != second.image.size:
             raise Lost(SHAPES)
-        row: dict[str, Any] = {"clip": self.pair.clip, "id": self.pair.id}
-        row |= {"width": chosen[0][1].width, "height": chosen[0][1].height, "fps": frames.fps}
-        row["frames"] = [
-            {"number": number, **frames.stamp(position)._asdict(), "sharpness": round(shot.sharpness, 2)}
-            for number, (position, shot) in zip(numbers, chosen, strict=True)
-        ]
-        return row, pictures
+        row = {
+            "clip": self.pair.clip,
+            "id": self.pair.id,
+            "width": first.width,
+            "height": first.height,
+            "fps": frames.fps,
+            "frames": [
+                {
+                    "number": number,
+                    **frames.stamp(shot.position)._asdict(),
+                    "sharpness": round(shot.sharpness, 2),
+                }
+                for number, shot in zip(numbers, (first, second), strict=True)
+            ],
+        }
+        return row, [first.image, second.image]
 
 
 def extract(work: Work, layout: Layout, look: Look) -> None:
@@ -140,9 +151,9 @@ def rows(frames: Frames, pairs: Sequence[Pair], layout: Layout, look: Look) -> I
             for position in near:
                 wishes[position].append((search, slot))
     for position, image in frames.images(sorted(wishes)):
-        shot = None if image is None else scaled(image, look.size)
+        shot = None if image is None else scaled(position, image, look.size)
         for search, slot in wishes.pop(position):
-            if search.offer(slot, position, shot):
+            if search.offer(slot, shot):
                 try:
                     row, pictures = search.result(frames)
                 except Lost as lost:
@@ -152,23 +163,22 @@ def rows(frames: Frames, pairs: Sequence[Pair], layout: Layout, look: Look) -> I
                 yield row
 
 
-def scaled(image: Image.Image, height: int) -> Shot:
+def scaled(position: int, image: Image.Image, height: int) -> Shot:
     """A picture at the height of the data set, in its own aspect (Lanczos, F-DA-06)."""
     width = max(1, round(image.width * height / image.height))
     small = image.resize((width, height), Image.Resampling.LANCZOS)
-    return Shot(small, sharpness(small), image.width, image.height)
+    return Shot(position, small, sharpness(small), image.width, image.height)
 
 
 def write(
     row: dict[str, Any], pictures: Sequence[Image.Image], pair: Pair, layout: Layout, quality: int
 ) -> None:
     """Writes a pair's frames and adds their hashes to its line; nothing else stays in its folder."""
-    assert pair.split is not None
     contents = [encode(picture, quality) for picture in pictures]
     for frame, content in zip(row["frames"], contents, strict=True):
         frame["sha256"] = hashlib.sha256(content).hexdigest()
-    names = [image_name(pair.clip, pair.id, frame["number"]) for frame in row["frames"]]
-    files = layout.pair_files(pair.split, names[0], names[1])
+    pair.row = row
+    files = pair.paths(layout)
     remove(files)
     for path, content in zip(files, [*contents, contents[1]], strict=False):
         with atomic_open(path) as file:

@@ -11,6 +11,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -127,7 +128,7 @@ def make_plan(path: Path, rows: Sequence[Mapping[str, Any]], split: Split) -> Pl
         raise UserError(f"{path}: holds no rows; nothing to do")
     images = [(path.parent / row["image_0"], path.parent / row["image_1"]) for row in rows]
     sources = [
-        ImageFiles(f"{path.stem}-{first}", [image for pair in images[first : first + ROWS] for image in pair])
+        ImageFiles(f"{path.stem}-{first}", tuple(chain.from_iterable(images[first : first + ROWS])))
         for first in range(0, len(rows), ROWS)
     ]
     plan, counts = Plan(), Counter[str]()

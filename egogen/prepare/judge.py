@@ -51,12 +51,7 @@ def score(
     Raises:
         UserError: the head is for another image model.
     """
-    images = [
-        read_frame(layout.frames(pair.split) / name)
-        for pair in pairs
-        if pair.split is not None
-        for name in pair.images
-    ]
+    images = [read_frame(path) for pair in pairs for path in pair.paths(layout)[:2]]
     found = embedder(images)  # [2 pairs, d]
     if head is not None and len(head) != found.shape[1] + 1:
         raise UserError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +13,6 @@ from egogen.errors import UserError
 from egogen.layout import data_root
 from egogen.manifest import checkpoint_hash
 from egogen.prepare.extract import Look
-
-log = logging.getLogger(__name__)
 
 MAX_SIZE = 4096
 # Exit codes: 2 is a mistake, 130 is Ctrl-C.

@@ -29,10 +29,9 @@ def write_outputs(
         folder: for the manifest.
     """
     clips = clip_facts(plan, known)
-    before = check_object(read_json(layout.metadata), f"{layout.metadata}", "clips by clip_id") if (
-        layout.metadata.exists()
-    ) else {}  # fmt: skip
-    write_json(layout.metadata, before | clips, indent=None)
+    if layout.metadata.exists():
+        clips = check_object(read_json(layout.metadata), f"{layout.metadata}", "clips by clip_id") | clips
+    write_json(layout.metadata, clips, indent=None)
     entries: dict[Split, dict[str, dict[str, Any]]] = {split: {} for split in splits}
     for pair in plan.kept():
         assert pair.split is not None

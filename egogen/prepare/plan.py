@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from PIL import Image
 
-from egogen.layout import Split, image_name
+from egogen.layout import Layout, Split, image_name
 
 # Why an action makes no pair. These four say that the source is at fault, not the action.
 MISSING = "source missing"
@@ -26,7 +26,6 @@ AFTER_END = "frame after the end of the source"
 NOT_BEFORE = "input frame not before the target"
 DUPLICATE = "duplicate"
 BAD_NAME = "id is no file name"
-
 
 FILE_NAME = re.compile(r'[^/\\\0:*?"<>|]{1,200}')
 
@@ -160,6 +159,11 @@ class Pair:
         assert self.row is not None
         first, second = (image_name(self.clip, self.id, frame["number"]) for frame in self.row["frames"])
         return first, second
+
+    def paths(self, layout: Layout) -> list[Path]:
+        """The extracted files: input, target and, in the val split, the target for the metrics."""
+        assert self.split is not None
+        return layout.pair_files(self.split, *self.images)
 
 
 class Plan:

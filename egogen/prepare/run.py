@@ -16,17 +16,17 @@ from egogen.layout import Layout, Split
 from egogen.manifest import claim
 from egogen.prepare.estimate import estimate
 from egogen.prepare.extract import Work, extract, remove
-from egogen.prepare.journal import Journal
+from egogen.prepare.journal import Journal, Key
 from egogen.prepare.judge import judge, verdict
 from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, Options
 from egogen.prepare.outputs import write_outputs
-from egogen.prepare.plan import BROKEN, UNREADABLE, Pair, Plan
+from egogen.prepare.plan import BROKEN, UNREADABLE, Pair, Plan, Source
 from egogen.prepare.processes import spread
 from egogen.prepare.report import broken_sources, summary, write_report
 
 log = logging.getLogger(__name__)
 
-JOURNALS, SCORES, CLAIMS = "frames", "scores.jsonl", "settings"
+JOURNALS, SCORES, CLAIMS = "journals", "scores.jsonl", "settings"
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def carry_out(plan: Plan, job: Job) -> None:
     judge(plan.kept(), job.layout, job.options.judging, scores)
     write_outputs(plan, job.layout, job.splits, job.clips, job.folder)
     for pair in plan.pairs:
-        if pair.reason is not None and pair.row is not None and pair.split is not None:
-            remove(job.layout.pair_files(pair.split, *pair.images))
+        if pair.reason is not None and pair.row is not None:
+            remove(pair.paths(job.layout))
     write_report(plan, job.layout, job.splits, job.settings, job.folder)
     log.info("%s\nwritten: %s", summary(plan, job.splits), job.layout.egogen)
     broken = {pair.files for pair in plan.pairs if pair.reason in BROKEN}
@@ -86,26 +86,27 @@ def claim_splits(job: Job) -> None:
     Raises:
         UserError: one of them was made by something else, or by a run with other settings.
     """
+    claims = job.layout.preparation / CLAIMS
     for split in job.splits:
-        annotations, name = job.layout.annotations(split), f"{job.layout.dataset}_{split}.json"
-        if annotations.exists() and not (job.layout.preparation / CLAIMS / name).exists():
-            raise UserError(f"{annotations}: was not made by egogen.prepare; choose another --out")
+        for path in (job.layout.annotations(split), job.layout.frames(split)):
+            if path.exists() and not (claims / f"{job.layout.dataset}_{split}.json").exists():
+                raise UserError(f"{path}: was not made by egogen.prepare; choose another --out")
     for split in job.splits:
-        claim(job.layout.preparation / CLAIMS, job.settings, f"{job.layout.dataset}_{split}.json")
+        claim(claims, job.settings, f"{job.layout.dataset}_{split}.json")
 
 
 def extract_all(plan: Plan, job: Job, scores: Journal) -> None:
     """Extracts what is not there yet, source by source, and notes in each pair what became of it."""
-    sources: dict[str, list[Pair]] = {}
+    sources: dict[Source, list[Pair]] = {}
     for pair in plan.kept():
         assert pair.source is not None
-        sources.setdefault(pair.source.name, []).append(pair)
+        sources.setdefault(pair.source, []).append(pair)
     work = []
-    for name, pairs in sources.items():
-        journal = job.folder / JOURNALS / f"{name}.jsonl"
-        left = [pair for pair in recall(pairs, journal, job, scores) if pair.row is None]
-        if left and left[0].source is not None:
-            work.append(Work(left[0].source, left, journal))
+    for source, pairs in sources.items():
+        journal = job.folder / JOURNALS / f"{source.name}.jsonl"
+        left = recall(pairs, Journal(journal).rows, job, scores)
+        if left:
+            work.append(Work(source, left, journal))
     log.info("%d of %d sources are to be read", len(work), len(sources))
     make = partial(extract, layout=job.layout, look=job.options.look)
     with tqdm(total=sum(len(part.pairs) for part in work), desc="pairs", unit="pair", disable=None) as bar:
@@ -113,24 +114,26 @@ def extract_all(plan: Plan, job: Job, scores: Journal) -> None:
             if signal:
                 log.warning("%s: signal %d ended the decoder", part.source.name, signal)
             rows = Journal(part.journal).rows
-            for pair in recall(part.pairs, part.journal, job, scores):
-                if pair.row is None:
-                    pair.reason = rows.get(pair.key, {}).get("reason", UNREADABLE)
+            for pair in recall(part.pairs, rows, job, scores):
+                pair.reason = rows.get(pair.key, {}).get("reason", UNREADABLE)
             bar.update(len(part.pairs))
 
 
-def recall(pairs: Sequence[Pair], journal: Path, job: Job, scores: Journal) -> Sequence[Pair]:
+def recall(
+    pairs: Sequence[Pair], rows: Mapping[Key, dict[str, Any]], job: Job, scores: Journal
+) -> list[Pair]:
     """Gives each pair what its source's journal says was extracted, if that is still there.
 
-    What was lost is tried again by the next run: a video may have been fetched anew.
+    Returns:
+        The pairs that are not extracted. What the journal calls lost is tried again by the next run: a video
+        may have been fetched anew.
     """
-    rows = Journal(journal).rows
+    left = []
     for pair in pairs:
-        assert pair.split is not None
-        pair.row = rows.get(pair.key)
-        if pair.row is None or "frames" not in pair.row:
-            pair.row = None
-        elif verdict(scores.rows.get(pair.key), job.options.judging) is None:
-            files = job.layout.pair_files(pair.split, *pair.images)
-            pair.row = pair.row if all(path.exists() for path in files) else None
-    return pairs
+        row = rows.get(pair.key)
+        pair.row = row if row is not None and "frames" in row else None
+        if pair.row is not None and verdict(scores.rows.get(pair.key), job.options.judging) is None:
+            pair.row = pair.row if all(path.exists() for path in pair.paths(job.layout)) else None
+        if pair.row is None:
+            left.append(pair)
+    return left

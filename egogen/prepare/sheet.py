@@ -32,8 +32,7 @@ def contact_sheet(plan: Plan, layout: Layout) -> Image.Image | None:
 
 def tile(pair: Pair, layout: Layout) -> Image.Image:
     """The two frames of a pair under its split and label."""
-    assert pair.split is not None
-    frames = [read_frame(layout.frames(pair.split) / name) for name in pair.images]
+    frames = [read_frame(path) for path in pair.paths(layout)[:2]]
     frames = [frame.resize((round(frame.width * HEIGHT / frame.height), HEIGHT)) for frame in frames]
     width = sum(frame.width for frame in frames) + GAP // 2
     made = Image.new("RGB", (width, HEIGHT + TEXT), PAPER)

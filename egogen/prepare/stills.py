@@ -110,7 +110,7 @@ class ImageFiles:
     """
 
     name: str
-    files: Sequence[Path]
+    files: tuple[Path, ...]
     fps: None = None
 
     @contextmanager

@@ -13,8 +13,6 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-# A stream has the annotation's frame rate if it is off by less than this part.
-SAME_RATE = Fraction(1, 100)
 # Time stamps of a constant rate may be off by this many ticks of rounding ...
 ROUNDING_TICKS = 2
 # ... but never by this part of a frame.
@@ -85,32 +83,31 @@ class Timeline:
         return None if tick >= self.end else max(0, bisect_right(self.pts, tick) - 1)
 
     def numbered(self, number: int, fps: Fraction) -> int | None:
-        """Position of frame `number`, counted from 0 at a rate.
+        """Position of frame `number`, counted from 0, of a video annotated at `fps`.
 
-        In a stream of that rate, constant but for rounding of stamps, it is the number-th presented frame; in
-        any other it is the frame on screen at number / fps (F-DA-07).
+        It is the number-th presented frame; where the rate is not constant, and counting therefore means
+        nothing, the frame on screen at number / fps (F-DA-07).
 
         Returns:
             None after the last frame.
         """
-        if self.interval is not None and abs(1 - self.interval * fps) < SAME_RATE:
+        if self.steady:
             return number if number < len(self.pts) else None
         return self.at(number / fps)
 
     @cached_property
-    def interval(self) -> Fraction | None:
-        """Seconds from each frame to the next if that is constant, else None."""
+    def steady(self) -> bool:
+        """Whether all frames are equally long, but for the rounding of time stamps."""
         if len(self.pts) < 2:
-            return None
+            return True
         first, ticks = self.pts[0], Fraction(self.pts[-1] - self.pts[0], len(self.pts) - 1)
         most = min(Fraction(ROUNDING_TICKS), ticks * ROUNDING_PART)
         # In whole numbers: abs(stamp - first - index * ticks) <= most.
         scale = math.lcm(ticks.denominator, most.denominator)
         step, allowed = int(ticks * scale), int(most * scale)
-        steady = all(
+        return all(
             abs((stamp - first) * scale - index * step) <= allowed for index, stamp in enumerate(self.pts)
         )
-        return ticks * self.base if steady else None
 
     def seconds(self, position: int) -> Fraction:
         """When a frame appears, from the appearance of the first."""

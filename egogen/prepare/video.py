@@ -46,10 +46,10 @@ class VideoFile:
 
 
 class Shown(NamedTuple):
-    """A decoded frame with its time stamp."""
+    """A decoded frame with its time stamp; no frame stands for what is before the first."""
 
     pts: int
-    frame: VideoFrame
+    frame: VideoFrame | None
 
 
 class Video:
@@ -106,27 +106,30 @@ class Video:
         stamps = [self.timeline.pts[position] for position in positions]
         wanted = set(stamps)
         frames: Iterator[Shown] = iter(())
-        shown: Shown | None = None
+        shown: Shown | None = Shown(self.timeline.pts[0] - 1, None)
         for position, stamp in zip(positions, stamps, strict=True):
-            if shown is None or shown.pts < self.timeline.keys_before(stamp)[-1]:
+            if shown is not None and shown.pts < self.timeline.keys_before(stamp)[-1]:
                 frames, shown = self.start(stamp, wanted)
             while shown is not None and shown.pts < stamp:
                 shown = next(frames, None)
-            yield position, picture(shown.frame) if shown is not None and shown.pts == stamp else None
+            found = shown.frame if shown is not None and shown.pts == stamp else None
+            yield position, None if found is None else picture(found)
 
     def start(self, stamp: int, wanted: set[int]) -> tuple[Iterator[Shown], Shown | None]:
         """Begins decoding at the last key frame from which a time stamp is reached.
 
         Returns:
-            The frames from the second on, and the first.
+            The frames from the second on, and the first, if there is one up to the end of the file.
         """
+        frames: Iterator[Shown] = iter(())
+        first = None
         for key in reversed(self.timeline.keys_before(stamp)):
             frames = self.decode(key, wanted)
             first = next(frames, None)
             # Containers seek by decoding time: where frames are reordered they may come out one key too late.
-            if first is not None and first.pts <= stamp:
-                return frames, first
-        return iter(()), None
+            if first is None or first.pts <= stamp:
+                break
+        return frames, first
 
     def decode(self, key: int, wanted: set[int]) -> Iterator[Shown]:
         """Decodes from a key frame on; of what is not wanted, frames that no other refers to may be missing.

@@ -245,11 +245,17 @@ def no_intervals(path: Path) -> None:
     path.write_text(json.dumps({"videos": [{"video_uid": "v"}]}))
 
 
+def odd_actions(path: Path) -> None:
+    odd = {"video_uid": "v", "annotated_intervals": [{"narrated_actions": [3]}]}
+    path.write_text(json.dumps({"videos": [{"video_uid": "u", "annotated_intervals": []}, odd]}))
+
+
 BAD: list[tuple[str, Callable[[Path], object], str]] = [
     ("fho_main.json", Path.unlink, "holds neither fho_main.json nor fho.json"),
     ("fho_main.json", lambda path: path.write_text('{"videos": ['), r"fho_main\.json: not valid JSON"),
     ("fho_main.json", drop_videos, r"found the keys clips, expected videos \(v2\) or video_data \(v1\)"),
-    ("fho_main.json", no_intervals, "video 0: found the keys video_uid, expected video_uid, annot"),
+    ("fho_main.json", no_intervals, r"video 0 is not as in fho_main\.json or fho\.json \(KeyError\('annot"),
+    ("fho_main.json", odd_actions, r"video 1 is not as in fho_main\.json or fho\.json \("),
     ("fho_lta_val.json", Path.unlink, r"fho_lta_val\.json: no such file"),
     ("fho_lta_val.json", lambda path: path.write_text("{}"), "expected an object with a list of 'clips'"),
 ]  # fmt: skip

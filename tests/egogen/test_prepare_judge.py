@@ -87,10 +87,10 @@ def test_pairs_too_alike_or_too_different_are_left_out(
     (report,) = layout.preparation.glob("*/report.md")
     assert "Similarity filter: on, pairs whose embeddings have a cosine of 0.81 to 0.97" in report.read_text()
     # A second run extracts nothing and shows the model nothing.
-    before = (layout.preparation / "ego4d_train_val" / "frames" / "clip-a.jsonl").read_bytes()
+    before = (layout.preparation / "ego4d_train_val" / "journals" / "clip-a.jsonl").read_bytes()
     main(["ego4d", *words])
     assert calls == [6]
-    assert (layout.preparation / "ego4d_train_val" / "frames" / "clip-a.jsonl").read_bytes() == before
+    assert (layout.preparation / "ego4d_train_val" / "journals" / "clip-a.jsonl").read_bytes() == before
     with pytest.raises(UserError, match="made with judging ="):
         main(["ego4d", *words, "--similarity", "0", "1"])
 

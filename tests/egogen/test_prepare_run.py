@@ -90,7 +90,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "out", "ego4d")
     words = [sys.executable, "-m", "egogen.prepare", "ego4d", *source.words(tmp_path / "out")]
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
-    journal = layout.preparation / "ego4d_train_val" / "frames" / "clip-a.jsonl"
+    journal = layout.preparation / "ego4d_train_val" / "journals" / "clip-a.jsonl"
     deadline = time.monotonic() + 60
     while not journal.exists() or journal.read_bytes().count(b"\n") < 20:
         assert process.poll() is None
@@ -350,7 +350,7 @@ def test_a_decoder_that_crashes_is_a_broken_source(
 
 def test_a_damaged_journal_is_named(source: Ego4D, tmp_path: Path) -> None:
     layout = prepare(source, tmp_path)
-    (journal,) = layout.preparation.glob("*/frames/clip-a.jsonl")
+    (journal,) = layout.preparation.glob("*/journals/clip-a.jsonl")
     journal.write_text("[]\n" + journal.read_text())
     with pytest.raises(UserError, match=r"clip-a\.jsonl: line 1 is damaged; delete the line"):
         prepare(source, tmp_path)
