@@ -41,6 +41,7 @@ class Reader:
         while True:
             key = None
             if kind == "{":
+                self.expect('"')
                 key = self.value()
                 self.take(":")
             yield key
@@ -53,10 +54,15 @@ class Reader:
         self.place = space.end() if space else self.place
         return self.text[self.place : self.place + 1]
 
-    def take(self, allowed: str) -> str:
+    def expect(self, allowed: str) -> str:
         """The next character, which must be one of these."""
         found = self.skip()
         if not found or found not in allowed:
             raise json.JSONDecodeError(f"Expecting one of {allowed}", self.text, self.place)
+        return found
+
+    def take(self, allowed: str) -> str:
+        """Reads the next character, which must be one of these."""
+        found = self.expect(allowed)
         self.place += 1
         return found

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from PIL import Image
 
 from egogen.annotations import Annotations
@@ -18,8 +20,6 @@ from egogen.prepare import judge as judge_module
 from egogen.prepare.__main__ import main
 from egogen.prepare.embedders import load_embedder, load_head
 from tests.egogen.raw_data import Ego4D, action, make_video
-
-torch = pytest.importorskip("torch")
 
 
 def angles(images: Sequence[Image.Image]) -> np.ndarray:
@@ -131,7 +131,6 @@ def pictures() -> list[Image.Image]:
 
 
 def test_a_transformers_folder(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
     vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
               "image_size": 32, "patch_size": 16}  # fmt: skip
     text = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
