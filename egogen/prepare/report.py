@@ -48,9 +48,10 @@ def write_report(
     """Writes the report and its picture."""
     record = run_record(PACKAGES)
     command = " ".join(["python -m egogen.prepare", *record["command"][1:]])
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     parts = [
         f"# {layout.dataset}: {', '.join(splits)}",
-        f"`{command}`  \n{record['started']}, commit {(record['git'] or {}).get('commit')}",
+        f"`{command}`  \n{record['started']}, commit {(record['git'] or {}).get('commit')}, {versions}",
         summary(plan, splits),
         "The decision on every action is in `manifest.jsonl`.",
         similarity_note(settings),
@@ -61,7 +62,7 @@ def write_report(
     if sheet is not None:
         with atomic_open(folder / SHEET) as file:
             sheet.save(file, "JPEG", quality=90)
-        parts.insert(3, f"## Some pairs\n\n![input and target frames with their labels]({SHEET})")
+        parts.insert(5, f"## Some pairs\n\n![input and target frames with their labels]({SHEET})")
     with atomic_open(folder / REPORT) as file:
         file.write("\n\n".join(parts).encode() + b"\n")
 
