@@ -64,6 +64,13 @@ class ClipMetadata(BaseModel):
     width: int = Field(gt=0)
     fps: float | None = Field(default=None, gt=0)
 
+    def facts(self, action_id: str) -> dict[str, Any]:
+        """Further keys (boxes ...) of one action: the clip's own, and those that it has below `actions`."""
+        clip = dict(self.model_extra or {})
+        actions = clip.pop("actions", None)
+        own = actions.get(action_id) if isinstance(actions, dict) else None
+        return clip | own if isinstance(own, dict) else clip
+
 
 class Item(NamedTuple):
     """One action with its place in the file."""

@@ -37,10 +37,10 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def write_json(path: Path, value: object) -> None:
-    """Writes JSON atomically: indent 4, non-ASCII escaped, keys in the given order."""
+def write_json(path: Path, value: object, indent: int | None = 4) -> None:
+    """Writes JSON atomically: non-ASCII escaped, keys in the given order; faster without indent."""
     with atomic_open(path) as file:
-        file.write(json.dumps(value, indent=4).encode() + b"\n")
+        file.write(json.dumps(value, indent=indent).encode() + b"\n")
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is any value; callers validate it
@@ -58,8 +58,19 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is any value; callers v
             raise UserError(f"{path}: the key {twice!r} occurs twice in one object; each may occur once")
         return found
 
-    try:
+    with named_errors(path):
         return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=unique)
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Makes one line of what goes wrong while a JSON file is read.
+
+    Raises:
+        UserError: the file is missing, is not UTF-8 or is not JSON.
+    """
+    try:
+        yield
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:

@@ -59,7 +59,7 @@ class TarFrames:
     """Frames inside the tar files of a folder, read at random without unpacking; many small files become few.
 
     Args:
-        folder: holds `*.tar`, not compressed, as `pack` and `python -m egogen.pack` write them.
+        folder: holds `*.tar`, not compressed, as `python -m egogen.pack` writes them; or is one such file.
 
     Raises:
         UserError: there is no tar file, one is damaged, or two frames have one name.
@@ -68,7 +68,7 @@ class TarFrames:
     def __init__(self, folder: Path) -> None:
         self.place = folder
         self.members: dict[str, Member] = {}
-        tars = sorted(folder.glob("*.tar"))
+        tars = [folder] if folder.is_file() else sorted(folder.glob("*.tar"))
         if not tars:
             raise UserError(f"{folder}: no tar file here; write some by python -m egogen.pack")
         for path in tars:
@@ -81,7 +81,11 @@ class TarFrames:
             with tarfile.open(path, "r:") as tar:
                 for member in tar:
                     if member.isfile():
-                        self.add(member.name, Member(path, member.offset_data, member.size), size)
+                        self.add(
+                            member.name.removeprefix("./"),
+                            Member(path, member.offset_data, member.size),
+                            size,
+                        )
         except (tarfile.TarError, OSError, EOFError) as error:
             raise UserError(f"{path}: not a readable tar file, cut off perhaps ({error})") from None
 
@@ -143,6 +147,13 @@ def decode(opened: Callable[[], Image.Image], name: str, coarse: bool = False) -
         raise UserError(f"{name}: no such frame") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{name}: not a readable image ({error})") from None
+
+
+def encode(frame: Image.Image, quality: int) -> bytes:
+    """A frame as JPEG with full colour resolution."""
+    stream = io.BytesIO()
+    frame.save(stream, "JPEG", quality=quality, subsampling=0)
+    return stream.getvalue()
 
 
 def pack(folder: Path, names: list[str], out: Path, frames_per_tar: int = 5000) -> list[Path]:

@@ -79,6 +79,11 @@ class Layout:
         """Where files go that were among the metric targets without being any."""
         return self.folder / f"{METRIC_TARGETS}.extra"
 
+    def pair_files(self, split: Split, image_0: str, image_1: str) -> list[Path]:
+        """Files of a pair's input, of its target and, in the val split, of the target for the metrics."""
+        files = [self.frames(split) / image_0, self.frames(split) / image_1]
+        return files if split == "train" else [*files, metric_target_path(self.metric_targets, image_1)]
+
     def annotations(self, split: Split) -> Path:
         """Annotation file of a split."""
         return self.egogen / f"{self.dataset}_{split}.json"
@@ -89,9 +94,19 @@ class Layout:
         return self.egogen / f"{self.dataset}_metadata.json"
 
     @property
+    def preparation(self) -> Path:
+        """What `python -m egogen.prepare` keeps beside the data: settings, journals, manifests, reports."""
+        return self.egogen / "prepare"
+
+    @property
     def conversations(self) -> Path:
         """Curated conversations that stage 1 is tuned on."""
         return self.egogen / "curation_from_gpt" / f"{self.dataset}_for_tuning_forecasting.json"
+
+
+def image_name(clip: str, action_id: str, number: int) -> str:
+    """A frame relative to its split folder; within an action, frames sort as their numbers do."""
+    return f"{clip}/{action_id}/frame_{number:010d}.jpg"
 
 
 def features_root(root: Path, dataset: str, split: str, kind: FeatureKind) -> Path:

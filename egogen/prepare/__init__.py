@@ -1,1 +1,1 @@
-"""Makes EgoGen data sets, and other formats from them."""
+"""Makes EgoGen data sets from raw data, and other formats from them. The step before both stages."""

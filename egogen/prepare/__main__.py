@@ -1,13 +1,19 @@
-"""Makes EgoGen data sets from published files, and the formats of other tools from EgoGen data sets."""
+"""Makes an EgoGen data set from raw data or a download, and the formats of other tools from one."""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from egogen.cli import parser, run
 
+# Each module has `main(argv)`.
 COMMANDS = {
+    "ego4d": "egogen.prepare.ego4d",
+    "epic": "egogen.prepare.epic",
+    "folder": "egogen.prepare.folder",
     "from-hf": "egogen.prepare.hub",
     "to-parquet": "egogen.prepare.parquet",
     "to-webdataset": "egogen.prepare.webdataset",
@@ -15,19 +21,19 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs one of the commands."""
-    made = parser("python -m egogen.prepare", __doc__)
-    commands = made.add_subparsers(metavar="COMMAND", required=True)
-    for name, module in COMMANDS.items():
-        command = import_module(module)
-        lines = (command.__doc__ or "").strip()
-        own = commands.add_parser(
-            name, help=lines.splitlines()[0], description=lines, formatter_class=made.formatter_class
-        )
-        command.add_arguments(own)
-        own.set_defaults(run=command.run)
-    args = made.parse_args(argv)
-    args.run(args)
+    """Hands the arguments on to a subcommand."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    made = parser("python -m egogen.prepare", f"{__doc__}\n\n{overview()}")
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made.add_argument("command", choices=list(COMMANDS), help="COMMAND --help tells more")
+    args = made.parse_args(words[:1])
+    import_module(COMMANDS[args.command]).main(words[1:])
+
+
+def overview() -> str:
+    """The subcommands, a line each."""
+    lines = {name: (import_module(module).__doc__ or "").splitlines()[0] for name, module in COMMANDS.items()}
+    return "\n".join(f"  {name:15}{line}" for name, line in lines.items())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from egogen.annotations import check_relative
 from egogen.archives import unpack
+from egogen.cli import parser
 from egogen.disk import require_space
 from egogen.errors import UserError
 from egogen.files import atomic_open
@@ -38,15 +39,18 @@ from egogen.validate.whole import Options, validate
 log = logging.getLogger(__name__)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def arguments() -> argparse.ArgumentParser:
     """The command's flags."""
-    parser.add_argument("source", type=Path, metavar="SRC", help="the folder of the download")
-    parser.add_argument("--out", type=Path, required=True, metavar="DATA_ROOT", help="is to hold EgoGen/")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of the final check")
+    made = parser("python -m egogen.prepare from-hf", __doc__)
+    made.add_argument("source", type=Path, metavar="SRC", help="the folder of the download")
+    made.add_argument("--out", type=Path, required=True, metavar="DATA_ROOT", help="is to hold EgoGen/")
+    made.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of the final check")
+    return made
 
 
-def run(args: argparse.Namespace) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Unpacks or copies everything, then checks the result."""
+    args = arguments().parse_args(argv)
     install(args.source, args.out)
     report = validate(args.out, options=Options(workers=args.workers))
     sys.stdout.write(report.text())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from egogen.annotations import DESCRIPTION_KEY, Item
+from egogen.cli import parser
 from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.layout import Layout
@@ -34,18 +36,21 @@ ROW_GROUP = 100
 PROMPTS = {"description": DESCRIPTION_KEY, "action": "action"}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def arguments() -> argparse.ArgumentParser:
     """The command's flags."""
-    export.add_arguments(parser)
-    parser.add_argument(
+    made = parser("python -m egogen.prepare to-parquet", __doc__)
+    export.add_arguments(made)
+    made.add_argument(
         "--prompt",
         choices=list(PROMPTS),
         help="what edit_prompt holds; else the descriptions if every action has one, or the labels",
     )
+    return made
 
 
-def run(args: argparse.Namespace) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Writes the Parquet files, the JSON files beside them and the card; finished files are kept."""
+    args = arguments().parse_args(argv)
     source = export.read_source(args)
     prompt = choose_prompt(source, args.prompt)
     source.claim(args.out, format="parquet", prompt=prompt)

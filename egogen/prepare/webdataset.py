@@ -9,11 +9,13 @@ import argparse
 import json
 import logging
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
 from egogen.annotations import Item
+from egogen.cli import parser
 from egogen.files import atomic_open, write_json
 from egogen.frames import add_bytes
 from egogen.manifest import file_hash
@@ -23,13 +25,16 @@ from egogen.prepare.export import Source, describe
 log = logging.getLogger(__name__)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def arguments() -> argparse.ArgumentParser:
     """The command's flags."""
-    export.add_arguments(parser)
+    made = parser("python -m egogen.prepare to-webdataset", __doc__)
+    export.add_arguments(made)
+    return made
 
 
-def run(args: argparse.Namespace) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Writes the tar files; finished ones are kept."""
+    args = arguments().parse_args(argv)
     source = export.read_source(args)
     source.claim(args.out, format="webdataset")
     shards = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import multiprocessing
 import os
@@ -14,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from PIL import Image
 from tqdm import tqdm
 
 from egogen.conversations import Conversation, Turn, write_conversations
 from egogen.errors import UserError
 from egogen.files import atomic_open, write_json
-from egogen.layout import FOLDERS, Layout, Split, metric_target_path
+from egogen.frames import encode
+from egogen.layout import FOLDERS, Layout, Split, image_name
 from egogen.manifest import NAME, claim
 from egogen.seeds import item_seed
 from egogen.toy.actions import imagine
@@ -35,7 +34,7 @@ RENDERER_VERSION = 2
 MIN_SIZE, MAX_SIZE = 32, 1024
 ACTION_ID = "0"
 # The input frame's number is the smaller: some readers take the first file of the folder as the input.
-FRAME_0, FRAME_1 = "frame_0000000030.jpg", "frame_0000000045.jpg"
+FRAME_0, FRAME_1 = 30, 45
 JPEG_QUALITY = 92
 
 
@@ -51,9 +50,9 @@ class Task(NamedTuple):
         """The clip's id."""
         return f"toy_{self.split}_{self.number:06d}"
 
-    def image(self, name: str) -> str:
+    def image(self, number: int) -> str:
         """A frame's path relative to the split folder."""
-        return f"{self.clip}/{ACTION_ID}/{name}"
+        return image_name(self.clip, ACTION_ID, number)
 
 
 class Record(NamedTuple):
@@ -133,11 +132,7 @@ def is_complete(out: Path, train: int, val: int) -> bool:
 
 def frame_paths(layout: Layout, task: Task) -> list[Path]:
     """Input, target and, in the val split, the target among the metric targets."""
-    frames = layout.frames(task.split)
-    paths = [frames / task.image(FRAME_0), frames / task.image(FRAME_1)]
-    if task.split == "val":
-        paths.append(metric_target_path(layout.metric_targets, task.image(FRAME_1)))
-    return paths
+    return layout.pair_files(task.split, task.image(FRAME_0), task.image(FRAME_1))
 
 
 @contextmanager
@@ -171,7 +166,7 @@ def make_pair(task: Task, out: Path, size: int, seed: int) -> Record:
     story = imagine(item_seed(seed, task.dataset, task.split, str(task.number)))
     renderer = Renderer(story.scene, size)
     frames = Frames(renderer.draw(story.before), renderer.draw(story.after))
-    before, after = map(encode, frames)
+    before, after = (encode(frame, JPEG_QUALITY) for frame in frames)
     for path, content in zip(
         frame_paths(Layout(out, task.dataset), task), (before, after, after), strict=False
     ):
@@ -181,13 +176,6 @@ def make_pair(task: Task, out: Path, size: int, seed: int) -> Record:
     action = {"image_0": task.image(FRAME_0), "image_1": task.image(FRAME_1), "action": said}
     facts = metadata(story, frames, said, description(story))
     return Record(task, action, facts, question(story, task.dataset))
-
-
-def encode(frame: Image.Image) -> bytes:
-    """A frame as JPEG with full colour resolution."""
-    stream = io.BytesIO()
-    frame.save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return stream.getvalue()
 
 
 def write_texts(layout: Layout, records: list[Record]) -> None:

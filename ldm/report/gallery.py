@@ -102,9 +102,8 @@ class Album:
         action, shown = item.action, columns(self.runs)
         target = picture("Target", self.frames / action.image_1)
         if item.clip in self.metadata:
-            target = replace(
-                target, outlines=outlines(self.metadata[item.clip], f"metadata, clip {item.clip!r}")
-            )
+            where = f"metadata, clip {item.clip!r}"
+            target = replace(target, outlines=outlines(self.metadata[item.clip], item.id, where))
         made = [
             replace(picture(run.name, run.image(action.image_1)), values=values(run, action.image_1, shown))
             for run in self.runs
@@ -113,14 +112,14 @@ class Album:
         return Card(f"{item.clip} / {item.id}", action.action, action.text(self.llava_key), [*given, *made])
 
 
-def outlines(clip: ClipMetadata, where: str) -> list[Outline]:
-    """The boxes of a clip's target frame, cut at its edges.
+def outlines(clip: ClipMetadata, action_id: str, where: str) -> list[Outline]:
+    """The boxes of an action's target frame, cut at its edges.
 
     Raises:
         UserError: one is not a box; names it and the clip.
     """
     found = []
-    for name, box in read_boxes(clip.model_extra or {}, 1, where).items():
+    for name, box in read_boxes(clip.facts(action_id), 1, where).items():
         left, top, right, bottom = (100 * share for share in box.shares(clip.width, clip.height))
         found.append(Outline(name, left, top, right - left, bottom - top))
     return found

@@ -148,6 +148,18 @@ def test_metadata_keeps_further_keys(tmp_path: Path) -> None:
     assert metadata["d"].fps is None
 
 
+def test_facts_of_an_action_are_its_clips_and_its_own(tmp_path: Path) -> None:
+    clip = {
+        "height": 64,
+        "width": 114,
+        "hand": "left",
+        "actions": {"0": {"hand": "right", "verb": "cut"}, "1": 3},
+    }
+    found = read_metadata(write(tmp_path, {"c": clip}))["c"]
+    assert found.facts("0") == {"hand": "right", "verb": "cut"}
+    assert found.facts("1") == found.facts("2") == {"hand": "left"}
+
+
 @pytest.mark.parametrize(
     ("found", "field"),
     [

@@ -120,9 +120,13 @@ def test_the_gallery_is_spread_and_limited(measured) -> None:  # noqa: ANN001
     assert re.findall(r"clip\d / act", page) == ["clip0 / act", "clip2 / act"]
 
 
-def test_boxes_of_the_metadata_are_outlined(measured) -> None:  # noqa: ANN001
+@pytest.mark.parametrize("own", [True, False])
+def test_boxes_of_the_metadata_are_outlined(measured, own: bool) -> None:  # noqa: ANN001
     box = {"x": 8, "y": 9, "width": 16, "height": 4.5}
-    clip = {"height": 18, "width": 32, "hand_box_1": box, "hand_box_0": box, "note_box_1": "none"}
+    facts = {"hand_box_1": box, "hand_box_0": box, "note_box_1": "none"}
+    size = {"height": 18, "width": 32}
+    # Of a clip's one action, as in the toy world; of several, with those of another beside.
+    clip = size | (facts if own else {"actions": {"act": facts, "other": {"object_box_1": box}}})
     path = measured.root / "metadata.json"
     path.write_text(json.dumps({"clip0": clip}))
     main(flags(measured, *gallery_flags(measured), "--metadata", str(path)))

@@ -1,0 +1,242 @@
+"""How fast frames are extracted beside seeking once a frame, and what 100,000 annotations cost.
+
+    python benchmarks/prepare.py                       # about two minutes
+    python benchmarks/prepare.py --actions 10000 --seconds 30
+
+The videos are made up, with as many actions a minute as Ego4D has; both ways decode the same frames of the
+same file in one thread. The annotations have every field of fho_main.json; time and memory are those of the
+command in a process of its own, once with --dry-run and once with all frames there already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+from egogen.files import write_json
+from egogen.frames import encode
+from egogen.layout import Layout
+from egogen.prepare.ego4d import Rules, make_plan, read_splits
+from egogen.prepare.ego4d_file import CRITICAL_FRAMES, read_videos
+from egogen.prepare.journal import Journal
+from egogen.prepare.run import JOURNALS
+from egogen.prepare.video import VideoFile
+
+FPS, WIDTH, HEIGHT = 30, 640, 480
+# Ego4D has about 16 annotated actions a minute, each with two frames half a second to a second apart.
+ACTIONS_A_MINUTE = 16
+CODECS = {
+    "H.264, a key frame in 250": ("libx264", {"preset": "medium", "g": "250"}),
+    "VP9, a key frame in 128": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "g": "128"}),
+}
+ACTIONS_A_CLIP = 80
+# File systems allow so many names of one file.
+MOST_LINKS = 60_000
+
+
+def make_video(path: Path, codec: str, options: dict[str, str], seconds: int) -> None:
+    """A camera that moves over a picture."""
+    small = np.random.default_rng(0).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
+    scene = np.asarray(Image.fromarray(small).resize((2 * WIDTH, 2 * HEIGHT), Image.Resampling.BICUBIC))
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(seconds * FPS):
+            x, y = int(WIDTH * (0.5 + np.sin(number / 40) / 3)), int(HEIGHT * (0.5 + np.cos(number / 55) / 3))
+            view = np.ascontiguousarray(scene[y : y + HEIGHT, x : x + WIDTH])
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(view, "rgb24")))
+        file.mux(stream.encode())
+
+
+def seek_each(path: Path, numbers: Sequence[int]) -> None:
+    """Seeks to the key frame before every frame and decodes from there."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for number in numbers:
+            stamp = round(number / FPS / stream.time_base) + stream.start_time
+            container.seek(stamp, stream=stream)
+            for frame in container.decode(stream):
+                if frame.pts >= stamp:
+                    frame.to_image()
+                    break
+
+
+def one_pass(path: Path, numbers: Sequence[int]) -> None:
+    """What `egogen.prepare` does."""
+    with VideoFile(path).open() as video:
+        for _ in video.images(sorted(set(numbers))):
+            pass
+
+
+def seconds_of(work: Callable[[Path, Sequence[int]], None], path: Path, numbers: Sequence[int]) -> float:
+    """Time of one call."""
+    began = time.perf_counter()
+    work(path, numbers)
+    return time.perf_counter() - began
+
+
+def extraction(folder: Path, seconds: int) -> list[dict[str, Any]]:
+    """Measures both ways, with the annotated frames alone and with three more on each side."""
+    rng = np.random.default_rng(0)
+    numbers: list[int] = []
+    for _ in range(ACTIONS_A_MINUTE * seconds // 60):
+        first = int(rng.integers(3, (seconds - 2) * FPS))
+        numbers += [first, first + int(rng.integers(15, 40))]
+    wide = [number + away for number in numbers for away in range(-3, 4)]
+    rows = []
+    print(f"{'video':28} {'frames':>7} {'seek each, s':>13} {'one pass, s':>12} {'ratio':>6}")
+    for name, (codec, options) in CODECS.items():
+        path = folder / f"{codec}.mp4"
+        make_video(path, codec, options, seconds)
+        for wanted in (numbers, wide):
+            slow, fast = (seconds_of(work, path, wanted) for work in (seek_each, one_pass))
+            rows.append({"video": name, "frames": len(wanted), "seek_each_s": slow, "one_pass_s": fast})
+    sums = {key: sum(row[key] for row in rows) for key in ("frames", "seek_each_s", "one_pass_s")}
+    rows.append({"video": "all", **sums})
+    for row in rows:
+        slow, fast = row["seek_each_s"], row["one_pass_s"]
+        print(f"{row['video']:28} {row['frames']:7d} {slow:13.2f} {fast:12.2f} {slow / fast:6.1f}")
+    return rows
+
+
+def action(number: int) -> dict[str, Any]:
+    """A narrated action with boxes in all seven frames."""
+    start = 9.0 + number * 3
+    frames = {name: round(start * FPS) + 15 * index for index, name in enumerate(CRITICAL_FRAMES)}
+    box = {"x": 123.45, "y": 234.56, "width": 345.67, "height": 456.78}
+    boxes = [
+        {"object_type": kind, "structured_noun": "carrot", "instance_number": 1, "bbox": box}
+        for kind in ("left_hand", "right_hand", "object_of_change")
+    ]
+    return {
+        "warnings": [], "uid": f"{number:036d}", "start_sec": start, "end_sec": start + 8, "start_frame": 0,
+        "end_frame": 240, "is_valid_action": True, "is_partial": False, "clip_start_sec": start,
+        "clip_end_sec": start + 8, "clip_start_frame": 0, "clip_end_frame": 240, "reject_reason": None,
+        "narration_timestamp_sec": start, "clip_narration_timestamp_sec": start, "stage": "stage_2",
+        "narration_text": f"#C C cuts the carrot {number} on the board", "freeform_verb": None,
+        "narration_annotation_uid": f"{number:036d}", "structured_verb": "cut_(trim,_slice,_chop)",
+        "state_transition": None, "critical_frames": frames, "clip_critical_frames": frames,
+        "frames": [{"frame_number": frames[name], "frame_type": name, "boxes": boxes} for name in frames],
+        "is_rejected": False, "is_invalid_annotation": False,
+    }  # fmt: skip
+
+
+def make_annotations(root: Path, actions: int) -> None:
+    """Writes fho_main.json with its splits, every tenth clip in val, and names of clips."""
+    (root / "clips").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    clips: dict[str, list[dict[str, str]]] = {"train": [], "val": []}
+    made = [action(number) for number in range(ACTIONS_A_CLIP)]
+    meta = {"fps": 30.0, "width": 1440, "height": 1080, "num_frames": 9000}
+    with (root / "annotations" / "fho_main.json").open("w") as file:
+        file.write('{"version": "2.0", "videos": [')
+        for index in range(-(-actions // ACTIONS_A_CLIP)):
+            uid = f"{index:08d}-0000-0000-0000-000000000000"
+            (root / "clips" / f"{uid}.mp4").touch()
+            clips["val" if index % 10 == 9 else "train"].append({"clip_uid": uid})
+            part = made[: actions - index * ACTIONS_A_CLIP]
+            interval = {"clip_id": "1", "clip_uid": uid, "redacted": False, "narrated_actions": part}
+            video = {"video_uid": f"v{uid}", "video_metadata": meta, "annotated_intervals": [interval]}
+            file.write((", " if index else "") + json.dumps(video))
+        file.write("]}")
+    for split, found in clips.items():
+        write_json(root / "annotations" / f"fho_lta_{split}.json", {"clips": found})
+
+
+def make_frames(root: Path) -> None:
+    """Writes what an earlier run would have left: frames (names of the same few files) and journals."""
+    files = {split: root / "annotations" / f"fho_lta_{split}.json" for split in ("train", "val")}
+    rules = Rules(read_splits(files), ("pre_15", "pnr_frame"), clips=True, min_window=0.0)
+    videos = read_videos(root / "annotations" / "fho_main.json", rules.names, clips=True)
+    layout, rows, links = Layout(root / "out", "ego4d"), dict[str, list[dict[str, Any]]](), 0
+    for pair in make_plan(videos, rules, root / "clips").kept():
+        assert pair.source is not None
+        assert pair.moments is not None
+        assert pair.split is not None
+        frames = [
+            {"number": moment.number, "pts": 512 * moment.number, "seconds": moment.number / FPS,
+             "sharpness": 100.0, "sha256": f"{moment.number:064x}"} for moment in pair.moments
+        ]  # fmt: skip
+        row = {"clip": pair.clip, "id": pair.id, "width": 1440, "height": 1080, "fps": 30.0, "frames": frames}
+        pair.row = row
+        rows.setdefault(pair.source.name, []).append(row)
+        for path in layout.pair_files(pair.split, *pair.images):
+            original = root / f"{links // MOST_LINKS}.jpg"
+            if not original.exists():
+                original.write_bytes(encode(Image.new("RGB", (341, 256)), 95))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(original, path)
+            links += 1
+    for name, lines in rows.items():
+        Journal(layout.preparation / "ego4d_train_val" / JOURNALS / f"{name}.jsonl").add(lines)
+
+
+def command(root: Path, *more: str, code: int = 0) -> dict[str, float]:
+    """Runs the command, which ends with a code; its seconds and its peak memory in GiB."""
+    words = [sys.executable, "-m", "egogen.prepare", "ego4d", "--annotations", str(root / "annotations"),
+             "--clips", str(root / "clips"), "--out", str(root / "out"), *more]  # fmt: skip
+    began = time.perf_counter()
+    ended = subprocess.run(words, check=False, stderr=subprocess.DEVNULL)  # noqa: S603 - our own words
+    assert ended.returncode == code, f"{words}: exit code {ended.returncode}"
+    # Children are counted by the largest so far: each command here needs more than the one before it.
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    return {"seconds": time.perf_counter() - began, "peak_gib": peak}
+
+
+def scale(root: Path, actions: int) -> list[dict[str, Any]]:
+    """Measures the command on many annotations."""
+    make_annotations(root, actions)
+    size = (root / "annotations" / "fho_main.json").stat().st_size / 1e6
+    print(f"\n{actions:,} annotated actions, fho_main.json of {size:,.0f} MB")
+    print(f"{'command':28} {'seconds':>8} {'peak GiB':>9}")
+    rows = []
+    for name, more in (("--dry-run", ["--dry-run"]), ("all frames there", [])):
+        if not more:
+            # Claims the folder; the made-up clips are empty files, so it ends with one broken source.
+            command(root, "--limit", "1", code=11)
+            make_frames(root)
+        found = command(root, *more)
+        rows.append({"command": name, "actions": actions, **found})
+        print(f"{name:28} {found['seconds']:8.1f} {found['peak_gib']:9.2f}", flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measures, prints tables, writes JSON."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--seconds", type=int, default=60, help="length of the videos")
+    parser.add_argument("--actions", type=int, default=100_000)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    args = parser.parse_args()
+    logging.disable(logging.INFO)
+    folder = Path(tempfile.mkdtemp())
+    try:
+        results = {
+            "extraction": extraction(folder, args.seconds),
+            "scale": scale(folder / "ego4d", args.actions),
+        }
+    finally:
+        shutil.rmtree(folder)
+    if args.json:
+        write_json(args.json, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Finds the videos or frame folders of a data set below a folder, whatever folders lie between."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from egogen.errors import UserError
+
+VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi")
+# EPIC-KITCHENS has a participant and a kind between its root and a video, and train or val before them.
+DEPTH = 4
+
+
+def find_sources(
+    root: Path, suffixes: tuple[str, ...], folders: re.Pattern[str] | None = None
+) -> dict[str, Path]:
+    """Files by their name without suffix, and folders by their name.
+
+    Args:
+        root: searched with its folders; of several sources of one name the first in order counts.
+        suffixes: of the files, in lower case.
+        folders: names of folders that are sources; nobody looks into them.
+
+    Raises:
+        UserError: the root is no folder.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    found: dict[str, Path] = {}
+    for folder, inner, files in os.walk(root, followlinks=True):
+        here = Path(folder)
+        inner.sort()
+        for name in sorted(files):
+            path = here / name
+            if path.suffix.lower() in suffixes:
+                found.setdefault(path.stem, path)
+        if folders is not None:
+            sources = [name for name in inner if folders.fullmatch(name)]
+            inner[:] = [name for name in inner if name not in sources]
+            for name in sources:
+                found.setdefault(name, here / name)
+        if len(here.relative_to(root).parts) >= DEPTH:
+            inner.clear()
+    return found

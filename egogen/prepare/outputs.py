@@ -1,0 +1,99 @@
+"""What a run writes for people and programs: annotations, metadata, and a manifest with every decision."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from egogen.annotations import check_object
+from egogen.files import atomic_open, read_json, write_json
+from egogen.layout import Layout, Split
+from egogen.prepare.plan import Pair, Plan
+
+MANIFEST = "manifest.jsonl"
+OTHER_SIZE = "another size than its clip's"
+
+
+def write_outputs(
+    plan: Plan, layout: Layout, splits: Sequence[Split], known: Mapping[str, Mapping[str, Any]], folder: Path
+) -> None:
+    """Writes metadata, annotations and manifest; leaves out pairs whose size is not that of their clip.
+
+    Args:
+        plan: after extraction.
+        layout: of the data set.
+        splits: that the run writes; the metadata of others stay.
+        known: size and rate by clip, where they are known better than from the frames.
+        folder: for the manifest.
+    """
+    clips = clip_facts(plan, known)
+    if layout.metadata.exists():
+        clips = check_object(read_json(layout.metadata), f"{layout.metadata}", "clips by clip_id") | clips
+    write_json(layout.metadata, clips, indent=None)
+    entries: dict[Split, dict[str, dict[str, Any]]] = {split: {} for split in splits}
+    for pair in plan.kept():
+        assert pair.split is not None
+        image_0, image_1 = pair.images
+        entry = {"image_0": image_0, "image_1": image_1, "action": pair.text, **pair.extra}
+        entries[pair.split].setdefault(pair.clip, {})[pair.id] = entry
+    for split, content in entries.items():
+        write_json(layout.annotations(split), content)
+    with atomic_open(folder / MANIFEST) as file:
+        for pair in plan.pairs:
+            file.write(json.dumps(manifest_row(pair)).encode() + b"\n")
+
+
+def clip_facts(plan: Plan, known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Metadata by clip: size and rate of its video; below `actions`, what each action's frames show."""
+    clips: dict[str, dict[str, Any]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    for pair in plan.kept():
+        assert pair.row is not None
+        size = pair.row["width"], pair.row["height"]
+        if sizes.setdefault(pair.clip, size) != size:
+            pair.reason = OTHER_SIZE
+            continue
+        clip = clips.setdefault(
+            pair.clip, dict(known.get(pair.clip) or from_frames(pair.row)) | {"actions": {}}
+        )
+        clip["actions"][pair.id] = {
+            name: to_size(value, pair.box_size, (clip["width"], clip["height"]))
+            for name, value in pair.facts.items()
+        }
+    return clips
+
+
+def from_frames(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Size and rate of a clip by one of its frames."""
+    return {name: row[name] for name in ("height", "width", "fps") if row[name] is not None}
+
+
+def to_size(value: Any, old: tuple[int, int] | None, new: tuple[int, int]) -> Any:  # noqa: ANN401 - any fact
+    """A box in pixels of another size of the same picture; other facts as they are."""
+    if old is None or not isinstance(value, dict):
+        return value
+    across, down = new[0] / old[0], new[1] / old[1]
+    scales = {"x": across, "y": down, "width": across, "height": down}
+    return {name: round(value[name] * scale, 2) for name, scale in scales.items()}
+
+
+def manifest_row(pair: Pair) -> dict[str, Any]:
+    """All that was decided about an action."""
+    row: dict[str, Any] = {
+        "clip": pair.clip,
+        "id": pair.id,
+        "split": pair.split,
+        "action": pair.text,
+        "kept": pair.reason is None,
+        "reason": pair.reason,
+        **pair.scores,
+    }
+    for slot, path in enumerate(pair.files):
+        row[f"source_{slot}"] = str(path)
+    if pair.row is not None:
+        for slot, (image, frame) in enumerate(zip(pair.images, pair.row["frames"], strict=True)):
+            row[f"image_{slot}"] = image
+            row |= {f"{name}_{slot}": value for name, value in frame.items()}
+    return row

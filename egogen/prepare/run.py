@@ -1,0 +1,139 @@
+"""Carries a plan out: claims the folder, extracts, filters, writes. What all subcommands end with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from egogen.errors import UserError
+from egogen.layout import Layout, Split
+from egogen.manifest import claim
+from egogen.prepare.estimate import estimate
+from egogen.prepare.extract import Work, extract, remove
+from egogen.prepare.journal import Journal, Key
+from egogen.prepare.judge import judge, verdict
+from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, Options
+from egogen.prepare.outputs import write_outputs
+from egogen.prepare.plan import BROKEN, UNREADABLE, Pair, Plan, Source
+from egogen.prepare.processes import spread
+from egogen.prepare.report import broken_sources, summary, write_report
+
+log = logging.getLogger(__name__)
+
+JOURNALS, SCORES, CLAIMS = "journals", "scores.jsonl", "settings"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Args:
+        layout: of the data set that is made.
+        splits: that the run writes.
+        settings: what makes the data what they are; another run with others is refused.
+        options: the shared flags.
+        clips: size and rate by clip, where they are known better than from the frames.
+    """
+
+    layout: Layout
+    splits: Sequence[Split]
+    settings: Mapping[str, Any]
+    options: Options
+    clips: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps what it knows."""
+        return self.layout.preparation / "_".join([self.layout.dataset, *self.splits])
+
+
+def carry_out(plan: Plan, job: Job) -> None:
+    """Makes the data set of a plan.
+
+    Raises:
+        UserError: the folder holds other data.
+        SystemExit: sources were missing or broken; the code says how many.
+    """
+    plan.limit(job.options.limit)
+    if job.options.dry_run:
+        log.info("%s\n%s", summary(plan, job.splits), estimate(plan, job.options.look))
+        return
+    claim_splits(job)
+    scores = Journal(job.folder / SCORES)
+    extract_all(plan, job, scores)
+    judge(plan.kept(), job.layout, job.options.judging, scores)
+    write_outputs(plan, job.layout, job.splits, job.clips, job.folder)
+    for pair in plan.pairs:
+        if pair.reason is not None and pair.row is not None:
+            remove(pair.paths(job.layout))
+    write_report(plan, job.layout, job.splits, job.settings, job.folder)
+    log.info("%s\nwritten: %s", summary(plan, job.splits), job.layout.egogen)
+    broken = {pair.files for pair in plan.pairs if pair.reason in BROKEN}
+    if broken:
+        log.warning("%d sources were missing or broken:\n%s", len(broken), broken_sources(plan))
+        raise SystemExit(BROKEN_BASE + min(len(broken), MOST_BROKEN))
+
+
+def claim_splits(job: Job) -> None:
+    """Claims the splits that the run writes.
+
+    Raises:
+        UserError: one of them was made by something else, or by a run with other settings.
+    """
+    claims = job.layout.preparation / CLAIMS
+    for split in job.splits:
+        for path in (job.layout.annotations(split), job.layout.frames(split)):
+            if path.exists() and not (claims / f"{job.layout.dataset}_{split}.json").exists():
+                raise UserError(f"{path}: was not made by egogen.prepare; choose another --out")
+    for split in job.splits:
+        claim(claims, job.settings, f"{job.layout.dataset}_{split}.json")
+
+
+def extract_all(plan: Plan, job: Job, scores: Journal) -> None:
+    """Extracts what is not there yet, source by source, and notes in each pair what became of it."""
+    sources: dict[Source, list[Pair]] = {}
+    for pair in plan.kept():
+        assert pair.source is not None
+        sources.setdefault(pair.source, []).append(pair)
+    work = []
+    for source, pairs in sources.items():
+        journal = job.folder / JOURNALS / f"{source.name}.jsonl"
+        left = recall(pairs, Journal(journal).rows, job, scores)
+        if left:
+            work.append(Work(source, left, journal))
+    log.info("%d of %d sources are to be read", len(work), len(sources))
+    make = partial(extract, layout=job.layout, look=job.options.look)
+    with tqdm(total=sum(len(part.pairs) for part in work), desc="pairs", unit="pair", disable=None) as bar:
+        for part, signal in spread(make, work, job.options.workers):
+            if signal:
+                log.warning("%s: signal %d ended the decoder", part.source.name, signal)
+            rows = Journal(part.journal).rows
+            for pair in recall(part.pairs, rows, job, scores):
+                pair.reason = rows.get(pair.key, {}).get("reason", UNREADABLE)
+            bar.update(len(part.pairs))
+
+
+def recall(
+    pairs: Sequence[Pair], rows: Mapping[Key, dict[str, Any]], job: Job, scores: Journal
+) -> list[Pair]:
+    """Gives each pair what its source's journal says was extracted, if that is still there.
+
+    Returns:
+        The pairs that are not extracted. What the journal calls lost is tried again by the next run: a video
+        may have been fetched anew.
+    """
+    left = []
+    for pair in pairs:
+        row = rows.get(pair.key)
+        pair.row = row if row is not None and "frames" in row else None
+        if pair.row is not None and verdict(scores.rows.get(pair.key), job.options.judging) is None:
+            pair.row = pair.row if all(path.exists() for path in pair.paths(job.layout)) else None
+        if pair.row is None:
+            left.append(pair)
+    return left

@@ -1,0 +1,180 @@
+"""Anybody's own images: three forms of the table, what is kept of it, and what is wrong with it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from egogen.annotations import DESCRIPTION_KEY, Annotations, read_metadata
+from egogen.errors import UserError
+from egogen.layout import Layout
+from egogen.prepare.__main__ import main
+from egogen.record import ROOT
+from tests.egogen.raw_data import drawn, number_in
+
+# The real sample files, where they lie beside the checkout.
+SAMPLES = ROOT.parent / "shared" / "data" / "kubric_pairs"
+
+Rows = list[dict[str, Any]]
+
+
+def images(folder: Path, count: int = 6) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        drawn(number, 160, 96).save(folder / f"{number}.png")
+
+
+def write_table(path: Path, rows: Rows) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+def prepare(table: Path, out: Path, *more: str) -> Layout:
+    main(["folder", "--pairs", str(table), "--out", str(out), "--size", "48", "--workers", "1", *more])
+    return Layout(out, "epickitchen")
+
+
+ROWS: Rows = [
+    {"image_0": "images/0.png", "image_1": "images/1.png", "action": "cut carrot", "clip": "mine", "id": "a",
+     "split": "train", "description": "The left hand cuts.", "verb": "cut"},
+    {"image_0": "images/2.png", "image_1": "images/3.png", "action": "open, then close, the jar",
+     "clip": "mine", "id": "b", "split": "train", "description": None, "verb": None},
+    {"image_0": "images/4.png", "image_1": "images/5.png", "action": "wash cup", "clip": "yours", "id": "a",
+     "split": "val", "description": None, "verb": "wash"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_three_forms_of_the_table(tmp_path: Path, suffix: str) -> None:
+    images(tmp_path / "images")
+    layout = prepare(write_table(tmp_path / f"pairs.{suffix}", ROWS), tmp_path / "out")
+    train, val = (list(Annotations.read(layout.annotations(split))) for split in ("train", "val"))
+    assert [(item.clip, item.id, item.action.action) for item in [*train, *val]] == [
+        ("mine", "a", "cut carrot"),
+        ("mine", "b", "open, then close, the jar"),
+        ("yours", "a", "wash cup"),
+    ]
+    assert train[0].action.text(DESCRIPTION_KEY) == "The left hand cuts."
+    assert train[0].action.text("verb") == "cut"
+    assert train[1].action.text(DESCRIPTION_KEY) is None
+    frames = [layout.frames("val") / name for name in (val[0].action.image_0, val[0].action.image_1)]
+    assert [number_in(path) for path in frames] == [4, 5]
+    assert sorted(frames[0].parent.iterdir()) == frames
+    clip = read_metadata(layout.metadata)["mine"]
+    assert (clip.height, clip.width, clip.fps) == (96, 160, None)
+
+
+def test_only_three_columns_are_needed(tmp_path: Path) -> None:
+    images(tmp_path / "images")
+    rows = [{name: row[name] for name in ("image_0", "image_1", "action")} for row in ROWS]
+    layout = prepare(write_table(tmp_path / "pairs.csv", rows), tmp_path / "out", "--dataset", "ego4d")
+    items = list(Annotations.read(Layout(tmp_path / "out", "ego4d").annotations("train")))
+    assert [item.clip for item in items] == ["pairs_000000", "pairs_000001", "pairs_000002"]
+    assert {item.id for item in items} == {"0"}
+    assert not layout.annotations("val").exists()
+
+
+def test_images_that_make_no_pair(tmp_path: Path) -> None:
+    images(tmp_path / "images")
+    drawn(7, 96, 96).save(tmp_path / "images" / "square.png")
+    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
+    names = [("0", "none"), ("0", "broken"), ("0", "square"), ("square", "square"), ("0", "1")]
+    rows: Rows = [
+        {"image_0": f"images/{first}.png", "image_1": f"images/{second}.png", "action": "cut", "clip": "c"}
+        for first, second in reversed(names)
+    ]
+    with pytest.raises(SystemExit) as stop:
+        prepare(write_table(tmp_path / "pairs.jsonl", rows), tmp_path / "out")
+    assert stop.value.code == 12
+    (manifest,) = (tmp_path / "out").rglob("manifest.jsonl")
+    decisions = [json.loads(line) for line in manifest.read_text().splitlines()]
+    assert [row["reason"] for row in decisions] == [
+        None,
+        "another size than its clip's",
+        "frames of two shapes",
+        "frame damaged or missing",
+        "source missing",
+    ]
+    # Frames of pairs that were left out later are gone.
+    assert len(list((tmp_path / "out").rglob("frame_*.jpg"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "image_0,action\nx.png,cut\n", "row 1 has no text in image_1; it has image_0, action"),
+        (
+            "a.csv",
+            "image_0,image_1,action\nx.png,y.png,cut,more\n",
+            "line 2 has more fields than the first line",
+        ),
+        ("a.csv", "image_0,image_1,action\n", "holds no rows"),
+        ("a.jsonl", '{"image_0": "x", "image_1": "y", "action": 3}\n', "row 1 has no text in action"),
+        ("a.jsonl", "{\n", "line 1 is not JSON"),
+        ("a.jsonl", "[1]\n", "line 1: found list, expected an object"),
+        ("a.parquet", "nothing", "not a Parquet file"),
+        ("a.txt", "", r"expected a table that ends with \.csv, \.jsonl, \.parquet"),
+        (
+            "a.jsonl",
+            '{"image_0": "x", "image_1": "y", "action": "z", "split": "test"}',
+            "split 'test'; allowed are",
+        ),
+        (
+            "a.jsonl",
+            '{"image_0": "x", "image_1": "y", "action": "z", "more": [1]}',
+            "column 'more' holds list",
+        ),
+    ],
+)
+def test_wrong_tables(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        prepare(tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_table(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"pairs\.csv: no such file"):
+        prepare(tmp_path / "pairs.csv", tmp_path / "out")
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason=f"no real sample files at {SAMPLES}")
+def test_real_pairs(tmp_path: Path) -> None:
+    entries = json.loads((SAMPLES / "actions.json").read_text())
+    rows = [
+        {
+            "image_0": str(SAMPLES / row["input"]),
+            "image_1": str(SAMPLES / row["output"]),
+            "action": row["instruction"],
+        }
+        for row in entries
+    ]
+    main(
+        [
+            "folder",
+            "--pairs",
+            str(write_table(tmp_path / "pairs.parquet", rows)),
+            "--out",
+            str(tmp_path / "out"),
+        ]
+    )
+    layout = Layout(tmp_path / "out", "epickitchen")
+    items = list(Annotations.read(layout.annotations("train")))
+    assert [item.action.action for item in items] == [row["instruction"] for row in entries]
+    with Image.open(layout.frames("train") / items[0].action.image_0) as frame:
+        assert frame.size == (256, 256)
