@@ -36,6 +36,11 @@ def weights_root() -> Path:
     return Path(os.environ.get("WEIGHTS_ROOT") or "weights")
 
 
+def merged_annotations(dataset: str, split: Split) -> Path:
+    """Where `scripts/describe.sh` writes the annotations with its descriptions."""
+    return run_root() / "annotations" / f"{dataset}_{split}.json"
+
+
 @dataclass(frozen=True)
 class Layout:
     """The paths of one data set in the official EgoGen layout.

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -15,7 +15,7 @@ from yaml import YAMLError
 from egogen.annotations import DESCRIPTION_KEY
 from egogen.errors import UserError
 from egogen.features.store import STORES
-from egogen.layout import Layout, data_root, features_root, run_root, tar_folder
+from egogen.layout import Layout, data_root, features_root, merged_annotations, run_root, tar_folder
 from ldm.architecture import Architecture
 from ldm.reading import first_line
 from ldm.sampler import PUBLISHED, make_scheduler
@@ -60,7 +60,7 @@ class SourceConfig:
 
     dataset: str = "ego4d"
     root: str = ""  # the folder that holds EgoGen/
-    train_annotations: str = ""  # with descriptions, as written by llava.merge
+    train_annotations: str = ""  # with descriptions; empty for those below RUN_ROOT, else EgoGen's
     val_annotations: str = ""
     features: str = ""  # holds <data set>/<split>/{llava_image,llava_text}/
     frame_tars: str = ""  # read frames from what `python -m egogen.pack --out` wrote, not from single files
@@ -73,9 +73,13 @@ class SourceConfig:
         return Layout(Path(self.root) if self.root else data_root(), self.dataset)
 
     def annotations(self, split: str) -> Path:
-        """Annotation file of `train` or `val`."""
+        """Annotation file of `train` or `val`: the given one, that of our own stage 1, or EgoGen's."""
         given = self.train_annotations if split == "train" else self.val_annotations
-        return Path(given) if given else self.layout().annotations("train" if split == "train" else "val")
+        if given:
+            return Path(given)
+        part: Literal["train", "val"] = "train" if split == "train" else "val"
+        merged = merged_annotations(self.dataset, part)
+        return merged if merged.exists() else self.layout().annotations(part)
 
     def feature_folder(self, split: str, kind: Any) -> Path:  # noqa: ANN401 - a FeatureKind; OmegaConf reads hints
         """Folder of one kind of stage-1 features."""

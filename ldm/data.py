@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, cast, runtime_checkable
@@ -24,6 +25,8 @@ from ldm.features import StageOne
 from ldm.order import Key
 from ldm.transforms import to_model
 from ldm.vision import VISION, Batch, VisionFiles, complete, load_vision
+
+log = logging.getLogger(__name__)
 
 
 class Sample(TypedDict):
@@ -99,6 +102,7 @@ class EgoGenPairs(Dataset[Sample]):
         self.store = store
         self.targets = targets
         self.annotations = Annotations.read(config.annotations(split))
+        log.info("%s split: %s", split, self.annotations.source)
         folder = config.layout().frames("train" if split == "train" else "val")
         self.frames: FrameStore = TarFrames(config.tars(split)) if config.frame_tars else FolderFrames(folder)
         self.items = self.annotations.items

@@ -26,12 +26,12 @@ launch=(python)
     --action-label "$EDITS" \
     --dataset "$DATASET" \
     --save-path "$RUN/descriptions/$SPLIT" \
-    --save-image-feature-path "$RUN/features/$DATASET/$SPLIT/llava_image" \
-    --save-text-feature-path "$RUN/features/$DATASET/$SPLIT/llava_text" \
+    --save-image-feature-path "$RUN_ROOT/features/$DATASET/$SPLIT/llava_image" \
+    --save-text-feature-path "$RUN_ROOT/features/$DATASET/$SPLIT/llava_text" \
     "$@"
 
 case " $* " in *" --shard"* | *" --num-chunks"*) exit 0 ;; esac
 python -m llava.merge \
     --save-path "$RUN/descriptions/$SPLIT" \
     --edits "$EDITS" \
-    --out "$RUN/annotations/${DATASET}_$SPLIT.json"
+    --out "$RUN_ROOT/annotations/${DATASET}_$SPLIT.json" # where stage 2 looks first

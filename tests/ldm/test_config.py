@@ -119,6 +119,23 @@ def test_the_joint_run_reads_both_data_sets() -> None:
     assert (accumulate(config, 8), config.trainer.max_steps) == (4, 20000)
 
 
+def test_our_own_descriptions_come_before_those_of_the_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What scripts/describe.sh wrote is used without naming it; a named file comes first of all."""
+    monkeypatch.setenv("RUN_ROOT", str(tmp_path / "runs"))
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "data"))
+    config = load_config(TrainConfig, [CONFIGS / "train_ego4d.yaml"])
+    assert config.data.annotations("val") == tmp_path / "data/EgoGen/ego4d_val.json"
+    merged = tmp_path / "runs/annotations/ego4d_val.json"
+    merged.parent.mkdir(parents=True)
+    merged.write_text("{}")
+    assert config.data.annotations("val") == merged
+    assert config.data.annotations("train") == tmp_path / "data/EgoGen/ego4d_train.json"
+    named = load_config(TrainConfig, [CONFIGS / "train_ego4d.yaml"], ["data.val_annotations=mine.json"])
+    assert named.data.annotations("val") == Path("mine.json")
+
+
 def test_precision_is_chosen_by_the_machine_unless_it_is_said() -> None:
     assert choose_precision("auto", on_gpu=False) == "32-true"
     assert choose_precision("32-true", on_gpu=True) == "32-true"
