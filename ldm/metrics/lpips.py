@@ -20,6 +20,8 @@ from ldm.metrics.weights import LPIPS, load_strictly, read_state
 
 Net = Literal["squeeze", "vgg", "alex"]
 TITLES: dict[Net, str] = {"squeeze": "LPIPS", "vgg": "LPIPS (VGG)", "alex": "LPIPS (AlexNet)"}
+# On a CPU, whose caches hold the feature maps of few.
+PAIRS_AT_ONCE = 1
 # Backbone files hold a classifier too, which LPIPS has no use for.
 FEATURES, CLASSIFIER = "features.", "classifier."
 
@@ -37,7 +39,12 @@ def score(
     brings frames; the published table was measured on [0, 1], half the contrast (F-EV-07).
     Source: Zhang et al. 2018, version 0.1.
     """
-    return network(generated, reference, normalize=protocol == "corrected").flatten(1).squeeze(1)
+    size = PAIRS_AT_ONCE if generated.device.type == "cpu" else len(generated)
+    values = [
+        network(a, b, normalize=protocol == "corrected").flatten()
+        for a, b in zip(generated.split(size), reference.split(size), strict=True)
+    ]
+    return torch.cat(values)
 
 
 def load(net: Net, path: Path, device: torch.device) -> nn.Module:

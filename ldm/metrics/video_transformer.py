@@ -42,9 +42,9 @@ class VideoTransformer(nn.Module):
         tokens = tokens + self.pos_embed[:, None, 1:] + self.temporal_embed[:, :frames, None]
         first = (self.cls_token + self.pos_embed[:, :1]).expand(len(video), -1, -1)  # [b, 1, d]
         tokens = torch.cat([first, tokens.flatten(1, 2)], dim=1)  # [b, 1+f*p, d]
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             tokens = block(tokens, frames)
-        return self.norm(tokens[:, 0])
+        return self.norm(self.blocks[-1](tokens, frames, first_only=True)[:, 0])
 
 
 class PatchEmbed(nn.Module):
@@ -72,10 +72,21 @@ class Block(nn.Module):
         self.attn, self.timeattn = DividedAttention(width, heads), DividedAttention(width, heads)
         self.mlp = Mlp(width)
 
-    def forward(self, x: Float[Tensor, "b t d"], frames: int) -> Float[Tensor, "b t d"]:
-        """One block over the class token and all patches of all frames."""
-        over_time = x + self.timeattn(self.norm3(x), frames, over_time=True)
-        over_space = x + self.attn(self.norm1(over_time), frames, over_time=False)
+    def forward(
+        self, x: Float[Tensor, "b t d"], frames: int, first_only: bool = False
+    ) -> Float[Tensor, "b t2 d"]:
+        """One block over the class token and all patches of all frames.
+
+        Args:
+            x: the tokens.
+            frames: number of frames.
+            first_only: whether only the class token's state is wanted, for which half the work is enough.
+        """
+        over_time = self.norm1(x + self.timeattn(self.norm3(x), frames, over_time=True))
+        if first_only:
+            over_space = x[:, :1] + self.attn.first(over_time)
+        else:
+            over_space = x + self.attn(over_time, frames, over_time=False)
         return over_space + self.mlp(self.norm2(over_space))
 
 
@@ -91,9 +102,19 @@ class DividedAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
+    def split(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "3 b heads t c"]:
+        """Queries, keys and values."""
+        return self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+
+    def first(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b 1 d"]:
+        """The class token's state alone."""
+        q, k, v = self.split(x)
+        state = functional.scaled_dot_product_attention(q[:, :, :1], k, v)  # [b, heads, 1, c]
+        return self.proj(state.transpose(1, 2).flatten(2))
+
     def forward(self, x: Float[Tensor, "b t d"], frames: int, *, over_time: bool) -> Float[Tensor, "b t d"]:
         """Attends within groups."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [b, heads, t, c]
+        q, k, v = self.split(x)  # [b, heads, t, c] each
         first = functional.scaled_dot_product_attention(q[:, :, :1], k, v)  # [b, heads, 1, c]
         group_q = grouped(q[:, :, 1:], frames, over_time)  # [b, heads, g, s, c]
         group_k, group_v = (
