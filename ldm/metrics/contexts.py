@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from egogen.errors import UserError
 from egogen.layout import METRIC_TARGETS, metric_target_path
-from ldm.metrics.images import Size, check_image
+from ldm.metrics.images import check_image
 from ldm.metrics.metric import Setting
 from ldm.metrics.pairs import Pair, Pairs, digest
 from ldm.metrics.protocol import size_tolerance
@@ -80,7 +80,12 @@ def find_contexts(pairs: Pairs, setting: Setting) -> dict[str, Context]:
         if not path.is_file():
             raise UserError(f"{path}: no such frame; it is the one before {pair.item.clip}/{pair.item.id}")
         header = check_image(path)
-        check_size(path, header.size, pair, tolerance)
+        size, target = header.size, pair.sizes[1]
+        if not size.near(target, tolerance):
+            raise UserError(
+                f"{path}: {size.width}x{size.height} pixels, its target {target.width}x{target.height}; the "
+                "frame before an action is expected in the target's size"
+            )
         found[pair.frame] = Context(path, header.sha256)
     if others:
         log.warning(
@@ -108,17 +113,3 @@ def first_of_folder(folder: Path, pair: Pair) -> Path:
             "(pad the numbers of frames with zeros); --protocol corrected goes by the annotations instead"
         )
     return first
-
-
-def check_size(path: Path, size: Size, pair: Pair, tolerance: int) -> None:
-    """Compares the frame before an action with its target.
-
-    Raises:
-        UserError: a side differs by more than `tolerance` pixels.
-    """
-    target = pair.sizes[1]
-    if max(abs(size.height - target.height), abs(size.width - target.width)) > tolerance:
-        raise UserError(
-            f"{path}: {size.width}x{size.height} pixels, its target {target.width}x{target.height}; "
-            "the frame before an action is expected in the target's size"
-        )

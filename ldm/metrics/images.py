@@ -26,6 +26,10 @@ class Size(NamedTuple):
     height: int
     width: int
 
+    def near(self, other: Size, tolerance: int) -> bool:
+        """Whether both sides differ by at most `tolerance` pixels."""
+        return max(abs(self.height - other.height), abs(self.width - other.width)) <= tolerance
+
 
 @dataclass(frozen=True)
 class Header:

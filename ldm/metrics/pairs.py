@@ -218,7 +218,7 @@ def check_sizes(path: Path, generated: Size, reference: Size, tolerance: int) ->
     Raises:
         UserError: a side differs by more than `tolerance` pixels.
     """
-    if max(abs(generated.height - reference.height), abs(generated.width - reference.width)) > tolerance:
+    if not generated.near(reference, tolerance):
         allowed = f" (give or take {tolerance} pixel)" if tolerance else ""
         raise UserError(
             f"{path}: the frame is {generated.width}x{generated.height} pixels, its target "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Float
@@ -17,30 +17,29 @@ Protocol = Literal["published", "corrected"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 Precision = Literal["32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Choice = TypeVar("Choice", bound=str)
 
 
 def check_protocol(name: str) -> Protocol:
-    """Returns a protocol's name unchanged.
-
-    Raises:
-        UserError: there is no such protocol.
-    """
-    for protocol in PROTOCOLS:
-        if name == protocol:
-            return protocol
-    raise UserError(f"protocol {name!r}: allowed are {', '.join(PROTOCOLS)}")
+    """Returns a protocol's name unchanged; a `UserError` tells that there is none."""
+    return check_choice("protocol", name, PROTOCOLS)
 
 
 def check_precision(name: str) -> Precision:
-    """Returns a precision's name unchanged.
+    """Returns a precision's name unchanged; a `UserError` tells that there is none."""
+    return check_choice("precision", name, PRECISIONS)
+
+
+def check_choice(what: str, name: str, allowed: tuple[Choice, ...]) -> Choice:
+    """Returns one of the allowed names unchanged.
 
     Raises:
-        UserError: there is no such precision.
+        UserError: it is none of them.
     """
-    for precision in PRECISIONS:
-        if name == precision:
-            return precision
-    raise UserError(f"precision {name!r}: allowed are {', '.join(PRECISIONS)}")
+    for choice in allowed:
+        if name == choice:
+            return choice
+    raise UserError(f"{what} {name!r}: allowed are {', '.join(map(str, allowed))}")
 
 
 @contextmanager

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from egogen.cli import run
 from egogen.toy.__main__ import main as make_toy
 from ldm import evaluate
 from ldm.metrics import evaluation, results
 from ldm.metrics.published import published_results
+from tests.ldm.evaluation.failing import fails
 
 
 def read(path: Path) -> Any:
@@ -203,22 +203,11 @@ FAULTS = {
 }
 
 
-def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Runs the command as a shell would; returns its one line of error."""
-    with pytest.raises(SystemExit) as stopped:
-        run(lambda: evaluate.main(argv))
-    assert stopped.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
-    return told
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_one_line(scene, fault: str, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
     break_it, message = FAULTS[fault]
     break_it(scene)
-    assert message in fails(scene.flags(), capsys)
+    assert message in fails(evaluate.main, scene.flags(), capsys)
     assert not (scene.run / "metric").exists()
 
 
@@ -238,11 +227,11 @@ def test_faults_are_one_line(scene, fault: str, capsys: pytest.CaptureFixture[st
 def test_wrong_choices(
     scene, flag: str, value: str, message: str, capsys: pytest.CaptureFixture[str]  # noqa: ANN001
 ) -> None:  # fmt: skip
-    assert message in fails([*scene.flags(), flag, value], capsys)
+    assert message in fails(evaluate.main, [*scene.flags(), flag, value], capsys)
 
 
 def test_each_run_has_a_name(scene, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
-    assert "found 2 names for 1 runs" in fails(scene.flags("--name", "a", "b"), capsys)
+    assert "found 2 names for 1 runs" in fails(evaluate.main, scene.flags("--name", "a", "b"), capsys)
 
 
 def test_as_a_shell_command(scene) -> None:  # noqa: ANN001

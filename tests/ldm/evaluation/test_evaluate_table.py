@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from egogen.cli import run
 from egogen.layout import FOLDERS
 from ldm import evaluate
 from ldm.metrics import clip, results
 from ldm.metrics import weights as files
 from ldm.metrics.cache import Store
+from tests.ldm.evaluation.failing import fails
 from tests.ldm.evaluation.networks import ORACLE, blip
 
 TABLE = [
@@ -51,17 +51,6 @@ def run_folder(recorded: Path, tmp_path: Path) -> Path:
     """A run of the recorded ego4d frames."""
     shutil.copytree(recorded / "gen" / "ego4d" / "images", tmp_path / "lego" / "images")
     return tmp_path / "lego"
-
-
-def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Runs the command as a shell would; returns its one line of error."""
-    with pytest.raises(SystemExit) as stopped:
-        run(lambda: evaluate.main(argv))
-    assert stopped.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
-    return told
 
 
 @pytest.mark.slow
@@ -292,7 +281,7 @@ def weights_name(net: str) -> str:
 def test_all_missing_weights_are_named_before_any_work(
     recorded: Path, run_folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = fails(flags(recorded, run_folder, "ego4d", tmp_path / "nowhere"), capsys)
+    told = fails(evaluate.main, flags(recorded, run_folder, "ego4d", tmp_path / "nowhere"), capsys)
     for part in ("9 weight files missing", "egovlp.pth (724 MB", "ViT-L-14.pt (933 MB", "vocab.txt",
                  "model_large_caption.pth (1.9 GB", "bash scripts/download_metric_weights.sh",
                  "--metrics"):  # fmt: skip
@@ -302,7 +291,7 @@ def test_all_missing_weights_are_named_before_any_work(
     some = tmp_path / "some"
     shutil.copytree(weights, some)
     (some / "ViT-L-14.pt").unlink()
-    told = fails(flags(recorded, run_folder, "ego4d", some), capsys)
+    told = fails(evaluate.main, flags(recorded, run_folder, "ego4d", some), capsys)
     assert "1 weight file missing: ViT-L-14.pt" in told
 
 
@@ -353,7 +342,7 @@ def test_wrong_weights(
     root = tmp_path / "w"
     shutil.copytree(weights, root)
     torch.save(content(weights), root / name)
-    told = fails(flags(recorded, run_folder, "ego4d", root, "--metrics", metric), capsys)
+    told = fails(evaluate.main, flags(recorded, run_folder, "ego4d", root, "--metrics", metric), capsys)
     assert f"{name}: " in told
     assert message in told
     assert not (run_folder / "metric").exists()
@@ -388,7 +377,7 @@ def test_a_truncated_weight_file(
     shutil.copytree(weights, root)
     path = root / "ViT-L-14.pt"
     path.write_bytes(path.read_bytes()[:-5000])
-    told = fails(flags(recorded, run_folder, "ego4d", root, "--metrics", "clip"), capsys)
+    told = fails(evaluate.main, flags(recorded, run_folder, "ego4d", root, "--metrics", "clip"), capsys)
     assert "ViT-L-14.pt: not a readable checkpoint, cut off perhaps" in told
 
 
@@ -414,7 +403,7 @@ def test_captions_need_texts(
     recorded: Path, run_folder: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = flags(recorded, run_folder, "ego4d", weights, "--metrics", "blip_base")
-    told = fails([*argv, "--llava_key", "no_such_key"], capsys)
+    told = fails(evaluate.main, [*argv, "--llava_key", "no_such_key"], capsys)
     assert "6 of 6 actions, clip0_00/00000_act first, have no text under 'no_such_key'" in told
     evaluate.main([*argv, "--llava_key", "action"])
     with_labels = values(run_folder)
@@ -431,10 +420,10 @@ def test_a_vocabulary_of_another_model(
     argv = flags(recorded, run_folder, "ego4d", root, "--metrics", "blip_base")
     path.write_text(path.read_text() + "\n".join(f"more{n}" for n in range(10)))
     assert "a vocabulary of 2058 words, expected that of distilbert-base-uncased with at most 2048" in fails(
-        argv, capsys
+        evaluate.main, argv, capsys
     )
     path.write_text("hello\nworld\n")
-    assert "a vocabulary without [" in fails(argv, capsys)
+    assert "a vocabulary without [" in fails(evaluate.main, argv, capsys)
 
 
 @pytest.mark.parametrize("fault", ["missing", "truncated", "size"])
@@ -461,7 +450,7 @@ def test_frames_before_the_actions_are_checked(
         "truncated": "not a whole image",
         "size": "300x256 pixels, its target",
     }
-    assert message[fault] in fails(argv, capsys)
+    assert message[fault] in fails(evaluate.main, argv, capsys)
 
 
 def test_two_files_of_one_name(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from egogen.cli import run
 from ldm import evaluate
 from ldm.report import formats
 from ldm.report.__main__ import main
 from ldm.report.curves import curves, panels, smooth
 from ldm.report.table import Column, Group, Number, System, Table
+from tests.ldm.evaluation.failing import fails
 
 
 @pytest.fixture
@@ -254,43 +254,35 @@ FAULTS = {
 }  # fmt: skip
 
 
-def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        run(lambda: main(argv))
-    assert stopped.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
-    return told
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_one_line(measured, fault: str, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
     break_it, more, message = FAULTS[fault]
     break_it(measured)
     capsys.readouterr()
-    assert message in fails(flags(measured, *more), capsys)
+    assert message in fails(main, flags(measured, *more), capsys)
     assert not (measured.root / "report").exists()
 
 
 def test_pictures_must_be_there(measured, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
     (measured.frames / "clip1/act/000001.jpg").unlink()
     capsys.readouterr()
-    told = fails(flags(measured, *gallery_flags(measured)), capsys)
+    told = fails(main, flags(measured, *gallery_flags(measured)), capsys)
     assert "clip1/act/000001.jpg: no such picture (Source)" in told
     assert "--max-items 0: expected at least 1" in fails(
-        flags(measured, *gallery_flags(measured), "--max-items", "0"), capsys
+        main, flags(measured, *gallery_flags(measured), "--max-items", "0"), capsys
     )
 
 
 def test_logs_without_losses(measured, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
     (tmp_path / "empty").mkdir()
     capsys.readouterr()
-    assert "no TensorBoard event files" in fails(flags(measured, "--logs", str(tmp_path / "empty")), capsys)
+    assert "no TensorBoard event files" in fails(
+        main, flags(measured, "--logs", str(tmp_path / "empty")), capsys
+    )
     with SummaryWriter(tmp_path / "empty") as writer:
         writer.add_scalar("learning_rate", 0.1, 0)
     assert "no scalar whose name contains 'loss'" in fails(
-        flags(measured, "--logs", str(tmp_path / "empty")), capsys
+        main, flags(measured, "--logs", str(tmp_path / "empty")), capsys
     )
 
 
@@ -310,4 +302,4 @@ def test_runs_must_be_comparable(measured, capsys: pytest.CaptureFixture[str]) -
         ({"metrics": {"psnr": {}}}, "metric 'psnr': the fields"),
     ):
         path.write_text(json.dumps({**details, **change}))
-        assert message in fails(flags(measured), capsys)
+        assert message in fails(main, flags(measured), capsys)
