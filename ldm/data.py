@@ -25,6 +25,7 @@ from egogen.features import (
 )
 from egogen.frames import FolderFrames, FrameStore, TarFrames
 from egogen.layout import find_feature, find_text_feature, text_feature_names
+from ldm.conditioner import BOTH, Streams
 from ldm.config import DataConfig
 from ldm.draws import draw
 from ldm.order import Key
@@ -35,7 +36,8 @@ class Sample(TypedDict):
     """One pair; a batch holds the same keys with a leading axis, or lists of strings.
 
     `source`, `target`: frames [3, r, r] in [-1, 1]. `prompt`: the text. `item`: clip and action id.
-    `vllm_image` [256, d] and `vllm_text` [77, d]: stage-1 features, absent for InstructPix2Pix.
+    `vllm_image` [256, d] and `vllm_text` [77, d]: stage-1 features, absent for InstructPix2Pix and where
+    the ablation leaves one out.
     With cached latents, in place of the frames: `source_latent` [4, h, w] (posterior mode, not scaled),
     `target_moments` [8, h, w] (posterior mean and standard deviation) and `text` [77, ctx].
     In training and validation, the draws of `ldm.draws`: `t`, `noise`, `posterior_noise` and, in training
@@ -80,16 +82,25 @@ class EgoGenPairs(Dataset[Sample]):
         split: `train` or `val`.
         llm_width: d of the features; None leaves features out.
         targets: whether target frames are read (sampling does not need them).
+        streams: which of the features are read.
 
     Raises:
         UserError: an annotation lacks its text; see also `egogen.annotations`.
     """
 
-    def __init__(self, config: DataConfig, split: str, llm_width: int | None, targets: bool = True) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        split: str,
+        llm_width: int | None,
+        targets: bool = True,
+        streams: Streams = BOTH,
+    ) -> None:
         self.config = config
         self.split = split
         self.llm_width = llm_width
         self.targets = targets
+        self.streams = streams
         self.annotations = Annotations.read(config.annotations(split))
         folder = config.layout().frames("train" if split == "train" else "val")
         self.frames: FrameStore = TarFrames(config.tars(split)) if config.frame_tars else FolderFrames(folder)
@@ -126,8 +137,10 @@ class EgoGenPairs(Dataset[Sample]):
         """Adds the stage-1 features, if this data set has them."""
         if self.llm_width is not None:
             image, text = self.feature_files(item)
-            sample["vllm_image"] = torch.from_numpy(read_image_feature(image, self.llm_width)).float()
-            sample["vllm_text"] = torch.from_numpy(fit_tokens(read_text_feature(text, self.llm_width)))
+            if self.streams.image:
+                sample["vllm_image"] = torch.from_numpy(read_image_feature(image, self.llm_width)).float()
+            if self.streams.text:
+                sample["vllm_text"] = torch.from_numpy(fit_tokens(read_text_feature(text, self.llm_width)))
         return sample
 
     def frame(self, image: str, mirrored: bool = False) -> Float[Tensor, "3 r r"]:
@@ -190,7 +203,10 @@ class EgoGenPairs(Dataset[Sample]):
             image, text = self.feature_files(item)
             check_image = read_image_feature if full else check_image_feature
             check_text = read_text_feature if full else check_text_feature
-            steps += [lambda: check_image(image, width), lambda: check_text(text, width)]
+            if self.streams.image:
+                steps.append(lambda: check_image(image, width))
+            if self.streams.text:
+                steps.append(lambda: check_text(text, width))
         try:
             for step in steps:
                 step()
