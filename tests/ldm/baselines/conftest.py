@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,15 @@ def fill(part: str, module: nn.Module) -> None:
         # transformers 5 dropped this prefix along the way.
         known = own if part != "text_encoder" or own.startswith("text_model.") else f"text_model.{own}"
         value.copy_(torch.from_numpy(weight(f"{part}.{known}", tuple(value.shape))))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Such small networks gain nothing by more, and wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
