@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from egogen.errors import UserError
-from ldm.conditioner import MIXER_HEADS, MIXER_WIDTH, Conditioner
+from ldm.conditioner import BOTH, MIXER_HEADS, MIXER_WIDTH, Conditioner, Streams
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -110,7 +110,7 @@ class Parts(NamedTuple):
     conditioner: Conditioner | None
 
 
-def build(shape: Architecture, conditioner: bool = True) -> Parts:
+def build(shape: Architecture, conditioner: bool = True, streams: Streams = BOTH) -> Parts:
     """Builds the networks with random weights (under `torch.device("meta")`, with none)."""
     unet = UNet2DConditionModel(
         in_channels=shape.unet.in_channels,
@@ -143,8 +143,13 @@ def build(shape: Architecture, conditioner: bool = True) -> Parts:
             projection_dim=shape.text.width,
         )
     )
-    made = Conditioner(shape.llm_width, shape.text.width, shape.mixer_width) if conditioner else None
+    made = make_conditioner(shape, streams) if conditioner else None
     return Parts(unet, vae, text_encoder, made)
+
+
+def make_conditioner(shape: Architecture, streams: Streams) -> Conditioner:
+    """Builds a conditioner with random weights."""
+    return Conditioner(shape.llm_width, shape.text.width, shape.mixer_width, *streams)
 
 
 def from_plain(plain: Mapping[str, Any]) -> Architecture:
@@ -190,7 +195,7 @@ def infer(
         "blocks": count_up(state, VAE + "encoder.down.0.block.{}.conv1.weight"),
         "groups": NORM_GROUPS,
     }
-    projection = state.get("projection_img.weight")
+    projection = state.get("projection_img.weight", state.get("projection_txt.weight"))
     mixer = state.get("self_attn_mix.layers.0.linear1.weight")
     found: dict[str, Any] = {
         "unet": infer_unet(state, unet_heads),

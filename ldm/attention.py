@@ -14,6 +14,17 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def split_heads(attn: Attention, tokens: Float[Tensor, "b n c"]) -> Float[Tensor, "b heads n d"]:
+    """Gives each head its share of the channels."""
+    return tokens.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+
+def merge_heads(attn: Attention, attended: Float[Tensor, "b heads n d"]) -> Float[Tensor, "b n c"]:
+    """Joins what the heads found and projects it."""
+    merged = attended.transpose(1, 2).flatten(-2)  # b n c
+    return attn.to_out[1](attn.to_out[0](merged))
+
+
 class FixedContext:
     """An attention processor that ignores the context it is called with and uses what `prepare` made.
 
@@ -32,10 +43,8 @@ class FixedContext:
             context: the distinct contexts.
             rows: which of them each row of the batch attends to.
         """
-        heads = attn.heads
-        key, value = (layer(context) for layer in (attn.to_k, attn.to_v))  # u t c
         self.key, self.value = (
-            part.unflatten(-1, (heads, -1)).transpose(1, 2)[rows] for part in (key, value)
+            split_heads(attn, layer(context))[rows] for layer in (attn.to_k, attn.to_v)
         )  # b heads t d
 
     def __call__(
@@ -47,10 +56,9 @@ class FixedContext:
         temb: Tensor | None = None,  # noqa: ARG002
     ) -> Float[Tensor, "b n c"]:
         """Attends to the prepared context."""
-        query = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # b heads n d
+        query = split_heads(attn, attn.to_q(hidden_states))
         attended = functional.scaled_dot_product_attention(query, self.key, self.value)
-        merged = attended.transpose(1, 2).flatten(-2).to(query.dtype)  # b n c
-        return attn.to_out[1](attn.to_out[0](merged))
+        return merge_heads(attn, attended.to(query.dtype))
 
 
 # The same objects at every call, so that a compiled UNet is compiled once.

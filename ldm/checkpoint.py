@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from ldm.architecture import (
     build,
     from_plain,
     infer,
+    make_conditioner,
     overlay,
 )
-from ldm.conditioner import Conditioner
-from ldm.folder import architecture_of, load_folder
+from ldm.conditioner import BOTH, Streams
+from ldm.folder import architecture_of, load_folder, widen
 from ldm.names import ema_name, published_names
 from ldm.reading import ARCHITECTURE, read
 from ldm.sampler import BETA_END, BETA_START, TRAINING_STEPS
@@ -51,10 +52,10 @@ def load_parts(
     use_ema: bool = True,
     conditioner: bool | None = None,
     new_conditioner: bool = False,
+    streams: Streams | None = None,
+    inputs: int | None = None,
 ) -> Parts:
     """Builds the networks and loads a published file, or a diffusers folder, into them.
-
-    A UNet with 4 input channels is widened to 8 with zeros.
 
     Args:
         path: the file or folder.
@@ -62,57 +63,98 @@ def load_parts(
         use_ema: take the moving averages where the file has them.
         conditioner: whether to make one; by default if the file has one.
         new_conditioner: a file without one (Stable Diffusion, InstructPix2Pix) is good; it starts at random.
+        streams: those of the conditioner; by default those of the file, or both where there are none.
+        inputs: channels that the file's UNet must take, 4 (Stable Diffusion) or 8 (with a source latent); by
+            default 8, and a UNet of 4 is widened with zeros.
 
     Raises:
         UserError: missing or unknown tensors, or tensors of another shape; names the first and counts them.
     """
     if path.is_dir():
-        return parts_of_folder(path, shape, conditioner, new_conditioner)
+        return parts_of_folder(path, shape, conditioner, new_conditioner, streams, inputs)
     content = read(path)
     state = content["state_dict"]
-    shape = shape or sizes(content, path)
-    has_conditioner = "projection_img.weight" in state
-    conditioner = has_conditioner if conditioner is None else conditioner
-    check_conditioner(path, conditioner, has_conditioner or new_conditioner)
-    parts = build(shape, conditioner)
+    shape = with_inputs(shape or sizes(content, path), inputs)
+    if CONV_IN in state:
+        check_inputs(path, state[CONV_IN].shape[1], inputs)
+    has = streams_of(state)
+    conditioner = has is not None if conditioner is None else conditioner
+    if conditioner:
+        check_conditioner(path, has, new_conditioner, streams)
+    parts = build(shape, conditioner, has or streams or BOTH)
     load_state(parts, shape, state, path, use_ema)
     return parts
 
 
 def parts_of_folder(
-    path: Path, shape: Architecture | None, conditioner: bool | None, new_conditioner: bool
+    path: Path,
+    shape: Architecture | None,
+    conditioner: bool | None,
+    new_conditioner: bool,
+    streams: Streams | None,
+    inputs: int | None,
 ) -> Parts:
     """Like `load_parts`, from a diffusers folder."""
     parts = load_folder(path)
+    check_inputs(path, parts.unet.config.in_channels, inputs)
+    if inputs is None:
+        widen(parts.unet)
     found = architecture_of(parts)
-    if shape is None:
-        shape = found
-    elif (found.unet, found.vae, found.text) != (shape.unet, shape.vae, shape.text):
+    shape = found if shape is None else with_inputs(shape, inputs)
+    if (found.unet, found.vae, found.text) != (shape.unet, shape.vae, shape.text):
         raise UserError(
             f"{path}: the folder and the configuration's model.architecture do not belong together; the "
             f"folder has {found.unet}, {found.vae}, {found.text}"
         )
-    has_conditioner = parts.conditioner is not None
-    conditioner = has_conditioner if conditioner is None else conditioner
-    check_conditioner(path, conditioner, has_conditioner or new_conditioner)
+    has = None if parts.conditioner is None else parts.conditioner.streams
+    conditioner = has is not None if conditioner is None else conditioner
     if not conditioner:
         return parts._replace(conditioner=None)
-    if not has_conditioner:
-        made = Conditioner(shape.llm_width, shape.text.width, shape.mixer_width)
-        return parts._replace(conditioner=made)
-    return parts
+    check_conditioner(path, has, new_conditioner, streams)
+    return parts if has else parts._replace(conditioner=make_conditioner(shape, streams or BOTH))
 
 
-def check_conditioner(path: Path, wanted: bool, possible: bool) -> None:
-    """Refuses a checkpoint without weights for VLLM features where they are wanted.
+def with_inputs(shape: Architecture, inputs: int | None) -> Architecture:
+    """Sizes whose UNet takes so many channels, by default 8."""
+    return replace(shape, unet=replace(shape.unet, in_channels=inputs or 2 * LATENT_CHANNELS))
+
+
+def check_inputs(path: Path, found: int, wanted: int | None) -> None:
+    """Refuses a UNet that takes another number of channels.
 
     Raises:
-        UserError: they are missing.
+        UserError: it does.
     """
-    if wanted and not possible:
+    if wanted in (None, found):
+        return
+    if wanted == LATENT_CHANNELS:
+        advice = "this method needs a plain Stable Diffusion, whose UNet takes 4 and sees no source frame"
+    else:
+        advice = "this method needs InstructPix2Pix or LEGO, whose UNet takes 8, the source frame with them"
+    raise UserError(f"{path}: its UNet takes {found} channels; {advice}")
+
+
+def streams_of(state: Mapping[str, Tensor]) -> Streams | None:
+    """The streams that a file has weights for; None where there are none."""
+    found = Streams("projection_img.weight" in state, "projection_txt.weight" in state)
+    return found if any(found) else None
+
+
+def check_conditioner(path: Path, has: Streams | None, may_be_new: bool, wanted: Streams | None) -> None:
+    """Refuses a checkpoint that lacks weights for VLLM features, or has those of other streams.
+
+    Raises:
+        UserError: it does.
+    """
+    if has is None and not may_be_new:
         raise UserError(
             f"{path}: has no weights for VLLM features (projection_img ...); give a LEGO checkpoint, or set "
             "model.vllm_features=false to use it as InstructPix2Pix"
+        )
+    if has is not None and wanted is not None and has != wanted:
+        raise UserError(
+            f"{path}: has weights for {has}, the configuration wants {wanted}; set "
+            f"model.image_features={str(has.image).lower()} and model.text_features={str(has.text).lower()}"
         )
 
 
@@ -155,7 +197,7 @@ def load_state(
         UserError: see `load_parts`.
     """
     names = published_names(parts, shape)
-    if "projection_img.weight" not in state:
+    if streams_of(state) is None:
         names = {own: name for own, name in names.items() if not own.startswith("conditioner.")}
     check_keys(state, names, parts.conditioner is None, path)
     for label, module in parts._asdict().items():

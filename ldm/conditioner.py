@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
@@ -12,23 +14,49 @@ MIXER_HEADS = 8
 MIXER_WIDTH = 2048  # inner width of the feed-forward layers, PyTorch's default (published)
 
 
+class Streams(NamedTuple):
+    """Which of stage 1's features enter the context; the paper's ablation leaves one of them out."""
+
+    image: bool = True
+    text: bool = True
+
+    def __str__(self) -> str:
+        return " and ".join(name for name, there in self._asdict().items() if there) + " features"
+
+
+BOTH = Streams()
+
+
 class Conditioner(ModelMixin, ConfigMixin):
     """sigma, mu and pi of the paper's figure 3: `[sigma(H_i), pi(mu(H_t))]`, the VLLM part of the context.
+
+    A stream that is left out has no weights, and its tokens are not there (F-BL-12).
 
     Args:
         llm_width: d of the stage-1 features (5120 for the 13B model).
         context_width: D of the UNet's cross-attention (768 for Stable Diffusion 1.5); a multiple of 8.
         mixer_width: inner width of pi's feed-forward layers.
+        image_features: whether sigma(H_i) is there.
+        text_features: whether pi(mu(H_t)) is there.
     """
 
     config_name = "config.json"
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
-        self, llm_width: int = 5120, context_width: int = 768, mixer_width: int = MIXER_WIDTH
+        self,
+        llm_width: int = 5120,
+        context_width: int = 768,
+        mixer_width: int = MIXER_WIDTH,
+        image_features: bool = True,
+        text_features: bool = True,
     ) -> None:
         super().__init__()
-        self.projection_img = nn.Linear(llm_width, context_width)  # sigma
+        self.streams = Streams(image_features, text_features)
+        if image_features:
+            self.projection_img = nn.Linear(llm_width, context_width)  # sigma
+        if not text_features:
+            return
         self.projection_txt = nn.Linear(llm_width, context_width)  # mu
         layer = nn.TransformerEncoderLayer(
             context_width, MIXER_HEADS, mixer_width, norm_first=True, batch_first=True
@@ -37,19 +65,23 @@ class Conditioner(ModelMixin, ConfigMixin):
         self.self_attn_mix = nn.TransformerEncoder(layer, MIXER_LAYERS, enable_nested_tensor=False)  # pi
 
     def forward(
-        self, image: Float[Tensor, "b i llm"], text: Float[Tensor, "b t llm"]
-    ) -> Float[Tensor, "b i+t ctx"]:
-        """Projects 256 image and 77 text features to 333 context tokens.
+        self, image: Float[Tensor, "b i llm"] | None, text: Float[Tensor, "b t llm"] | None
+    ) -> Float[Tensor, "b n ctx"]:
+        """Projects 256 image and 77 text features to 333 context tokens; of a stream left out, to none.
 
         Padding rows of the text pass through projection and mixer like any other: there is no mask (paper).
         """
-        image_tokens = self.projection_img(image)  # b i ctx
-        text_tokens = self.self_attn_mix(self.projection_txt(text))  # b t ctx
-        return cat([image_tokens, text_tokens], dim=1)
+        assert (image is not None, text is not None) == self.streams
+        tokens = []
+        if image is not None:
+            tokens.append(self.projection_img(image))  # b i ctx
+        if text is not None:
+            tokens.append(self.self_attn_mix(self.projection_txt(text)))  # b t ctx
+        return cat(tokens, dim=1)
 
     def set_dropout(self, probability: float) -> None:
         """Sets the dropout of the mixer's layers, in effect while training."""
-        for module in self.self_attn_mix.modules():
+        for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = probability
             elif isinstance(module, nn.MultiheadAttention):

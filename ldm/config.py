@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,17 +18,15 @@ from egogen.errors import UserError
 from egogen.features.store import STORES
 from egogen.layout import Layout, data_root, features_root, merged_annotations, run_root, tar_folder
 from ldm.architecture import Architecture
+from ldm.baselines.settings import ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
+from ldm.checks import check
+from ldm.conditioner import Streams
 from ldm.reading import first_line
 from ldm.sampler import PUBLISHED, make_scheduler
 
 Config = TypeVar("Config")
+WORD = re.compile(r"[A-Za-z_][\w.]*=")  # key.sub=value
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
-
-
-def check(name: str, value: object, allowed: str, good: bool) -> None:
-    """Raises a `UserError` that names a key, its value and what is allowed, unless it is good."""
-    if not good:
-        raise UserError(f"{name}: got {value!r}, allowed: {allowed}")
 
 
 @dataclass
@@ -37,6 +36,8 @@ class ModelConfig:
     start: str = ""  # training starts from this checkpoint: Stable Diffusion, InstructPix2Pix or LEGO
     architecture: Architecture = field(default_factory=Architecture)
     vllm_features: bool = True  # False is InstructPix2Pix
+    image_features: bool = True  # sigma(H_i) in the context; the ablation leaves it or the text's out
+    text_features: bool = True  # pi(mu(H_t)) in the context
     train_conditioner: bool = True  # as the paper says; False as published (F-S2-01)
     mixer_dropout: float = 0.1  # in the conditioner's pi while it trains
     gradient_checkpointing: bool = True  # less memory for a third more work
@@ -48,10 +49,21 @@ class ModelConfig:
     ema_on_cpu: bool = False  # keep the average in main memory: 3.4 GB less on the GPU
 
     def __post_init__(self) -> None:
+        check(
+            "model.text_features",
+            self.text_features,
+            "true where model.image_features=false; set model.vllm_features=false to leave out both",
+            self.image_features or self.text_features,
+        )
         check("model.drop_each", self.drop_each, "0 to 1/3", 0 <= self.drop_each <= 1 / 3)
         check("model.ema_every", self.ema_every, "step, batch", self.ema_every in ("step", "batch"))
         check("model.mixer_dropout", self.mixer_dropout, "0 to less than 1", 0 <= self.mixer_dropout < 1)
         check("model.ema_decay", self.ema_decay, "0 to 1", 0 <= self.ema_decay <= 1)
+
+    @property
+    def streams(self) -> Streams:
+        """Which features enter the context, where `vllm_features` are there at all."""
+        return Streams(self.image_features, self.text_features)
 
 
 @dataclass
@@ -198,6 +210,7 @@ class SamplingConfig:
     scales_txt: list[float] = field(default_factory=lambda: [7.5])  # s_T; several give a folder each
     scales_img: list[float] = field(default_factory=lambda: [1.5])  # s_I
     seed: int = 0
+    height: int = 0  # of the written frames; 0 is data.resolution, at which they are drawn
     output_range: str = "stretch"  # per frame, as published; `clamp` for people (F-S2-02)
     format: str = "jpg"  # the target's own name, as published; `png` changes the suffix
     batch_size: int = 8
@@ -212,6 +225,7 @@ class SamplingConfig:
             "sampling.precision", self.precision, "auto, bf16, 32", self.precision in ("auto", "bf16", "32")
         )
         check("sampling.steps", self.steps, "at least 1", self.steps >= 1)
+        check("sampling.height", self.height, "0 or more", self.height >= 0)
         check("sampling.batch_size", self.batch_size, "at least 1", self.batch_size >= 1)
         check(
             "sampling.output_range",
@@ -256,6 +270,15 @@ class GenerateConfig:
     data: DataConfig = field(default_factory=DataConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    sdedit: SDEditConfig = field(default_factory=SDEditConfig)
+    proxnpi: ProxNPIConfig = field(default_factory=ProxNPIConfig)
+    proxmasactrl: ProxMasaCtrlConfig = field(default_factory=ProxMasaCtrlConfig)
+
+
+def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Tells YAML files from `key.sub=value` words, which may follow them on a command line."""
+    settings = [word for word in words if WORD.match(word)]
+    return [Path(word) for word in words if word not in settings], settings
 
 
 def load_config(kind: type[Config], files: Sequence[Path], overrides: Sequence[str] = ()) -> Config:

@@ -19,6 +19,7 @@ from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
 from egogen.features.shards import Shards
 from egogen.frames import FolderFrames, FrameStore, TarFrames
+from ldm.conditioner import BOTH, Streams
 from ldm.config import DataConfig
 from ldm.draws import draw
 from ldm.features import StageOne
@@ -33,9 +34,9 @@ class Sample(TypedDict):
     """One pair; a batch holds the same keys with a leading axis, or lists of strings.
 
     `source`, `target`: frames [3, r, r] in [-1, 1]. `prompt`: the text. `item`: clip and action id.
-    `vllm_image` [256, d] and `vllm_text` [77, d]: stage-1 features, absent for InstructPix2Pix. In place of
-    `vllm_image`, `clip_patches` [256, v] or `clip_pixels` [3, s, s], and whose they are in `vision`, until
-    `ldm.vision.complete` has worked on the batch: compact and online stores.
+    `vllm_image` [256, d] and `vllm_text` [77, d]: stage-1 features, absent for InstructPix2Pix and where the
+    ablation leaves one out. In place of `vllm_image`, `clip_patches` [256, v] or `clip_pixels` [3, s, s], and
+    whose they are in `vision`, until `ldm.vision.complete` has worked on the batch: compact and online stores.
     With cached latents, in place of the frames: `source_latent` [4, h, w] (posterior mode, not scaled),
     `target_moments` [8, h, w] (posterior mean and standard deviation) and `text` [77, ctx].
     In training and validation, the draws of `ldm.draws`: `t`, `noise`, `posterior_noise` and, in training
@@ -84,6 +85,7 @@ class EgoGenPairs(Dataset[Sample]):
         llm_width: d of the features; None leaves features out.
         targets: whether target frames are read (sampling does not need them).
         store: which store the features are in.
+        streams: which of the features are read.
 
     Raises:
         UserError: an annotation lacks its text; see also `egogen.annotations`.
@@ -96,6 +98,7 @@ class EgoGenPairs(Dataset[Sample]):
         llm_width: int | None,
         targets: bool = True,
         store: str = "npy",
+        streams: Streams = BOTH,
     ) -> None:
         self.config = config
         self.split = split
@@ -113,7 +116,7 @@ class EgoGenPairs(Dataset[Sample]):
         self.features: StageOne | None = None
         if llm_width is not None:
             image, text = (config.feature_folder(split, kind) for kind in ("llava_image", "llava_text"))
-            self.features = StageOne(store, image, text, llm_width, self.items)
+            self.features = StageOne(store, image, text, llm_width, self.items, streams)
 
     def __len__(self) -> int:
         return len(self.items)

@@ -28,7 +28,8 @@ from egogen.frames import read_frame
 from egogen.layout import feature_path
 from egogen.seeds import item_seed
 from ldm.checkpoint import load_parts
-from ldm.config import check
+from ldm.checks import check
+from ldm.conditioner import BOTH
 from ldm.pipeline import LegoPipeline
 from ldm.sampler import PUBLISHED
 from ldm.sizes import complete
@@ -170,11 +171,12 @@ def draw(
 ) -> Image.Image:
     """Draws the frame and gives it the photo's aspect ratio."""
     source = to_model(photo, args.resolution)[None]
+    streams = BOTH if pipeline.conditioner is None else pipeline.conditioner.streams
     decoded = pipeline(
         source,
         condition.text,
-        condition.image_feature,
-        condition.text_feature,
+        condition.image_feature if streams.image else None,
+        condition.text_feature if streams.text else None,
         num_inference_steps=args.steps,
         guidance_scale=args.cfg_text,
         image_guidance_scale=args.cfg_image,

@@ -16,6 +16,7 @@ from egogen.features.shards import Shards
 from egogen.features.store import check_form, check_same_maker
 from egogen.layout import find_feature_name, find_text_feature_name, text_feature_names
 from egogen.vision import ClipPixels
+from ldm.conditioner import BOTH, Streams
 from ldm.vision import IMAGE, PATCHES, PIXELS, VISION, VisionFiles
 
 TEXT = "vllm_text"
@@ -34,28 +35,49 @@ class StageOne:
         texts: folder of text features.
         width: d of the features.
         items: all of the split.
+        streams: which of the features are read; the folder of one that is not may be missing.
 
     Raises:
         UserError: a folder holds another store, is damaged, or is of another model or width.
     """
 
-    def __init__(self, store: str, images: Path, texts: Path, width: int, items: Sequence[Item]) -> None:
+    def __init__(
+        self,
+        store: str,
+        images: Path,
+        texts: Path,
+        width: int,
+        items: Sequence[Item],
+        streams: Streams = BOTH,
+    ) -> None:
         self.width = self.image_width = width
         self.names = text_feature_names(items, lambda action: action.image_0)
         self.images: NpyFiles | Shards | None = None
-        self.texts: NpyFiles | Shards
+        self.texts: NpyFiles | Shards | None = None
         self.vision: VisionFiles | None = None
         self.prepare: ClipPixels | None = None
+        if streams.image:
+            self.open_images(store, images)
+        if streams.text:
+            self.texts = self.open(store, texts)
+        if streams == BOTH and store != "npy":
+            check_same_maker(images, texts)
+
+    def open(self, store: str, folder: Path) -> NpyFiles | Shards:
+        """A folder of features that are stored."""
         if store == "npy":
-            for folder in (images, texts):
-                check_form(folder, "npy")
-            self.images, self.texts = NpyFiles(images), NpyFiles(texts)
+            check_form(folder, "npy")
+            return NpyFiles(folder)
+        return Shards(folder)
+
+    def open_images(self, store: str, images: Path) -> None:
+        """Image features, or what they are computed from."""
+        if store == "npy":
+            self.images = self.open(store, images)
             return
         check_form(images, "online" if store == "online" else "shards")
-        self.texts = Shards(texts)
-        check_same_maker(images, texts)
         self.vision = VisionFiles.of(images, online=store == "online")
-        self.image_width = self.vision.patch_width(width)
+        self.image_width = self.vision.patch_width(self.width)
         if store == "online":
             self.prepare = self.vision.preparation()
         else:
@@ -68,14 +90,17 @@ class StageOne:
             item: of the split.
             frame: reads its source frame, which an online store needs.
         """
-        text = {TEXT: torch.from_numpy(fit_tokens(self.text(item)))}
-        if self.vision is None:
-            return {**text, IMAGE: torch.from_numpy(self.image(item)).float()}
-        if self.prepare is None:
-            seen = {PATCHES: torch.from_numpy(self.image(item))}
-        else:
-            seen = {PIXELS: torch.from_numpy(self.prepare(frame()))}
-        return {**text, **seen, VISION: self.vision.digest}
+        found: dict[str, Any] = {}
+        if self.texts is not None:
+            found[TEXT] = torch.from_numpy(fit_tokens(self.text(item)))
+        if self.vision is not None:
+            found[VISION] = self.vision.digest
+        if self.prepare is not None:
+            found[PIXELS] = torch.from_numpy(self.prepare(frame()))
+        elif self.images is not None:
+            image = torch.from_numpy(self.image(item))
+            found |= {IMAGE: image.float()} if self.vision is None else {PATCHES: image}
+        return found
 
     def check(self, item: Item, full: bool) -> None:
         """Reads what `read` reads of stores, by headers alone unless `full`.
@@ -86,7 +111,8 @@ class StageOne:
         how: How = "read_checked" if full else "outline"
         if self.images is not None:
             self.image(item, how)
-        self.text(item, how)
+        if self.texts is not None:
+            self.text(item, how)
 
     def image(self, item: Item, how: How = "read") -> np.ndarray:
         """Image feature or patches."""
@@ -96,6 +122,7 @@ class StageOne:
 
     def text(self, item: Item, how: How = "read") -> np.ndarray:
         """Text feature."""
+        assert self.texts is not None
         own, frame = self.names[item.clip, item.id], item.action.image_0
         name = find_text_feature_name(own, frame, self.texts.__contains__)
         return as_text_feature(getattr(self.texts, how)(name), self.texts.path(name), self.width)

@@ -23,7 +23,7 @@ UNSTORED = {"text_model.embeddings.position_ids", "embeddings.position_ids"}
 
 
 def load_folder(path: Path) -> Parts:
-    """Loads the networks of a pipeline folder; a UNet with 4 input channels is widened to 8 with zeros.
+    """Loads the networks of a pipeline folder.
 
     Raises:
         UserError: a part or tensor is missing, unknown or of another shape, or a file is damaged.
@@ -37,7 +37,6 @@ def load_folder(path: Path) -> Parts:
     conditioner = None
     if (path / "conditioner").is_dir():
         conditioner = load_part(path, "conditioner", Conditioner.from_pretrained, **plain)
-    widen(unet)
     return Parts(unet, vae, text_encoder, conditioner)
 
 

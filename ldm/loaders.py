@@ -13,7 +13,8 @@ from transformers import CLIPTokenizer
 
 from ldm.architecture import Parts
 from ldm.cache import CachedPairs, build_cache
-from ldm.config import DataConfig, TrainConfig, check
+from ldm.checks import check
+from ldm.config import DataConfig, TrainConfig
 from ldm.data import DrawnPairs, EgoGenPairs, JointPairs, Pairs, Sample
 from ldm.order import StepOrder, steps_per_epoch
 from ldm.vision import complete
@@ -41,7 +42,8 @@ class PairsModule(lightning.LightningDataModule):
         width = config.model.architecture.llm_width if config.model.vllm_features else None
         self.pairs = {
             split: [
-                EgoGenPairs(data, split, width, store=config.features.store) for data in config.all_data()
+                EgoGenPairs(data, split, width, store=config.features.store, streams=config.model.streams)
+                for data in config.all_data()
             ]
             for split in SPLITS
         }

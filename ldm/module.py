@@ -155,7 +155,7 @@ class LatentDiffusion(lightning.LightningModule):
             null_text = embed(self.text_encoder, self.tokenizer, [""])
         vllm = None
         if self.conditioner is not None:
-            vllm = self.conditioner(batch["vllm_image"], batch["vllm_text"])
+            vllm = self.conditioner(batch.get("vllm_image"), batch.get("vllm_text"))
         return build_context(text, null_text.to(text), vllm, drop.text)
 
     # --- Lightning's steps -------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from egogen.errors import UserError
 from ldm.architecture import LATENT_SCALE, Architecture, Parts
 from ldm.attention import fixed_context, is_plain
 from ldm.checkpoint import load_parts
-from ldm.conditioner import Conditioner
+from ldm.conditioner import Conditioner, Streams
 from ldm.guidance import build_context, guide
 from ldm.sampler import PUBLISHED, TRAINING_SCHEDULE, make_scheduler
 from ldm.sizes import complete
@@ -209,12 +209,19 @@ class LegoPipeline(DiffusionPipeline):
         if source.shape[-1] % factor or source.shape[-2] % factor:
             size = f"{source.shape[-1]} x {source.shape[-2]}"
             raise UserError(f"image: got {size}, expected sides that are multiples of {factor}; resize it")
-        if (image_features is None) != (text_features is None):
-            raise UserError("vllm_image_features and vllm_text_features: give both or neither")
-        if image_features is not None and self.conditioner is None:
-            raise UserError("vllm features are given, but this checkpoint has no conditioner for them")
+        self._check_features(Streams(image_features is not None, text_features is not None))
         if noise is not None and len(noise) != steps + 1:
             raise UserError(f"noise: got {len(noise)} entries for {steps} steps, expected {steps + 1}")
+
+    def _check_features(self, given: Streams) -> None:
+        if not any(given):
+            return
+        if self.conditioner is None:
+            raise UserError("vllm features are given, but this checkpoint has no conditioner for them")
+        wanted = self.conditioner.streams
+        if given != wanted:
+            both = "give both or neither" if all(wanted) else f"this checkpoint takes {wanted} alone"
+            raise UserError(f"vllm_image_features and vllm_text_features: {both}")
 
     @torch.no_grad()
     def encode_context(
@@ -231,8 +238,11 @@ class LegoPipeline(DiffusionPipeline):
         text = embed(self.text_encoder, self.tokenizer, prompts)  # b 77 ctx
         null_text = embed(self.text_encoder, self.tokenizer, [""])
         vllm = None
-        if image_features is not None and text_features is not None:
-            vllm = self.conditioner(image_features.to(text), text_features.to(text))  # b 333 ctx
+        if image_features is not None or text_features is not None:
+            features = (
+                None if given is None else given.to(text) for given in (image_features, text_features)
+            )
+            vllm = self.conditioner(*features)  # b 333 ctx
         everything = torch.ones(1, dtype=torch.bool, device=text.device)
         null = build_context(null_text, null_text, None if vllm is None else vllm[:1], drop_text=everything)
         return build_context(text, null_text, vllm), null

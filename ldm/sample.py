@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -28,27 +28,32 @@ from egogen.manifest import checkpoint_hash, claim, file_hash
 from egogen.seeds import item_seed
 from egogen.shards import parse_shard, process, take_chunk, take_shard
 from ldm.baselines.copy import copy_frame
-from ldm.checkpoint import load_parts
-from ldm.config import GenerateConfig, load_config
+from ldm.config import GenerateConfig, load_config, split_words
 from ldm.data import EgoGenPairs, stack
-from ldm.pipeline import LegoPipeline
+from ldm.methods import COPY, GUIDED, METHODS, PLAIN, Drawer, Request, Scales, make_drawer
 from ldm.transforms import OutputRange, frame_size, to_frame
 
 log = logging.getLogger(__name__)
 FORMATS = {"jpg": "JPEG", "png": "PNG"}
+OF_GUIDED = ("scheduler", "steps", "scales_txt", "scales_img")  # of `sampling`; other methods have their own
 
 
 def arguments() -> argparse.ArgumentParser:
     """The reference's flags, and ours."""
     made = parser("python -m ldm.sample", __doc__)
-    made.add_argument("--config", type=Path, required=True, help="a configs/generate_*.yaml")
+    made.add_argument(
+        "--config", nargs="+", required=True, metavar="YAML",
+        help="a configs/generate_*.yaml, and files to lay over it, such as configs/methods/*.yaml",
+    )  # fmt: skip
     made.add_argument(
         "--ckpt",
         type=Path,
         help="checkpoint of the model, a file or a diffusers folder (not for --method copy)",
     )
-    made.add_argument("--method", choices=["lego", "copy"], default="lego", help="copy: the source frame")
-    made.add_argument("--out", type=Path, help="folder of the run [RUN_ROOT/samples/<config>]")
+    made.add_argument(
+        "--method", choices=METHODS, default=METHODS[0], help="what draws; copy is the source frame itself"
+    )
+    made.add_argument("--out", type=Path, help="folder of the run [RUN_ROOT/samples/<config>[_<method>]]")
     made.add_argument("--n_chunk", type=int, default=1, help="published split: how many chunks")
     made.add_argument("--chunk_idx", type=int, default=1, help="published split: which chunk, from 1")
     made.add_argument("--shard", help="i/n: every n-th item, starting at the i-th")
@@ -68,19 +73,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments().parse_args(argv)
     if (args.ckpt is None) != (args.method == "copy"):
         raise UserError(f"--ckpt: {'not used by' if args.ckpt else 'needed for'} --method {args.method}")
-    words = list(args.overrides)
+    files, words = split_words(args.config)
+    words += args.overrides
     if args.batch_size is not None:
         words.append(f"sampling.batch_size={args.batch_size}")
-    config = load_config(GenerateConfig, [args.config], words)
-    width = config.model.architecture.llm_width
-    needs_features = config.model.vllm_features and args.method == "lego"
-    pairs = EgoGenPairs(
-        config.data, "val", width if needs_features else None, targets=False, store=config.features.store
-    )
+    check_words(words, args.method)
+    config = load_config(GenerateConfig, files, words)
+    config.model.vllm_features &= args.method == "lego"
+    width = config.model.architecture.llm_width if config.model.vllm_features else None
+    store, streams = config.features.store, config.model.streams
+    pairs = EgoGenPairs(config.data, "val", width, targets=False, store=store, streams=streams)
     metadata = read_metadata(config.data.layout().metadata)
+    name = files[0].stem if args.method == "lego" else f"{files[0].stem}_{args.method}"
     work = [
         Job(folder, scales, pairs.items, config, metadata)
-        for folder, scales in folders(args.out or run_root() / "samples" / args.config.stem, config)
+        for folder, scales in folders(args.out or run_root() / "samples" / name, config, args.method)
     ]
     for job in work:
         claim(job.out, {**settings(config, args, job.scales), "feature_store": pairs.feature_store})
@@ -94,20 +101,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not left:
         return
     pairs.check(only=list({(item.clip, item.id): item for item in left}.values()))
-    pipeline = None if args.method == "copy" else load_pipeline(config, args)
+    device = f"cuda:{process().local_rank}" if args.device == "cuda" else args.device
+    drawer = None
+    if args.method != COPY:
+        dtype = unet_dtype(config, device)
+        drawer = make_drawer(args.method, config, args.ckpt, not args.no_ema, device, dtype)
     for job in work:
-        if pipeline is None:
+        if drawer is None:
             copy_all(pairs, job)
         else:
-            draw_all(pipeline, pairs, job)
+            draw_all(drawer, pairs, job, device)
         log.info("wrote %s", job.out / "images")
 
 
-class Scales(NamedTuple):
-    """Guidance scales of one folder of frames."""
+def check_words(words: Sequence[str], method: str) -> None:
+    """Refuses a setting from the command line that the method would ignore.
 
-    text: float
-    image: float
+    Raises:
+        UserError: names it.
+    """
+    unused = [f"{name}." for name in PLAIN if name != method]
+    if method in PLAIN:
+        unused += [f"sampling.{name}=" for name in OF_GUIDED]
+    for word in words:
+        if word.startswith(tuple(unused)):
+            raise UserError(f"{word!r}: --method {method} does not use it; see docs/baselines.md")
 
 
 class Job:
@@ -133,6 +151,7 @@ class Job:
         metadata: dict[str, ClipMetadata],
     ) -> None:
         self.out, self.scales, self.items, self.config = out, scales, list(items), config
+        self.side = config.sampling.height or config.data.resolution
         self.sizes = {item.clip: clip_metadata(metadata, item.clip, config) for item in items}
 
     def take(self, items: Sequence[Item]) -> None:
@@ -149,12 +168,12 @@ class Job:
             Image.fromarray(frame).save(file, format=FORMATS.get(suffix, "JPEG"))
 
 
-def folders(out: Path, config: GenerateConfig) -> list[tuple[Path, Scales]]:
+def folders(out: Path, config: GenerateConfig, method: str) -> list[tuple[Path, Scales]]:
     """A folder for each pair of scales: `out` itself if there is one pair, else one inside it for each."""
     pairs = [
         Scales(text, image) for text in config.sampling.scales_txt for image in config.sampling.scales_img
     ]
-    if len(pairs) == 1:
+    if len(pairs) == 1 or method not in GUIDED:
         return [(out, pairs[0])]
     return [(out / f"txt{scales.text:g}_img{scales.image:g}", scales) for scales in pairs]
 
@@ -171,9 +190,12 @@ def my_share(items: Sequence[Item], args: argparse.Namespace) -> list[Item]:
 def settings(config: GenerateConfig, args: argparse.Namespace, scales: Scales) -> dict[str, object]:
     """What makes a frame what it is; batch size and sharding are left out, since they change nothing."""
     sampling = asdict(config.sampling)
-    for name in ("batch_size", "compile", "scales_txt", "scales_img"):
+    own = asdict(getattr(config, args.method)) if args.method in PLAIN else {}
+    for name in ("batch_size", "compile", *OF_GUIDED):
         del sampling[name]
-    sampling |= {"scale_txt": scales.text, "scale_img": scales.image}
+    if args.method in GUIDED:
+        kept = {"scheduler": config.sampling.scheduler, "steps": config.sampling.steps}
+        sampling |= {**kept, "scale_txt": scales.text, "scale_img": scales.image}
     sampling["precision"] = "bf16" if unet_dtype(config, args.device) == torch.bfloat16 else "32"
     return {
         "method": args.method,
@@ -185,6 +207,7 @@ def settings(config: GenerateConfig, args: argparse.Namespace, scales: Scales) -
         "resolution": config.data.resolution,
         "annotations": file_hash(config.data.annotations("val")),
         "sampling": sampling,
+        **({args.method: own} if own else {}),
         "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
     }
 
@@ -229,58 +252,27 @@ def frame_path(out: Path, item: Item, kind: str) -> Path:
     return path if kind == "jpg" else path.with_suffix(f".{kind}")
 
 
-def load_pipeline(config: GenerateConfig, args: argparse.Namespace) -> LegoPipeline:
-    """Loads the checkpoint onto the device."""
-    parts = load_parts(
-        args.ckpt,
-        config.model.architecture,
-        use_ema=not args.no_ema,
-        conditioner=config.model.vllm_features,
-    )
-    pipeline = LegoPipeline.from_parts(parts, config.sampling.scheduler)
-    device = args.device
-    if device == "cuda":
-        device = f"cuda:{process().local_rank}"
-    pipeline.to(device)
-    if unet_dtype(config, args.device) == torch.bfloat16:
-        pipeline.unet.to(torch.bfloat16)
-    if device.startswith("cuda"):
-        pipeline.unet.to(memory_format=torch.channels_last)
-    torch.set_float32_matmul_precision("high")
-    if config.sampling.compile:
-        pipeline.unet.compile()
-        pipeline.vae.decoder.compile()
-    return pipeline
-
-
-def draw_all(pipeline: LegoPipeline, pairs: EgoGenPairs, job: Job) -> None:
+def draw_all(drawer: Drawer, pairs: EgoGenPairs, job: Job, device: str) -> None:
     """Draws items in batches; an item's noise depends on the seed and its own id alone."""
     options = job.config.sampling
     output_range = cast("OutputRange", options.output_range)
     index_of = {(item.clip, item.id): index for index, item in enumerate(pairs.items)}
-    bar = tqdm(total=len(job.items), desc="draw", unit="frame")
-    with pipeline.quiet(), bar:
+    with tqdm(total=len(job.items), desc="draw", unit="frame") as bar:
         for first in range(0, len(job.items), options.batch_size):
             part = job.items[first : first + options.batch_size]
             samples = [pairs[index_of[item.clip, item.id]] for item in part]
-            stacked = stack(samples, pipeline.device, pairs.visions)
-            frames = pipeline(
+            stacked = stack(samples, torch.device(device), pairs.visions)
+            request = Request(
                 stacked["source"],
                 [sample["prompt"] for sample in samples],
+                [torch.Generator().manual_seed(item_seed(options.seed, item.clip, item.id)) for item in part],
+                job.scales,
                 stacked.get("vllm_image"),
                 stacked.get("vllm_text"),
-                num_inference_steps=options.steps,
-                guidance_scale=job.scales.text,
-                image_guidance_scale=job.scales.image,
-                generator=[
-                    torch.Generator().manual_seed(item_seed(options.seed, item.clip, item.id))
-                    for item in part
-                ],
-                output_type="pt",
-            ).images
-            for item, frame in zip(part, frames, strict=True):
+            )
+            for item, frame in zip(part, drawer(request), strict=True):
                 size = job.sizes[item.clip]
-                job.save(item, to_frame(frame, size.height, size.width, output_range))
+                job.save(item, to_frame(frame, size.height, size.width, output_range, job.side))
                 bar.update()
 
 
@@ -288,7 +280,7 @@ def copy_all(pairs: EgoGenPairs, job: Job) -> None:
     """Writes source frames at the size of generated ones."""
     for item in tqdm(job.items, desc="copy", unit="frame"):
         clip = job.sizes[item.clip]
-        size = frame_size(job.config.data.resolution, clip.height, clip.width)
+        size = frame_size(job.side, clip.height, clip.width)
         job.save(item, copy_frame(pairs.frames.read(item.action.image_0), *size))
 
 

@@ -6,7 +6,6 @@ import argparse
 import logging
 import math
 import os
-import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,13 +24,12 @@ from ldm.callbacks.checkpoints import EXIT_TERMINATED, LAST, AtomicFiles, Checkp
 from ldm.callbacks.grids import ImageGrids
 from ldm.callbacks.speed import Speed
 from ldm.checkpoint import load_parts
-from ldm.config import TrainConfig, load_config
+from ldm.config import TrainConfig, load_config, split_words
 from ldm.loaders import PairsModule
 from ldm.module import LatentDiffusion
 from ldm.reading import read
 
 log = logging.getLogger(__name__)
-WORD = re.compile(r"[A-Za-z_][\w.]*=")  # key.sub=value
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -70,8 +68,8 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses, builds, trains."""
     args = arguments().parse_args(argv)
-    files = [Path(word) for word in args.base if not WORD.match(word)]
-    words = [word for word in args.base if WORD.match(word)] + args.overrides
+    files, words = split_words(args.base)
+    words += args.overrides
     if args.seed is not None:
         words.append(f"trainer.seed={args.seed}")
     if not files:
@@ -108,7 +106,7 @@ def train(
     log.info("load %s", config.model.start)
     parts = load_parts(
         Path(config.model.start), config.model.architecture, use_ema=False,
-        conditioner=config.model.vllm_features, new_conditioner=True,
+        conditioner=config.model.vllm_features, new_conditioner=True, streams=config.model.streams,
     )  # fmt: skip
     module = LatentDiffusion(parts, config)
     device = f"cuda:{gpus[0]}" if gpus else "cpu"

@@ -27,22 +27,28 @@ def frame_size(side: int, height: int, width: int) -> tuple[int, int]:
 
 
 def to_frame(
-    decoded: Float[Tensor, "3 r r"], height: int, width: int, output_range: OutputRange
+    decoded: Float[Tensor, "3 r r"],
+    height: int,
+    width: int,
+    output_range: OutputRange,
+    side: int | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Undoes the squash and makes bytes, as published.
 
-    Bicubic resize without antialiasing to the model's height and `round(width / height * that)`; then
-    `stretch` maps the frame's own minimum and maximum to 0 and 255 (published), `clamp` maps -1 and 1
-    (F-S2-02). Fractions are cut off.
+    Bicubic resize without antialiasing (with it to a smaller height) to the model's height and
+    `round(width / height * that)`; then `stretch` maps the frame's own minimum and maximum to 0 and 255
+    (published), `clamp` maps -1 and 1 (F-S2-02). Fractions are cut off.
 
     Args:
         decoded: the VAE's output, about [-1, 1].
         height: of the clip, in pixels; only the ratio to `width` counts.
         width: of the clip.
         output_range: `stretch` or `clamp`.
+        side: the frame's height; by default the model's.
     """
-    size = frame_size(decoded.shape[-2], height, width)
-    frame = functional.interpolate(decoded[None].float(), size=size, mode="bicubic")[0]  # 3 h w
+    side = side or decoded.shape[-2]
+    size, smaller = frame_size(side, height, width), side < decoded.shape[-2]
+    frame = functional.interpolate(decoded[None].float(), size, mode="bicubic", antialias=smaller)[0]  # 3 h w
     low, high = (frame.min(), frame.max()) if output_range == "stretch" else (-1.0, 1.0)
     unit = ((frame - low) / max(float(high - low), 1e-8)).clamp(0, 1)
     return (unit * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()

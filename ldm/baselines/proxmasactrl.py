@@ -1,0 +1,64 @@
+"""ProxMasaCtrl (Han et al. 2024): mutual self-attention with proximal guidance, for changes of layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from egogen.errors import UserError
+from ldm.baselines.control import attention_layers
+from ldm.baselines.ddim import move
+from ldm.baselines.mutual_attention import MutualSelfAttention
+from ldm.baselines.pair_edit import PairEdit
+from ldm.baselines.proximal import find_threshold, shrink
+from ldm.baselines.settings import ProxMasaCtrlConfig
+from ldm.baselines.stable_diffusion import StableDiffusion
+
+
+class ProxMasaCtrl(PairEdit[ProxMasaCtrlConfig]):
+    """The source is drawn by its own prompt without guidance, the target with it; see `PairEdit`.
+
+    Raises:
+        UserError: the UNet has fewer transformer blocks than `masa_layer`.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        model: StableDiffusion,
+        clean: Float[Tensor, "b 4 h w"],
+        sources: Sequence[str],
+        targets: Sequence[str],
+        settings: ProxMasaCtrlConfig,
+    ) -> None:
+        super().__init__(model, clean, sources, targets, settings)
+        blocks = len(attention_layers(model.unet)) // 2
+        if settings.masa_layer > blocks:
+            raise UserError(
+                f"proxmasactrl.masa_layer: got {settings.masa_layer}, allowed: 0 to {blocks}, the number of "
+                "this UNet's transformer blocks"
+            )
+        own = self.source if settings.npi else self.null
+        self.negative = torch.stack([own, self.towards_null(own)])
+        self.control = MutualSelfAttention(
+            settings.masa_step, settings.masa_layer, settings.inject_uncond, settings.inject_cond
+        )
+
+    def step(
+        self, step: int, latents: Float[Tensor, "2 b 4 h w"], path: Float[Tensor, "n b 4 h w"]
+    ) -> Float[Tensor, "2 b 4 h w"]:
+        """The latents of source and target after a step."""
+        settings, level = self.settings, self.level(step)
+        if settings.query_intermediate:
+            latents = torch.stack([path[level + 1], latents[1]])
+        negative = torch.stack([self.null, self.null]) if step < settings.npi_step else self.negative
+        null, text = self.predict(step, latents, negative)
+        delta = text[1:] - null[1:]  # 1 b 4 h w
+        if step >= settings.prox_step:
+            # The target's differences alone give lambda here.
+            delta = shrink(delta, find_threshold(delta, settings.quantile), settings)
+        noise = torch.cat([text[:1], null[1:] + settings.guidance * delta])
+        return move(latents, noise, self.grid.alpha(level), self.grid.alpha(level - 1))

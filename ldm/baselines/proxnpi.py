@@ -1,0 +1,116 @@
+"""ProxNPI (Han et al. 2024): negative-prompt inversion whose guidance keeps what the prompts agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ldm.baselines.ddim import add_noise, predict_clean
+from ldm.baselines.pair_edit import PairEdit
+from ldm.baselines.prompt_to_prompt import PromptToPrompt
+from ldm.baselines.proximal import edited_region, find_threshold, shrink
+from ldm.baselines.settings import ProxNPIConfig
+from ldm.baselines.stable_diffusion import StableDiffusion
+from ldm.baselines.token_maps import TokenMap, token_map
+
+RELEASED_LIMIT = 32 * 32  # tokens; all levels but the finest at 512 pixels
+
+
+class ProxNPI(PairEdit[ProxNPIConfig]):
+    """Source and target start from the same inverted noise; see `PairEdit`.
+
+    Raises:
+        UserError: `controller: replace`, and a pair of prompts differs in its number of words.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        model: StableDiffusion,
+        clean: Float[Tensor, "b 4 h w"],
+        sources: Sequence[str],
+        targets: Sequence[str],
+        settings: ProxNPIConfig,
+    ) -> None:
+        super().__init__(model, clean, sources, targets, settings)
+        negative = self.towards_null(self.source)
+        self.negative = torch.stack([negative, negative])
+        self.control = self.make_control()
+
+    def make_control(self) -> PromptToPrompt | None:
+        """The attention control that the settings ask for."""
+        settings = self.settings
+        if settings.controller == "none":
+            return None
+        maps = [
+            token_map(self.model.tokenizer, source, target, settings.controller, settings.reweight)
+            for source, target in zip(self.sources, self.targets, strict=True)
+        ]
+        cells = self.clean.shape[-2] * self.clean.shape[-1]
+        return PromptToPrompt(
+            TokenMap(*(torch.stack(part).to(self.clean) for part in zip(*maps, strict=True))),
+            cross_steps=int(settings.cross_replace * (settings.steps + 1)),
+            self_steps=int(settings.self_replace * settings.steps),
+            self_limit=RELEASED_LIMIT if settings.self_limit == "released" else cells // 4,
+        )
+
+    def step(
+        self, step: int, latents: Float[Tensor, "2 b 4 h w"], path: Float[Tensor, "n b 4 h w"]
+    ) -> Float[Tensor, "2 b 4 h w"]:
+        """The latents of source and target after a step."""
+        null, text = self.predict(step, latents, self.negative)
+        return self.guided_step(step, latents, null, text, path)
+
+    def guided_step(
+        self,
+        step: int,
+        latents: Float[Tensor, "2 b 4 h w"],
+        null: Float[Tensor, "2 b 4 h w"],
+        text: Float[Tensor, "2 b 4 h w"],
+        path: Float[Tensor, "n b 4 h w"],
+    ) -> Float[Tensor, "2 b 4 h w"]:
+        """A DDIM step with proximal guidance from given predictions (Han et al. 2024, section 3).
+
+        Args:
+            step: counts from 0.
+            latents: before it.
+            null: noise predicted with the negative embedding.
+            text: noise predicted with the prompts.
+            path: see `step`.
+        """
+        settings, level = self.settings, self.level(step)
+        noise, edited = self.guide(null, text, self.grid.timesteps[level])
+        clean = predict_clean(latents, noise, self.grid.alpha(level))
+        keep = 0.0 if edited is None else settings.recon_lr * (~edited).to(latents)
+        if settings.reconstruction_guidance:
+            clean = clean - keep * (clean - self.clean)
+        moved = add_noise(clean, noise, self.grid.alpha(level - 1))
+        # With a negative recon_t either guidance brings this one (released, F-BL-07).
+        if settings.inversion_guidance or (settings.reconstruction_guidance and settings.recon_t < 0):
+            moved = moved - keep * (moved - path[level])
+        return moved
+
+    def guide(
+        self, null: Float[Tensor, "2 b 4 h w"], text: Float[Tensor, "2 b 4 h w"], timestep: int
+    ) -> tuple[Float[Tensor, "2 b 4 h w"], Bool[Tensor, "2 b 4 h w"] | None]:
+        """Guided noise and what of the latents is edited; None where nothing is held back.
+
+        lambda is a quantile over both branches. Where the source's negative embedding is its prompt, half of
+        the differences are 0, so that quantile q is quantile 2q - 1 of the target's (released, F-BL-02).
+        """
+        settings = self.settings
+        delta = text - null
+        threshold = find_threshold(delta, settings.quantile)
+        delta = shrink(delta, threshold, settings)
+        noise = null + settings.guidance * delta
+        if settings.prox == "none" or not self.holds_back(timestep):
+            return noise, None
+        return noise, edited_region(delta, threshold, settings.dilate_mask)
+
+    def holds_back(self, timestep: int) -> bool:
+        """Whether what is not edited is pulled to the source at a timestep."""
+        limit = self.settings.recon_t
+        return timestep < limit if limit > 0 else limit < 0 and timestep > -limit
