@@ -34,9 +34,10 @@ class Sample(TypedDict):
     """One pair; a batch holds the same keys with a leading axis, or lists of strings.
 
     `source`, `target`: frames [3, r, r] in [-1, 1]. `prompt`: the text. `item`: clip and action id.
-    `vllm_image` [256, d] and `vllm_text` [77, d]: stage-1 features, absent for InstructPix2Pix and where the
-    ablation leaves one out. In place of `vllm_image`, `clip_patches` [256, v] or `clip_pixels` [3, s, s], and
-    whose they are in `vision`, until `ldm.vision.complete` has worked on the batch: compact and online stores.
+    `vllm_image` [256, d] and `vllm_text` [77, d]: stage-1 features, absent for InstructPix2Pix and where
+    the ablation leaves one out. In place of `vllm_image`, `clip_patches` [256, v] or `clip_pixels`
+    [3, s, s], and whose they are in `vision`, until `ldm.vision.complete` has worked on the batch: compact
+    and online stores.
     With cached latents, in place of the frames: `source_latent` [4, h, w] (posterior mode, not scaled),
     `target_moments` [8, h, w] (posterior mean and standard deviation) and `text` [77, ctx].
     In training and validation, the draws of `ldm.draws`: `t`, `noise`, `posterior_noise` and, in training
