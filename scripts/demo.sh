@@ -25,58 +25,11 @@ done
 ((TOY_SIZE >= 32 && TOY_SIZE % 8 == 0)) || die "TOY_SIZE=$TOY_SIZE: expected a multiple of 8, at least 32"
 
 TOY=$RUN_ROOT/toy
-DONE=$TOY/.done # one file a finished step: its seconds
+# shellcheck disable=SC2034  # for steps.sh
+WORK=$TOY COMMAND=demo
+source scripts/steps.sh
 export DATA_ROOT=$TOY/data
 EGOGEN=$DATA_ROOT/EgoGen
-
-# --- how a step runs -------------------------------------------------------------------------------
-
-STEPS=()
-step_pid=
-
-# The child runs in a process group of its own, so that all of its processes can be ended with it.
-run_group() {
-    local code=0
-    set -m
-    "$@" </dev/null &
-    step_pid=$!
-    set +m
-    wait "$step_pid" || code=$?
-    step_pid=
-    return "$code"
-}
-
-interrupted() {
-    trap '' INT TERM HUP
-    if [[ -n $step_pid ]]; then
-        kill -INT -- "-$step_pid" 2>/dev/null || true
-        for _ in {1..50}; do
-            kill -0 -- "-$step_pid" 2>/dev/null || break
-            sleep 0.2
-        done
-        kill -KILL -- "-$step_pid" 2>/dev/null || true
-    fi
-    echo "demo: stopped; the same command goes on where it stopped" >&2
-    exit 130
-}
-trap interrupted INT TERM HUP
-
-# step NAME WHY COMMAND...: runs a command once; a finished step is skipped the next time.
-step() {
-    local name=$1 why=$2 begin code=0
-    shift 2
-    STEPS+=("$name")
-    if [[ -f $DONE/$name ]]; then
-        echo "== $name: done before"
-        return
-    fi
-    echo "== $name: $why"
-    begin=$SECONDS
-    run_group "$@" || code=$?
-    ((code == 0)) || die "step '$name' failed with code $code after $((SECONDS - begin)) s; the same command tries it again"
-    echo $((SECONDS - begin)) >"$DONE/$name"
-    echo "== $name: $(<"$DONE/$name") s"
-}
 
 # --- the steps that are more than one command ------------------------------------------------------
 
@@ -105,18 +58,11 @@ evaluate() {
 
 # --- the flow --------------------------------------------------------------------------------------
 
-mkdir -p "$TOY" "$DONE"
-settings="size $TOY_SIZE, seed $TOY_SEED, train $TOY_TRAIN, val $TOY_VAL"
-if [[ -f $TOY/settings && $(<"$TOY/settings") != "$settings" ]]; then
-    die "$TOY was begun with $(<"$TOY/settings"); this run has $settings." \
-        "Delete that folder, or choose another with RUN_ROOT=DIR"
-fi
-echo "$settings" >"$TOY/settings"
-echo "== toy demo: $settings -> $TOY"
+begin_steps "size $TOY_SIZE, seed $TOY_SEED, train $TOY_TRAIN, val $TOY_VAL"
 
 start=$SECONDS
 run_group bash scripts/setup.sh all || die "the set-up failed; its message is above"
-setup_seconds=$((SECONDS - start))
+echo $((SECONDS - start)) >"$DONE/set-up"
 
 use_env ldm
 step data "draw egocentric pairs of frames with labels and descriptions" \
@@ -147,12 +93,5 @@ step report "table, pictures and curves on one page" \
     --title "LEGO on the toy world" --published none --annotations "$TOY/annotations/ego4d_val.json" \
     --frames "$EGOGEN/ego4d.fho/val" --logs "stage 2=$TOY/logs"
 
-total=0
-printf '\n%-18s %7s\n' step seconds
-printf '%-18s %7d\n' set-up "$setup_seconds"
-for name in "${STEPS[@]}"; do
-    seconds=$(<"$DONE/$name")
-    total=$((total + seconds))
-    printf '%-18s %7d\n' "$name" "$seconds"
-done
-printf '%-18s %7d\n\nreport: %s\n' 'all steps' "$total" "$TOY/report/index.html"
+print_steps set-up "${STEPS[@]}"
+printf '\nreport: %s\n' "$TOY/report/index.html"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # What the scripts may use of a bare POSIX machine.
-SYSTEM = "bash basename cat cksum cp dirname env flock grep ln mkdir mktemp mv rm sed sleep tail wc"
+SYSTEM = "bash basename cat cksum cp dirname env flock getconf grep ln mkdir mktemp mv rm sed sleep tail wc"
 # One text for all stand-ins: it notes its name and arguments, then plays the part that its name says.
 STAND_IN = r"""#!/usr/bin/env bash
 me=$(basename "$0")

@@ -18,6 +18,7 @@ from ldm.metrics.metric import Accumulator, Metric, Result, Setting
 from ldm.metrics.pairs import Batch, Pairs, Side
 from ldm.metrics.protocol import Protocol
 from ldm.metrics.resize import resize
+from ldm.metrics.similarity import Embed
 from ldm.metrics.weights import FETCH, INCEPTION, read_state
 
 SIDE = 299
@@ -119,13 +120,12 @@ class Distance:
     """Accumulates the moments of both sides, not their vectors.
 
     Args:
-        network: Inception.
-        setting: of the evaluation.
-        memory: where activations are kept.
+        embed: computes activations.
+        memory: where they are kept.
     """
 
-    def __init__(self, network: nn.Module, setting: Setting, memory: Memory) -> None:
-        self.network, self.setting, self.memory = network, setting, memory
+    def __init__(self, embed: Embed, memory: Memory) -> None:
+        self.embed, self.memory = embed, memory
         self.generated: Moments | None = None
         self.reference: Moments | None = None
 
@@ -136,12 +136,8 @@ class Distance:
 
     def vectors(self, batch: Batch, side: Side) -> Float[np.ndarray, "b d"]:
         """Activations of one side."""
-
-        def compute(chosen: list[int]) -> Float[Tensor, "k d"]:
-            with self.setting.autocast():
-                return activations(self.network, batch.images(side)[chosen], self.setting.protocol)
-
-        return self.memory.recall(self.memory.store(side), batch.hashes(side), compute).numpy()
+        store, keys = self.memory.store(side), batch.hashes(side)
+        return self.memory.recall(store, keys, lambda chosen: self.embed(batch, side, chosen)).numpy()
 
     @staticmethod
     def added(moments: Moments | None, vectors: Float[np.ndarray, "b d"]) -> Moments:
@@ -159,18 +155,33 @@ class Distance:
         return Result(distance, None, a.n, 0, distance, {})
 
 
+def check_count(name: str, pairs: Pairs) -> None:
+    """Refuses too few frames.
+
+    Raises:
+        UserError: there are too few for a covariance.
+    """
+    if len(pairs) < FEWEST:
+        raise UserError(
+            f"metric {name!r}: {len(pairs)} frame; it compares two sets, of at least {FEWEST} frames each"
+        )
+
+
 def begin(setting: Setting, pairs: Pairs, memory: Memory) -> Accumulator:
     """Opens the metric.
 
     Raises:
         UserError: there are too few frames for a covariance.
     """
-    if len(pairs) < FEWEST:
-        raise UserError(
-            f"metric 'fid': {len(pairs)} frame; it compares two sets, of at least {FEWEST} frames each"
-        )
+    check_count("fid", pairs)
     path = setting.weights[INCEPTION.name]
-    return Distance(setting.once(str(path), lambda: load(path, setting.device)), setting, memory)
+    network = setting.once(str(path), lambda: load(path, setting.device))
+
+    def embed(batch: Batch, side: Side, chosen: list[int]) -> Float[Tensor, "k d"]:
+        with setting.autocast():
+            return activations(network, batch.images(side)[chosen], setting.protocol)
+
+    return Distance(embed, memory)
 
 
 METRIC = Metric(

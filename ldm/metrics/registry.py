@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from egogen.errors import UserError
-from ldm.metrics import blip, clip, egovlp, egovlp_plus, fid, lpips, psnr, ssim, toy_success
+from ldm.metrics import blip, clip, egovlp, egovlp_plus, fid, lpips, psnr, ssim, toy_features, toy_success
 from ldm.metrics.metric import Metric, Setting
 
 METRICS = {
@@ -20,6 +20,7 @@ METRICS = {
         *blip.METRICS,
         ssim.METRIC,
         toy_success.METRIC,
+        *toy_features.METRICS,
     )
 }
 

@@ -22,6 +22,7 @@ class WeightFile(NamedTuple):
     name: str
     size: str
     holds: str
+    fetch: str = FETCH
 
 
 EGOVLP = {
@@ -40,6 +41,9 @@ BLIP = {
     "base": WeightFile("model_base_caption_capfilt_large.pth", "896 MB", "BLIP-B"),
     "large": WeightFile("model_large_caption.pth", "1.9 GB", "BLIP-L"),
 }
+TOY_CLASSIFIER = WeightFile(
+    "toy_classifier.safetensors", "2 MB", "classifier of toy frames", "python -m ldm.toy.classifier"
+)
 
 
 def locate(root: Path, file: WeightFile) -> Path | None:
@@ -66,11 +70,12 @@ def locate_all(root: Path, files: Iterable[WeightFile]) -> dict[str, Path]:
     found = {file.name: locate(root, file) for file in wanted}
     missing = [file for file in wanted if found[file.name] is None]
     if missing:
+        commands = " and ".join(sorted({file.fetch for file in missing}))
         listed = ", ".join(f"{file.name} ({file.size}: {file.holds})" for file in missing)
         raise UserError(
-            f"{root}: {len(missing)} weight file{'s' * (len(missing) > 1)} missing: {listed}; fetch them by "
-            f"{FETCH}, name their folder by WEIGHTS_ROOT or --weights, or choose metrics that need none by "
-            "--metrics psnr,ssim"
+            f"{root}: {len(missing)} weight file{'s' * (len(missing) > 1)} missing: {listed}; get them by "
+            f"{commands}, name their folder by WEIGHTS_ROOT or --weights, or choose metrics that need none "
+            "by --metrics psnr,ssim"
         )
     return {name: path for name, path in found.items() if path is not None}
 

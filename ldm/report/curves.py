@@ -1,4 +1,4 @@
-"""Loss curves from TensorBoard logs, as SVG that follows the page's colours."""
+"""Curves of losses and of success rates from TensorBoard logs, as SVG that follows the page's colours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from egogen.errors import UserError
 
 # matplotlib writes this colour; the page's own text colour takes its place.
 INK = "#010203"
-SERIES = ("#3b82f6", "#f59e0b", "#10b981", "#ec4899")
+SERIES = ("#3b82f6", "#f59e0b", "#10b981", "#ec4899", "#8b5cf6", "#64748b")
+# Scalars whose names contain one of these are drawn.
+DRAWN = ("loss", "success")
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
@@ -47,20 +49,20 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """The loss curves of one log."""
+    """The curves of one log."""
 
     title: str
     svg: str
 
 
 def panels(logs: Sequence[str]) -> list[Panel]:
-    """A panel for each log folder that has losses.
+    """A panel for each log folder that has losses or success rates.
 
     Args:
         logs: folders that hold event files, themselves or below; `TITLE=FOLDER` gives a title.
 
     Raises:
-        UserError: a folder is missing, has no event files or no losses.
+        UserError: a folder is missing, has no event files or nothing to draw.
     """
     made: list[Panel] = []
     for log in logs:
@@ -73,7 +75,9 @@ def panels(logs: Sequence[str]) -> list[Panel]:
             raise UserError(f"{folder}: no TensorBoard event files (*tfevents*) here or below")
         found = [(source, curves(source)) for source in sources]
         if not any(lines for _, lines in found):
-            raise UserError(f"{folder}: the event files hold no scalar whose name contains 'loss'")
+            raise UserError(
+                f"{folder}: the event files hold no scalar whose name contains {' or '.join(DRAWN)}"
+            )
         for source, lines in found:
             if lines:
                 below = "" if source == folder else f" ({source.relative_to(folder).as_posix()})"
@@ -84,12 +88,12 @@ def panels(logs: Sequence[str]) -> list[Panel]:
 
 
 def curves(folder: Path) -> list[Curve]:
-    """The losses of one folder of event files; steps that were logged twice keep the later value."""
+    """The curves of one folder of event files; steps that were logged twice keep the later value."""
     events = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
     events.Reload()
     found = []
     for tag in sorted(events.Tags()[SCALARS]):
-        if "loss" in tag.lower():
+        if any(word in tag.lower() for word in DRAWN):
             by_step = {event.step: event.value for event in events.Scalars(tag)}
             finite = sorted((step, value) for step, value in by_step.items() if np.isfinite(value))
             steps, values = np.array(finite, np.float64).reshape(-1, 2).T

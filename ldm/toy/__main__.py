@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 from transformers import CLIPTextModel
 
+from egogen.annotations import Annotations
 from egogen.cli import parser, run
 from egogen.conversations import read_conversations
 from egogen.errors import UserError
@@ -45,6 +46,9 @@ from ldm.transforms import to_model
 
 log = logging.getLogger(__name__)
 
+# How often the text-to-image model is given the bare label, which says less: baselines are asked by it.
+LABEL_SHARE = 0.2
+EMPTY_SHARE = 0.1  # no text, for classifier-free guidance
 # Text-to-image training draws most timesteps from the noisy end: there the text alone tells what to draw.
 EARLY, EARLY_SHARE = 600, 0.7
 SHAPE = Architecture(
@@ -82,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     layout = Layout(args.data_root, args.dataset)
     frames, texts = read_world(layout, args.resolution)
+    labels = read_labels(layout)
     log.info("train on %d frames of %s", 2 * len(texts), layout.frames("train"))
     torch.manual_seed(args.seed)
     parts = build(SHAPE, conditioner=False)
@@ -91,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     pass_noise_through(parts.unet)
     sources, targets = frames.split(len(texts))
     train_text_encoder(parts.text_encoder, targets - sources, texts, args.text_steps)
-    train_unet(parts, targets, texts, args.unet_steps)
+    train_unet(parts, targets, texts, labels, args.unet_steps)
     write(args.out, published_state(parts, SHAPE), SHAPE)
     log.info("wrote %s", args.out)
 
@@ -111,6 +116,21 @@ def read_world(layout: Layout, resolution: int) -> tuple[Float[Tensor, "n2 3 r r
     targets = [max(path for path in source.parent.iterdir() if path.is_file()) for source in sources]
     frames = torch.stack([to_model(read_frame(path), resolution) for path in [*sources, *targets]])
     return frames, [record.conversations[-1].value for record in records]
+
+
+def read_labels(layout: Layout) -> list[str]:
+    """The bare action labels of the curated conversations.
+
+    Raises:
+        UserError: a conversation's frame has no annotation.
+    """
+    items = Annotations.read(layout.annotations("train")).items
+    labels = {item.action.image_0: item.action.text("action") or "" for item in items}
+    images = [record.image or "" for record in read_conversations(layout.conversations)]
+    for image in images:
+        if image not in labels:
+            raise UserError(f"{layout.annotations('train')}: no action begins with the frame {image!r}")
+    return [labels[image] for image in images]
 
 
 def train_decoder(vae: AutoencoderKL, frames: Float[Tensor, "n 3 r r"], steps: int) -> None:
@@ -152,8 +172,14 @@ def train_text_encoder(
     optimize(iter(trained), loss, len(texts), steps, batch=32, rate=1e-3, title="text encoder")
 
 
-def train_unet(parts: Parts, targets: Float[Tensor, "n 3 r r"], texts: Sequence[str], steps: int) -> None:
-    """Fits UNet and text encoder to predict the noise in target latents from the description.
+def train_unet(
+    parts: Parts,
+    targets: Float[Tensor, "n 3 r r"],
+    texts: Sequence[str],
+    labels: Sequence[str],
+    steps: int,
+) -> None:
+    """Fits UNet and text encoder to predict the noise in target latents from the description, or the label.
 
     Noisy timesteps weigh most: there the text alone tells where hands and objects are.
     """
@@ -170,8 +196,11 @@ def train_unet(parts: Parts, targets: Float[Tensor, "n 3 r r"], texts: Sequence[
         t = torch.where(torch.rand(len(rows)) < EARLY_SHARE, noisy_part, anywhere)
         keep, rest = schedule["sqrt_alphas_cumprod"], schedule["sqrt_one_minus_alphas_cumprod"]
         noisy = keep[t, None, None, None] * clean + rest[t, None, None, None] * noise
-        # One in ten learns to draw without text, for classifier-free guidance.
-        prompts = [texts[row] if torch.rand(()) > 0.1 else "" for row in rows.tolist()]
+        which = torch.rand(len(rows)).tolist()
+        prompts = [
+            "" if share < EMPTY_SHARE else labels[row] if share < EMPTY_SHARE + LABEL_SHARE else texts[row]
+            for row, share in zip(rows.tolist(), which, strict=True)
+        ]
         predicted = parts.unet(noisy, t, embed(parts.text_encoder, tokenizer, prompts)).sample
         error = functional.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2, 3))
         return (weight[t] * error).mean()

@@ -281,7 +281,7 @@ def test_logs_without_losses(measured, tmp_path: Path, capsys: pytest.CaptureFix
     )
     with SummaryWriter(tmp_path / "empty") as writer:
         writer.add_scalar("learning_rate", 0.1, 0)
-    assert "no scalar whose name contains 'loss'" in fails(
+    assert "no scalar whose name contains loss or success" in fails(
         main, flags(measured, "--logs", str(tmp_path / "empty")), capsys
     )
 

@@ -1,0 +1,245 @@
+#!/usr/bin/env bash
+# The paper's table and ablation on the toy world: every system under one budget, several seeds, one report.
+#   bash scripts/toy_benchmark.sh [--budget small|full] [--device cpu|cuda] [--seeds "0 1 2"] [--jobs N]
+# small: one seed, about 20 minutes on two CPU cores; full: three seeds, hours. --jobs systems train at a time.
+# Results go to $RUN_ROOT/toy_benchmark/<budget>; the page to open at the end is report/index.html there.
+# Ctrl-C ends it at any point; the same command goes on where it stopped.
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+BUDGET=small DEVICE=cpu SEEDS= JOBS=
+while (($#)); do
+    case $1 in
+        -h | --help) show_help && exit ;;
+        --budget | --device | --seeds | --jobs) (($# > 1)) || die "$1 needs a value" ;;
+        *) die "argument '$1'; usage: bash scripts/toy_benchmark.sh [--budget small|full] [--device cpu|cuda] [--seeds LIST] [--jobs N]" ;;
+    esac
+    name=${1#--}
+    declare "${name^^}=$2"
+    shift 2
+done
+
+# What a budget buys: pairs, the starting points, the stages. Training itself: configs/benchmark/<budget>.yaml.
+case $BUDGET in
+    small) train=800 val=48 text_steps=400 unet_steps=300 talk_steps=180 epochs=2 classifier=600 seeds=0 ;;
+    full) train=6000 val=300 text_steps=1500 unet_steps=2000 talk_steps=400 epochs=3 classifier=3000 seeds="0 1 2" ;;
+    *) die "--budget $BUDGET: allowed are small and full" ;;
+esac
+SEEDS=${SEEDS:-$seeds}
+[[ $SEEDS =~ ^[0-9]+(\ [0-9]+)*$ ]] || die "--seeds '$SEEDS': expected whole numbers, such as \"0 1 2\""
+case $DEVICE in
+    cpu) gpus=() jobs=$(getconf _NPROCESSORS_ONLN) ;;
+    cuda) gpus=(--gpus 0) jobs=1 ;;
+    *) die "--device $DEVICE: allowed are cpu and cuda" ;;
+esac
+JOBS=${JOBS:-$((jobs > 6 ? 6 : jobs))}
+[[ $JOBS =~ ^[1-9][0-9]*$ ]] || die "--jobs $JOBS: expected a whole number above 0"
+
+SIZE=48 RESOLUTION=32 # of the frames and, squashed, of what the diffusion model draws
+WORK=$RUN_ROOT/toy_benchmark/$BUDGET COMMAND="toy benchmark"
+source scripts/steps.sh
+export DATA_ROOT=$WORK/data
+EGOGEN=$DATA_ROOT/EgoGen
+read -ra seed_list <<<"$SEEDS"
+
+# The systems: name, files to lay over train_toy.yaml and generate_toy.yaml.
+declare -A TRAINED=(
+    [lego]=configs/ablation/description_both.yaml
+    [image]=configs/ablation/description_image.yaml
+    [text]=configs/ablation/description_text.yaml
+    [description]=configs/ablation/description.yaml
+    [untuned]=configs/ablation/untuned.yaml
+    [ip2p]=configs/methods/ip2p.yaml
+)
+TRAINED_ORDER=(lego image text description ip2p untuned)
+OTHERS=(proxmasactrl proxnpi sdedit copy) # by the starting point, or by nothing
+
+# --- the parts of the flow -------------------------------------------------------------------------
+
+# describe MODEL SEED_ROOT FEATURES SPLIT: texts and features of one split by one VLLM, joined to annotations.
+describe() {
+    local model=$1 root=$2 features=$3 split=$4
+    python -m llava.describe --model-path "$model" --image-dir "$EGOGEN/ego4d.fho/$split" \
+        --action-label "$EGOGEN/ego4d_$split.json" \
+        --query "How does the person properly {} that is displayed in the video frame?" \
+        --save-path "$root/descriptions/ego4d_$split" \
+        --save-image-feature-path "$features/ego4d/$split/llava_image" \
+        --save-text-feature-path "$features/ego4d/$split/llava_text" --seed 42
+    python -m llava.merge --save-path "$root/descriptions/ego4d_$split" \
+        --edits "$EGOGEN/ego4d_$split.json" --out "$root/annotations/ego4d_$split.json"
+}
+
+# Stage 1 of a seed: tunes the VLLM, describes with it, and takes the features of the VLLM it started from.
+stage_1() {
+    local seed=$1 root=$WORK/seed$1 split
+    mkdir -p "$root/toy"
+    ln -sfn "$(cd "$DATA_ROOT" && pwd)" "$root/toy/data"
+    ln -sfn "$(cd "$WORK/start" && pwd)" "$root/toy/start"
+    step "seed$seed-finetune" "stage 1: tune the toy LLaVA on the curated descriptions" \
+        env RUN_ROOT="$root" bash scripts/finetune_toy.sh --num_train_epochs "$epochs" --seed "$seed"
+    for split in train val; do
+        step "seed$seed-describe-$split" "stage 1: describe the $split frames and keep the features" \
+            describe "$root/toy/vllm" "$root/toy" "$root/toy/features" "$split"
+        step "seed$seed-untuned-$split" "stage 1: features of the $split frames by the LLaVA before tuning" \
+            describe "$WORK/start/llava" "$root/untuned" "$root/untuned/ego4d/features" "$split"
+    done
+}
+
+# train_one SEED SYSTEM, draw_one SEED SYSTEM: stage 2 of one system.
+train_one() {
+    local seed=$1 system=$2 root=$WORK/seed$1
+    step "seed$seed-train-$system" "stage 2: train" env RUN_ROOT="$root" OMP_NUM_THREADS="$threads" \
+        python main.py --train --name "$system" --logdir "$root/logs" --seed "$seed" "${gpus[@]}" \
+        --base configs/train_toy.yaml "configs/benchmark/$BUDGET.yaml" "${TRAINED[$system]}"
+}
+
+# draw SEED OUT METHOD CHECKPOINT FILE...: the seed's own share of the val split.
+draw() {
+    local seed=$1 out=$2 method=$3 checkpoint=$4 index shard
+    shift 4
+    for index in "${!seed_list[@]}"; do
+        if [[ ${seed_list[$index]} == "$seed" ]]; then shard=$((index + 1))/${#seed_list[@]}; fi
+    done
+    env RUN_ROOT="$WORK/seed$seed" OMP_NUM_THREADS="$threads" python -m ldm.sample --method "$method" \
+        ${checkpoint:+--ckpt "$checkpoint"} --device "$DEVICE" --out "$out" --shard "$shard" \
+        --config configs/generate_toy.yaml "$@" \
+        "data.resolution=$RESOLUTION" "sampling.height=$SIZE" "sampling.seed=$seed"
+}
+
+# Every checkpoint of a trained system draws: the last one for the table, all of them for the curve.
+draw_trained() {
+    local seed=$1 system=$2 file number method=lego
+    [[ $system != ip2p && $system != description ]] || method=ip2p
+    for file in "$WORK/seed$seed/logs/train_toy_$system/checkpoints"/step=*.ckpt; do
+        number=$(basename "$file" .ckpt)
+        draw "$seed" "$WORK/seed$seed/steps/$system/$((10#${number##*[!0-9]}))" "$method" "$file" "${TRAINED[$system]}"
+    done
+}
+
+draw_other() {
+    local seed=$1 method=$2 checkpoint=$WORK/start/sd.ckpt files=("configs/methods/$2.yaml")
+    [[ $method != copy ]] || checkpoint='' files=()
+    draw "$seed" "$WORK/seed$seed/samples/$method" "$method" "$checkpoint" "${files[@]}"
+}
+
+# A lane takes every JOBS-th of the jobs of stage 2; longest first.
+lane() {
+    local number=$1 index=0 job seed system
+    for seed in "${seed_list[@]}"; do
+        for system in "${TRAINED_ORDER[@]}" "${OTHERS[@]}"; do
+            if ((index++ % JOBS != number)); then continue; fi
+            if [[ -n ${TRAINED[$system]:-} ]]; then
+                train_one "$seed" "$system"
+                step "seed$seed-draw-$system" "stage 2: draw" draw_trained "$seed" "$system"
+            else
+                step "seed$seed-draw-$system" "draw" draw_other "$seed" "$system"
+            fi
+        done
+    done
+}
+
+evaluate() {
+    local metrics=$1 annotations=$2
+    shift 2
+    python -m ldm.evaluate --dataset ego4d --gt_path "$EGOGEN/ego4d.fho/val_gt_for_metric" \
+        --edit_file "$annotations" --metadata "$EGOGEN/ego4d_metadata.json" --metrics "$metrics" \
+        --weights "$WORK/weights" --device "$DEVICE" "$@"
+}
+
+# The frames of all seeds, one share each, become one run for every system, and one for every point of its curve.
+join_seeds() {
+    local system folder number
+    for system in "${TRAINED_ORDER[@]}"; do
+        for folder in "$WORK/seed${seed_list[0]}/steps/$system"/*/; do
+            number=$(basename "$folder")
+            python -m ldm.toy.pool "${seed_list[@]/#/$WORK/seed}" --below "steps/$system/$number" \
+                --out "$WORK/points/$system/$number"
+        done
+        ln -sfn "../points/$system/$(last_step "$system")" "$WORK/samples/$system"
+    done
+    for system in "${OTHERS[@]}"; do
+        python -m ldm.toy.pool "${seed_list[@]/#/$WORK/seed}" --below "samples/$system" --out "$WORK/samples/$system"
+    done
+}
+
+last_step() {
+    local folder last=0
+    for folder in "$WORK/seed${seed_list[0]}/steps/$1"/*/; do
+        (($(basename "$folder") > last)) && last=$(basename "$folder")
+    done
+    echo "$last"
+}
+
+curves() {
+    local system
+    for system in "${TRAINED_ORDER[@]}"; do
+        evaluate toy_success "$annotations" --gen_path "$WORK/points/$system"/*/ --bootstrap 0
+    done
+    python -m ldm.toy.curve "$WORK/points" --out "$WORK/curves"
+}
+
+# What the paper claims, as pairs: the first should be better than the second.
+CLAIMS=("lego ip2p" "ip2p sdedit" "ip2p proxnpi" "ip2p proxmasactrl" "description ip2p" "image description"
+    "text description" "lego description" "lego untuned")
+claims() {
+    local claim first second
+    for claim in "${CLAIMS[@]}"; do
+        read -r first second <<<"$claim"
+        printf '\n%s, against %s\n' "$first" "$second"
+        python -m ldm.report "$WORK/samples/$first" "$WORK/samples/$second" --published none
+    done >"$WORK/report/claims.txt"
+}
+
+# --- the flow --------------------------------------------------------------------------------------
+
+begin_steps "budget $BUDGET, device $DEVICE, seeds $SEEDS"
+run_group bash scripts/setup.sh all || die "the set-up failed; its message is above"
+cores=$(getconf _NPROCESSORS_ONLN)
+threads=$((cores > JOBS ? cores / JOBS : 1)) # of each of the systems that train at a time
+mkdir -p "$WORK/samples" "$WORK/start" "$WORK/report"
+
+use_env ldm
+step data "draw egocentric pairs of frames with labels and descriptions" \
+    python -m egogen.toy --out "$DATA_ROOT" --train "$train" --val "$val" --size "$SIZE" --seed 0
+
+start_ldm() {
+    step start-sd "build a toy Stable Diffusion, the diffusion model's starting point" \
+        env OMP_NUM_THREADS="$threads" python -m ldm.toy --data-root "$DATA_ROOT" --out "$WORK/start/sd.ckpt" \
+        --resolution "$RESOLUTION" --text-steps "$text_steps" --unet-steps "$unet_steps" --seed 0
+    step start-classifier "train the classifier that toy_fid and toy_similarity look through" \
+        env OMP_NUM_THREADS="$threads" python -m ldm.toy.classifier --data-root "$DATA_ROOT" \
+        --out "$WORK/weights/toy_classifier.safetensors" --steps "$classifier" --device "$DEVICE"
+}
+start_vllm() {
+    use_env vllm
+    step start-llava "build a toy LLaVA, the language model's starting point" \
+        env OMP_NUM_THREADS="$threads" python -m llava.toy --data-root "$DATA_ROOT" --out "$WORK/start/llava" \
+        --language-steps "$talk_steps" --seed 0
+}
+side_by_side start_ldm start_vllm
+
+use_env vllm
+for seed in "${seed_list[@]}"; do
+    stage_1 "$seed"
+done
+
+use_env ldm
+lanes_of_jobs=()
+for ((number = 0; number < JOBS; number++)); do
+    lanes_of_jobs+=("lane $number")
+done
+side_by_side "${lanes_of_jobs[@]}"
+
+annotations=$WORK/seed${seed_list[0]}/toy/annotations/ego4d_val.json
+step join "join the seeds' shares of the val split" join_seeds
+step evaluate "measure every system" evaluate psnr,ssim,toy_success,toy_fid,toy_similarity "$annotations" \
+    --gen_path "${TRAINED_ORDER[@]/#/$WORK/samples/}" "${OTHERS[@]/#/$WORK/samples/}" \
+    --name "${TRAINED_ORDER[@]}" "${OTHERS[@]}"
+step curves "success over training steps" curves
+step report "table, intervals, tests, pictures and curves on one page" \
+    python -m ldm.report "${TRAINED_ORDER[@]/#/$WORK/samples/}" "${OTHERS[@]/#/$WORK/samples/}" \
+    --out "$WORK/report" --title "The paper's table on the toy world, budget $BUDGET" --published none \
+    --annotations "$annotations" --frames "$EGOGEN/ego4d.fho/val" --logs "success over steps=$WORK/curves"
+step claims "the paper's claims, pair by pair" claims
+
+print_steps
+printf '\nclaims: %s\nreport: %s\n' "$WORK/report/claims.txt" "$WORK/report/index.html"

@@ -1,0 +1,97 @@
+"""scripts/toy_benchmark.sh with a stand-in for Python: every system of every seed, once; wrong arguments."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.workbench import Workbench
+
+TRAINED = ("lego", "image", "text", "description", "ip2p", "untuned")
+OTHERS = ("sdedit", "proxnpi", "proxmasactrl", "copy")
+STEPS = ("75", "150")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Workbench:
+    made = Workbench(tmp_path, "uv python3.11")
+    (made.root / "scripts/finetune_toy.sh").write_text(
+        "#!/usr/bin/env bash\nsource scripts/env.sh\nuse_env vllm\npython -m llava.train $RUN_ROOT $*\n"
+    )
+    return made
+
+
+def pretend(bench: Workbench, budget: str, seeds: str) -> None:
+    """Leaves the files that the steps look for and no stand-in makes."""
+    work = bench.root / "runs/toy_benchmark" / budget
+    (work / "data").mkdir(parents=True)
+    for seed in seeds.split():
+        for system in TRAINED:
+            for step in STEPS:
+                (work / f"seed{seed}/steps/{system}/{step}").mkdir(parents=True)
+                (work / f"points/{system}/{step}").mkdir(parents=True, exist_ok=True)
+                file = work / f"seed{seed}/logs/train_toy_{system}/checkpoints/step={step:0>9}.ckpt"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
+
+
+def test_every_system_trains_and_draws_once(bench: Workbench) -> None:
+    pretend(bench, "small", "0")
+    output = bench.run("toy_benchmark.sh", "--jobs", "3")
+    calls = bench.calls()
+    trained = [call for call in calls if call.startswith("python main.py")]
+    assert sorted(re.search(r"--name (\w+)", call)[1] for call in trained) == sorted(TRAINED)
+    assert all("--seed 0" in call and "configs/benchmark/small.yaml" in call for call in trained)
+    drawn = [call for call in calls if "ldm.sample" in call]
+    assert len(drawn) == len(TRAINED) * len(STEPS) + len(OTHERS)
+    assert all("--shard 1/1" in call for call in drawn)
+    assert "report: runs/toy_benchmark/small/report/index.html" in output
+    again = bench.run("toy_benchmark.sh", "--jobs", "3")
+    assert not [call for call in bench.calls() if "python -m" in call and "pip" not in call]
+    assert again.count("done before") == output.count("\n== ") // 2
+
+
+def test_seeds_share_the_val_split(bench: Workbench) -> None:
+    pretend(bench, "full", "0 4")
+    bench.run("toy_benchmark.sh", "--budget", "full", "--seeds", "0 4", "--device", "cuda")
+    calls = bench.calls()
+    of_copy = [call for call in calls if "ldm.sample --method copy" in call]
+    assert [re.search(r"--shard (\S+)", call)[1] for call in of_copy] == ["1/2", "2/2"]
+    assert [re.search(r"sampling.seed=(\d+)", call)[1] for call in of_copy] == ["0", "4"]
+    assert all("--gpus 0" in call for call in calls if call.startswith("python main.py"))
+    assert sum("llava.train" in call and "--seed 4" in call for call in calls) == 1
+    pools = [call for call in calls if "ldm.toy.pool" in call]
+    assert len(pools) == len(TRAINED) * len(STEPS) + len(OTHERS)
+
+
+def test_a_failed_system_is_tried_again(bench: Workbench) -> None:
+    pretend(bench, "small", "0")
+    output = bench.run("toy_benchmark.sh", "--jobs", "2", code=2, FAIL_ON="--name text")
+    assert "step 'seed0-train-text' failed with code 7" in output
+    bench.calls()
+    bench.run("toy_benchmark.sh", "--jobs", "2")
+    assert "text" in [re.search(r"--name (\w+)", call)[1] for call in bench.calls() if "main.py" in call]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--budget", "huge"], "--budget huge: allowed are small and full"),
+        (["--device", "tpu"], "--device tpu: allowed are cpu and cuda"),
+        (["--seeds", "0,1"], "--seeds '0,1': expected whole numbers"),
+        (["--jobs", "0"], "--jobs 0: expected a whole number above 0"),
+        (["--budget"], "--budget needs a value"),
+        (["now"], "argument 'now'; usage"),
+    ],
+)
+def test_wrong_arguments(bench: Workbench, arguments: list[str], message: str) -> None:
+    assert message in bench.run("toy_benchmark.sh", *arguments, code=2)
+    assert bench.calls() == []
+
+
+def test_other_settings_are_refused(bench: Workbench) -> None:
+    pretend(bench, "small", "0")
+    bench.run("toy_benchmark.sh", "--jobs", "1")
+    assert "was begun with budget small, device cpu, seeds 0" in bench.run(
+        "toy_benchmark.sh", "--seeds", "0 1", code=2
+    )
