@@ -10,6 +10,7 @@ import argparse
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,9 @@ def make_plan(videos: Iterable[AnnotatedVideo], rules: Rules, root: Path) -> Pla
             files = (root / f"{name}.mp4" if source is None else source.path,) * 2
             for index, action in enumerate(interval.actions):
                 pair = as_pair(video, interval, action, rules)
-                names = (action.fields.get("uid"), unique_id(action.fields), str(index))
-                pair.id = next(name for name in names if name and (pair.clip, name) not in plan.keys)
+                names = chain((action.fields.get("uid"), unique_id(action.fields)), count(index))
+                ids = (str(name) for name in names if name not in (None, ""))
+                pair.id = next(name for name in ids if (pair.clip, name) not in plan.keys)
                 pair.reason = fault(interval, action, rules) or duplicate(video, action.fields, seen)
                 pair.reason = pair.reason or (None if source else MISSING)
                 pair.source, pair.files = source, files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -129,7 +130,7 @@ def as_video(
         key or str(found["video_uid"]),
         Fraction(known.get("fps") or FPS).limit_denominator(1001),
         (known["width"], known["height"]) if known.get("width") and known.get("height") else None,
-        [as_interval(interval, names, clips) for interval in found["annotated_intervals"]],
+        [as_interval(interval, names, clips) for interval in found["annotated_intervals"] or []],
     )
 
 
@@ -181,8 +182,8 @@ def clip_number(action: Mapping[str, Any], name: str, start: int | None) -> int 
 
 def whole(value: object) -> int | None:
     """A frame number, or None for what is none."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()
-    return int(value) if number else None  # type: ignore[call-overload]  # it is a number
+    whole_number = is_number(value) and float(value).is_integer()  # type: ignore[arg-type]
+    return int(value) if whole_number else None  # type: ignore[call-overload]  # it is a number
 
 
 def facts(action: Mapping[str, Any], names: tuple[str, str]) -> dict[str, Any]:
@@ -203,5 +204,15 @@ def boxes(action: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[str,
     for frame in action.get("frames") or []:
         for box in (frame.get("boxes") or []) if frame.get("frame_type") == name else []:
             kind, sides = BOXES.get(box.get("object_type") or ""), box.get("bbox")
-            if kind is not None and isinstance(sides, dict) and sides.keys() >= set(SIDES):
+            if kind is not None and isinstance(sides, dict) and is_box(sides):
                 yield kind, box
+
+
+def is_box(sides: Mapping[str, Any]) -> bool:
+    """Whether a box has all of its numbers, and is not turned inside out."""
+    return all(is_number(sides.get(side)) for side in SIDES) and min(sides["width"], sides["height"]) >= 0
+
+
+def is_number(value: object) -> bool:
+    """Whether a JSON value is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

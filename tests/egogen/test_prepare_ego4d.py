@@ -164,6 +164,24 @@ def test_the_same_narration_in_the_same_window_counts_once(source: Ego4D, tmp_pa
     assert shown(layout, "train") == {"uid-0": [30, 60], "narration-0-1_5-9_5": [32, 62]}
 
 
+def test_actions_without_uids_in_several_intervals_of_a_clip(source: Ego4D, tmp_path: Path) -> None:
+    unnamed = [action(number, uid=None, narration_annotation_uid=None) for number in range(3)]
+    source.add("a", "train", unnamed[:2])
+    source.add("b", "train", [unnamed[2], action(3, uid=17)], clip_uid="clip-a")
+    make_video(source.clips / "clip-a.mp4")
+    layout = prepare(source, tmp_path / "out")
+    assert shown(layout, "train") == {"0": [30, 60], "1": [31, 61], "2": [32, 62], "17": [33, 63]}
+
+
+@pytest.mark.parametrize("side", [None, "1", float("nan"), True, -2])
+def test_a_box_without_its_numbers_is_left_out(source: Ego4D, tmp_path: Path, side: object) -> None:
+    box = {"object_type": "left_hand", "bbox": {"x": 1, "y": 1, "width": side, "height": 3}}
+    source.add("a", "train", [action(0, frames=[{"frame_type": "pre_15", "boxes": [box]}])])
+    make_video(source.clips / "clip-a.mp4")
+    clip = read_metadata(prepare(source, tmp_path / "out").metadata)["clip-a"]
+    assert clip.facts("uid-0") == {"verb": "cut_(trim,_slice,_chop)"}
+
+
 def test_known_corrupt_actions_and_short_windows(source: Ego4D, tmp_path: Path) -> None:
     narration, start, end = sorted(CORRUPT)[0]
     corrupt = action(0, narration_annotation_uid=narration, start_sec=start, end_sec=end)
