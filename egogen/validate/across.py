@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from egogen.annotations import Item
 from egogen.errors import UserError
@@ -15,7 +15,10 @@ from egogen.validate.report import Check
 
 
 def check_contents(splits: Sequence[Frames]) -> Check:
-    """No two frames of a data set may have the same bytes, in one split or in both."""
+    """No two frames of a data set may have the same bytes, in one split or in both.
+
+    A frame that several actions of a clip use, as their input say, is one frame: they share its number.
+    """
     check = Check(splits[0].layout.dataset, "", "same content")
     first: dict[str, str] = {}
     for frames in splits:
@@ -23,9 +26,15 @@ def check_contents(splits: Sequence[Frames]) -> Check:
             if found.sha256:
                 check.items += 1
                 place = f"{frames.split}/{name}"
-                if (other := first.setdefault(found.sha256, place)) != place:
+                if not same_frame(other := first.setdefault(found.sha256, place), place):
                     check.faults.append(f"{place}: the same bytes as {other}")
     return check
+
+
+def same_frame(one: str, other: str) -> bool:
+    """Whether two places `split/clip/action/frame.jpg` are of the same frame of the same clip."""
+    first, second = PurePosixPath(one), PurePosixPath(other)
+    return (first.parent.parent, first.name) == (second.parent.parent, second.name)
 
 
 def check_leaks(splits: Sequence[Frames]) -> Check:

@@ -31,7 +31,11 @@ def check_frames(frames: Frames, clips: Mapping[str, ClipMetadata], height: int 
         check_heights(frames, height),
         check_order(frames),
         *([check_metric_targets(frames)] if frames.split == "val" else []),
-        check_repeats(frames, "same frames", lambda item: (item.action.image_0, item.action.image_1)),
+        check_repeats(
+            frames,
+            "same frames",
+            lambda item: tuple(map(frames.content, (item.action.image_0, item.action.image_1))),
+        ),
         check_repeats(frames, "same label and frame", lambda item: (item.action.action, item.action.image_0)),
     ]
 

@@ -266,6 +266,34 @@ def test_a_fault_is_found(root: Path, damage: Callable[[Path], None]) -> None:
         assert re.search(pattern, found[where][0]), found[where]
 
 
+def shared(root: Path, target: str) -> None:
+    """Adds an action to a clip that shares its input with the first, and its target if it is called so."""
+    first = frame(root, "train", 3, "30").parent
+    for old, new in (("30", "30"), ("45", target)):
+        (first.parent / "1").mkdir(exist_ok=True)
+        shutil.copy(first / f"frame_00000000{old}.jpg", first.parent / f"1/frame_00000000{new}.jpg")
+    clip = first.parent.name
+    names = {
+        f"image_{slot}": f"{clip}/1/frame_00000000{name}.jpg" for slot, name in enumerate(("30", target))
+    }
+    edit(
+        annotations(root, "train"), lambda value: value[clip].update({"1": names | {"action": "#C C sings"}})
+    )
+
+
+def test_actions_of_a_clip_may_share_a_frame(root: Path) -> None:
+    shared(root, "46")
+    Image.new("RGB", (71, 40), "red").save(
+        frame(root, "train", 3, "30").parent.parent / "1/frame_0000000046.jpg"
+    )
+    assert faults(root) == {}
+
+
+def test_actions_may_not_share_both_frames(root: Path) -> None:
+    shared(root, "45")
+    assert list(faults(root)) == ["ego4d/train, same frames"]
+
+
 def test_only_the_first_ten_are_shown(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(14):
         (root / f"EgoGen/ego4d.fho/val/extra{number:02d}.jpg").write_bytes(bytes([number]))
