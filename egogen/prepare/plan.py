@@ -175,9 +175,9 @@ class Plan:
 
     def add(self, pair: Pair) -> None:
         """Adds an action; one without usable names, or of a name or order that cannot be, is left out."""
-        if pair.reason is None:
-            pair.reason = self.fault(pair)
-        if pair.reason is None:
+        if pair.reason in (None, MISSING):
+            pair.reason = self.fault(pair) or pair.reason
+        if pair.reason in (None, MISSING):
             self.keys.add(pair.key)
         self.pairs.append(pair)
 

@@ -20,7 +20,7 @@ from egogen.prepare.journal import Journal, Key
 from egogen.prepare.judge import judge, verdict
 from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, Options
 from egogen.prepare.outputs import write_outputs
-from egogen.prepare.plan import BROKEN, UNREADABLE, Pair, Plan, Source
+from egogen.prepare.plan import BROKEN, MISSING, UNREADABLE, Pair, Plan, Source
 from egogen.prepare.processes import spread
 from egogen.prepare.report import broken_sources, summary, write_report
 
@@ -66,6 +66,7 @@ def carry_out(plan: Plan, job: Job) -> None:
         return
     claim_splits(job)
     scores = Journal(job.folder / SCORES)
+    keep_extracted(plan, job, scores)
     extract_all(plan, job, scores)
     judge(plan.kept(), job.layout, job.options.judging, scores)
     write_outputs(plan, job.layout, job.splits, job.clips, job.folder)
@@ -95,15 +96,34 @@ def claim_splits(job: Job) -> None:
         claim(claims, job.settings, f"{job.layout.dataset}_{split}.json")
 
 
+def keep_extracted(plan: Plan, job: Job, scores: Journal) -> None:
+    """Keeps pairs of missing sources that an earlier run extracted: videos may be fetched a few at a time."""
+    missing: dict[Path, list[Pair]] = {}
+    for pair in plan.pairs:
+        if pair.reason == MISSING:
+            missing.setdefault(journal_path(job, pair.files[0].stem), []).append(pair)
+    for path, pairs in missing.items():
+        for pair in pairs:
+            pair.reason = None
+        for pair in recall(pairs, Journal(path).rows, job, scores):
+            pair.reason = MISSING
+
+
+def journal_path(job: Job, source: str) -> Path:
+    """The journal of a source, by its name."""
+    return job.folder / JOURNALS / f"{source}.jsonl"
+
+
 def extract_all(plan: Plan, job: Job, scores: Journal) -> None:
     """Extracts what is not there yet, source by source, and notes in each pair what became of it."""
     sources: dict[Source, list[Pair]] = {}
     for pair in plan.kept():
-        assert pair.source is not None
+        if pair.source is None:  # extracted by an earlier run
+            continue
         sources.setdefault(pair.source, []).append(pair)
     work = []
     for source, pairs in sources.items():
-        journal = job.folder / JOURNALS / f"{source.name}.jsonl"
+        journal = journal_path(job, source.name)
         left = recall(pairs, Journal(journal).rows, job, scores)
         if left:
             work.append(Work(source, left, journal))

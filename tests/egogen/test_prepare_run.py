@@ -82,6 +82,20 @@ def test_a_finished_run_is_left_and_a_hole_is_filled(source: Ego4D, tmp_path: Pa
     assert again == {name for name in before if "clip-b/uid-1/" in name}
 
 
+def test_videos_may_come_and_go(source: Ego4D, tmp_path: Path) -> None:
+    kept = source.clips / "clip-b.mp4"
+    kept.rename(tmp_path / "clip-b.mp4")
+    with pytest.raises(SystemExit) as stop:
+        prepare(source, tmp_path / "out")
+    assert stop.value.code == 11
+    (tmp_path / "clip-b.mp4").rename(kept)
+    (source.clips / "clip-a.mp4").unlink()
+    layout = prepare(source, tmp_path / "out")
+    for split in ("train", "val"):
+        assert len(Annotations.read(layout.egogen / f"ego4d_{split}.json")) == 3
+    assert [row["kept"] for row in decisions(layout)] == [True] * 6
+
+
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     source, count = Ego4D(tmp_path / "ego4d"), 300
     source.add("a", "train", [action(number) for number in range(count)])
