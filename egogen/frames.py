@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from egogen.errors import UserError
 from egogen.files import atomic_open
@@ -117,6 +118,18 @@ class TarFrames:
         with tar.open("rb") as file:
             file.seek(offset)
             return file.read(size)
+
+
+def read_photo(path: Path) -> Image.Image:
+    """Decodes anybody's image as RGB, turned as its camera noted (EXIF).
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    image = read_frame(path)
+    with suppress(OSError, SyntaxError, ValueError):  # what is no EXIF turns nothing
+        image = ImageOps.exif_transpose(image)
+    return image
 
 
 def read_frame(path: Path, coarse: bool = False) -> Image.Image:

@@ -70,7 +70,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     for number, row in enumerate(readers[path.suffix.lower()](path), start=1):
-        filled = {name: value for name, value in row.items() if value not in (None, "")}
+        filled = {name: value for name, value in row.items() if value is not None and str(value).strip()}
         lacking = [name for name in NEEDED if not isinstance(filled.get(name), str)]
         if lacking:
             raise UserError(
@@ -97,6 +97,8 @@ def read_csv(path: Path) -> Iterator[dict[str, Any]]:
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a file with a JSON object on each line."""
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except ValueError as error:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from egogen.errors import UserError
-from egogen.frames import FolderFrames, FrameStore, TarFrames, read_frame
+from egogen.frames import FolderFrames, FrameStore, TarFrames, read_photo
 from egogen.prepare.plan import AFTER_END, DAMAGED, MISSING, UNREADABLE, Lost, Place, Stamp
 
 
@@ -141,6 +141,6 @@ class ImageFiles:
         """Reads images; None stands for one that is damaged."""
         for position in positions:
             try:
-                yield position, read_frame(self.files[position])
+                yield position, read_photo(self.files[position])
             except UserError:
                 yield position, None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from pyarrow import parquet
 
 from egogen.annotations import DESCRIPTION_KEY, Annotations, read_metadata
@@ -89,6 +89,36 @@ def test_only_three_columns_are_needed(tmp_path: Path) -> None:
     assert not layout.annotations("val").exists()
 
 
+@pytest.mark.parametrize(("mode", "suffix"), [("RGB", "jpg"), ("CMYK", "jpg"), ("RGBA", "png")])
+def test_photos_are_turned_as_their_camera_noted(tmp_path: Path, mode: str, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by a quarter, clockwise
+    for number in (0, 1):
+        turned = drawn(number, 96, 160).transpose(Image.Transpose.ROTATE_90)
+        turned.convert(mode).save(tmp_path / f"{number}.{suffix}", exif=exif)
+    rows: Rows = [{"image_0": f"0.{suffix}", "image_1": f"1.{suffix}", "action": "cut"}]
+    layout = prepare(write_table(tmp_path / "pairs.jsonl", rows), tmp_path / "out")
+    (item,) = Annotations.read(layout.annotations("train"))
+    for number, name in enumerate((item.action.image_0, item.action.image_1)):
+        assert Image.open(layout.frames("train") / name).size == (29, 48)
+        assert number_in(layout.frames("train") / name) == number
+
+
+def test_a_photo_with_broken_exif_is_taken_as_it_is(tmp_path: Path) -> None:
+    for number in (0, 1):
+        drawn(number, 160, 96).save(tmp_path / f"{number}.jpg", exif=b"Exif\0\0nonsense")
+    rows: Rows = [{"image_0": "0.jpg", "image_1": "1.jpg", "action": "cut"}]
+    layout = prepare(write_table(tmp_path / "pairs.jsonl", rows), tmp_path / "out")
+    assert len(Annotations.read(layout.annotations("train"))) == 1
+
+
+def test_empty_lines_count_for_nothing(tmp_path: Path) -> None:
+    images(tmp_path / "images")
+    table = write_table(tmp_path / "pairs.jsonl", ROWS)
+    table.write_text(table.read_text().replace("\n", "\n\n"))
+    assert len(Annotations.read(prepare(table, tmp_path / "out").annotations("train"))) == 2
+
+
 def test_images_that_make_no_pair(tmp_path: Path) -> None:
     images(tmp_path / "images")
     drawn(7, 96, 96).save(tmp_path / "images" / "square.png")
@@ -125,6 +155,7 @@ def test_images_that_make_no_pair(tmp_path: Path) -> None:
         ),
         ("a.csv", "image_0,image_1,action\n", "holds no rows"),
         ("a.jsonl", '{"image_0": "x", "image_1": "y", "action": 3}\n', "row 1 has no text in action"),
+        ("a.jsonl", '{"image_0": "x", "image_1": "y", "action": " "}\n', "row 1 has no text in action"),
         ("a.jsonl", "{\n", "line 1 is not JSON"),
         ("a.jsonl", "[1]\n", "line 1: found list, expected an object"),
         ("a.parquet", "nothing", "not a Parquet file"),
