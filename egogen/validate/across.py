@@ -100,4 +100,4 @@ def check_leftovers(layout: Layout) -> Check:
 
 def leftovers(layout: Layout) -> list[Path]:
     """Unfinished files in the EgoGen folder."""
-    return [path for path in layout.egogen.rglob(f"*{PART}") if path.is_file()]
+    return [path for path in layout.egogen.rglob(PART) if path.is_file()]

@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -19,7 +20,8 @@ from egogen.errors import UserError
 from egogen.frames import decode
 from egogen.layout import Layout, Split
 
-PART = ".part"
+# Unfinished files of `egogen.files.atomic_open`; others that end so are somebody's own.
+PART = ".*.part"
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 # Cameras may add some bytes after the end of the picture.
 TRAILER = 1024
@@ -81,10 +83,10 @@ class Frames:
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """The files below a folder, by names with `/`; unfinished ones (`.part`) are left out."""
+    """The files below a folder, by names with `/`; unfinished ones (`.*.part`) are left out."""
     for place, _, names in os.walk(folder):
         for name in names:
-            if not name.endswith(PART):
+            if not fnmatchcase(name, PART):
                 yield (Path(place) / name).relative_to(folder).as_posix()
 
 

@@ -374,6 +374,15 @@ def test_fix_repairs_what_is_safe_and_nothing_else(root: Path, capsys: pytest.Ca
     assert capsys.readouterr().out.startswith("repaired: nothing, there was nothing to do\n")
 
 
+def test_fix_deletes_unfinished_files_of_ours_alone(root: Path) -> None:
+    ours, mine = (root / "EgoGen" / name for name in (".x.jpg.00.part", "notes.part"))
+    for path in (ours, mine):
+        path.write_bytes(b"x")
+    assert faults(root, fix=True) == {}
+    assert mine.exists()
+    assert not ours.exists()
+
+
 def test_fix_keeps_the_last_good_copy_of_a_broken_target(root: Path) -> None:
     frame(root, "val", 0, "45").write_bytes(b"broken")
     frame(root, "val", 1, "45").unlink()
