@@ -78,9 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     evaluation.check_batch_size(args.batch_size)
     if args.bootstrap < 0:
         raise UserError(f"--bootstrap {args.bootstrap}: expected 0 or more resamples")
-    names = args.name or [run_folder(path).name for path in args.gen_path]
-    if len(names) != len(args.gen_path):
-        raise UserError(f"--name: found {len(names)} names for {len(args.gen_path)} runs; give one for each")
+    names = run_names(args.gen_path, args.name)
     setting = evaluation.with_weights(setting, chosen, args.weights)
     runs = [
         evaluation.pair(setting, path, args.gt_path, args.edit_file) for path in args.gen_path
@@ -93,6 +91,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         samples.write(args.per_sample, dict(zip(names, zip(runs, done, strict=True), strict=True)))
         log.info("written %s", args.per_sample)
     sys.stdout.write(summary([results.read_details(run_folder(path)) for path in args.gen_path]))
+
+
+def run_names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
+    """Names of runs, by default those of their folders.
+
+    Raises:
+        UserError: there are too few or too many names, one names two runs, or two runs write to one folder.
+    """
+    names = list(given or (run_folder(path).absolute().name for path in paths))
+    if len(names) != len(paths):
+        raise UserError(f"--name: found {len(names)} names for {len(paths)} runs; give one for each")
+    folders: dict[Path, Path] = {}
+    for path in paths:
+        folder = run_folder(path).resolve()
+        if folder in folders:
+            raise UserError(
+                f"{folders[folder]} and {path}: the results of both would be in {folder / results.FOLDER}; "
+                "give each run a folder of its own with images/"
+            )
+        folders[folder] = path
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise UserError(f"the name {twice[0]!r} is that of two runs; name them apart by --name")
+    return names
 
 
 def measure_run(

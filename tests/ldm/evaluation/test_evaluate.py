@@ -234,6 +234,25 @@ def test_each_run_has_a_name(scene, capsys: pytest.CaptureFixture[str]) -> None:
     assert "found 2 names for 1 runs" in fails(evaluate.main, scene.flags("--name", "a", "b"), capsys)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("out/lego", "out/ip2p", "the results of both would be in"),  # image folders as published
+        ("a/run", "b/run", "the name 'run' is that of two runs"),
+    ],
+)
+def test_runs_are_told_apart(
+    scene, first: str, second: str, message: str, capsys: pytest.CaptureFixture[str]  # noqa: ANN001
+) -> None:  # fmt: skip
+    for folder in (first, second):
+        source = scene.run / "images" if folder.startswith("out") else scene.run
+        shutil.copytree(source, scene.root / folder)
+    argv = scene.flags("--metrics", "psnr")
+    place = argv.index(str(scene.run))
+    argv[place : place + 1] = [str(scene.root / first), str(scene.root / second)]
+    assert message in fails(evaluate.main, argv, capsys)
+
+
 def test_as_a_shell_command(scene) -> None:  # noqa: ANN001
     argv = [sys.executable, "-m", "ldm.evaluate", *replaced(scene, "--dataset", "kitchen")]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
