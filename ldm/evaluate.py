@@ -25,7 +25,7 @@ from ldm.metrics.metric import Metric, Setting
 from ldm.metrics.pairs import Batch, Pairs, run_folder
 from ldm.metrics.protocol import PRECISIONS, PROTOCOLS
 from ldm.metrics.registry import METRICS, choose
-from ldm.metrics.results import Measured
+from ldm.metrics.results import Measured, Stored
 from ldm.report.formats import text
 from ldm.report.table import Group, Table, columns_of, measured, published
 
@@ -145,14 +145,11 @@ def measure_run(
     if missing:
         progress = results.progress_path(folder)
         stores = Stores(Store(progress), Store(run_root() / "cache" / "metrics.sqlite"))
-        found |= evaluation.measure(
+        made = evaluation.measure(
             pairs, missing, setting, args.batch_size, stores, lambda batches: shown(batches, len(pairs))
         )
-    ordered = {
-        each: Measured(metric, found[each], (asked | others)[each])
-        for each, metric in METRICS.items()
-        if each in found
-    }
+        found |= {each: Stored(result, asked[each]) for each, result in made.items()}
+    ordered = {each: Measured(metric, *found[each]) for each, metric in METRICS.items() if each in found}
     results.write(folder, about(args, setting, pairs, gen_path, name), ordered, pairs, args.bootstrap)
     results.progress_path(folder).unlink(missing_ok=True)
     log.info("%s: written %s", name, results.metric_path(folder))

@@ -97,7 +97,14 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def known(run: Path, provenance: Mapping[str, Mapping[str, Any]], pairs: Pairs) -> dict[str, Result]:
+class Stored(NamedTuple):
+    """A result of an earlier evaluation and everything that decided it."""
+
+    result: Result
+    provenance: Mapping[str, Any]
+
+
+def known(run: Path, provenance: Mapping[str, Mapping[str, Any]], pairs: Pairs) -> dict[str, Stored]:
     """The stored results that the same images, settings, weights and versions would give again.
 
     Args:
@@ -111,7 +118,10 @@ def known(run: Path, provenance: Mapping[str, Mapping[str, Any]], pairs: Pairs) 
         entries = read_json(details_path(run))["metrics"]
         values = read_json(per_sample_path(run))
         return {
-            name: stored_result(entries[name], values[name], captions(run, name, pairs))
+            name: Stored(
+                stored_result(entries[name], values[name], captions(run, name, pairs)),
+                entries[name]["provenance"],
+            )
             for name, origin in provenance.items()
             if name in entries and agrees(entries[name]["provenance"], origin)
         }

@@ -38,21 +38,29 @@ def has_facts(metadata: Mapping[str, ClipMetadata] | None) -> bool:
     return bool(metadata) and all(FACTS in (clip.model_extra or {}) for clip in (metadata or {}).values())
 
 
+def needed(setting: Setting) -> Mapping[str, ClipMetadata]:
+    """The metadata of an evaluation.
+
+    Raises:
+        UserError: there is none.
+    """
+    if setting.metadata is None:
+        raise UserError("metric 'toy_success' needs --metadata FILE: what each clip should show")
+    return setting.metadata
+
+
 def begin(setting: Setting, pairs: Pairs, _: Memory) -> Accumulator:
     """Opens the metric.
 
     Raises:
         UserError: there is no metadata, it is not of the toy world, or a clip is not in it.
     """
-    metadata = setting.metadata
-    if metadata is None:
-        raise UserError("metric 'toy_success' needs --metadata FILE: what each clip should show")
-    if not has_facts(metadata):
+    known = needed(setting)
+    if not has_facts(known):
         raise UserError(
             f"metric 'toy_success': the metadata has clips without the field {FACTS!r}; only data made by "
             "python -m egogen.toy has it"
         )
-    known = metadata
     absent = [pair.item.clip for pair in pairs.pairs if pair.item.clip not in known]
     if absent:
         raise UserError(
@@ -66,8 +74,12 @@ def begin(setting: Setting, pairs: Pairs, _: Memory) -> Accumulator:
 
 
 def inputs(setting: Setting, _: Pairs) -> Mapping[str, object]:
-    """The facts that frames are judged by, as a digest."""
-    plain = {clip: facts.model_dump(mode="json") for clip, facts in (setting.metadata or {}).items()}
+    """The facts that frames are judged by, as a digest.
+
+    Raises:
+        UserError: there is no metadata.
+    """
+    plain = {clip: facts.model_dump(mode="json") for clip, facts in needed(setting).items()}
     return {"metadata_sha256": hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()}
 
 

@@ -155,6 +155,8 @@ def test_toy_success_of_targets_and_sources(toy: Path, tmp_path: Path) -> None:
         details = read(tmp_path / key / "metric" / "details.json")["metrics"]
         assert set(details) == {"psnr", "ssim", "toy_success"}
         rates[key] = details["toy_success"]["mean"]
+        evaluate.main(toy_flags(toy, tmp_path / key))  # without the metadata, which loses nothing
+        assert read(tmp_path / key / "metric" / "details.json")["metrics"] == details
     assert rates == {"image_0": 0.0, "image_1": 1.0}
 
 

@@ -251,11 +251,19 @@ def test_results_without_their_weights_stay(
     evaluate.main(argv)
     before = read(run_folder / "metric" / "metric.json")
     captions = read(run_folder / "metric" / "blip.json")
+    origins = provenances(run_folder)
     evaluate.main([*argv, "--metrics", "psnr", "--weights", str(tmp_path / "nowhere")])
+    assert {each: provenances(run_folder)[each] for each in origins} == origins
+    evaluate.main([*argv, "--metrics", "ssim"])  # the weights are here again
     after = read(run_folder / "metric" / "metric.json")
     assert {key: after[key] for key in before} == before
-    assert set(after) == {*before, "psnr"}
+    assert set(after) == {*before, "psnr", "ssim"}
     assert read(run_folder / "metric" / "blip.json") == captions
+
+
+def provenances(folder: Path) -> dict[str, Any]:
+    entries = read(results.details_path(folder))["metrics"]
+    return {name: entry["provenance"] for name, entry in entries.items()}
 
 
 def test_other_weights_measure_anew(recorded: Path, run_folder: Path, weights: Path, tmp_path: Path) -> None:
