@@ -83,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = [
         evaluation.pair(setting, path, args.gt_path, args.edit_file) for path in args.gen_path
     ]  # all are checked before the first is measured
+    for path in args.gen_path:
+        results.prepare(run_folder(path))
     done = [
         measure_run(args, setting, chosen, path, name, pairs)
         for path, name, pairs in zip(args.gen_path, names, runs, strict=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,6 +69,22 @@ def metric_path(run: Path) -> Path:
 def progress_path(run: Path) -> Path:
     """Where the vectors of an evaluation lie that is not finished."""
     return run / FOLDER / "progress.sqlite"
+
+
+def prepare(run: Path) -> None:
+    """Makes the folder of the results before any work.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    try:
+        (run / FOLDER).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=run / FOLDER).close()
+    except OSError as error:
+        raise UserError(
+            f"{run / FOLDER}: results cannot be written there ({error.strerror}); copy or link the images "
+            "into a folder that can be written"
+        ) from None
 
 
 def entry(measured: Measured, resamples: int) -> dict[str, Any]:
@@ -171,6 +188,8 @@ def write(
         pairs: what was measured.
         resamples: of the bootstrap behind each interval.
     """
+    # The bootstrap may take minutes, in which an interruption finds the old files whole.
+    entries = {name: entry(each, resamples) for name, each in measured.items()}
     # details.json vouches for the others, so an old one goes first and the new one comes last.
     details_path(run).unlink(missing_ok=True)
     samples = {
@@ -183,7 +202,6 @@ def write(
         if name in measured:
             write_json(run / FOLDER / file, by_action(measured[name].result.captions, pairs))
     write_json(metric_path(run), {each.metric.key: each.result.mean for each in measured.values()})
-    entries = {name: entry(each, resamples) for name, each in measured.items()}
     write_json(details_path(run), {**about, "bootstrap": resamples, "metrics": entries})
 
 

@@ -112,6 +112,27 @@ def test_new_images_are_measured_again(scene, noise) -> None:  # noqa: ANN001
     assert after["psnr"] != before["psnr"]
 
 
+def test_an_interrupted_bootstrap_loses_nothing(scene, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+    evaluate.main(scene.flags())
+    before = read(results.details_path(scene.run))
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results, "interval", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.main(scene.flags("--bootstrap", "1000000"))
+    assert read(results.details_path(scene.run)) == before
+
+
+def test_a_folder_that_cannot_be_written_is_told_first(
+    scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]  # noqa: ANN001
+) -> None:  # fmt: skip
+    (scene.run / "metric").write_text("a file")
+    monkeypatch.setattr(evaluation, "measure", None)  # nothing is measured
+    assert "metric: results cannot be written there" in fails(evaluate.main, scene.flags(), capsys)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"metrics": {"psnr": 1}}', '{"metrics": []}'])
 def test_broken_earlier_results_are_replaced(scene, content: str) -> None:  # noqa: ANN001
     (scene.run / "metric").mkdir()
