@@ -195,7 +195,7 @@ def provenance(metric: Metric, pairs: Pairs, setting: Setting) -> dict[str, Any]
         UserError: a file that belongs to it is missing.
     """
     return {
-        "images_sha256": pairs.sha256,
+        **images(pairs),
         **circumstances(metric, setting),
         **{file.name: sha256(setting.weights[file.name]) for file in metric.weights(setting)},
         **metric.inputs(setting, pairs),
@@ -210,7 +210,12 @@ def provenance_at_hand(metric: Metric, pairs: Pairs, setting: Setting, root: Pat
         inputs = metric.inputs(setting, pairs)
     except UserError:
         inputs = {}
-    return {"images_sha256": pairs.sha256, **circumstances(metric, setting), **hashes, **inputs}
+    return {**images(pairs), **circumstances(metric, setting), **hashes, **inputs}
+
+
+def images(pairs: Pairs) -> dict[str, str]:
+    """The part of a metric's provenance that tells the images."""
+    return {"images_sha256": pairs.sha256, "targets_sha256": pairs.targets_sha256}
 
 
 def circumstances(metric: Metric, setting: Setting) -> dict[str, Any]:

@@ -101,6 +101,11 @@ class Pairs:
         """Covers the names and contents of all images, whatever their order."""
         return digest("\0".join([pair.frame, *pair.hashes]) for pair in self.pairs)
 
+    @cached_property
+    def targets_sha256(self) -> str:
+        """Covers the names and contents of the targets: runs with the same can be compared."""
+        return digest(f"{pair.frame}\0{pair.hashes[1]}" for pair in self.pairs)
+
     def texts_sha256(self, key: str) -> str:
         """Covers the texts that the annotations hold under a key."""
         return digest(f"{pair.frame}\0{pair.item.action.text(key)}" for pair in self.pairs)

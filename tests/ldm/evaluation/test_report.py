@@ -303,3 +303,13 @@ def test_runs_must_be_comparable(measured, capsys: pytest.CaptureFixture[str]) -
     ):
         path.write_text(json.dumps({**details, **change}))
         assert message in fails(main, flags(measured), capsys)
+
+
+def test_runs_of_other_targets_are_not_compared(measured, noise, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
+    """The names of the frames are the same, as in two renderings of a toy world."""
+    noise(measured.targets / "clip0/act/000002.jpg", 99)
+    argv = measured.flags("--name", "other")
+    argv[argv.index(str(measured.run))] = str(measured.root / "other")
+    evaluate.main(argv)
+    capsys.readouterr()
+    assert "was measured with targets_sha256 = " in fails(main, flags(measured), capsys)
