@@ -134,10 +134,11 @@ def measure_run(
     """
     folder = run_folder(gen_path)
     asked = {metric.name: evaluation.provenance(metric, pairs, setting) for metric in chosen}
+    stored = results.stored_names(folder)
     others = {
         each: evaluation.provenance_at_hand(metric, pairs, setting, args.weights)
         for each, metric in METRICS.items()
-        if each not in asked
+        if each in stored and each not in asked
     }
     found = results.known(folder, asked | others, pairs)
     missing = [metric for metric in chosen if metric.name not in found]

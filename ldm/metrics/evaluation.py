@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -204,8 +205,11 @@ def provenance(metric: Metric, pairs: Pairs, setting: Setting) -> dict[str, Any]
 
 def provenance_at_hand(metric: Metric, pairs: Pairs, setting: Setting, root: Path) -> dict[str, Any]:
     """The same for a metric that is not asked for: files that are not here say nothing against it."""
-    found = {file.name: locate(root, file) for file in metric.weights(setting)}
-    hashes = {name: sha256(path) for name, path in found.items() if path is not None}
+    hashes: dict[str, str] = {}
+    for file in metric.weights(setting):
+        with suppress(UserError):  # two files of one name; the metrics that ask for them tell of it
+            path = locate(root, file)
+            hashes |= {} if path is None else {file.name: sha256(path)}
     try:
         inputs = metric.inputs(setting, pairs)
     except UserError:

@@ -148,6 +148,14 @@ def known(run: Path, provenance: Mapping[str, Mapping[str, Any]], pairs: Pairs) 
         return {}
 
 
+def stored_names(run: Path) -> set[str]:
+    """The metrics of an earlier evaluation; none if its file cannot be read."""
+    try:
+        return set(read_json(details_path(run))["metrics"])
+    except (UserError, KeyError, TypeError):
+        return set()
+
+
 def agrees(stored: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether a stored provenance says the same in everything that is known now."""
     return all(key in stored and stored[key] == value for key, value in now.items())

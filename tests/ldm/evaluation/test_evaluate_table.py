@@ -20,7 +20,7 @@ from pyarrow import parquet
 
 from egogen.layout import FOLDERS
 from ldm import evaluate
-from ldm.metrics import clip, results
+from ldm.metrics import clip, contexts, evaluation, results
 from ldm.metrics import weights as files
 from ldm.metrics.cache import Store
 from tests.ldm.evaluation.failing import fails
@@ -264,6 +264,29 @@ def test_results_without_their_weights_stay(
 def provenances(folder: Path) -> dict[str, Any]:
     entries = read(results.details_path(folder))["metrics"]
     return {name: entry["provenance"] for name, entry in entries.items()}
+
+
+def test_what_is_not_asked_for_costs_nothing(
+    recorded: Path, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither weights nor frames before actions are read for metrics without a stored result."""
+    monkeypatch.setattr(evaluation, "sha256", None)
+    monkeypatch.setattr(contexts, "find_contexts", None)
+    (tmp_path / files.CLIP.name).write_bytes(b"large")
+    evaluate.main(flags(recorded, run_folder, "ego4d", tmp_path, "--metrics", "psnr"))
+    assert set(read(run_folder / "metric" / "metric.json")) == {"psnr"}
+
+
+def test_two_files_of_one_name_matter_to_those_who_read_them(
+    recorded: Path, run_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    evaluate.main(flags(recorded, run_folder, "ego4d", weights, "--metrics", "blip_base"))
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / files.VOCABULARY.name).write_text(folder)
+    argv = flags(recorded, run_folder, "ego4d", tmp_path)
+    evaluate.main([*argv, "--metrics", "psnr"])
+    assert set(read(run_folder / "metric" / "metric.json")) == {"psnr", "blip_base_egovlp_sim"}
 
 
 def test_other_weights_measure_anew(recorded: Path, run_folder: Path, weights: Path, tmp_path: Path) -> None:
