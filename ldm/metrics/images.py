@@ -53,7 +53,7 @@ def check_image(path: Path) -> Header:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
             size, mode, form = Size(image.height, image.width), image.mode, image.format or "unknown"
-            image.draft("RGB", (image.width // 8, image.height // 8))
+            image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
     except BROKEN as error:
         raise UserError(f"{path}: not a whole image ({error}); make this frame again") from None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ldm.metrics.cache import Memory
 from ldm.metrics.metric import Accumulator, Metric, Setting, paired
 from ldm.metrics.pairs import Pairs
-from ldm.metrics.protocol import Protocol
+from ldm.metrics.protocol import Protocol, check_shapes
 from ldm.metrics.weights import LPIPS, load_strictly, read_state
 
 Net = Literal["squeeze", "vgg", "alex"]
@@ -38,7 +38,11 @@ def score(
     Frames in [0, 1]; `network` by `load`. The networks were made for [-1, 1], to which the corrected protocol
     brings frames; the published table was measured on [0, 1], half the contrast (F-EV-07).
     Source: Zhang et al. 2018, version 0.1.
+
+    Raises:
+        ValueError: their shapes differ.
     """
+    check_shapes(generated, reference)
     size = PAIRS_AT_ONCE if generated.device.type == "cpu" else len(generated)
     values = [
         network(a, b, normalize=protocol == "corrected").flatten()

@@ -75,3 +75,16 @@ def match_size(
     return functional.interpolate(
         generated, size=reference.shape[-2:], mode="bilinear", align_corners=False, antialias=False
     )
+
+
+def check_shapes(generated: Float[Tensor, "..."], reference: Float[Tensor, "..."]) -> None:
+    """Compares the shapes of two batches; broadcasting would score grey frames wrongly (F-EV-02).
+
+    Raises:
+        ValueError: they differ.
+    """
+    if generated.shape != reference.shape:
+        raise ValueError(
+            f"generated frames of shape {tuple(generated.shape)}, targets of {tuple(reference.shape)}; "
+            "expected both as [b, 3, h, w]"
+        )

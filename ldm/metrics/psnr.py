@@ -8,13 +8,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ldm.metrics.metric import Metric, paired
+from ldm.metrics.protocol import check_shapes
 
 
 def score(generated: Float[Tensor, "b 3 h w"], reference: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
     """PSNR of each image, -10 log10(mean squared error) in dB, infinite for identical images.
 
     Both in [0, 1]. Source: the published evaluation (torchmetrics, data_range 1).
+
+    Raises:
+        ValueError: their shapes differ.
     """
+    check_shapes(generated, reference)
     # Takes ten seconds to import, so a wrong argument or a finished run does not wait for it.
     from torchmetrics.functional.image import peak_signal_noise_ratio
 

@@ -39,6 +39,7 @@ FIELDS = {
     "source",
     "provenance",
 }
+ABOUT = {"name", "dataset", "protocol", "n", "metrics"}
 CAPTIONS = {"blip_base": "blip.json", "blip_large": "blip-l.json"}
 log = logging.getLogger(__name__)
 
@@ -231,6 +232,9 @@ def read_details(run: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path}: no such file; measure this run first with python -m ldm.evaluate")
     details = check_object(read_json(path), f"{path}", "an evaluation")
+    missing = ABOUT - set(details)
+    if missing:
+        raise UserError(f"{path}: the fields {sorted(missing)} are missing; measure again")
     entries = check_object(details.get("metrics"), f"{path}, field 'metrics'", "metrics by name")
     for name, stored in entries.items():
         missing = FIELDS - set(check_object(stored, f"{path}: metric {name!r}", "named fields"))

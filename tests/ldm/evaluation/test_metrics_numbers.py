@@ -10,7 +10,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ldm.metrics import psnr, ssim
-from ldm.metrics.protocol import match_size
+from ldm.metrics.protocol import check_shapes, match_size
 from ldm.metrics.registry import METRICS
 
 
@@ -94,6 +94,11 @@ def test_match_size_is_bilinear_without_antialias() -> None:
     fitted = match_size(ramp, torch.zeros(1, 3, 2, 2))
     # Centres of two output pixels lie between input pixels 0 1 and 2 3.
     torch.testing.assert_close(fitted[0, 0, 0], torch.tensor([1 / 6, 5 / 6]))
+
+
+def test_grey_frames_are_not_broadcast() -> None:
+    with pytest.raises(ValueError, match=r"generated frames of shape \(2, 1, 8, 8\), targets of"):
+        check_shapes(torch.rand(2, 1, 8, 8), torch.rand(2, 3, 8, 8))
 
 
 def test_every_metric_says_what_it_is() -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from egogen.annotations import Annotations
 from egogen.errors import UserError
+from ldm.metrics.images import check_image
 from ldm.metrics.pairs import Pairs, frames_folder, read_pairs, run_folder
 from ldm.metrics.protocol import check_protocol, size_tolerance
 
@@ -150,3 +151,8 @@ def test_no_actions(scene) -> None:  # noqa: ANN001
 def test_unknown_protocol() -> None:
     with pytest.raises(UserError, match="protocol 'loose': allowed are published, corrected"):
         check_protocol("loose")
+
+
+def test_tiny_frames_are_read(tmp_path: Path) -> None:
+    Image.new("RGB", (5, 20)).save(tmp_path / "tiny.jpg")
+    assert check_image(tmp_path / "tiny.jpg").size == (20, 5)

@@ -303,6 +303,8 @@ def test_runs_must_be_comparable(measured, capsys: pytest.CaptureFixture[str]) -
     ):
         path.write_text(json.dumps({**details, **change}))
         assert message in fails(main, flags(measured), capsys)
+    path.write_text(json.dumps({key: value for key, value in details.items() if key != "name"}))
+    assert "the fields ['name'] are missing" in fails(main, flags(measured), capsys)
 
 
 def test_runs_of_other_targets_are_not_compared(measured, noise, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
