@@ -1,4 +1,4 @@
-"""One of the two streams of features left out: in each store, its folder not even there; trained and drawn."""
+"""One of the two streams of features left out, in each store: its folder need not even be there."""
 
 from __future__ import annotations
 
@@ -71,13 +71,12 @@ def test_a_stream_alone_is_what_it_is_beside_the_other(
     for item in items:
         for full in (False, True):
             one.check(item, full)
-        source = run.layout.frames("val") / str(item.action.image_0)
-        expected, found = (part.read(item, lambda: Image.open(source).convert("RGB")) for part in (both, one))
+        frame = Image.open(run.layout.frames("val") / str(item.action.image_0)).convert("RGB")
+        expected, found = (part.read(item, frame.copy) for part in (both, one))
         assert (TEXT in found) == streams.text
         assert len(found) == (1 if streams == TEXT_ALONE or store == "npy" else 2)
         for name, value in found.items():
-            same = torch.equal(value, expected[name]) if isinstance(value, torch.Tensor) else True
-            assert same, name
+            assert not isinstance(value, torch.Tensor) or torch.equal(value, expected[name])
     if streams.image and one.vision is not None:
         batch = {
             key: value[None] if isinstance(value, torch.Tensor) else [value] for key, value in found.items()
@@ -124,5 +123,5 @@ def test_a_stream_alone_trains_and_draws(run: Run, streams: Streams, tmp_path: P
     assert len(list((tmp_path / "out").rglob("*.jpg"))) == 3
     made = json.loads((tmp_path / "out" / "manifest.json").read_text())["feature_store"]
     assert made == ("online" if streams.image else "compact, text float16")
-    with pytest.raises(UserError, match="has weights for (image|text) features, the configuration wants image and text"):
+    with pytest.raises(UserError, match=r"has weights for \w+ features, .* wants image and text"):
         sample([*draw[:-1], str(tmp_path / "both"), *words(run, store)])
