@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from egogen.errors import UserError
-from egogen.files import read_json
+from egogen.files import read_json, write_json
 from ldm.architecture import build
-from ldm.checkpoint import published_state, write
+from ldm.checkpoint import load_parts, published_state, write
 from ldm.config import GenerateConfig, TrainConfig, load_config
 from ldm.methods import METHODS, PLAIN
 from ldm.sample import main as sample
@@ -88,6 +88,18 @@ def test_the_checkpoint_must_be_of_the_methods_kind(run: Run, method: str, tmp_p
     other, channels = ("start", 4) if method == "ip2p" else ("ip2p", 8)
     with pytest.raises(UserError, match=rf"{other}.ckpt: its UNet takes {channels} channels; this method"):
         draw(run, method, tmp_path, ckpt=other)
+
+
+def test_a_diffusers_folder_of_stable_diffusion_serves_as_well(run: Run, tmp_path: Path) -> None:
+    parts, folder = load_parts(run.start, inputs=4), run.root / "plain.ckpt"
+    for name in ("unet", "vae", "text_encoder"):
+        getattr(parts, name).save_pretrained(folder / name)
+    write_json(folder / "model_index.json", {})
+    expected = draw(run, "sdedit", tmp_path / "file")
+    for name, frame in draw(run, "sdedit", tmp_path / "folder", ckpt="plain").items():
+        assert abs(frame - expected[name]).max() <= 1
+    with pytest.raises(UserError, match=r"plain.ckpt: its UNet takes 4 channels; this method needs Instruct"):
+        draw(run, "ip2p", tmp_path / "ip2p", ckpt="plain")
 
 
 def test_ip2p_takes_a_lego_checkpoint_without_its_features(run: Run, tmp_path: Path) -> None:
