@@ -30,7 +30,7 @@ BOTH = Streams()
 class Conditioner(ModelMixin, ConfigMixin):
     """sigma, mu and pi of the paper's figure 3: `[sigma(H_i), pi(mu(H_t))]`, the VLLM part of the context.
 
-    A stream that is left out has no weights, and its tokens are not there (F-BL-12).
+    A stream that is left out has no weights, and its tokens are not there (F-BL-09).
 
     Args:
         llm_width: d of the stage-1 features (5120 for the 13B model).

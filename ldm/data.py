@@ -138,8 +138,10 @@ class EgoGenPairs(Dataset[Sample]):
     @property
     def feature_store(self) -> str | None:
         """What decides how stage 1's features are rounded; None for the published form, or without any."""
-        texts = self.features.texts if self.features else None
-        return f"{self.store}, text {texts.row_type}" if isinstance(texts, Shards) else None
+        if self.features is None or self.store == "npy":
+            return None
+        texts = self.features.texts
+        return f"{self.store}, text {texts.row_type}" if isinstance(texts, Shards) else self.store
 
     def sample(self, index: int, mirrored: bool = False) -> Sample:
         """One pair with its frames."""

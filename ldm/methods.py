@@ -76,7 +76,8 @@ def make_drawer(
     """
     sampling = config.sampling
     # Attention control changes from step to step, and the UNet would be compiled again at each.
-    check("sampling.compile", sampling.compile, "false", not (sampling.compile and method in PROX))
+    fits = not (sampling.compile and method in PROX)
+    check("sampling.compile", sampling.compile, f"false with --method {method}", fits)
     parts = load_parts(
         ckpt,
         config.model.architecture,

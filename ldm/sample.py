@@ -24,6 +24,7 @@ from egogen.cli import parser, run
 from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.layout import generated_path, run_root
+from egogen.manifest import NAME as MANIFEST
 from egogen.manifest import checkpoint_hash, claim, file_hash
 from egogen.seeds import item_seed
 from egogen.shards import parse_shard, process, take_chunk, take_shard
@@ -70,7 +71,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses, checks, draws what is not there yet."""
-    args = arguments().parse_args(argv)
+    args = arguments().parse_intermixed_args(argv)
     if (args.ckpt is None) != (args.method == "copy"):
         raise UserError(f"--ckpt: {'not used by' if args.ckpt else 'needed for'} --method {args.method}")
     files, words = split_words(args.config)
@@ -90,7 +91,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for folder, scales in folders(args.out or run_root() / "samples" / name, config, args.method)
     ]
     for job in work:
-        claim(job.out, {**settings(config, args, job.scales), "feature_store": pairs.feature_store})
+        job.settings = {**settings(config, args, job.scales), "feature_store": pairs.feature_store}
+        if (job.out / MANIFEST).exists():
+            job.claim()
     mine = my_share(pairs.items, args)
     for job in work:
         job.take(mine)
@@ -153,6 +156,17 @@ class Job:
         self.out, self.scales, self.items, self.config = out, scales, list(items), config
         self.side = config.sampling.height or config.data.resolution
         self.sizes = {item.clip: clip_metadata(metadata, item.clip, config) for item in items}
+        self.settings: dict[str, object] = {}
+        self.claimed = False
+
+    def claim(self) -> None:
+        """Makes the folder that of the settings.
+
+        Raises:
+            UserError: it was begun with others.
+        """
+        claim(self.out, self.settings)
+        self.claimed = True
 
     def take(self, items: Sequence[Item]) -> None:
         """Keeps those of the items whose frames are not there yet."""
@@ -160,7 +174,15 @@ class Job:
         self.items = [item for item in items if not frame_path(self.out, item, kind).exists()]
 
     def save(self, item: Item, frame: np.ndarray) -> None:
-        """Writes a frame atomically, at the image library's default quality (published)."""
+        """Writes a frame atomically, at the image library's default quality (published).
+
+        The first one claims the folder: a run that fails before it leaves no trace.
+
+        Raises:
+            UserError: another run with other settings has claimed it meanwhile.
+        """
+        if not self.claimed:
+            self.claim()
         path = frame_path(self.out, item, self.config.sampling.format)
         # A target that is no .jpg keeps its own format, as its name says.
         suffix = path.suffix.lower().lstrip(".")

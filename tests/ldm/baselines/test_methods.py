@@ -1,0 +1,160 @@
+"""`ldm.sample --method`: every method draws the split, alone as in a batch, and says what it will not do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from egogen.errors import UserError
+from egogen.files import read_json, write_json
+from ldm.architecture import build
+from ldm.checkpoint import load_parts, published_state, write
+from ldm.config import GenerateConfig, TrainConfig, load_config
+from ldm.methods import METHODS, PLAIN
+from ldm.sample import main as sample
+from tests.ldm.toy_run import SHAPE, Run, make_run
+from tests.workbench import ROOT
+
+CONFIGS = ROOT / "configs"
+QUICK = {
+    "lego": ["sampling.steps=3"],
+    "ip2p": ["sampling.steps=3", "data.text_key=action"],
+    "sdedit": ["sdedit.steps=4"],
+    "proxnpi": ["proxnpi.steps=3"],
+    "proxmasactrl": ["proxmasactrl.steps=3", "proxmasactrl.masa_layer=1", "proxmasactrl.masa_step=1"],
+    "copy": [],
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """With checkpoints of LEGO and InstructPix2Pix beside the plain Stable Diffusion."""
+    made = make_run(tmp_path_factory.mktemp("run"))
+    torch.manual_seed(1)
+    for name, conditioner in (("lego", True), ("ip2p", False)):
+        write(made.root / f"{name}.ckpt", published_state(build(SHAPE, conditioner), SHAPE), SHAPE)
+    return made
+
+
+def draw(run: Run, method: str, out: Path, *words: str, ckpt: str | None = None) -> dict[str, np.ndarray]:
+    """Frames by name."""
+    config = run.root / "generate.yaml"
+    config.write_text("sampling: {output_range: clamp, format: png}\n")
+    name = ckpt or ("start" if method in PLAIN else method)
+    flags = [] if method == "copy" else ["--ckpt", str(run.root / f"{name}.ckpt")]
+    flags += ["--config", str(config), "--method", method, "--out", str(out)]
+    sample([*flags, *run.words(), *QUICK[method], *words])
+    return {
+        str(path.relative_to(out)): np.asarray(Image.open(path), int) for path in sorted(out.rglob("*.png"))
+    }
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_draws_the_same_frames(run: Run, method: str, tmp_path: Path) -> None:
+    """Alone, in a batch, and in another order; into a folder that names it."""
+    together = draw(run, method, tmp_path / "batch")
+    alone = draw(run, method, tmp_path / "alone", "--batch-size", "1")
+    assert together.keys() == alone.keys()
+    assert len(together) == 3
+    for name, frame in together.items():
+        assert frame.shape == (32, 57, 3)
+        assert abs(frame - alone[name]).max() <= 1  # sums over other batches round differently
+    manifest = json.loads((tmp_path / "batch" / "manifest.json").read_text())
+    assert manifest["method"] == method
+    assert (method in manifest) == (method in PLAIN)
+    assert draw(run, method, tmp_path / "batch").keys() == together.keys()
+
+
+@pytest.mark.parametrize("method", PLAIN)
+def test_another_setting_of_a_method_is_another_run(run: Run, method: str, tmp_path: Path) -> None:
+    draw(run, method, tmp_path)
+    with pytest.raises(UserError, match=rf"the folder was made with {method} = .*'guidance'"):
+        draw(run, method, tmp_path, f"{method}.guidance=2")
+
+
+def test_what_fails_before_the_first_frame_claims_no_folder(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"proxmasactrl.masa_layer: got 10, allowed: 0 to 4, the number of"):
+        draw(run, "proxmasactrl", tmp_path, "proxmasactrl.masa_layer=10")
+    assert len(draw(run, "proxmasactrl", tmp_path)) == 3
+
+
+@pytest.mark.parametrize("method", ["ip2p", *PLAIN])
+def test_the_checkpoint_must_be_of_the_methods_kind(run: Run, method: str, tmp_path: Path) -> None:
+    other, channels = ("start", 4) if method == "ip2p" else ("ip2p", 8)
+    with pytest.raises(UserError, match=rf"{other}.ckpt: its UNet takes {channels} channels; this method"):
+        draw(run, method, tmp_path, ckpt=other)
+
+
+def test_a_diffusers_folder_of_stable_diffusion_serves_as_well(run: Run, tmp_path: Path) -> None:
+    parts, folder = load_parts(run.start, inputs=4), run.root / "plain.ckpt"
+    for name in ("unet", "vae", "text_encoder"):
+        getattr(parts, name).save_pretrained(folder / name)
+    write_json(folder / "model_index.json", {})
+    expected = draw(run, "sdedit", tmp_path / "file")
+    for name, frame in draw(run, "sdedit", tmp_path / "folder", ckpt="plain").items():
+        assert abs(frame - expected[name]).max() <= 1
+    with pytest.raises(UserError, match=r"plain.ckpt: its UNet takes 4 channels; this method needs Instruct"):
+        draw(run, "ip2p", tmp_path / "ip2p", ckpt="plain")
+
+
+def test_ip2p_takes_a_lego_checkpoint_without_its_features(run: Run, tmp_path: Path) -> None:
+    assert len(draw(run, "ip2p", tmp_path, "data.features=nowhere", ckpt="lego")) == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "message"),
+    [
+        ("sdedit", ["proxnpi.steps=5"], r"'proxnpi.steps=5': --method sdedit does not use it"),
+        ("lego", ["sdedit.strength=0.5"], r"--method lego does not use it"),
+        ("proxnpi", ["sampling.steps=5"], r"'sampling.steps=5': --method proxnpi does not use it"),
+        ("sdedit", ["sdedit.strenght=1"], r"unknown key 'sdedit.strenght'; did you mean 'sdedit.strength'"),
+        ("proxnpi", ["sampling.compile=true"], r"compile: got True, allowed: false with --method proxnpi"),
+        ("proxnpi", ["proxnpi.controller=replace"], r"'' has 0 words, target 'the hand .* equally many"),
+        ("proxnpi", ["proxnpi.source_prompt=caption"], r"needs BLIP, model_base_caption.*vocab.txt"),
+        ("proxmasactrl", ["proxmasactrl.source_prompt=fixed"], r"source_text: got '', allowed: a text with"),
+    ],
+)
+def test_wrong_settings_of_methods(
+    run: Run, method: str, words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEIGHTS_ROOT", str(tmp_path / "weights"))
+    with pytest.raises(UserError, match=message) as caught:
+        draw(run, method, tmp_path / "out", *words)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_may_stand_among_the_flags(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("{}")
+    first, *others = run.words()
+    flags = ["--config", str(tmp_path / "a.yaml"), "--method", "sdedit", first, "--ckpt", str(run.start)]
+    sample([*flags, *others, "sdedit.steps=4", "--out", str(tmp_path / "out"), "sdedit.guidance=1"])
+    assert read_json(tmp_path / "out" / "manifest.json")["sdedit"]["guidance"] == 1
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "methods").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("base", ["generate_ego4d.yaml", "generate_kitchen.yaml", "generate_toy.yaml"])
+def test_the_methods_configurations_load(path: Path, base: str) -> None:
+    config = load_config(GenerateConfig, [CONFIGS / base, path])
+    assert config.data.text_key == "action"
+    if path.stem == "ip2p":
+        assert not load_config(TrainConfig, [CONFIGS / "train_ego4d.yaml", path]).model.vllm_features
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "ablation").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("dataset", ["ego4d", "kitchen"])
+def test_the_ablations_configurations_load(path: Path, dataset: str) -> None:
+    """The same file lays over training and drawing."""
+    found = []
+    for kind, base in ((TrainConfig, f"train_{dataset}.yaml"), (GenerateConfig, f"generate_{dataset}.yaml")):
+        model = load_config(kind, [CONFIGS / base, path]).model
+        found.append((model.vllm_features, *model.streams))
+        with torch.device("meta"):
+            build(model.architecture, model.vllm_features, model.streams)
+    assert found[0] == found[1]
+    assert found[0][0] == (path.stem != "description")
