@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from egogen.errors import UserError
@@ -155,11 +156,18 @@ def decode(opened: Callable[[], Image.Image], name: str, coarse: bool = False) -
         with opened() as image:
             if coarse:
                 image.draft("RGB", (image.width // 8, image.height // 8))
-            return image.convert("RGB")
+            return as_bytes(image).convert("RGB")
     except FileNotFoundError:
         raise UserError(f"{name}: no such frame") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{name}: not a readable image ({error})") from None
+
+
+def as_bytes(image: Image.Image) -> Image.Image:
+    """Scales 16-bit grey to 8 bits, which the library would clip to white."""
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image, np.uint16) // 257).astype(np.uint8))
 
 
 def encode(frame: Image.Image, quality: int) -> bytes:

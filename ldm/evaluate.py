@@ -74,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.dataset, args.metadata, args.protocol, args.precision, args.device,
         llava_key=args.llava_key, input_path=args.input_path,
     )  # fmt: skip
-    chosen = choose(args.metrics.split(",") if args.metrics else None, setting)
+    names = None if args.metrics is None else [name.strip() for name in args.metrics.split(",")]
+    chosen = choose(names, setting)
     evaluation.check_batch_size(args.batch_size)
     if args.bootstrap < 0:
         raise UserError(f"--bootstrap {args.bootstrap}: expected 0 or more resamples")

@@ -64,7 +64,7 @@ def read(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         reason = first_line(error)
         raise UserError(f"{path}: refused, it holds more than tensors and plain data ({reason})") from None
-    except (RuntimeError, OSError, EOFError, ValueError, SafetensorError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, IndexError, SafetensorError) as error:
         reason = first_line(error)
         raise UserError(f"{path}: not a readable checkpoint, cut off perhaps ({reason})") from None
     if not isinstance(content, dict):

@@ -117,7 +117,10 @@ draw_trained() {
 
 draw_other() {
     local seed=$1 method=$2 checkpoint=$WORK/start/sd.ckpt files=("configs/methods/$2.yaml")
-    [[ $method != copy ]] || checkpoint='' files=()
+    case $method in
+        copy) checkpoint='' files=() ;;
+        proxmasactrl) files+=(proxmasactrl.masa_layer=4) ;; # of 7 blocks: the decoder, as 10 is of 16
+    esac
     draw "$seed" "$WORK/seed$seed/samples/$method" "$method" "$checkpoint" "${files[@]}"
 }
 

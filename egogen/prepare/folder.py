@@ -133,15 +133,21 @@ def make_plan(path: Path, rows: Sequence[Mapping[str, Any]], split: Split) -> Pl
         ImageFiles(f"{path.stem}-{first}", tuple(chain.from_iterable(images[first : first + ROWS])))
         for first in range(0, len(rows), ROWS)
     ]
-    plan, counts = Plan(), Counter[str]()
+    given = {(str(row["clip"]), str(row["id"])) for row in rows if "clip" in row and "id" in row}
+    plan, counts, splits = Plan(), Counter[str](), dict[str, Split]()
     for index, (row, files) in enumerate(zip(rows, images, strict=True)):
         where = f"{path}: row {index + 1}"
         clip = str(row.get("clip", f"{path.stem}_{index:06d}"))
+        while "id" not in row and (clip, str(counts[clip])) in given:
+            counts[clip] += 1
+        found = split_of(row, split, where)
+        if splits.setdefault(clip, found) != found:
+            raise UserError(f"{where}: clip {clip!r} is in the split {splits[clip]!r} too; keep it in one")
         place = 2 * (index % ROWS)
         pair = Pair(
             clip=clip,
             id=str(row.get("id", counts[clip])),
-            split=split_of(row, split, where),
+            split=found,
             text=row["action"],
             source=sources[index // ROWS],
             moments=(Moment(0, place), Moment(1, place + 1)),

@@ -199,16 +199,18 @@ class Plan:
         """Actions by (reason, split); the reason of kept ones is None."""
         return Counter((pair.reason, pair.split) for pair in self.pairs)
 
-    def limit(self, count: int | None) -> None:
-        """Forgets everything behind the first so many kept pairs."""
+    def limit(self, count: int | None) -> list[Pair]:
+        """Forgets everything behind the first so many kept pairs, and returns what of it was kept."""
         if count is None:
-            return
+            return []
         seen = 0
         for index, pair in enumerate(self.pairs):
             seen += pair.reason is None
             if seen > count:
+                cut = [pair for pair in self.pairs[index:] if pair.reason is None]
                 del self.pairs[index:]
-                return
+                return cut
+        return []
 
 
 @contextmanager

@@ -60,13 +60,14 @@ def carry_out(plan: Plan, job: Job) -> None:
         UserError: the folder holds other data.
         SystemExit: sources were missing or broken; the code says how many.
     """
-    plan.limit(job.options.limit)
+    behind = plan.limit(job.options.limit)
     if job.options.dry_run:
         log.info("%s\n%s", summary(plan, job.splits), estimate(plan, job.options.look))
         return
     claim_splits(job)
     scores = Journal(job.folder / SCORES)
     keep_extracted(plan, job, scores)
+    keep_behind_limit(plan, behind, job, scores)
     extract_all(plan, job, scores)
     judge(plan.kept(), job.layout, job.options.judging, scores)
     write_outputs(plan, job.layout, job.splits, job.clips, job.folder)
@@ -107,6 +108,17 @@ def keep_extracted(plan: Plan, job: Job, scores: Journal) -> None:
             pair.reason = None
         for pair in recall(pairs, Journal(path).rows, job, scores):
             pair.reason = MISSING
+
+
+def keep_behind_limit(plan: Plan, behind: Sequence[Pair], job: Job, scores: Journal) -> None:
+    """Keeps pairs behind the limit that an earlier run extracted: the limit bounds new work."""
+    sources: dict[Path, list[Pair]] = {}
+    for pair in behind:
+        if pair.source is not None:
+            sources.setdefault(journal_path(job, pair.source.name), []).append(pair)
+    for path, pairs in sources.items():
+        left = {pair.key for pair in recall(pairs, Journal(path).rows, job, scores)}
+        plan.pairs += [pair for pair in pairs if pair.key not in left]
 
 
 def journal_path(job: Job, source: str) -> Path:

@@ -123,7 +123,10 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.zeros(1, device=name).device
+        found = torch.zeros(1, device=name).device
+        if found.type == "meta":
+            raise RuntimeError("it computes nothing")
+        return found
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r}: {reason}; allowed are auto, cpu or a GPU such as cuda:0") from None

@@ -197,11 +197,8 @@ def check_folder(folder: Path, frames: Iterable[str], what: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; {what} are expected there as clip/action/frame")
     expected = set(frames)
-    found = {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if not path.name.startswith(".") and path.is_file()
-    }
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    found = {name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)}
     if not found:
         raise UserError(f"{folder}: the folder is empty; expected {len(expected)} {what}")
     faults = [

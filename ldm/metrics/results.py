@@ -199,6 +199,7 @@ def write(
     """
     # The bootstrap may take minutes, in which an interruption finds the old files whole.
     entries = {name: entry(each, resamples) for name, each in measured.items()}
+    ours = details_path(run).exists()  # captions without it are those of the published code
     # details.json vouches for the others, so an old one goes first and the new one comes last.
     details_path(run).unlink(missing_ok=True)
     samples = {
@@ -207,7 +208,8 @@ def write(
     }
     write_json(per_sample_path(run), samples)
     for name, file in CAPTIONS.items():
-        (run / FOLDER / file).unlink(missing_ok=True)
+        if ours:
+            (run / FOLDER / file).unlink(missing_ok=True)
         if name in measured:
             write_json(run / FOLDER / file, by_action(measured[name].result.captions, pairs))
     write_json(metric_path(run), {each.metric.key: each.result.mean for each in measured.values()})

@@ -31,7 +31,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     made = parser("python -m ldm.report", __doc__)
     made.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder measured by ldm.evaluate")
     made.add_argument("--out", type=Path, help="folder for the page and the tables")
-    made.add_argument("--format", choices=list(FORMATS), default="text", help="of the table that is printed")
+    made.add_argument(
+        "--format", choices=list(FORMATS), default="text", help="of the printed table; --out makes HTML"
+    )
     made.add_argument("--title", default="LEGO report", help="heading of the page")
     made.add_argument("--annotations", type=Path, help="annotation file, for the gallery")
     made.add_argument("--frames", type=Path, help="split folder that its image paths are relative to")
@@ -76,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     compared = comparison.compare(runs)
     if args.out:
         shown = album(args, runs)
+        if shown is None:
+            log.info("no pictures on the page: they need --annotations FILE and --frames DIR")
         page = Page(
             args.title, runs, table, compared,
             gallery=shown.cards(args.max_items) if shown else (),

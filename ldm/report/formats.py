@@ -91,4 +91,9 @@ def latex(table: Table) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
-FORMATS: dict[str, Callable[[Table], str]] = {"text": text, "markdown": markdown, "latex": latex}
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "text": text,
+    "terminal": text,
+    "markdown": markdown,
+    "latex": latex,
+}

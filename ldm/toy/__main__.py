@@ -186,7 +186,8 @@ def train_unet(
     latents = LATENT_SCALE * encode(parts.vae, targets)
     schedule = training_schedule()
     last = len(schedule["betas"])
-    weight = p2_weight(schedule, k=0.005, gamma=1.0)
+    # Least 1: SDEdit and ProxEdit, which draw with this model as it is, need clean pictures too.
+    weight = p2_weight(schedule, k=0.005, gamma=1.0).clamp(min=1.0)
     tokenizer = make_tokenizer()
 
     def loss(rows: Tensor) -> Tensor:

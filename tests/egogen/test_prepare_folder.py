@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import ExifTags, Image
@@ -110,6 +111,32 @@ def test_a_photo_with_broken_exif_is_taken_as_it_is(tmp_path: Path) -> None:
     rows: Rows = [{"image_0": "0.jpg", "image_1": "1.jpg", "action": "cut"}]
     layout = prepare(write_table(tmp_path / "pairs.jsonl", rows), tmp_path / "out")
     assert len(Annotations.read(layout.annotations("train"))) == 1
+
+
+def test_sixteen_bits_of_grey_keep_their_shades(tmp_path: Path) -> None:
+    images(tmp_path / "images")
+    deep = np.linspace(0, 65535, 96 * 160).reshape(96, 160).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "images" / "0.png")
+    layout = prepare(write_table(tmp_path / "pairs.csv", [ROWS[0]]), tmp_path / "out")
+    (item,) = Annotations.read(layout.annotations("train")).items
+    with Image.open(layout.frames("train") / item.action.image_0) as frame:
+        assert abs(np.asarray(frame).mean() - 127.5) < 2
+
+
+def test_numbers_step_around_ids_that_are_given(tmp_path: Path) -> None:
+    images(tmp_path / "images")
+    rows = [
+        {**row, "clip": "mine", "split": "train", "id": name} for row, name in zip(ROWS, ("1", None, None))
+    ]
+    layout = prepare(write_table(tmp_path / "pairs.csv", rows), tmp_path / "out")
+    assert sorted(item.id for item in Annotations.read(layout.annotations("train")).items) == ["1", "2", "3"]
+
+
+def test_a_clip_is_in_one_split(tmp_path: Path) -> None:
+    images(tmp_path / "images")
+    rows = [ROWS[0], {**ROWS[2], "clip": "mine"}]
+    with pytest.raises(UserError, match="row 2: clip 'mine' is in the split 'train' too"):
+        prepare(write_table(tmp_path / "pairs.csv", rows), tmp_path / "out")
 
 
 def test_empty_lines_count_for_nothing(tmp_path: Path) -> None:

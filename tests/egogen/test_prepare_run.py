@@ -159,6 +159,15 @@ def test_processes_change_nothing(source: Ego4D, tmp_path: Path) -> None:
     assert one.annotations("val").read_bytes() == two.annotations("val").read_bytes()
 
 
+def test_a_smaller_limit_takes_nothing_away(source: Ego4D, tmp_path: Path) -> None:
+    prepare(source, tmp_path, "--limit", "3")
+    layout = prepare(source, tmp_path, "--limit", "1")
+    named = sum(len(Annotations.read(layout.annotations(split)).items) for split in ("train", "val"))
+    on_disk = sum(len(list(layout.frames(split).rglob("*.jpg"))) for split in ("train", "val"))
+    assert named == 3
+    assert on_disk == 2 * named
+
+
 def test_limits_can_be_raised(source: Ego4D, tmp_path: Path) -> None:
     layout = prepare(source, tmp_path, "--limit", "2")
     before = frames(layout)

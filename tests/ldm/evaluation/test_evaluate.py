@@ -239,6 +239,7 @@ def test_faults_are_one_line(scene, fault: str, capsys: pytest.CaptureFixture[st
     [
         ("--dataset", "kitchen", "data set 'kitchen': allowed are ego4d, epickitchen"),
         ("--device", "gpu", "device 'gpu': "),
+        ("--device", "meta", "device 'meta': it computes nothing; allowed are auto, cpu"),
         ("--metrics", "psnr,fid2", "metric 'fid2': allowed are egovlp, egovlp_plus, clip, fid, psnr, "),
         ("--precision", "8", "precision '8': allowed are 32, tf32, bf16"),
         ("--bootstrap", "-1", "--bootstrap -1: expected 0 or more resamples"),
@@ -251,6 +252,21 @@ def test_wrong_choices(
     scene, flag: str, value: str, message: str, capsys: pytest.CaptureFixture[str]  # noqa: ANN001
 ) -> None:  # fmt: skip
     assert message in fails(evaluate.main, [*scene.flags(), flag, value], capsys)
+
+
+def test_spaces_between_metrics_and_hidden_folders_count_for_nothing(scene) -> None:  # noqa: ANN001
+    (scene.run / "images" / ".cache").mkdir()
+    (scene.run / "images" / ".cache" / "thumbnail.jpg").write_bytes(b"")
+    evaluate.main([*scene.flags()[:-1], "psnr, ssim"])
+    assert set(results.read_details(scene.run)["metrics"]) == {"psnr", "ssim"}
+
+
+def test_captions_of_the_published_code_stay(scene) -> None:  # noqa: ANN001
+    path = scene.run / "metric" / "blip.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    evaluate.main(scene.flags())
+    assert path.read_text() == "{}"
 
 
 def test_each_run_has_a_name(scene, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
