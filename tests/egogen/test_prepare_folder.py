@@ -125,9 +125,8 @@ def test_sixteen_bits_of_grey_keep_their_shades(tmp_path: Path) -> None:
 
 def test_numbers_step_around_ids_that_are_given(tmp_path: Path) -> None:
     images(tmp_path / "images")
-    rows = [
-        {**row, "clip": "mine", "split": "train", "id": name} for row, name in zip(ROWS, ("1", None, None))
-    ]
+    ids = ("1", None, None)
+    rows = [{**row, "clip": "mine", "split": "train", "id": ids[index]} for index, row in enumerate(ROWS)]
     layout = prepare(write_table(tmp_path / "pairs.csv", rows), tmp_path / "out")
     assert sorted(item.id for item in Annotations.read(layout.annotations("train")).items) == ["1", "2", "3"]
 
