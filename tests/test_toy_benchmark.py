@@ -73,6 +73,19 @@ def test_a_failed_system_is_tried_again(bench: Workbench) -> None:
     assert "text" in [re.search(r"--name (\w+)", call)[1] for call in bench.calls() if "main.py" in call]
 
 
+def test_ctrl_c_ends_all_lanes(bench: Workbench) -> None:
+    pretend(bench, "small", "0")
+    code, output = bench.interrupt("toy_benchmark.sh", "--name image", SLOW_ON="--train --name")
+    assert code == 130
+    assert output.endswith("toy benchmark: stopped; the same command goes on where it stopped\n")
+    done = bench.root / "runs/toy_benchmark/small/.done"
+    assert (done / "seed0-finetune").exists()
+    assert not list(done.glob("seed0-train-*"))
+    bench.calls()
+    bench.run("toy_benchmark.sh")
+    assert sum("main.py" in call for call in bench.calls()) == len(TRAINED)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

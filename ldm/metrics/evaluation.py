@@ -25,6 +25,7 @@ from ldm.metrics.weights import locate, locate_all, sha256
 
 # Packages that decide what an image decodes to and how a number is computed.
 PACKAGES = ("torch", "torchmetrics", "pillow", "numpy")
+DEFINITIONS = 1  # goes up when a metric's own code changes its values: older results are measured again
 
 
 def evaluate(  # noqa: PLR0913 - an argument for each flag of the command
@@ -231,6 +232,7 @@ def circumstances(metric: Metric, setting: Setting) -> dict[str, Any]:
         "dataset": setting.dataset,
         "protocol": setting.protocol,
         "precision": setting.precision,
+        "definitions": DEFINITIONS,
         "versions": {name: version(name) for name in dict.fromkeys([*PACKAGES, *metric.libraries])},
     }
 

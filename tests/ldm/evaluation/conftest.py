@@ -121,3 +121,10 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(root / "EgoGen" / folder / "val" / action["image_1"], target)
     return root
+
+
+@pytest.fixture
+def run_folder(recorded: Path, tmp_path: Path) -> Path:
+    """A run of the recorded ego4d frames."""
+    shutil.copytree(recorded / "gen" / "ego4d" / "images", tmp_path / "lego" / "images")
+    return tmp_path / "lego"

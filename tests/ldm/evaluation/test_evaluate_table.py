@@ -12,45 +12,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from pyarrow import parquet
 
 from egogen.layout import FOLDERS
 from ldm import evaluate
 from ldm.metrics import clip, contexts, evaluation, results
 from ldm.metrics import weights as files
-from ldm.metrics.cache import Store
-from tests.ldm.evaluation.failing import fails
-from tests.ldm.evaluation.networks import ORACLE, blip
+from tests.ldm.evaluation.networks import ORACLE
+from tests.ldm.evaluation.recorded_run import QUICK, flags, fresh, read, values
 
 TABLE = [
     "egovlp_image_sim", "egovlp_plus_image_sim", "clip_image_sim", "fid", "psnr", "lpips_squeeze",
     "lpips_vgg", "lpips_alex", "lpips_corrected", "blip_base_egovlp_sim", "blip_large_egovlp_sim", "ssim",
 ]  # fmt: skip
 TOLERANCE = {"psnr": 1e-4, "fid": 3e-6, "lpips_squeeze": 1e-7, "lpips_vgg": 1e-7, "lpips_alex": 1e-7}
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text())
-
-
-def flags(recorded: Path, run_folder: Path, dataset: str, weights: Path, *more: str) -> list[str]:
-    root = recorded / "EgoGen"
-    return [
-        *("--dataset", dataset, "--gen_path", str(run_folder), "--weights", str(weights), "--device", "cpu"),
-        *("--gt_path", str(root / FOLDERS[dataset] / "val_gt_for_metric")),
-        *("--edit_file", str(root / f"{dataset}_val.json"), *more),
-    ]
-
-
-@pytest.fixture
-def run_folder(recorded: Path, tmp_path: Path) -> Path:
-    """A run of the recorded ego4d frames."""
-    shutil.copytree(recorded / "gen" / "ego4d" / "images", tmp_path / "lego" / "images")
-    return tmp_path / "lego"
 
 
 @pytest.mark.slow
@@ -96,19 +73,6 @@ def test_the_whole_table(
     evaluate.main(flags(recorded, folder, dataset, weights))
     assert read(folder / "metric" / "metric.json") == metric
     assert read(folder / "metric" / "blip.json") == captions
-
-
-QUICK = "clip,egovlp_plus,lpips_squeeze"
-
-
-def values(folder: Path) -> dict[str, dict[str, float]]:
-    return dict(read(folder / "metric" / "per_sample.json"))
-
-
-def fresh(folder: Path) -> None:
-    """Forgets what was measured, also of the targets."""
-    shutil.rmtree(folder / "metric", ignore_errors=True)
-    shutil.rmtree(Path(os.environ["RUN_ROOT"]) / "cache", ignore_errors=True)
 
 
 def test_batches_and_order_change_nothing(
@@ -303,204 +267,3 @@ def test_other_weights_measure_anew(recorded: Path, run_folder: Path, weights: P
     # Another metric alone, beside weights that would give other numbers: the stale ones go.
     evaluate.main([*argv, "--metrics", "psnr"])
     assert set(read(run_folder / "metric" / "metric.json")) == {"psnr"}
-
-
-def weights_name(net: str) -> str:
-    return files.LPIPS[net].name
-
-
-def test_all_missing_weights_are_named_before_any_work(
-    recorded: Path, run_folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    told = fails(evaluate.main, flags(recorded, run_folder, "ego4d", tmp_path / "nowhere"), capsys)
-    for part in ("9 weight files missing", "egovlp.pth (724 MB", "ViT-L-14.pt (933 MB", "vocab.txt",
-                 "model_large_caption.pth (1.9 GB", "bash scripts/download_metric_weights.sh",
-                 "--metrics"):  # fmt: skip
-        assert part in told
-    assert "epic_mir_plus" not in told
-    assert not (run_folder / "metric").exists()
-    some = tmp_path / "some"
-    shutil.copytree(weights, some)
-    (some / "ViT-L-14.pt").unlink()
-    told = fails(evaluate.main, flags(recorded, run_folder, "ego4d", some), capsys)
-    assert "1 weight file missing: ViT-L-14.pt" in told
-
-
-def test_weights_come_from_the_environment(
-    recorded: Path, run_folder: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WEIGHTS_ROOT", str(weights))
-    argv = flags(recorded, run_folder, "ego4d", weights, "--metrics", "lpips_alex")
-    place = argv.index("--weights")
-    evaluate.main(argv[:place] + argv[place + 2 :])
-    assert set(read(run_folder / "metric" / "metric.json")) == {"lpips_alex"}
-
-
-WRONG = {
-    "another model": (
-        "egovlp", "egovlp.pth", lambda w: torch.load(w / "ViT-L-14.pt"), "not the weights of EgoVLP",
-    ),
-    "another size": (
-        "lpips_alex", "alexnet-owt-7be5be79.pth", lambda w: torch.load(w / "vgg16-397923af.pth"),
-        "not the weights of LPIPS (alex): of 10 tensors 6 missing",
-    ),
-    "a shape": (
-        "blip_base", "model_base_caption_capfilt_large.pth",
-        lambda _: {"model": blip(2050) | {"visual_encoder.norm.bias": torch.zeros(7)}}, "1 of another shape",
-    ),
-    "a tensor less": (
-        "fid", "pt_inception-2015-12-05-6726825d.pth",
-        lambda w: {k: v for k, v in torch.load(w / files.INCEPTION.name).items() if k != "fc.bias"},
-        "not the weights of Inception",
-    ),
-    "of CLIP": (
-        "clip", "ViT-L-14.pt", lambda w: torch.load(w / "egovlp.pth"), "not the weights of OpenAI CLIP",
-    ),
-    "no tensors": ("clip", "ViT-L-14.pt", lambda _: {"state_dict": {}}, "holds no weights"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("fault", WRONG)
-def test_wrong_weights(
-    recorded: Path,
-    run_folder: Path,
-    weights: Path,
-    tmp_path: Path,
-    fault: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    metric, name, content, message = WRONG[fault]
-    root = tmp_path / "w"
-    shutil.copytree(weights, root)
-    torch.save(content(weights), root / name)
-    told = fails(evaluate.main, flags(recorded, run_folder, "ego4d", root, "--metrics", metric), capsys)
-    assert f"{name}: " in told
-    assert message in told
-    assert not (run_folder / "metric").exists()
-
-
-class Malicious:
-    def __reduce__(self) -> Any:
-        return os.system, ("echo executed",)
-
-
-@pytest.mark.parametrize("name", ["egovlp.pth", "model_base_caption_capfilt_large.pth", "ViT-L-14.pt"])
-def test_nothing_in_a_weight_file_is_executed(
-    recorded: Path,
-    run_folder: Path,
-    weights: Path,
-    tmp_path: Path,
-    name: str,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    root = tmp_path / "w"
-    shutil.copytree(weights, root)
-    torch.save({"state_dict": {}, "config": Malicious()}, root / name)
-    with pytest.raises(ValueError, match="refused, it holds more than tensors"):
-        evaluate.main(flags(recorded, run_folder, "ego4d", root, "--metrics", "egovlp,clip,blip_base"))
-    assert "executed" not in capfd.readouterr().out
-
-
-def test_a_truncated_weight_file(
-    recorded: Path, run_folder: Path, weights: Path, tmp_path: Path, capsys: Any
-) -> None:
-    root = tmp_path / "w"
-    shutil.copytree(weights, root)
-    path = root / "ViT-L-14.pt"
-    path.write_bytes(path.read_bytes()[:-5000])
-    told = fails(evaluate.main, flags(recorded, run_folder, "ego4d", root, "--metrics", "clip"), capsys)
-    assert "ViT-L-14.pt: not a readable checkpoint, cut off perhaps" in told
-
-
-def test_the_published_clip_archive_is_read(weights: Path, tmp_path: Path) -> None:
-    """OpenAI's file is a TorchScript archive with settings among its tensors."""
-    scripted = torch.nn.Module()
-    for name, value in {**torch.load(weights / "ViT-L-14.pt"), "input_resolution": torch.tensor(224)}.items():
-        parent = scripted
-        *path, last = name.split(".")
-        for part in path:
-            if not hasattr(parent, part):
-                parent.add_module(part, torch.nn.Module())
-            parent = getattr(parent, part)
-        parent.register_buffer(last, value)
-    torch.jit.script(scripted).save(tmp_path / "ViT-L-14.pt")
-    plain = clip.load(weights / "ViT-L-14.pt", torch.device("cpu")).state_dict()
-    archive = clip.load(tmp_path / "ViT-L-14.pt", torch.device("cpu")).state_dict()
-    assert plain.keys() == archive.keys()
-    assert all(torch.equal(plain[name], archive[name]) for name in plain)
-
-
-def test_captions_need_texts(
-    recorded: Path, run_folder: Path, weights: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    argv = flags(recorded, run_folder, "ego4d", weights, "--metrics", "blip_base")
-    told = fails(evaluate.main, [*argv, "--llava_key", "no_such_key"], capsys)
-    assert "6 of 6 actions, clip0_00/00000_act first, have no text under 'no_such_key'" in told
-    evaluate.main([*argv, "--llava_key", "action"])
-    with_labels = values(run_folder)
-    evaluate.main(argv)
-    assert values(run_folder) != with_labels
-
-
-def test_a_vocabulary_of_another_model(
-    recorded: Path, run_folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = tmp_path / "w"
-    shutil.copytree(weights, root)
-    path = root / "distilbert-base-uncased" / "vocab.txt"
-    argv = flags(recorded, run_folder, "ego4d", root, "--metrics", "blip_base")
-    path.write_text(path.read_text() + "\n".join(f"more{n}" for n in range(10)))
-    assert "a vocabulary of 2058 words, expected that of distilbert-base-uncased with at most 2048" in fails(
-        evaluate.main, argv, capsys
-    )
-    path.write_text("hello\nworld\n")
-    assert "a vocabulary without [" in fails(evaluate.main, argv, capsys)
-
-
-@pytest.mark.parametrize("fault", ["missing", "truncated", "size"])
-def test_frames_before_the_actions_are_checked(
-    recorded: Path,
-    run_folder: Path,
-    weights: Path,
-    tmp_path: Path,
-    fault: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    val = tmp_path / "val"
-    shutil.copytree(recorded / "EgoGen/ego4d.fho/val", val)
-    path = val / "clip0_01/00002_act/001074.png"
-    if fault == "missing":
-        shutil.rmtree(path.parent)
-    elif fault == "truncated":
-        path.write_bytes(path.read_bytes()[:-300])
-    else:
-        Image.new("RGB", (300, 256)).save(path)
-    argv = flags(recorded, run_folder, "ego4d", weights, "--metrics", "egovlp_plus", "--input_path", str(val))
-    message = {
-        "missing": "no frames here",
-        "truncated": "not a whole image",
-        "size": "300x256 pixels, its target",
-    }
-    assert message[fault] in fails(evaluate.main, argv, capsys)
-
-
-def test_two_files_of_one_name(tmp_path: Path) -> None:
-    """Equal copies are fine, different ones are not guessed between."""
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / files.VOCABULARY.name).write_text("x")
-    assert files.locate(tmp_path, files.VOCABULARY) == tmp_path / "a" / "vocab.txt"
-    (tmp_path / "b" / "vocab.txt").write_text("y")
-    with pytest.raises(ValueError, match=r"a/vocab\.txt and .*b/vocab\.txt have one name but differ"):
-        files.locate(tmp_path, files.VOCABULARY)
-
-
-def test_vectors_are_kept_by_kind_and_content(tmp_path: Path) -> None:
-    store = Store(tmp_path / "deep" / "x.sqlite")
-    assert store.read("a", ["k"]) == {}
-    store.write("a", {"k": np.arange(3, dtype=np.float32), "i": np.arange(2)})
-    found = Store(tmp_path / "deep" / "x.sqlite").read("a", ["i", "k", "other"])
-    assert {key: (value.dtype.kind, value.tolist()) for key, value in found.items()} == {
-        "i": ("i", [0, 1]), "k": ("f", [0.0, 1.0, 2.0]),
-    }  # fmt: skip
-    assert store.read("b", ["k"]) == {}
