@@ -9,7 +9,7 @@ from tests.workbench import Workbench
 
 TRAINED = ("lego", "image", "text", "description", "ip2p", "untuned")
 OTHERS = ("sdedit", "proxnpi", "proxmasactrl", "copy")
-STEPS = ("75", "150")
+STEPS = ("70", "140")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from egogen.toy.world import write_world
 from ldm import evaluate
 from ldm.metrics.results import read_details
 from ldm.report.curves import curves
-from ldm.toy import classifier, curve, pool
+from ldm.toy import claims, classifier, curve, pool
 from tests.ldm.evaluation.conftest import save_noise
 
 
@@ -189,3 +189,33 @@ def test_curves_name_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected the number of a training step"):
         curve.main(words)
     assert not (tmp_path / "curves").exists()
+
+
+def measured(folder: Path, *values: float) -> None:
+    """A run with a value for each item."""
+    (folder / "images").mkdir(parents=True)
+    about = details("toy_success", sum(values) / len(values))
+    write_json(folder / "metric" / "details.json", {**about, "name": folder.name, "n": len(values)})
+    frames = {f"clip{index}/0/1.jpg": value for index, value in enumerate(values)}
+    write_json(folder / "metric" / "per_sample.json", {"toy_success": frames})
+
+
+def test_claims_hold_are_contradicted_or_undecided(tmp_path: Path) -> None:
+    for name, right in (("lego", 18), ("ip2p", 6), ("sdedit", 5)):
+        measured(tmp_path / name, *[float(index < right) for index in range(20)])
+    out = tmp_path / "claims.md"
+    claims.main([str(tmp_path), "lego>ip2p", "ip2p>lego", "ip2p>sdedit", "--out", str(out)])
+    rows = [row.split(" | ") for row in out.read_text().splitlines()[2:]]
+    assert [(row[0].strip("| "), row[-1].strip("| ")) for row in rows] == [
+        ("lego > ip2p", "holds"),
+        ("ip2p > lego", "contradicted"),
+        ("ip2p > sdedit", "undecided"),
+    ]
+    # 12 of 20 items differ, all one way: 2 / 2^12.
+    assert float(rows[0][3]) == pytest.approx(2 / 2**12, abs=5e-4)
+
+
+@pytest.mark.parametrize("claim", ["lego", "lego>", ">ip2p", "lego>lego"])
+def test_a_claim_has_two_sides(tmp_path: Path, claim: str) -> None:
+    with pytest.raises(UserError, match="expected A>B"):
+        claims.main([str(tmp_path), claim, "--out", str(tmp_path / "claims.md")])
