@@ -33,19 +33,6 @@ EGOGEN=$DATA_ROOT/EgoGen
 
 # --- the steps that are more than one command ------------------------------------------------------
 
-# The trained VLLM writes what it sees and keeps its features; then the texts join the annotations.
-describe() {
-    local split=$1
-    python -m llava.describe --model-path "$TOY/vllm" --image-dir "$EGOGEN/ego4d.fho/$split" \
-        --action-label "$EGOGEN/ego4d_$split.json" \
-        --query "How does the person properly {} that is displayed in the video frame?" \
-        --save-path "$TOY/descriptions/ego4d_$split" \
-        --save-image-feature-path "$TOY/features/ego4d/$split/llava_image" \
-        --save-text-feature-path "$TOY/features/ego4d/$split/llava_text" --seed 42
-    python -m llava.merge --save-path "$TOY/descriptions/ego4d_$split" \
-        --edits "$EGOGEN/ego4d_$split.json" --out "$TOY/annotations/ego4d_$split.json"
-}
-
 sample() {
     python -m ldm.sample --config configs/generate_toy.yaml "$@"
 }
@@ -75,8 +62,8 @@ step start-llava "build a toy LLaVA, the language model's starting point" \
     python -m llava.toy --data-root "$DATA_ROOT" --out "$TOY/start/llava" --seed "$TOY_SEED"
 
 step finetune "stage 1: tune the toy LLaVA on the curated descriptions" bash scripts/finetune_toy.sh
-step describe-train "stage 1: describe the train frames and keep the features" describe train
-step describe-val "stage 1: describe the val frames and keep the features" describe val
+step describe-train "stage 1: describe the train frames and keep the features" describe "$TOY/vllm" train "$TOY" "$TOY/features"
+step describe-val "stage 1: describe the val frames and keep the features" describe "$TOY/vllm" val "$TOY" "$TOY/features"
 
 use_env ldm
 step train "stage 2: train the diffusion model on frames, descriptions and features" \

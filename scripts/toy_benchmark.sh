@@ -55,19 +55,6 @@ OTHERS=(proxmasactrl proxnpi sdedit copy) # by the starting point, or by nothing
 
 # --- the parts of the flow -------------------------------------------------------------------------
 
-# describe MODEL SEED_ROOT FEATURES SPLIT: texts and features of one split by one VLLM, joined to annotations.
-describe() {
-    local model=$1 root=$2 features=$3 split=$4
-    python -m llava.describe --model-path "$model" --image-dir "$EGOGEN/ego4d.fho/$split" \
-        --action-label "$EGOGEN/ego4d_$split.json" \
-        --query "How does the person properly {} that is displayed in the video frame?" \
-        --save-path "$root/descriptions/ego4d_$split" \
-        --save-image-feature-path "$features/ego4d/$split/llava_image" \
-        --save-text-feature-path "$features/ego4d/$split/llava_text" --seed 42
-    python -m llava.merge --save-path "$root/descriptions/ego4d_$split" \
-        --edits "$EGOGEN/ego4d_$split.json" --out "$root/annotations/ego4d_$split.json"
-}
-
 # Stage 1 of a seed: tunes the VLLM, describes with it, and takes the features of the VLLM it started from.
 stage_1() {
     local seed=$1 root=$WORK/seed$1 split
@@ -78,9 +65,9 @@ stage_1() {
         env RUN_ROOT="$root" bash scripts/finetune_toy.sh --num_train_epochs "$epochs" --seed "$seed"
     for split in train val; do
         step "seed$seed-describe-$split" "stage 1: describe the $split frames and keep the features" \
-            describe "$root/toy/vllm" "$root/toy" "$root/toy/features" "$split"
+            describe "$root/toy/vllm" "$split" "$root/toy" "$root/toy/features"
         step "seed$seed-untuned-$split" "stage 1: features of the $split frames by the LLaVA before tuning" \
-            describe "$WORK/start/llava" "$root/untuned" "$root/untuned/ego4d/features" "$split"
+            describe "$WORK/start/llava" "$split" "$root/untuned" "$root/untuned/ego4d/features"
     done
 }
 

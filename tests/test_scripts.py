@@ -8,6 +8,7 @@ import pytest
 
 from tests.workbench import ROOT, Workbench
 
+SOURCED = ("env.sh", "steps.sh")
 SCRIPTS = sorted([*ROOT.glob("scripts/*.sh"), ROOT / ".ci/run"])
 
 
@@ -17,14 +18,24 @@ def test_a_script_is_in_order(script: Path) -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
     assert len(text.splitlines()) < 250
     assert not re.search(r"/(home|work|root|Users|fsx\S*)/", text)
-    if script.name != "env.sh":
+    if script.name not in SOURCED:
         assert text.startswith("#!/usr/bin/env bash\n# ")
         begins = r'(source|exec bash) "\$\(dirname "\$\{BASH_SOURCE\[0\]\}"\)/\w+\.sh"'
         assert script.parent.name == ".ci" or re.search(begins, text)
 
 
 @pytest.mark.parametrize(
-    "name", ["setup.sh", "demo.sh", "test.sh", "slurm_array.sh", "finetune.sh", "describe.sh", "download.sh"]
+    "name",
+    [
+        "setup.sh",
+        "demo.sh",
+        "toy_benchmark.sh",
+        "test.sh",
+        "slurm_array.sh",
+        "finetune.sh",
+        "describe.sh",
+        "download.sh",
+    ],
 )
 def test_help_is_the_comment_at_the_head(name: str) -> None:
     shown = subprocess.run(
