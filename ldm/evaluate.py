@@ -22,7 +22,7 @@ from ldm.metrics import evaluation, results, samples
 from ldm.metrics.cache import Store
 from ldm.metrics.evaluation import Stores
 from ldm.metrics.metric import Metric, Setting
-from ldm.metrics.pairs import Batch, Pairs, run_folder
+from ldm.metrics.pairs import Batch, Pairs, frames_folder, run_folder
 from ldm.metrics.protocol import PRECISIONS, PROTOCOLS
 from ldm.metrics.registry import METRICS, choose
 from ldm.metrics.results import Measured, Stored
@@ -179,6 +179,7 @@ def about(
         "n": len(pairs),
         "image_formats": list(pairs.formats),
         "gen_path": str(gen_path),
+        "images": frames_folder(gen_path).absolute().name,  # beside `metric/`
         "gt_path": str(args.gt_path),
         "edit_file": str(args.edit_file),
         "metadata": None if args.metadata is None else str(args.metadata),

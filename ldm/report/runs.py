@@ -9,7 +9,7 @@ from typing import Any
 
 from egogen.errors import UserError
 from egogen.layout import metric_target_path
-from ldm.metrics.results import read_details, read_values
+from ldm.metrics.results import details_path, read_details, read_values
 from ldm.report.table import Column, System, columns_of, measured
 
 
@@ -37,9 +37,14 @@ class Run:
         """Its row of the table."""
         return measured(self.name, self.details["metrics"])
 
+    @property
+    def images(self) -> Path:
+        """The folder of its frames."""
+        return self.folder / self.details.get("images", "images")
+
     def image(self, image_1: str) -> Path:
         """The frame it generated for a target."""
-        return metric_target_path(self.folder / "images", image_1)
+        return metric_target_path(self.images, image_1)
 
     def value(self, metric: str, image_1: str) -> float | None:
         """An item's value; infinity where it is infinite, None where there is none."""
@@ -61,11 +66,13 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """
     runs: list[Run] = []
     for folder in folders:
-        if not (folder / "images").is_dir():
+        if not (details_path(folder).exists() or (folder / "images").is_dir()):
             raise UserError(
                 f"{folder}: not a run: there is no images/ folder; python -m ldm.sample makes one"
             )
         runs.append(Run(folder, read_details(folder), read_values(folder)))
+        if not runs[-1].images.is_dir():
+            raise UserError(f"{runs[-1].images}: no such folder; the frames were measured there")
         first = runs[0]
         for other in runs[:-1]:
             if other.name == runs[-1].name:

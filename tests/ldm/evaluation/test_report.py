@@ -263,6 +263,16 @@ def test_faults_are_one_line(measured, fault: str, capsys: pytest.CaptureFixture
     assert not (measured.root / "report").exists()
 
 
+def test_a_plain_folder_of_frames_is_a_run(scene) -> None:  # noqa: ANN001
+    plain = scene.root / "published" / "gen"
+    shutil.copytree(scene.run / "images", plain)
+    measure = scene.flags()
+    measure[measure.index("--gen_path") + 1] = str(plain)
+    evaluate.main(measure)
+    main([str(plain.parent), "--out", str(scene.root / "report"), *gallery_flags(scene)])
+    assert (scene.root / "report" / "index.html").read_text().count("<img") >= 3
+
+
 def test_pictures_must_be_there(measured, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
     (measured.frames / "clip1/act/000001.jpg").unlink()
     capsys.readouterr()
