@@ -73,14 +73,14 @@ def progress_path(run: Path) -> Path:
 
 
 def prepare(run: Path) -> None:
-    """Makes the folder of the results before any work.
+    """Tries, before any work, whether results can be written; leaves nothing behind.
 
     Raises:
         UserError: nothing can be written there.
     """
+    folder = run / FOLDER
     try:
-        (run / FOLDER).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=run / FOLDER).close()
+        tempfile.TemporaryFile(dir=folder if folder.exists() else run).close()
     except OSError as error:
         raise UserError(
             f"{run / FOLDER}: results cannot be written there ({error.strerror}); copy or link the images "

@@ -316,7 +316,14 @@ def test_ctrl_c_ends_with_one_line(source: Ego4D, tmp_path: Path) -> None:
         "ego4d",
         *source.words(tmp_path / "out", "--sharpest", "200"),
     ]
-    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Under a background job the signal is ignored, and what is ignored stays so in children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     assert process.stderr is not None
     assert process.stderr.readline() == "2 of 2 sources are to be read\n"
     process.send_signal(signal.SIGINT)

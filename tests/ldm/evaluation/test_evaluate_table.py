@@ -257,7 +257,7 @@ def test_other_weights_measure_anew(recorded: Path, run_folder: Path, weights: P
     argv = flags(recorded, run_folder, "ego4d", weights, "--metrics", "lpips_alex")
     evaluate.main(argv)
     before = read(run_folder / "metric" / "metric.json")
-    name = weights_name("alex")
+    name = files.LPIPS["alex"].name
     changed = torch.load(weights / name)
     changed["features.0.weight"] *= 1.5
     (tmp_path / "w").mkdir()

@@ -21,10 +21,6 @@ from tests.ldm.evaluation.networks import blip
 from tests.ldm.evaluation.recorded_run import flags, read, values
 
 
-def weights_name(net: str) -> str:
-    return files.LPIPS[net].name
-
-
 def test_all_missing_weights_are_named_before_any_work(
     recorded: Path, run_folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
