@@ -190,11 +190,12 @@ def about(
 
 
 def summary(details: Sequence[Mapping[str, Any]]) -> str:
-    """The table for the terminal: the runs above the paper's numbers."""
+    """The table for the terminal: the runs, and the paper's numbers unless it is the toy world."""
     first = details[0]
     columns = columns_of([each["metrics"] for each in details])
     systems = [measured(each["name"], each["metrics"]) for each in details]
-    groups = [Group("", systems), *published(first["dataset"], columns)]
+    toy = any(column.name.startswith("toy_") for column in columns)
+    groups = [Group("", systems), *([] if toy else published(first["dataset"], columns))]
     lines = [f"{first['dataset']}: {first['n']} pairs, {first['protocol']} protocol, mean ± standard error"]
     lines.append(text(Table(columns, groups)))
     lines += [
