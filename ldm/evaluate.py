@@ -27,7 +27,7 @@ from ldm.metrics.protocol import PRECISIONS, PROTOCOLS
 from ldm.metrics.registry import METRICS, choose
 from ldm.metrics.results import Measured, Stored
 from ldm.report.formats import text
-from ldm.report.table import Group, Table, columns_of, measured, published
+from ldm.report.table import NONE, Group, Table, add_published, columns_of, measured, published
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     made.add_argument("--device", default="auto", help="auto, cpu or a GPU such as cuda:0")
     made.add_argument("--name", nargs="+", help="the runs' names in tables; without it, their folders'")
     made.add_argument("--per-sample", type=Path, metavar="FILE.parquet", help="write a row for each frame")
+    add_published(made)
     made.add_argument(
         "--bootstrap", type=int, default=1000, metavar="N", help="resamples; 0 for no intervals"
     )
@@ -93,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.per_sample:
         samples.write(args.per_sample, dict(zip(names, zip(runs, done, strict=True), strict=True)))
         log.info("written %s", args.per_sample)
-    sys.stdout.write(summary([results.read_details(run_folder(path)) for path in args.gen_path]))
+    details = [results.read_details(run_folder(path)) for path in args.gen_path]
+    sys.stdout.write(summary(details, args.published))
 
 
 def run_names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
@@ -189,13 +191,12 @@ def about(
     }
 
 
-def summary(details: Sequence[Mapping[str, Any]]) -> str:
-    """The table for the terminal: the runs, and the paper's numbers unless it is the toy world."""
+def summary(details: Sequence[Mapping[str, Any]], paper: str | None) -> str:
+    """The table for the terminal: the runs above the paper's numbers, unless these are not wanted."""
     first = details[0]
     columns = columns_of([each["metrics"] for each in details])
     systems = [measured(each["name"], each["metrics"]) for each in details]
-    toy = any(column.name.startswith("toy_") for column in columns)
-    groups = [Group("", systems), *([] if toy else published(first["dataset"], columns))]
+    groups = [Group("", systems), *([] if paper == NONE else published(paper or first["dataset"], columns))]
     lines = [f"{first['dataset']}: {first['n']} pairs, {first['protocol']} protocol, mean ± standard error"]
     lines.append(text(Table(columns, groups)))
     lines += [

@@ -40,7 +40,7 @@ sample() {
 evaluate() {
     python -m ldm.evaluate --dataset ego4d --gen_path "$@" \
         --gt_path "$EGOGEN/ego4d.fho/val_gt_for_metric" --edit_file "$TOY/annotations/ego4d_val.json" \
-        --metadata "$EGOGEN/ego4d_metadata.json" --metrics psnr,ssim,toy_success
+        --metadata "$EGOGEN/ego4d_metadata.json" --metrics psnr,ssim,toy_success --published none
 }
 
 # --- the flow --------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper's table and ablation on the toy world: every system under one budget, several seeds, one report.
 #   bash scripts/toy_benchmark.sh [--budget small|full] [--device cpu|cuda] [--seeds "0 1 2"] [--jobs N]
-# small: one seed, about 20 minutes on two CPU cores; full: three seeds, hours. --jobs systems train at a time.
+# small: one seed, 20 to 25 minutes on two CPU cores; full: three seeds, hours. --jobs systems train at a time.
 # Results go to $RUN_ROOT/toy_benchmark/<budget>; the page to open at the end is report/index.html there.
 # Ctrl-C ends it at any point; the same command goes on where it stopped.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -71,7 +71,7 @@ stage_1() {
     done
 }
 
-# train_one SEED SYSTEM, draw_one SEED SYSTEM: stage 2 of one system.
+# train_one SEED SYSTEM: stage 2 of one system.
 train_one() {
     local seed=$1 system=$2 root=$WORK/seed$1
     step "seed$seed-train-$system" "stage 2: train" env RUN_ROOT="$root" OMP_NUM_THREADS="$threads" \
@@ -111,9 +111,9 @@ draw_other() {
     draw "$seed" "$WORK/seed$seed/samples/$method" "$method" "$checkpoint" "${files[@]}"
 }
 
-# A lane takes every JOBS-th of the jobs of stage 2; longest first.
+# A lane takes every JOBS-th of the jobs of stage 2, in the order above.
 lane() {
-    local number=$1 index=0 job seed system
+    local number=$1 index=0 seed system
     for seed in "${seed_list[@]}"; do
         for system in "${TRAINED_ORDER[@]}" "${OTHERS[@]}"; do
             if ((index++ % JOBS != number)); then continue; fi
@@ -132,7 +132,7 @@ evaluate() {
     shift 2
     python -m ldm.evaluate --dataset ego4d --gt_path "$EGOGEN/ego4d.fho/val_gt_for_metric" \
         --edit_file "$annotations" --metadata "$EGOGEN/ego4d_metadata.json" --metrics "$metrics" \
-        --weights "$WORK/weights" --device "$DEVICE" "$@"
+        --weights "$WORK/weights" --device "$DEVICE" --published none "$@"
 }
 
 # The frames of all seeds, one share each, become one run for every system, and one for every point of its curve.

@@ -21,8 +21,8 @@ from ldm.report.formats import FORMATS
 from ldm.report.gallery import Album
 from ldm.report.page import Page, make_table, write
 from ldm.report.runs import Run, read_runs
+from ldm.report.table import NONE, add_published
 
-NONE = "none"
 log = logging.getLogger(__name__)
 
 
@@ -45,11 +45,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     made.add_argument(
         "--logs", nargs="+", default=[], metavar="[TITLE=]DIR", help="TensorBoard logs, for loss curves"
     )
-    made.add_argument(
-        "--published",
-        metavar="DATASET",
-        help="the paper's numbers: ego4d, epickitchen or none; without it, those of the runs' data set",
-    )
+    add_published(made)
     return made.parse_args(argv)
 
 

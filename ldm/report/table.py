@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ldm.metrics.published import TABLES, published_items, published_results
+
+NONE = "none"  # in place of a data set: the paper's numbers are left out
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,15 @@ def measured(name: str, entries: Mapping[str, Mapping[str, Any]]) -> System:
             )
             for metric, entry in entries.items()
         },
+    )
+
+
+def add_published(made: argparse.ArgumentParser) -> None:
+    """Adds the flag that says whose published numbers stand beside the runs."""
+    made.add_argument(
+        "--published",
+        metavar="DATASET",
+        help=f"the paper's numbers: ego4d, epickitchen or {NONE}; without it, those of the runs' data set",
     )
 
 

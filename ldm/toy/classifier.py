@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class ToyClassifier(nn.Module):
     def __init__(self, classes: Mapping[str, int]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for before, after in zip((3, *CHANNELS), CHANNELS, strict=False):
+        for before, after in pairwise((3, *CHANNELS)):
             layers += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(8, after), nn.SiLU()]
         self.body = nn.Sequential(*layers)
         # What is where counts as much as what is there: 3 x 3 places are told apart.

@@ -18,35 +18,16 @@ from egogen.errors import UserError
 from egogen.features import write_feature
 from egogen.layout import Layout
 from egogen.validate.__main__ import main
-from egogen.validate.whole import Options, validate
+from egogen.validate.whole import validate
+from tests.egogen.damage import annotations, edit, faults, frame, target_differs, target_extra, unfinished
 
 WIDTH = 8
-
-
-def frame(root: Path, split: str, number: int, name: str) -> Path:
-    return root / f"EgoGen/ego4d.fho/{split}/toy_{split}_{number:06d}/0/frame_00000000{name}.jpg"
-
-
-def edit(path: Path, change: Callable[[Any], object]) -> None:
-    value = json.loads(path.read_text())
-    change(value)
-    path.write_text(json.dumps(value))
-
-
-def annotations(root: Path, split: str) -> Path:
-    return root / f"EgoGen/ego4d_{split}.json"
 
 
 def jpeg(width: int, height: int) -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (width, height), (width, height, 0)).save(stream, "JPEG")
     return stream.getvalue()
-
-
-def faults(root: Path, dataset: str = "ego4d", **options: Any) -> dict[str, list[str]]:
-    """The faults by `where, check`, of checks that have any."""
-    report = validate(root, dataset, Options(**options))
-    return {f"{check.where}, {check.name}": check.faults for check in report.checks if check.faults}
 
 
 def test_a_sound_data_set(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,17 +145,6 @@ def target_missing(root: Path) -> None:
     Layout(root, "ego4d").metric_targets.joinpath("toy_val_000000/0/frame_0000000045.jpg").unlink()
 
 
-def target_differs(root: Path) -> None:
-    shutil.copy(
-        frame(root, "val", 1, "45"),
-        Layout(root, "ego4d").metric_targets / "toy_val_000000/0/frame_0000000045.jpg",
-    )
-
-
-def target_extra(root: Path) -> None:
-    (Layout(root, "ego4d").metric_targets / "x.jpg").write_bytes(b"x")
-
-
 def curated_elsewhere(root: Path) -> None:
     edit(Layout(root, "ego4d").conversations, lambda value: value[1].update(image="toy_val_000000/0/x.jpg"))
 
@@ -185,10 +155,6 @@ def curated_badly(root: Path) -> None:
 
 def curated_as_object(root: Path) -> None:
     Layout(root, "ego4d").conversations.write_text('{"a": 1}')
-
-
-def unfinished(root: Path) -> None:
-    (root / "EgoGen/ego4d.fho/train/toy_train_000000/0/.x.jpg.00.part").write_bytes(b"x")
 
 
 CASES: dict[Callable[[Path], None], dict[str, str]] = {
@@ -350,54 +316,6 @@ def test_features(root: Path) -> None:
     assert "are (256, 9), expected (256, 8)" in found["ego4d/val, image features"][0]
     assert "not a readable .npy" in found["ego4d/val, text features"][0]
     assert len(faults(root, features=features, width=16)["ego4d/train, image features"]) == 5
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
-def test_fix_repairs_what_is_safe_and_nothing_else(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = contents(root)
-    for damage in (unfinished, target_differs, target_extra):
-        damage(root)
-    Layout(root, "ego4d").metric_targets.joinpath("toy_val_000001/0/frame_0000000045.jpg").unlink()
-    main([str(root), "--fix"])
-    shown = capsys.readouterr().out
-    assert "repaired: deleted the unfinished file" in shown
-    assert "repaired: copied 2 val targets" in shown
-    assert "repaired: moved" in shown
-    after = contents(root)
-    moved = "EgoGen/ego4d.fho/val_gt_for_metric.extra/x.jpg"
-    assert after.pop(moved) == b"x"
-    assert after == before
-    main([str(root), "--fix"])
-    assert capsys.readouterr().out.startswith("repaired: nothing, there was nothing to do\n")
-
-
-def test_fix_deletes_unfinished_files_of_ours_alone(root: Path) -> None:
-    ours, mine = (root / "EgoGen" / name for name in (".x.jpg.00.part", "notes.part"))
-    for path in (ours, mine):
-        path.write_bytes(b"x")
-    assert faults(root, fix=True) == {}
-    assert mine.exists()
-    assert not ours.exists()
-
-
-def test_fix_keeps_the_last_good_copy_of_a_broken_target(root: Path) -> None:
-    frame(root, "val", 0, "45").write_bytes(b"broken")
-    frame(root, "val", 1, "45").unlink()
-    before = contents(root)
-    found = faults(root, fix=True)
-    assert contents(root) == before
-    assert "ego4d/val, frames readable" in found
-    assert "ego4d/val, frames present" in found
-
-
-def test_fix_moves_nothing_if_it_cannot_read_which_targets_there_are(root: Path) -> None:
-    edit(annotations(root, "val"), lambda value: value["toy_val_000000"]["0"].pop("image_1"))
-    before = contents(root)
-    assert faults(root, fix=True)
-    assert contents(root) == before
 
 
 @pytest.mark.parametrize(
