@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper's table and ablation on the toy world: every system under one budget, several seeds, one report.
 #   bash scripts/toy_benchmark.sh [--budget small|full] [--device cpu|cuda] [--seeds "0 1 2"] [--jobs N]
-# small: one seed, 20 to 25 minutes on two CPU cores; full: three seeds, hours. --jobs systems train at a time.
+# small: one seed, minutes on two CPU cores; full: three seeds, hours. --jobs systems train at a time.
 # Results go to $RUN_ROOT/toy_benchmark/<budget>; the page to open at the end is report/index.html there.
 # Ctrl-C ends it at any point; the same command goes on where it stopped.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -18,10 +18,10 @@ while (($#)); do
     shift 2
 done
 
-# What a budget buys: pairs, the starting points, the stages. Training itself: configs/benchmark/<budget>.yaml.
+# What a budget buys: pairs, the starting points, stage 1. Stage 2: configs/benchmark/<budget>.yaml.
 case $BUDGET in
-    small) train=1000 val=48 text_steps=800 unet_steps=700 talk_steps=180 epochs=2 classifier=600 seeds=0 ;;
-    full) train=6000 val=300 text_steps=1500 unet_steps=2000 talk_steps=400 epochs=3 classifier=3000 seeds="0 1 2" ;;
+    small) train=1000 val=48 text_steps=600 unet_steps=400 edit_steps=600 talk_steps=180 epochs=2 classifier=600 seeds=0 ;;
+    full) train=6000 val=150 text_steps=800 unet_steps=600 edit_steps=3200 talk_steps=300 epochs=2 classifier=1000 seeds="0 1 2" ;;
     *) die "--budget $BUDGET: allowed are small and full" ;;
 esac
 SEEDS=${SEEDS:-$seeds}
@@ -37,8 +37,8 @@ JOBS=${JOBS:-$((jobs > 6 ? 6 : jobs))}
 SIZE=48 RESOLUTION=32 # of the frames and, squashed, of what the diffusion model draws
 WORK=$RUN_ROOT/toy_benchmark/$BUDGET COMMAND="toy benchmark"
 source scripts/steps.sh
-export DATA_ROOT=$WORK/data
-EGOGEN=$DATA_ROOT/EgoGen
+export RUN_ROOT=$WORK DATA_ROOT=$WORK/toy/data
+EGOGEN=$DATA_ROOT/EgoGen START=$WORK/toy/start
 read -ra seed_list <<<"$SEEDS"
 
 # The systems: name, files to lay over train_toy.yaml and generate_toy.yaml.
@@ -55,27 +55,42 @@ OTHERS=(proxmasactrl proxnpi sdedit copy) # by the starting point, or by nothing
 
 # --- the parts of the flow -------------------------------------------------------------------------
 
-# Stage 1 of a seed: tunes the VLLM, describes with it, and takes the features of the VLLM it started from.
+# What the systems of stage 2 start from.
+starts() {
+    use_env ldm
+    export OMP_NUM_THREADS=$half
+    local options=(--data-root "$DATA_ROOT" --resolution "$RESOLUTION" --seed 0)
+    step start-sd "build a toy Stable Diffusion" \
+        python -m ldm.toy "${options[@]}" --out "$START/sd.ckpt" --text-steps "$text_steps" --unet-steps "$unet_steps"
+    step start-editor "tune it to a toy InstructPix2Pix, which all systems start from" \
+        python -m ldm.toy.editor "${options[@]}" --start "$START/sd.ckpt" --out "$START/ip2p.ckpt" --steps "$edit_steps"
+    step classifier "train the classifier that toy_fid and toy_similarity look through" \
+        python -m ldm.toy.classifier --data-root "$DATA_ROOT" \
+        --out "$WORK/weights/toy_classifier.safetensors" --steps "$classifier" --device "$DEVICE"
+}
+
+# Stage 1: tunes the VLLM, describes with it, and takes the features of the VLLM it started from.
 stage_1() {
-    local seed=$1 root=$WORK/seed$1 split
-    mkdir -p "$root/toy"
-    ln -sfn "$(cd "$DATA_ROOT" && pwd)" "$root/toy/data"
-    ln -sfn "$(cd "$WORK/start" && pwd)" "$root/toy/start"
-    step "seed$seed-finetune" "stage 1: tune the toy LLaVA on the curated descriptions" \
-        env RUN_ROOT="$root" bash scripts/finetune_toy.sh --num_train_epochs "$epochs" --seed "$seed"
+    local split
+    use_env vllm
+    export OMP_NUM_THREADS=$half
+    step start-llava "build a toy LLaVA, the language model's starting point" \
+        python -m llava.toy --data-root "$DATA_ROOT" --out "$START/llava" --language-steps "$talk_steps" --seed 0
+    step finetune "stage 1: tune the toy LLaVA on the curated descriptions" env NPROC=1 \
+        bash scripts/finetune_toy.sh --num_train_epochs "$epochs" --per_device_train_batch_size 8
     for split in train val; do
-        step "seed$seed-describe-$split" "stage 1: describe the $split frames and keep the features" \
-            describe "$root/toy/vllm" "$split" "$root/toy" "$root/toy/features"
-        step "seed$seed-untuned-$split" "stage 1: features of the $split frames by the LLaVA before tuning" \
-            describe "$WORK/start/llava" "$split" "$root/untuned" "$root/untuned/ego4d/features"
+        step "describe-$split" "stage 1: describe the $split frames and keep the features" \
+            describe "$WORK/toy/vllm" "$split" "$WORK/toy" "$WORK/toy/features"
+        step "untuned-$split" "stage 1: features of the $split frames by the LLaVA before tuning" \
+            describe "$START/llava" "$split" "$WORK/untuned" "$WORK/untuned/ego4d/features"
     done
 }
 
 # train_one SEED SYSTEM: stage 2 of one system.
 train_one() {
-    local seed=$1 system=$2 root=$WORK/seed$1
-    step "seed$seed-train-$system" "stage 2: train" env RUN_ROOT="$root" OMP_NUM_THREADS="$threads" \
-        python main.py --train --name "$system" --logdir "$root/logs" --seed "$seed" "${gpus[@]}" \
+    local seed=$1 system=$2
+    step "seed$seed-train-$system" "stage 2: train" env OMP_NUM_THREADS="$threads" \
+        python main.py --train --name "$system" --logdir "$WORK/seed$seed/logs" --seed "$seed" "${gpus[@]}" \
         --base configs/train_toy.yaml "configs/benchmark/$BUDGET.yaml" "${TRAINED[$system]}"
 }
 
@@ -86,7 +101,7 @@ draw() {
     for index in "${!seed_list[@]}"; do
         if [[ ${seed_list[$index]} == "$seed" ]]; then shard=$((index + 1))/${#seed_list[@]}; fi
     done
-    env RUN_ROOT="$WORK/seed$seed" OMP_NUM_THREADS="$threads" python -m ldm.sample --method "$method" \
+    env OMP_NUM_THREADS="$threads" python -m ldm.sample --method "$method" \
         ${checkpoint:+--ckpt "$checkpoint"} --device "$DEVICE" --out "$out" --shard "$shard" \
         --config configs/generate_toy.yaml "$@" \
         "data.resolution=$RESOLUTION" "sampling.height=$SIZE" "sampling.seed=$seed"
@@ -103,7 +118,7 @@ draw_trained() {
 }
 
 draw_other() {
-    local seed=$1 method=$2 checkpoint=$WORK/start/sd.ckpt files=("configs/methods/$2.yaml")
+    local seed=$1 method=$2 checkpoint=$START/sd.ckpt files=("configs/methods/$2.yaml")
     case $method in
         copy) checkpoint='' files=() ;;
         proxmasactrl) files+=(proxmasactrl.masa_layer=4) ;; # of 7 blocks: the decoder, as 10 is of 16
@@ -180,32 +195,14 @@ begin_steps "budget $BUDGET, device $DEVICE, seeds $SEEDS"
 run_group bash scripts/setup.sh all || die "the set-up failed; its message is above"
 cores=$(getconf _NPROCESSORS_ONLN)
 threads=$((cores > JOBS ? cores / JOBS : 1)) # of each of the systems that train at a time
-mkdir -p "$WORK/samples" "$WORK/start" "$WORK/report"
+half=$((cores > 1 ? cores / 2 : 1))          # of the starting points and of stage 1, side by side
+mkdir -p "$WORK/samples" "$START" "$WORK/report"
 
 use_env ldm
 step data "draw egocentric pairs of frames with labels and descriptions" \
     python -m egogen.toy --out "$DATA_ROOT" --train "$train" --val "$val" --size "$SIZE" --seed 0
 
-start_ldm() {
-    step start-sd "build a toy Stable Diffusion, the diffusion model's starting point" \
-        env OMP_NUM_THREADS="$threads" python -m ldm.toy --data-root "$DATA_ROOT" --out "$WORK/start/sd.ckpt" \
-        --resolution "$RESOLUTION" --text-steps "$text_steps" --unet-steps "$unet_steps" --seed 0
-    step start-classifier "train the classifier that toy_fid and toy_similarity look through" \
-        env OMP_NUM_THREADS="$threads" python -m ldm.toy.classifier --data-root "$DATA_ROOT" \
-        --out "$WORK/weights/toy_classifier.safetensors" --steps "$classifier" --device "$DEVICE"
-}
-start_vllm() {
-    use_env vllm
-    step start-llava "build a toy LLaVA, the language model's starting point" \
-        env OMP_NUM_THREADS="$threads" python -m llava.toy --data-root "$DATA_ROOT" --out "$WORK/start/llava" \
-        --language-steps "$talk_steps" --seed 0
-}
-side_by_side start_ldm start_vllm
-
-use_env vllm
-for seed in "${seed_list[@]}"; do
-    stage_1 "$seed"
-done
+side_by_side starts stage_1
 
 use_env ldm
 lanes_of_jobs=()
@@ -214,7 +211,7 @@ for ((number = 0; number < JOBS; number++)); do
 done
 side_by_side "${lanes_of_jobs[@]}"
 
-annotations=$WORK/seed${seed_list[0]}/toy/annotations/ego4d_val.json
+annotations=$WORK/toy/annotations/ego4d_val.json
 step join "join the seeds' shares of the val split" join_seeds
 step curves "success over training steps" curves
 step evaluate "measure every system" evaluate psnr,ssim,toy_success,toy_fid,toy_similarity "$annotations" \

@@ -24,7 +24,6 @@ def bench(tmp_path: Path) -> Workbench:
 def pretend(bench: Workbench, budget: str, seeds: str) -> None:
     """Leaves the files that the steps look for and no stand-in makes."""
     work = bench.root / "runs/toy_benchmark" / budget
-    (work / "data").mkdir(parents=True)
     for seed in seeds.split():
         for system in TRAINED:
             for step in STEPS:
@@ -59,7 +58,7 @@ def test_seeds_share_the_val_split(bench: Workbench) -> None:
     assert [re.search(r"--shard (\S+)", call)[1] for call in of_copy] == ["1/2", "2/2"]
     assert [re.search(r"sampling.seed=(\d+)", call)[1] for call in of_copy] == ["0", "4"]
     assert all("--gpus 0" in call for call in calls if call.startswith("python main.py"))
-    assert sum("llava.train" in call and "--seed 4" in call for call in calls) == 1
+    assert sum("llava.train" in call for call in calls) == 1  # one VLLM for all seeds, as published
     pools = [call for call in calls if "ldm.toy.pool" in call]
     assert len(pools) == len(TRAINED) * len(STEPS) + len(OTHERS)
 
@@ -79,7 +78,7 @@ def test_ctrl_c_ends_all_lanes(bench: Workbench) -> None:
     assert code == 130
     assert output.endswith("toy benchmark: stopped; the same command goes on where it stopped\n")
     done = bench.root / "runs/toy_benchmark/small/.done"
-    assert (done / "seed0-finetune").exists()
+    assert (done / "finetune").exists()
     assert not list(done.glob("seed0-train-*"))
     bench.calls()
     bench.run("toy_benchmark.sh")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -10,14 +12,28 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
+from egogen.boxes import Box
 from egogen.errors import UserError
 from egogen.layout import Layout
+from egogen.toy.palette import COLOURS
+from egogen.toy.scene import KINDS
+from egogen.toy.success import Known
 from egogen.toy.world import write_world
 from ldm.architecture import LATENT_SCALE, build, infer
 from ldm.checkpoint import load_parts
 from ldm.reading import read
-from ldm.toy.__main__ import SHAPE, encode, main, read_world, train_decoder
-from ldm.toy.linear import LUMINANCE, pass_colours_through, pass_noise_through, standardize_latents
+from ldm.text import make_tokenizer, tokenize
+from ldm.toy import __main__ as toy
+from ldm.toy import editor
+from ldm.toy.__main__ import SHAPE, encode, main, read_world, train_decoder, train_text_encoder
+from ldm.toy.crops import close_ups, part_around, zoomed
+from ldm.toy.linear import (
+    DETAIL_GAIN,
+    LUMINANCE,
+    pass_colours_through,
+    pass_noise_through,
+    standardize_latents,
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +79,11 @@ def test_the_autoencoder_starts_as_averaging_and_its_decoder_learns(world: Path)
     with torch.no_grad():
         edges = vae.encode(frames).latent_dist.mean[:, 3]
     light = (frames * torch.tensor(LUMINANCE)[:, None, None]).sum(dim=1)
-    torch.testing.assert_close(edges, 2 * (light[:, ::2, ::2] - light[:, 1::2, 1::2]), rtol=0, atol=0.05)
+    torch.testing.assert_close(
+        edges, DETAIL_GAIN * (light[:, ::2, ::2] - light[:, 1::2, 1::2]), rtol=0, atol=0.05
+    )
     untrained = float((decoded(vae, frames) - frames).square().mean())
-    train_decoder(vae, frames, 40)
+    train_decoder(vae, frames, 120)
     assert float((decoded(vae, frames) - frames).square().mean()) < 0.8 * untrained
 
 
@@ -83,6 +101,99 @@ def test_standardized_latents_have_the_published_spread(world: Path) -> None:
     assert latents.mean(dim=(0, 2, 3)).abs().max() < 1e-3 / LATENT_SCALE
     with torch.no_grad():
         assert vae.encode(frames[:1]).latent_dist.std.max() < 0.02 * latents.std()
+
+
+def test_close_ups_show_their_object_large(world: Path) -> None:
+    layout = Layout(world, "ego4d")
+    frames, captions = close_ups(layout, 32, seed=0)
+    assert len(frames) == len(captions) == 12
+    for frame, caption in zip(frames, captions, strict=True):
+        _, colour, kind = caption.split()
+        assert kind in KINDS
+        # The object is half of the part or more of one of its sides, and of a saturated colour.
+        pixels = (frame.permute(1, 2, 0).numpy() + 1) * 127.5
+        known = Known((0, 0, 0), (0, 0, 0), (0, 0, 0))
+        found = {
+            name: known.share(pixels, rgb, Box(x=0, y=0, width=32, height=32), 1.0)
+            for name, rgb in COLOURS.items()
+        }
+        assert found[colour] == max(found.values())
+        assert found[colour] > 0.06
+
+
+def test_zoomed_pairs_are_parts_of_their_frames(world: Path) -> None:
+    layout = Layout(world, "ego4d")
+    frames, _ = read_world(layout, 32)
+    pairs = zoomed(layout, 32, seed=0)
+    assert pairs.shape == frames.shape
+    assert pairs.equal(zoomed(layout, 32, seed=0))
+    assert not pairs.equal(zoomed(layout, 32, seed=1))
+    # Both frames of a pair are cut alike: what the action leaves as it was differs as little as before.
+    change, before = (
+        (part[:12] - part[12:]).abs().flatten(1).median(dim=1).values for part in (pairs, frames)
+    )
+    assert float(change.median()) < 0.2
+    assert float(before.median()) < 0.1
+
+
+@pytest.mark.parametrize("x", [0.0, 40.0, 75.0])
+def test_a_part_stays_within_the_frame(x: float) -> None:
+    box, facts = Box(x=x, y=30.0, width=10.0, height=18.0), {"width": 85, "height": 48}
+    for seed in range(20):
+        left, top, right, bottom = part_around(box, facts, 0.5, Random(seed))
+        assert 0 <= left < right <= 85 + 1e-9
+        assert 0 <= top < bottom <= 48 + 1e-9
+        assert (right - left, bottom - top) == (pytest.approx(42.5), pytest.approx(24))
+        assert left <= x + 5 <= right
+        assert top <= 39 <= bottom
+    assert part_around(box, facts, 3.0, Random(0)) == (0, 0, 85, 48)
+
+
+def test_the_text_encoder_keeps_its_words(world: Path) -> None:
+    """Trained on changes alone it forgets colours; the default keeps every word readable by a linear head."""
+    torch.manual_seed(0)
+    encoder = build(SHAPE, conditioner=False).text_encoder
+    frames, texts = read_world(Layout(world, "ego4d"), 32)
+    train_text_encoder(encoder, frames[12:] - frames[:12], texts, 60)
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    ids = tokenize(make_tokenizer(), texts)
+    states = encoder(ids).last_hidden_state.flatten(0, 1)
+    words = ids.flatten()
+    means = torch.stack([states[words == word].mean(dim=0) for word in words.unique()])
+    nearest = torch.cdist(states, means).argmin(dim=1)
+    assert float((words.unique()[nearest] == words).float().mean()) > 0.9
+
+
+def test_a_stopped_editor_goes_on_as_if_never_stopped(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = tmp_path / "sd.ckpt"
+    options = ["--data-root", str(world), "--resolution", "32"]
+    main([*options, "--out", str(start), "--vae-steps", "2", "--text-steps", "2", "--unet-steps", "2"])
+    options += ["--start", str(start), "--steps", "4"]
+    editor.main([*options, "--out", str(tmp_path / "whole.ckpt")])
+    whole = read(tmp_path / "whole.ckpt")["state_dict"]
+    assert infer(whole).unet.in_channels == 8
+
+    monkeypatch.setattr(toy, "KEEP_EVERY", 3)
+    keep = toy.save
+
+    def stop_after(*arguments: Any) -> None:
+        keep(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(toy, "save", stop_after)
+        with pytest.raises(KeyboardInterrupt):
+            editor.main([*options, "--out", str(tmp_path / "parts.ckpt")])
+    assert not (tmp_path / "parts.ckpt").exists()
+    with pytest.raises(UserError, match=r"parts.training: kept by a training with other settings; delete it"):
+        editor.main([*options, "--steps", "9", "--out", str(tmp_path / "parts.ckpt")])
+    editor.main([*options, "--out", str(tmp_path / "parts.ckpt")])
+    assert not (tmp_path / "parts.training").exists()
+    resumed = read(tmp_path / "parts.ckpt")["state_dict"]
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
 
 
 def test_the_unet_starts_as_the_identity_on_noise() -> None:
