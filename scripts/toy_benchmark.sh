@@ -63,7 +63,8 @@ starts() {
     step start-sd "build a toy Stable Diffusion" \
         python -m ldm.toy "${options[@]}" --out "$START/sd.ckpt" --text-steps "$text_steps" --unet-steps "$unet_steps"
     step start-editor "tune it to a toy InstructPix2Pix, which all systems start from" \
-        python -m ldm.toy.editor "${options[@]}" --start "$START/sd.ckpt" --out "$START/ip2p.ckpt" --steps "$edit_steps"
+        python -m ldm.toy.editor "${options[@]}" --start "$START/sd.ckpt" --out "$START/ip2p.ckpt" \
+        --steps "$edit_steps" --device "$DEVICE"
     step classifier "train the classifier that toy_fid and toy_similarity look through" \
         python -m ldm.toy.classifier --data-root "$DATA_ROOT" \
         --out "$WORK/weights/toy_classifier.safetensors" --steps "$classifier" --device "$DEVICE"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from egogen.cli import parser, run
 from egogen.layout import Layout
@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--resolution", type=int, default=48, help="side of the squashed frames, in pixels")
     made.add_argument("--steps", type=int, default=6000, help="optimiser steps, of 16 pairs each")
     made.add_argument("--seed", type=int, default=0, help="seed of batches and noise")
+    made.add_argument("--device", default="cpu", help="where the UNet trains: cpu or cuda")
     args = made.parse_args(argv)
     if args.out.exists():
         log.info("%s is there already", args.out)
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     close, captions = close_ups(layout, args.resolution, args.seed)
     views = [frames, zoomed(layout, args.resolution, args.seed), torch.cat([torch.zeros_like(close), close])]
     kept = args.out.with_suffix(".training")
-    train_editor(parts, views, texts, read_labels(layout), captions, args.steps, kept)
+    train_editor(parts, views, texts, read_labels(layout), captions, args.steps, kept, args.device)
     shape = architecture_of(parts)
     write(args.out, published_state(parts, shape), shape)
     kept.unlink(missing_ok=True)
@@ -68,6 +69,7 @@ def train_editor(
     captions: Sequence[str],
     steps: int,
     keep: Path | None = None,
+    device: str = "cpu",
 ) -> None:
     """Fits the UNet to predict the noise in target latents from source latents and text.
 
@@ -79,6 +81,7 @@ def train_editor(
         captions: of the close-ups.
         steps: optimiser steps.
         keep: where a training that is stopped is kept.
+        device: where UNet and text encoder compute; every draw is made on the CPU.
     """
     parts.vae.requires_grad_(False)
     parts.text_encoder.requires_grad_(False).eval()
@@ -87,6 +90,8 @@ def train_editor(
     weight = p2_weight(schedule, k=0.1, gamma=0.7)  # as stage 2 of the toy world
     weight /= weight.mean()
     tokenizer = make_tokenizer()
+    nn.Module.to(parts.text_encoder, device)
+    nn.Module.to(parts.unet, device)
 
     def loss(rows: Tensor) -> Tensor:
         t = torch.randint(0, len(weight), (len(rows),))
@@ -96,12 +101,14 @@ def train_editor(
         shown = is_shown[:, None, None, None] * sources[view, rows]
         prompts = draw_prompts(rows, texts, labels, captions, view == CLOSE)
         state = embed(parts.text_encoder, tokenizer, prompts)
-        predicted = parts.unet(torch.cat([noisy, shown], dim=1), t, state).sample
-        return (weight[t] * (predicted - noise).square().mean(dim=(1, 2, 3))).mean()
+        predicted = parts.unet(torch.cat([noisy, shown], dim=1).to(device), t.to(device), state).sample
+        return (weight[t].to(device) * (predicted - noise.to(device)).square().mean(dim=(1, 2, 3))).mean()
 
     optimize(
         [*parts.unet.parameters()], loss, len(texts), steps, batch=16, rate=1e-3, title="editor", keep=keep
     )
+    nn.Module.to(parts.text_encoder, "cpu")
+    nn.Module.to(parts.unet, "cpu")
 
 
 if __name__ == "__main__":
