@@ -17,12 +17,14 @@ from torch import Tensor
 from egogen.annotations import read_metadata
 from egogen.boxes import Box
 from egogen.conversations import read_conversations
+from egogen.errors import UserError
 from egogen.frames import read_frame
 from egogen.layout import Layout
 from ldm.transforms import to_model
 
 CLOSE = (1.0, 2.2)  # sides of a close-up, in sides of its object
 ZOOM = (0.3, 0.7)  # sides of a zoomed pair, in sides of the frame
+NEEDED = {"object", "object_colour", "object_box_0", "object_box_1", "width", "height"}
 OFF_CENTRE = 0.2  # how far from the middle the object may be, in sides of the part
 
 
@@ -51,10 +53,24 @@ def zoomed(layout: Layout, resolution: int, seed: int) -> Float[Tensor, "n2 3 r 
 
 
 def curated(layout: Layout) -> list[tuple[str, dict[str, Any]]]:
-    """The curated actions: source frame and facts."""
+    """The curated actions: source frame and facts.
+
+    Raises:
+        UserError: the metadata do not say where a clip's object is, as those of the toy world do.
+    """
     metadata = read_metadata(layout.metadata)
     images = [record.image or "" for record in read_conversations(layout.conversations)]
-    return [(image, metadata[image.split("/")[0]].model_dump()) for image in images]
+    found = []
+    for image in images:
+        clip = image.split("/")[0]
+        facts = metadata[clip].model_dump() if clip in metadata else {}
+        if missing := sorted(NEEDED - facts.keys()):
+            raise UserError(
+                f"{layout.metadata}: clip {clip!r} has no {', '.join(missing)}; expected a toy world, made by "
+                "python -m egogen.toy"
+            )
+        found.append((image, facts))
+    return found
 
 
 def target_of(layout: Layout, image: str) -> str:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from egogen.boxes import Box
 from egogen.errors import UserError
+from egogen.files import read_json, write_json
 from egogen.layout import Layout
 from egogen.toy.palette import COLOURS
 from egogen.toy.scene import KINDS
@@ -110,7 +111,7 @@ def test_close_ups_show_their_object_large(world: Path) -> None:
     for frame, caption in zip(frames, captions, strict=True):
         _, colour, kind = caption.split()
         assert kind in KINDS
-        # The object is half of the part or more of one of its sides, and of a saturated colour.
+        # A close-up is at most 2.2 objects wide and high: thin ones (a knife) cover least of it.
         pixels = (frame.permute(1, 2, 0).numpy() + 1) * 127.5
         known = Known((0, 0, 0), (0, 0, 0), (0, 0, 0))
         found = {
@@ -119,6 +120,16 @@ def test_close_ups_show_their_object_large(world: Path) -> None:
         }
         assert found[colour] == max(found.values())
         assert found[colour] > 0.06
+
+
+def test_data_that_are_no_toy_world_are_named(tmp_path: Path) -> None:
+    write_world(tmp_path, 2, 1, size=32, workers=1)
+    layout = Layout(tmp_path, "ego4d")
+    facts = read_json(layout.metadata)
+    del facts["toy_train_000001"]["object_box_1"]
+    write_json(layout.metadata, facts)
+    with pytest.raises(UserError, match=r"clip 'toy_train_000001' has no object_box_1; expected a toy world"):
+        close_ups(layout, 32, seed=0)
 
 
 def test_zoomed_pairs_are_parts_of_their_frames(world: Path) -> None:
