@@ -66,7 +66,7 @@ def curated(layout: Layout) -> list[tuple[str, dict[str, Any]]]:
         facts = metadata[clip].model_dump() if clip in metadata else {}
         if missing := sorted(NEEDED - facts.keys()):
             raise UserError(
-                f"{layout.metadata}: clip {clip!r} has no {', '.join(missing)}; expected a toy world, made by "
+                f"{layout.metadata}: clip {clip!r} has no {', '.join(missing)}; expected a toy world by "
                 "python -m egogen.toy"
             )
         found.append((image, facts))
