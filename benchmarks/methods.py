@@ -160,7 +160,9 @@ def measure(method: str, given: Sizes, config: GenerateConfig, args: argparse.Na
         frame = Image.fromarray(np.zeros((256, 455, 3), np.uint8))
         return {**row, "seconds_per_image": seconds_of(lambda: copy_frame(frame, given.side, 455), 3, "cpu")}
     parts = networks(method, given.shape, args.device)
-    prepare(parts, args.device, torch.bfloat16 if args.precision == "bf16" else torch.float32, False)
+    prepare(
+        parts, torch.device(args.device), torch.bfloat16 if args.precision == "bf16" else torch.float32, False
+    )
     draw, asked = make(method, parts, config), request(method, given, args.batch, args.device)
 
     def work() -> Tensor:

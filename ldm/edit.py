@@ -30,6 +30,7 @@ from egogen.seeds import item_seed
 from ldm.checkpoint import load_parts
 from ldm.checks import check
 from ldm.conditioner import BOTH
+from ldm.devices import HELP, find_device
 from ldm.pipeline import LegoPipeline
 from ldm.sampler import PUBLISHED
 from ldm.sizes import complete
@@ -68,7 +69,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     made.add_argument("--image-feature", type=Path, help="image feature file of the photo")
     made.add_argument("--text-feature", type=Path, help="text feature file of the description in --prompt")
-    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    made.add_argument("--device", default="auto", help=HELP)
     made.add_argument("--no-ema", action="store_true", help="the last weights, not their moving average")
     return made
 
@@ -77,8 +78,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parses, describes if asked to, draws, writes."""
     args = arguments().parse_args(argv)
     check_arguments(args)
+    device = find_device(args.device)
     photo = read_frame(args.input)
-    pipeline = load_pipeline(args)
+    pipeline = load_pipeline(args, device)
     condition = read_condition(args)
     frame = draw(pipeline, photo, condition, args)
     with atomic_open(args.output) as file:
@@ -103,7 +105,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError("--vllm makes what --image-feature and --text-feature name; give one of the two")
 
 
-def load_pipeline(args: argparse.Namespace) -> LegoPipeline:
+def load_pipeline(args: argparse.Namespace, device: torch.device) -> LegoPipeline:
     """Loads the checkpoint onto the device."""
     wants_features = bool(args.vllm or args.image_feature)
     parts = load_parts(
@@ -112,7 +114,7 @@ def load_pipeline(args: argparse.Namespace) -> LegoPipeline:
         use_ema=not args.no_ema,
         conditioner=True if wants_features else None,
     )
-    return LegoPipeline.from_parts(parts, args.scheduler).to(args.device)
+    return LegoPipeline.from_parts(parts, args.scheduler).to(device)
 
 
 def read_condition(args: argparse.Namespace) -> Condition:

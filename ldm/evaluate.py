@@ -18,6 +18,7 @@ from egogen.annotations import DESCRIPTION_KEY
 from egogen.cli import parser, run
 from egogen.errors import UserError
 from egogen.layout import run_root, weights_root
+from ldm.devices import HELP
 from ldm.metrics import evaluation, results, samples
 from ldm.metrics.cache import Store
 from ldm.metrics.evaluation import Stores
@@ -58,7 +59,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"of networks: {' or '.join(PRECISIONS)}; tf32 (on GPUs) and bf16 are faster and less exact",
     )  # fmt: skip
     made.add_argument("--batch-size", type=int, default=32, help="pairs at a time; changes no result")
-    made.add_argument("--device", default="auto", help="auto, cpu or a GPU such as cuda:0")
+    made.add_argument("--device", default="auto", help=HELP)
     made.add_argument("--name", nargs="+", help="the runs' names in tables; without it, their folders'")
     made.add_argument("--per-sample", type=Path, metavar="FILE.parquet", help="write a row for each frame")
     add_published(made)

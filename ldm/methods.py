@@ -59,7 +59,7 @@ Drawer = Callable[[Request], Tensor]  # decoded frames [b, 3, r, r], in about [-
 
 
 def make_drawer(
-    method: str, config: GenerateConfig, ckpt: Path, use_ema: bool, device: str, dtype: torch.dtype
+    method: str, config: GenerateConfig, ckpt: Path, use_ema: bool, device: torch.device, dtype: torch.dtype
 ) -> Drawer:
     """Loads a checkpoint onto the device and wraps it in its method.
 
@@ -93,18 +93,18 @@ def make_drawer(
     if method == "sdedit":
         return partial(draw_sdedit, StableDiffusion(parts), config.sdedit)
     settings: ProxConfig = getattr(config, method)
-    prompts = source_prompts(settings, torch.device(device))
+    prompts = source_prompts(settings, device)
     return partial(draw_pairs, PROX[method], StableDiffusion(parts), settings, prompts)
 
 
-def prepare(parts: Parts, device: str, dtype: torch.dtype, compiled: bool) -> None:
+def prepare(parts: Parts, device: torch.device, dtype: torch.dtype, compiled: bool) -> None:
     """Moves the networks to where and how they run."""
     for module in parts:
         if module is not None:
             nn.Module.to(module, device)
     if dtype != torch.float32:
         parts.unet.to(dtype)
-    if device.startswith("cuda"):
+    if device.type == "cuda":
         parts.unet.to(memory_format=torch.channels_last)
     torch.set_float32_matmul_precision("high")
     if compiled:

@@ -31,6 +31,7 @@ from egogen.shards import parse_shard, process, take_chunk, take_shard
 from ldm.baselines.copy import copy_frame
 from ldm.config import GenerateConfig, load_config, split_words
 from ldm.data import EgoGenPairs, stack
+from ldm.devices import HELP, find_device
 from ldm.methods import COPY, GUIDED, METHODS, PLAIN, Drawer, Request, Scales, make_drawer
 from ldm.transforms import OutputRange, frame_size, to_frame
 
@@ -59,9 +60,7 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--chunk_idx", type=int, default=1, help="published split: which chunk, from 1")
     made.add_argument("--shard", help="i/n: every n-th item, starting at the i-th")
     made.add_argument("--batch-size", type=int, help="frames at a time [sampling.batch_size]")
-    made.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1"
-    )
+    made.add_argument("--device", default="auto", help=f"{HELP}; several processes take a GPU each")
     made.add_argument("--no-ema", action="store_true", help="use the last weights, not their moving average")
     made.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="settings, after the file"
@@ -74,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments().parse_intermixed_args(argv)
     if (args.ckpt is None) != (args.method == "copy"):
         raise UserError(f"--ckpt: {'not used by' if args.ckpt else 'needed for'} --method {args.method}")
+    device = find_device(args.device, process().local_rank)
     files, words = split_words(args.config)
     words += args.overrides
     if args.batch_size is not None:
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for folder, scales in folders(args.out or run_root() / "samples" / name, config, args.method)
     ]
     for job in work:
-        job.settings = {**settings(config, args, job.scales), "feature_store": pairs.feature_store}
+        job.settings = {**settings(config, args, device, job.scales), "feature_store": pairs.feature_store}
         if (job.out / MANIFEST).exists():
             job.claim()
     mine = my_share(pairs.items, args)
@@ -104,7 +104,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not left:
         return
     pairs.check(only=list({(item.clip, item.id): item for item in left}.values()))
-    device = f"cuda:{process().local_rank}" if args.device == "cuda" else args.device
     drawer = None
     if args.method != COPY:
         dtype = unet_dtype(config, device)
@@ -209,7 +208,9 @@ def my_share(items: Sequence[Item], args: argparse.Namespace) -> list[Item]:
     return take_shard(mine, me.rank + 1, me.world_size)
 
 
-def settings(config: GenerateConfig, args: argparse.Namespace, scales: Scales) -> dict[str, object]:
+def settings(
+    config: GenerateConfig, args: argparse.Namespace, device: torch.device, scales: Scales
+) -> dict[str, object]:
     """What makes a frame what it is; batch size and sharding are left out, since they change nothing."""
     sampling = asdict(config.sampling)
     own = asdict(getattr(config, args.method)) if args.method in PLAIN else {}
@@ -218,7 +219,7 @@ def settings(config: GenerateConfig, args: argparse.Namespace, scales: Scales) -
     if args.method in GUIDED:
         kept = {"scheduler": config.sampling.scheduler, "steps": config.sampling.steps}
         sampling |= {**kept, "scale_txt": scales.text, "scale_img": scales.image}
-    sampling["precision"] = "bf16" if unet_dtype(config, args.device) == torch.bfloat16 else "32"
+    sampling["precision"] = "bf16" if unet_dtype(config, device) == torch.bfloat16 else "32"
     return {
         "method": args.method,
         "dataset": config.data.dataset,
@@ -246,11 +247,11 @@ def hash_of(path: Path) -> str:
     return checkpoint_hash(path)
 
 
-def unet_dtype(config: GenerateConfig, device: str) -> torch.dtype:
+def unet_dtype(config: GenerateConfig, device: torch.device) -> torch.dtype:
     """What `sampling.precision` means on a device."""
     wanted = config.sampling.precision
     if wanted == "auto":
-        on_gpu = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+        on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         wanted = "bf16" if on_gpu else "32"
     return torch.bfloat16 if wanted == "bf16" else torch.float32
 
@@ -274,7 +275,7 @@ def frame_path(out: Path, item: Item, kind: str) -> Path:
     return path if kind == "jpg" else path.with_suffix(f".{kind}")
 
 
-def draw_all(drawer: Drawer, pairs: EgoGenPairs, job: Job, device: str) -> None:
+def draw_all(drawer: Drawer, pairs: EgoGenPairs, job: Job, device: torch.device) -> None:
     """Draws items in batches; an item's noise depends on the seed and its own id alone."""
     options = job.config.sampling
     output_range = cast("OutputRange", options.output_range)
@@ -283,7 +284,7 @@ def draw_all(drawer: Drawer, pairs: EgoGenPairs, job: Job, device: str) -> None:
         for first in range(0, len(job.items), options.batch_size):
             part = job.items[first : first + options.batch_size]
             samples = [pairs[index_of[item.clip, item.id]] for item in part]
-            stacked = stack(samples, torch.device(device), pairs.visions)
+            stacked = stack(samples, device, pairs.visions)
             request = Request(
                 stacked["source"],
                 [sample["prompt"] for sample in samples],

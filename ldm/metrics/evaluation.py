@@ -16,6 +16,7 @@ import torch
 from egogen.annotations import DESCRIPTION_KEY, Annotations, read_metadata
 from egogen.errors import UserError
 from egogen.layout import FOLDERS, weights_root
+from ldm.devices import find_device
 from ldm.metrics.cache import Memory, Store
 from ldm.metrics.metric import Metric, Result, Setting
 from ldm.metrics.pairs import Batch, Pairs, read_pairs
@@ -113,24 +114,6 @@ def with_weights(setting: Setting, metrics: Sequence[Metric], root: Path) -> Set
     """
     files = [file for metric in metrics for file in metric.weights(setting)]
     return replace(setting, weights=locate_all(root, files))
-
-
-def find_device(name: str) -> torch.device:
-    """The device of a name; `auto` is a GPU where there is one.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.zeros(1, device=name).device
-        if found.type == "meta":
-            raise RuntimeError("it computes nothing")
-        return found
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device {name!r}: {reason}; allowed are auto, cpu or a GPU such as cuda:0") from None
 
 
 def check_batch_size(size: int) -> int:

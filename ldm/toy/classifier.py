@@ -27,6 +27,7 @@ from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.frames import read_frame
 from egogen.layout import Layout, Split
+from ldm.devices import HELP, find_device
 from ldm.transforms import to_model
 
 log = logging.getLogger(__name__)
@@ -95,18 +96,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--dataset", default="ego4d", help="ego4d or epickitchen")
     made.add_argument("--steps", type=int, default=3000, help="optimiser steps")
     made.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
-    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    made.add_argument("--device", default="auto", help=HELP)
     args = made.parse_args(argv)
     if args.out.exists():
         log.info("%s is there already", args.out)
         return
+    device = find_device(args.device)
     layout = Layout(args.data_root, args.dataset)
     metadata = read_metadata(layout.metadata)
     names = {
         fact: sorted({str(facts_of(clip, layout)[fact]) for clip in metadata.values()}) for fact in FACTS
     }
     torch.manual_seed(args.seed)
-    network = ToyClassifier({fact: len(values) for fact, values in names.items()}).to(args.device)
+    network = ToyClassifier({fact: len(values) for fact, values in names.items()}).to(device)
     train(network, *read_split(layout, "train", metadata, names), args.steps)
     network.eval()
     right = accuracy(network, *read_split(layout, "val", metadata, names))
