@@ -20,8 +20,16 @@ done
 
 # What a budget buys: pairs, the starting points, stage 1. Stage 2: configs/benchmark/<budget>.yaml.
 case $BUDGET in
-    small) train=1000 val=48 text_steps=600 unet_steps=400 edit_steps=600 talk_steps=180 epochs=2 classifier=600 seeds=0 ;;
-    full) train=6000 val=150 text_steps=800 unet_steps=600 edit_steps=3200 talk_steps=300 epochs=2 classifier=1000 seeds="0 1 2" ;;
+    small)
+        train=1000 val=48 classifier=600 seeds=0
+        text_steps=600 unet_steps=400 edit_steps=600
+        vision_steps=250 talk_steps=180 epochs=2
+        ;;
+    full)
+        train=6000 val=150 classifier=1000 seeds="0 1 2"
+        text_steps=800 unet_steps=600 edit_steps=10000
+        vision_steps=700 talk_steps=300 epochs=4
+        ;;
     *) die "--budget $BUDGET: allowed are small and full" ;;
 esac
 SEEDS=${SEEDS:-$seeds}
@@ -35,10 +43,12 @@ JOBS=${JOBS:-$((jobs > 6 ? 6 : jobs))}
 [[ $JOBS =~ ^[1-9][0-9]*$ ]] || die "--jobs $JOBS: expected a whole number above 0"
 
 SIZE=48 RESOLUTION=32 # of the frames and, squashed, of what the diffusion model draws
+GUIDANCE=2.5          # by text: on train frames 2 and 3 do equally well, 5 does worse
 WORK=$RUN_ROOT/toy_benchmark/$BUDGET COMMAND="toy benchmark"
 source scripts/steps.sh
 export RUN_ROOT=$WORK DATA_ROOT=$WORK/toy/data
 EGOGEN=$DATA_ROOT/EgoGen START=$WORK/toy/start
+toy=(--data-root "$DATA_ROOT" --resolution "$RESOLUTION" --seed 0) # of ldm.toy and ldm.toy.editor
 read -ra seed_list <<<"$SEEDS"
 
 # The systems: name, files to lay over train_toy.yaml and generate_toy.yaml.
@@ -55,16 +65,12 @@ OTHERS=(proxmasactrl proxnpi sdedit copy) # by the starting point, or by nothing
 
 # --- the parts of the flow -------------------------------------------------------------------------
 
-# What the systems of stage 2 start from.
-starts() {
+# What the rows without training draw with, and the eyes of two metrics.
+start_sd() {
     use_env ldm
     export OMP_NUM_THREADS=$half
-    local options=(--data-root "$DATA_ROOT" --resolution "$RESOLUTION" --seed 0)
-    step start-sd "build a toy Stable Diffusion" \
-        python -m ldm.toy "${options[@]}" --out "$START/sd.ckpt" --text-steps "$text_steps" --unet-steps "$unet_steps"
-    step start-editor "tune it to a toy InstructPix2Pix, which all systems start from" \
-        python -m ldm.toy.editor "${options[@]}" --start "$START/sd.ckpt" --out "$START/ip2p.ckpt" \
-        --steps "$edit_steps" --device "$DEVICE"
+    step start-sd "build a toy Stable Diffusion" python -m ldm.toy "${toy[@]}" \
+        --out "$START/sd.ckpt" --text-steps "$text_steps" --unet-steps "$unet_steps"
     step classifier "train the classifier that toy_fid and toy_similarity look through" \
         python -m ldm.toy.classifier --data-root "$DATA_ROOT" \
         --out "$WORK/weights/toy_classifier.safetensors" --steps "$classifier" --device "$DEVICE"
@@ -76,7 +82,8 @@ stage_1() {
     use_env vllm
     export OMP_NUM_THREADS=$half
     step start-llava "build a toy LLaVA, the language model's starting point" \
-        python -m llava.toy --data-root "$DATA_ROOT" --out "$START/llava" --language-steps "$talk_steps" --seed 0
+        python -m llava.toy --data-root "$DATA_ROOT" --out "$START/llava" --seed 0 \
+        --vision-steps "$vision_steps" --language-steps "$talk_steps"
     step finetune "stage 1: tune the toy LLaVA on the curated descriptions" env NPROC=1 \
         bash scripts/finetune_toy.sh --num_train_epochs "$epochs" --per_device_train_batch_size 8
     for split in train val; do
@@ -114,7 +121,8 @@ draw_trained() {
     [[ $system != ip2p && $system != description ]] || method=ip2p
     for file in "$WORK/seed$seed/logs/train_toy_$system/checkpoints"/step=*.ckpt; do
         number=$(basename "$file" .ckpt)
-        draw "$seed" "$WORK/seed$seed/steps/$system/$((10#${number##*[!0-9]}))" "$method" "$file" "${TRAINED[$system]}"
+        draw "$seed" "$WORK/seed$seed/steps/$system/$((10#${number##*[!0-9]}))" "$method" "$file" \
+            "${TRAINED[$system]}" "sampling.scales_txt=[$GUIDANCE]"
     done
 }
 
@@ -203,9 +211,13 @@ use_env ldm
 step data "draw egocentric pairs of frames with labels and descriptions" \
     python -m egogen.toy --out "$DATA_ROOT" --train "$train" --val "$val" --size "$SIZE" --seed 0
 
-side_by_side starts stage_1
+side_by_side start_sd stage_1
 
 use_env ldm
+step start-editor "tune the toy Stable Diffusion to a toy InstructPix2Pix, which all systems start from" \
+    env OMP_NUM_THREADS="$cores" python -m ldm.toy.editor "${toy[@]}" --start "$START/sd.ckpt" \
+    --out "$START/ip2p.ckpt" --steps "$edit_steps" --device "$DEVICE"
+
 lanes_of_jobs=()
 for ((number = 0; number < JOBS; number++)); do
     lanes_of_jobs+=("lane $number")

@@ -257,6 +257,7 @@ def optimize(
     batch: int,
     rate: float,
     title: str,
+    clip: float | None = None,
     keep: Path | None = None,
 ) -> None:
     """AdamW with one cycle of the rate over random rows; shows loss and time.
@@ -269,6 +270,7 @@ def optimize(
         batch: rows of a step.
         rate: the highest learning rate.
         title: of the progress bar.
+        clip: the largest norm of the gradient.
         keep: a file that holds the training every `KEEP_EVERY` steps, from which a stopped one goes on.
     """
     optimizer = AdamW(parameters, lr=rate, weight_decay=0.0)
@@ -280,6 +282,8 @@ def optimize(
         value = loss(torch.randint(0, count, (batch,)))
         optimizer.zero_grad()
         value.backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
         schedule.step()
         smooth += (value.item() - smooth) / min(step - done + 1, 50)

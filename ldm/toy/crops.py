@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
@@ -50,6 +50,25 @@ def zoomed(layout: Layout, resolution: int, seed: int) -> Float[Tensor, "n2 3 r 
         sources.append(enlarge(layout, image, part, resolution))
         targets.append(enlarge(layout, target_of(layout, image), part, resolution))
     return torch.stack(sources + targets)
+
+
+def objects(layout: Layout, side: int) -> Bool[Tensor, "n 1 s s"]:
+    """Where each curated action's object is, before or after, on a square grid laid over the frame."""
+    found = []
+    for _, facts in curated(layout):
+        grid = torch.zeros(1, side, side, dtype=torch.bool)
+        for box in (Box.model_validate(facts[name]) for name in ("object_box_0", "object_box_1")):
+            rows = cells(box.y / facts["height"], (box.y + box.height) / facts["height"], side)
+            columns = cells(box.x / facts["width"], (box.x + box.width) / facts["width"], side)
+            grid[:, rows, columns] = True
+        found.append(grid)
+    return torch.stack(found)
+
+
+def cells(low: float, high: float, side: int) -> slice:
+    """The cells of a row of `side` that an interval of 0 to 1 covers by half; at least one."""
+    first = min(round(low * side), side - 1)
+    return slice(first, max(round(high * side), first + 1))
 
 
 def curated(layout: Layout) -> list[tuple[str, dict[str, Any]]]:

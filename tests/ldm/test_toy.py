@@ -15,6 +15,7 @@ from torch.nn import functional
 from egogen.boxes import Box
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
+from egogen.frames import read_frame
 from egogen.layout import Layout
 from egogen.toy.palette import COLOURS
 from egogen.toy.scene import KINDS
@@ -27,7 +28,7 @@ from ldm.text import make_tokenizer, tokenize
 from ldm.toy import __main__ as toy
 from ldm.toy import editor
 from ldm.toy.__main__ import SHAPE, encode, main, read_world, train_decoder, train_text_encoder
-from ldm.toy.crops import close_ups, part_around, zoomed
+from ldm.toy.crops import cells, close_ups, curated, objects, part_around, zoomed
 from ldm.toy.linear import (
     DETAIL_GAIN,
     LUMINANCE,
@@ -35,6 +36,7 @@ from ldm.toy.linear import (
     pass_noise_through,
     standardize_latents,
 )
+from ldm.transforms import to_model
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +160,67 @@ def test_a_part_stays_within_the_frame(x: float) -> None:
         assert left <= x + 5 <= right
         assert top <= 39 <= bottom
     assert part_around(box, facts, 3.0, Random(0)) == (0, 0, 85, 48)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "found"),
+    [
+        (0.0, 1.0, (0, 8)),
+        (0.3, 0.4, (2, 3)),  # 2.4 to 3.2
+        (0.2, 0.3, (2, 3)),  # 1.6 to 2.4 rounds to nothing: its first cell
+        (0.49, 0.5, (4, 5)),
+        (0.97, 1.0, (7, 8)),  # 7.8 rounds to the end: the last cell
+    ],
+)
+def test_cells_that_an_interval_covers(low: float, high: float, found: tuple[int, int]) -> None:
+    assert cells(low, high, 8) == slice(*found)
+
+
+def test_objects_are_found_on_the_grid(world: Path) -> None:
+    """Witness: the colour of the object, in the frames at the grid's own size."""
+    layout = Layout(world, "ego4d")
+    found = objects(layout, 16)
+    assert found.shape == (12, 1, 16, 16)
+    assert found.any(dim=(2, 3)).all()
+    for grid, (image, facts) in zip(found, curated(layout), strict=True):
+        rgb = torch.tensor(COLOURS[facts["object_colour"]], dtype=torch.float32)
+        frame = to_model(read_frame(layout.frames("train") / image), 16)
+        distance = ((frame + 1) * 127.5 - rgb[:, None, None]).square().sum(dim=0).sqrt()
+        assert float(distance[grid[0]].min()) < float(distance[~grid[0]].median())
+        # No more than the object's two boxes, each rounded to cells.
+        assert 1 <= int(grid.sum()) <= 100
+
+
+def test_changed_latents_and_the_objects_count_more() -> None:
+    changes = torch.zeros(3, 2, 4, 4, 4)
+    changes[:2, :, :, 0, 0] = 1.0
+    changes[:2, :, :, 1, 1] = 0.2  # too little to count as a change
+    where = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
+    where[:, :, 0, :2] = True
+    care = editor.cares(changes, where)
+    torch.testing.assert_close(care.mean(dim=(1, 2, 3, 4)), torch.ones(3))
+    whole, zoom, close = care[:, 0, 0] / care[:, 0, 0, 3:, 3:]
+    assert [float(whole[0, 0]), float(whole[0, 1])] == pytest.approx([26, 21])
+    assert float(whole[1, 1]) == pytest.approx(1)
+    assert float(zoom[0, 0]) == pytest.approx(6)
+    assert float(zoom[0, 1]) == pytest.approx(1)
+    assert close.eq(1).all()
+
+
+def test_a_clipped_gradient_has_the_norm_asked_for() -> None:
+    parameter = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    # The loss's gradient is 100 x, of norm 500.
+    toy.optimize(
+        [parameter], lambda _: 50 * parameter.square().sum(), 1, 1, batch=1, rate=1e-3, title="x", clip=1.0
+    )
+    assert parameter.grad is not None
+    torch.testing.assert_close(parameter.grad, torch.tensor([0.6, 0.8]), rtol=1e-4, atol=0)
+
+
+def test_a_wrong_device_is_refused_before_any_work(world: Path, tmp_path: Path) -> None:
+    words = ["--data-root", str(world), "--out", str(tmp_path / "x.ckpt"), "--device", "gpu"]
+    with pytest.raises(UserError, match=r"device 'gpu': .*allowed are auto, cpu or a GPU such as cuda:0"):
+        editor.main([*words, "--start", str(tmp_path / "none.ckpt")])
 
 
 def test_the_text_encoder_keeps_its_words(world: Path) -> None:

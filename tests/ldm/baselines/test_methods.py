@@ -112,6 +112,7 @@ def test_ip2p_takes_a_lego_checkpoint_without_its_features(run: Run, tmp_path: P
         ("sdedit", ["proxnpi.steps=5"], r"'proxnpi.steps=5': --method sdedit does not use it"),
         ("lego", ["sdedit.strength=0.5"], r"--method lego does not use it"),
         ("proxnpi", ["sampling.steps=5"], r"'sampling.steps=5': --method proxnpi does not use it"),
+        ("proxnpi", ["proxnpi.blend_word=cup"], r"unknown key 'proxnpi.blend_word'"),
         ("sdedit", ["sdedit.strenght=1"], r"unknown key 'sdedit.strenght'; did you mean 'sdedit.strength'"),
         ("proxnpi", ["sampling.compile=true"], r"compile: got True, allowed: false with --method proxnpi"),
         ("proxnpi", ["proxnpi.controller=replace"], r"'' has 0 words, target 'the hand .* equally many"),
