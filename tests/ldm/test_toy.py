@@ -15,7 +15,6 @@ from torch.nn import functional
 from egogen.boxes import Box
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
-from egogen.frames import read_frame
 from egogen.layout import Layout
 from egogen.toy.palette import COLOURS
 from egogen.toy.scene import KINDS
@@ -36,7 +35,6 @@ from ldm.toy.linear import (
     pass_noise_through,
     standardize_latents,
 )
-from ldm.transforms import to_model
 
 
 @pytest.fixture(scope="module")
@@ -177,18 +175,21 @@ def test_cells_that_an_interval_covers(low: float, high: float, found: tuple[int
 
 
 def test_objects_are_found_on_the_grid(world: Path) -> None:
-    """Witness: the colour of the object, in the frames at the grid's own size."""
-    layout = Layout(world, "ego4d")
-    found = objects(layout, 16)
-    assert found.shape == (12, 1, 16, 16)
-    assert found.any(dim=(2, 3)).all()
-    for grid, (image, facts) in zip(found, curated(layout), strict=True):
-        rgb = torch.tensor(COLOURS[facts["object_colour"]], dtype=torch.float32)
-        frame = to_model(read_frame(layout.frames("train") / image), 16)
-        distance = ((frame + 1) * 127.5 - rgb[:, None, None]).square().sum(dim=0).sqrt()
-        assert float(distance[grid[0]].min()) < float(distance[~grid[0]].median())
-        # No more than the object's two boxes, each rounded to cells.
-        assert 1 <= int(grid.sum()) <= 100
+    """Both boxes' middles are marked, and no cell whose middle is more than a cell away from both boxes."""
+    layout, side = Layout(world, "ego4d"), 16
+    found = objects(layout, side)
+    assert found.shape == (12, 1, side, side)
+    for grid, (_, facts) in zip(found, curated(layout), strict=True):
+        near = torch.zeros(side, side, dtype=torch.bool)
+        middles = (torch.arange(side) + 0.5) / side
+        for box in (Box.model_validate(facts[name]) for name in ("object_box_0", "object_box_1")):
+            x, width = box.x / facts["width"], box.width / facts["width"]
+            y, height = box.y / facts["height"], box.height / facts["height"]
+            assert grid[0, int((y + height / 2) * side), int((x + width / 2) * side)]
+            columns = (middles > x - 1 / side) & (middles < x + width + 1 / side)
+            rows = (middles > y - 1 / side) & (middles < y + height + 1 / side)
+            near |= rows[:, None] & columns
+        assert not (grid[0] & ~near).any()
 
 
 def test_changed_latents_and_the_objects_count_more() -> None:
