@@ -27,8 +27,8 @@ case $BUDGET in
         ;;
     full)
         train=6000 val=150 classifier=1000 seeds="0 1 2"
-        text_steps=800 unet_steps=600 edit_steps=10000
-        vision_steps=700 talk_steps=300 epochs=4
+        text_steps=800 unet_steps=3000 edit_steps=11000
+        vision_steps=1000 talk_steps=300 epochs=4
         ;;
     *) die "--budget $BUDGET: allowed are small and full" ;;
 esac
