@@ -3,14 +3,15 @@
 #   bash scripts/test.sh          everything; what .ci/run calls
 #   bash scripts/test.sh --fast   without the tests marked slow, without coverage
 #   bash scripts/test.sh --lint   style, types and import contracts alone
+#   bash scripts/test.sh --long   the tests marked long alone: the toy benchmark's small budget, about 20 minutes
 # A check that fails does not stop the others; its output is shown and the script ends with code 1.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 mode=${1:---all}
 case $mode in
-    --all | --fast | --lint) ;;
+    --all | --fast | --lint | --long) ;;
     -h | --help) show_help && exit ;;
-    *) die "argument '$mode'; usage: bash scripts/test.sh [--fast | --lint]" ;;
+    *) die "argument '$mode'; usage: bash scripts/test.sh [--fast | --lint | --long]" ;;
 esac
 
 start=$SECONDS
@@ -69,6 +70,12 @@ lane_ldm() {
     check "types, ldm" mypy --cache-dir .mypy_cache/ldm egogen ldm main.py
     [[ $mode == --lint ]] || check "tests, ldm" tests ldm tests/egogen tests/ldm
 }
+
+if [[ $mode == --long ]]; then
+    use_env vllm
+    python -m pytest -q -o cache_dir=.pytest_cache/long -m long tests/test_*.py # with all cores
+    exit
+fi
 
 # Side by side, with half of the cores each, where there are two cores and 8 GiB; else one after the other.
 cores=$(getconf _NPROCESSORS_ONLN)
