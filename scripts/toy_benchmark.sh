@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper's table and ablation on the toy world: every system under one budget, several seeds, one report.
 #   bash scripts/toy_benchmark.sh [--budget small|full] [--device cpu|cuda] [--seeds "0 1 2"] [--jobs N]
-# small: one seed, minutes on two CPU cores; full: three seeds, two hours. --jobs systems train at a time.
+# small: one seed, minutes on two CPU cores; full: three seeds, 2.5 hours. --jobs systems train at a time.
 # Results go to $RUN_ROOT/toy_benchmark/<budget>; the page to open at the end is report/index.html there.
 # Ctrl-C ends it at any point; the same command goes on where it stopped.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
