@@ -60,6 +60,15 @@ def test_test_sh_names_its_modes(tmp_path: Path) -> None:
     assert "argument '--quick'; usage:" in bench.run("test.sh", "--quick", code=2)
 
 
+def test_long_tests_run_alone(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path, "uv python3.11")
+    bench.run("test.sh", "--long")
+    ran = [call for call in bench.calls() if " -m pytest" in call]
+    assert len(ran) == 1
+    assert " -m long " in ran[0]
+    bench.run("test.sh", "--long", code=7, FAIL_ON="-m long")
+
+
 @pytest.mark.parametrize(
     ("script", "group"),
     [("dataset", "dataset"), ("weights", "weights"), ("features", "features"), ("metric_weights", "metrics")],
