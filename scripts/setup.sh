@@ -114,7 +114,8 @@ make_uv() {
     local env=$ENVS/$1
     [[ -x $env/bin/python ]] || "$TOOL" venv --quiet --seed --python "$PYTHON" "$env"
     echo "$UNFINISHED" >"$env/$STAMP"
-    "$TOOL" pip install --python "$env/bin/python" -c "requirements/$1.lock" -e ".[$1,dev]"
+    # Compiled at once, as pip does: where PYTHONDONTWRITEBYTECODE is set every start would compile everything anew.
+    "$TOOL" pip install --compile-bytecode --python "$env/bin/python" -c "requirements/$1.lock" -e ".[$1,dev]"
 }
 
 make_pip() {

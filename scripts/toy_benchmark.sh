@@ -22,8 +22,8 @@ done
 case $BUDGET in
     small)
         train=1000 val=48 classifier=600 seeds=0
-        text_steps=600 unet_steps=400 edit_steps=480
-        vision_steps=200 talk_steps=150 epochs=2
+        text_steps=600 unet_steps=400 edit_steps=600
+        vision_steps=250 talk_steps=180 epochs=2
         ;;
     full)
         train=6000 val=150 classifier=1000 seeds="0 1 2"

@@ -22,7 +22,7 @@ def installs(calls: list[str]) -> list[str]:
         (
             "uv python3.11",
             "",
-            "uv pip install --python {root}/.venvs/vllm/bin/python -c requirements/vllm.lock -e",
+            "uv pip install --compile-bytecode --python {root}/.venvs/vllm/bin/python -c requirements/vllm.lock -e",
         ),
         ("python3.11", "", "uv pip install"),  # its own, from PyPI
         ("conda uv python3.11", "pip", "python -m pip install"),
@@ -82,7 +82,7 @@ def test_a_changed_pin_is_installed(tmp_path: Path, file: str) -> None:
     assert len(installs(bench.calls())) == 1
 
 
-@pytest.mark.parametrize("failing", ["pip install --python", "import importlib"])
+@pytest.mark.parametrize("failing", ["uv pip install", "import importlib"])
 def test_a_failed_set_up_is_made_anew(tmp_path: Path, failing: str) -> None:
     bench = Workbench(tmp_path, "uv python3.11")
     bench.run("setup.sh", "ldm", FAIL_ON=failing, code=2 if "import" in failing else 7)
