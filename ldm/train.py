@@ -22,6 +22,7 @@ from egogen.cli import parser
 from egogen.errors import UserError
 from ldm.callbacks.checkpoints import EXIT_TERMINATED, LAST, AtomicFiles, Checkpoints, find_resume
 from ldm.callbacks.grids import ImageGrids
+from ldm.callbacks.progress import TrainingBar
 from ldm.callbacks.speed import Speed
 from ldm.checkpoint import load_parts
 from ldm.config import TrainConfig, load_config, split_words
@@ -151,6 +152,9 @@ def prepare_torch(config: TrainConfig) -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     # Our order of items knows where to go on.
     warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
+    # An advertisement for a service that needs a login.
+    messages = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    messages.addFilter(lambda record: "litlogger" not in record.getMessage())
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
 
 
@@ -206,7 +210,7 @@ def make_trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=settings.log_every_steps,
         logger=TensorBoardLogger(run, name="", version="tensorboard"),
-        callbacks=[speed, pictures, saver],
+        callbacks=[TrainingBar(), speed, pictures, saver],
         plugins=plugins,
         use_distributed_sampler=False,
         enable_model_summary=False,

@@ -22,7 +22,8 @@ def installs(calls: list[str]) -> list[str]:
         (
             "uv python3.11",
             "",
-            "uv pip install --compile-bytecode --python {root}/.venvs/vllm/bin/python -c requirements/vllm.lock -e",
+            "uv pip install --compile-bytecode --python {root}/.venvs/vllm/bin/python "
+            "-c requirements/vllm.lock -e",
         ),
         ("python3.11", "", "uv pip install"),  # its own, from PyPI
         ("conda uv python3.11", "pip", "python -m pip install"),

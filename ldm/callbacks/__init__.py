@@ -1,1 +1,1 @@
-"""What happens around training steps: checkpoints and signals, pictures, speed."""
+"""What happens around training steps: checkpoints and signals, pictures, progress, speed."""

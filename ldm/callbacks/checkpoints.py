@@ -179,7 +179,7 @@ class Checkpoints(Checkpoint):
     def save(self, trainer: lightning.Trainer, name: str, is_last: bool) -> None:
         """Writes one file, then lets go of those that need not stay."""
         path = self.folder / name
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         if is_last and trainer.is_global_zero and not self.files.problem:
             try:
                 link(path, self.folder / LAST)

@@ -82,6 +82,21 @@ def test_training_leaves_checkpoint_pictures_curves_and_settings(run: Run, train
     assert "model_ema.projection_imgweight" in after
 
 
+def test_what_training_says(
+    run: Run, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        fit(run, "said")
+    bar = capsys.readouterr().out.split("\r")[-1]
+    assert bar.startswith("train: 100%")
+    assert "4/4" in bar
+    assert "train/loss_simple=" in bar
+    assert "v_num" not in bar
+    assert "trained for 4 steps" in caplog.text
+    assert "litlogger" not in caplog.text
+    assert "weights_only" not in caplog.text
+
+
 def test_a_resumed_run_ends_as_an_uninterrupted_one(run: Run, trained: Path) -> None:
     fit(run, "halves", "trainer.max_steps=2")
     folder = fit(run, "halves")

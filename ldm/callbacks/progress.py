@@ -1,0 +1,40 @@
+"""The progress bar of a training run."""
+
+from __future__ import annotations
+
+import pytorch_lightning as lightning
+from pytorch_lightning.callbacks import TQDMProgressBar
+
+SECONDS = 1.0  # between two looks at the loss, for which a GPU has to be waited for
+
+
+class TrainingBar(TQDMProgressBar):
+    """One bar over the optimiser steps of a whole run, also where it is resumed."""
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *args: lightning.LightningModule) -> None:
+        """Begins at the step that the run begins at; Lightning takes the whole run for one epoch."""
+        super().on_train_epoch_start(trainer, *args)
+        bar = self.train_progress_bar
+        bar.total, bar.unit, bar.mininterval = trainer.max_steps, "step", SECONDS
+        bar.initial = bar.n = bar.last_print_n = trainer.global_step
+        bar.set_description("train")
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,  # noqa: ARG002 - Lightning's signature
+        batch: object,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Moves on when a step is done."""
+        if self.train_progress_bar.update(trainer.global_step - self.train_progress_bar.n):
+            self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
+
+    def get_metrics(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What stands behind the bar; without the version of the log folder, which is always the same."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
