@@ -53,8 +53,10 @@ def take_chunk(items: Sequence[Item], index: int, count: int) -> list[Item]:
     """The published split: contiguous runs of ceil(len / count) items, from 1; late ones may be empty.
 
     Raises:
-        UserError: the index lies outside 1 .. count.
+        UserError: the index lies outside 1 .. count, or the count is not above 0.
     """
+    if count < 1:
+        raise UserError(f"{count} chunks: expected at least 1")
     if not 1 <= index <= count:
         raise UserError(f"chunk index {index} of {count}: expected 1 to {count}, counted from 1")
     size = math.ceil(len(items) / count)

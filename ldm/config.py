@@ -19,7 +19,7 @@ from egogen.features.store import STORES
 from egogen.layout import Layout, data_root, features_root, merged_annotations, run_root, tar_folder
 from ldm.architecture import Architecture
 from ldm.baselines.settings import ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
-from ldm.checks import check
+from ldm.checks import check, check_finite
 from ldm.conditioner import Streams
 from ldm.reading import first_line
 from ldm.sampler import PUBLISHED, make_scheduler
@@ -220,6 +220,7 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         for name in ("scales_txt", "scales_img"):
             check(f"sampling.{name}", getattr(self, name), "at least one number", bool(getattr(self, name)))
+            check_finite(f"sampling.{name}", *getattr(self, name))
         make_scheduler(self.scheduler)  # names a wrong one
         check(
             "sampling.precision", self.precision, "auto, bf16, 32", self.precision in ("auto", "bf16", "32")
@@ -298,7 +299,7 @@ def load_config(kind: type[Config], files: Sequence[Path], overrides: Sequence[s
         merged = merge(merged, layer, f"{path}")
     for word in overrides:
         if "=" not in word.lstrip("="):
-            raise UserError(f"{word!r}: expected key=value, such as trainer.max_steps=100")
+            raise UserError(f"{word!r}: expected key=value, such as data.resolution=256; files stand before")
         merged = merge(merged, OmegaConf.from_dotlist([word]), f"{word!r}")
     try:
         made = OmegaConf.to_object(merged)

@@ -18,7 +18,9 @@ from typing_extensions import NotRequired, TypedDict
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
 from egogen.features.shards import Shards
+from egogen.features.store import made_by
 from egogen.frames import FolderFrames, FrameStore, TarFrames
+from egogen.layout import FEATURE_KINDS
 from ldm.conditioner import BOTH, Streams
 from ldm.config import DataConfig
 from ldm.draws import draw
@@ -103,7 +105,7 @@ class EgoGenPairs(Dataset[Sample]):
     ) -> None:
         self.config = config
         self.split = split
-        self.store = store
+        self.store, self.streams = store, streams
         self.targets = targets
         self.annotations = Annotations.read(config.annotations(split))
         log.info("%s split: %s", split, self.annotations.source)
@@ -142,6 +144,13 @@ class EgoGenPairs(Dataset[Sample]):
             return None
         texts = self.features.texts
         return f"{self.store}, text {texts.row_type}" if isinstance(texts, Shards) else self.store
+
+    @property
+    def features_made_by(self) -> dict[str, str]:
+        """A hash of what made the features, for each kind that is read; published ones do not say."""
+        read = (False, False) if self.features is None else self.streams
+        kinds = [kind for kind, used in zip(FEATURE_KINDS, read, strict=True) if used]
+        return {kind: made_by(self.config.feature_folder(self.split, kind)) for kind in kinds}
 
     def sample(self, index: int, mirrored: bool = False) -> Sample:
         """One pair with its frames."""

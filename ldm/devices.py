@@ -1,11 +1,16 @@
-"""The device that a command names."""
+"""The device that a command names; as a command itself, whether it is there."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+
 import torch
 
+from egogen.cli import parser, run
 from egogen.errors import UserError
 
+log = logging.getLogger(__name__)
 HELP = "auto, cpu or a GPU such as cuda:0"
 
 
@@ -29,3 +34,14 @@ def find_device(name: str, rank: int = 0) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r}: {reason}; allowed are {HELP}") from None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Finds a device, and says which it is."""
+    made = parser("python -m ldm.devices", __doc__)
+    made.add_argument("name", help=HELP)
+    log.info("device: %s", find_device(made.parse_args(argv).name))
+
+
+if __name__ == "__main__":
+    run(main)

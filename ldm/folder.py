@@ -12,9 +12,11 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextModel
 
+from egogen.annotations import check_object
 from egogen.errors import UserError
 from egogen.files import read_json
 from ldm.architecture import LATENT_CHANNELS, Architecture, Parts, TextShape, UNetShape, VAEShape
+from ldm.checks import check
 from ldm.conditioner import Conditioner
 
 INDEX = "model_index.json"
@@ -26,9 +28,11 @@ def load_folder(path: Path) -> Parts:
     """Loads the networks of a pipeline folder.
 
     Raises:
-        UserError: a part or tensor is missing, unknown or of another shape, or a file is damaged.
+        UserError: a part or tensor is missing, unknown or of another shape, a file is damaged, or the model
+            predicts something else than noise.
     """
     read_json(path / INDEX)
+    check_prediction(path / "scheduler" / "scheduler_config.json")
     # Without accelerate there is no other way, and diffusers says so each time.
     plain = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
     unet = load_part(path, "unet", UNet2DConditionModel.from_pretrained, **plain)
@@ -38,6 +42,17 @@ def load_folder(path: Path) -> Parts:
     if (path / "conditioner").is_dir():
         conditioner = load_part(path, "conditioner", Conditioner.from_pretrained, **plain)
     return Parts(unet, vae, text_encoder, conditioner)
+
+
+def check_prediction(path: Path) -> None:
+    """Refuses a model that does not predict noise, such as Stable Diffusion 2.1; older files do not say.
+
+    Raises:
+        UserError: names what it predicts.
+    """
+    if path.exists():
+        found = check_object(read_json(path), f"{path}", "settings by name").get("prediction_type", "epsilon")
+        check(f"{path}: prediction_type", found, "epsilon, as of Stable Diffusion 1", found == "epsilon")
 
 
 def load_part(path: Path, name: str, load: Callable[..., Any], **options: object) -> Any:  # noqa: ANN401 - a network

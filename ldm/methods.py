@@ -98,7 +98,7 @@ def make_drawer(
 
 
 def prepare(parts: Parts, device: torch.device, dtype: torch.dtype, compiled: bool) -> None:
-    """Moves the networks to where and how they run."""
+    """Moves the networks to where and how they run; what stays in 32 bits beside bf16 may use TF32."""
     for module in parts:
         if module is not None:
             nn.Module.to(module, device)
@@ -106,7 +106,9 @@ def prepare(parts: Parts, device: torch.device, dtype: torch.dtype, compiled: bo
         parts.unet.to(dtype)
     if device.type == "cuda":
         parts.unet.to(memory_format=torch.channels_last)
-    torch.set_float32_matmul_precision("high")
+    exact = dtype == torch.float32
+    torch.set_float32_matmul_precision("highest" if exact else "high")
+    torch.backends.cudnn.allow_tf32 = not exact
     if compiled:
         parts.unet.compile()
         parts.vae.decoder.compile()

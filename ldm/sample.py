@@ -29,6 +29,8 @@ from egogen.manifest import checkpoint_hash, claim, file_hash
 from egogen.seeds import item_seed
 from egogen.shards import parse_shard, process, take_chunk, take_shard
 from ldm.baselines.copy import copy_frame
+from ldm.baselines.token_maps import split_prompt
+from ldm.checks import check
 from ldm.config import GenerateConfig, load_config, split_words
 from ldm.data import EgoGenPairs, stack
 from ldm.devices import HELP, find_device
@@ -91,7 +93,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         for folder, scales in folders(args.out or run_root() / "samples" / name, config, args.method)
     ]
     for job in work:
-        job.settings = {**settings(config, args, device, job.scales), "feature_store": pairs.feature_store}
+        job.settings = {
+            **settings(config, args, device, job.scales),
+            "feature_store": pairs.feature_store,
+            "features": pairs.features_made_by,
+        }
         if (job.out / MANIFEST).exists():
             job.claim()
     mine = my_share(pairs.items, args)
@@ -103,17 +109,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if not left:
         return
+    if args.method == "proxnpi":
+        check_reweight(config, pairs)
     pairs.check(only=list({(item.clip, item.id): item for item in left}.values()))
     drawer = None
     if args.method != COPY:
         dtype = unet_dtype(config, device)
         drawer = make_drawer(args.method, config, args.ckpt, not args.no_ema, device, dtype)
-    for job in work:
-        if drawer is None:
-            copy_all(pairs, job)
-        else:
-            draw_all(drawer, pairs, job, device)
-        log.info("wrote %s", job.out / "images")
+    draw_jobs(work, drawer, pairs, device)
 
 
 def check_words(words: Sequence[str], method: str) -> None:
@@ -122,12 +125,23 @@ def check_words(words: Sequence[str], method: str) -> None:
     Raises:
         UserError: names it.
     """
-    unused = [f"{name}." for name in PLAIN if name != method]
-    if method in PLAIN:
+    unused = [f"{name}{mark}" for name in PLAIN if name != method for mark in ".="]
+    if method not in GUIDED:
         unused += [f"sampling.{name}=" for name in OF_GUIDED]
     for word in words:
         if word.startswith(tuple(unused)):
             raise UserError(f"{word!r}: --method {method} does not use it; see docs/baselines.md")
+
+
+def check_reweight(config: GenerateConfig, pairs: EgoGenPairs) -> None:
+    """Refuses factors of words that no prompt has.
+
+    Raises:
+        UserError: names the first.
+    """
+    words = {word for item in pairs.items for word in split_prompt(pairs.prompt(item))}
+    for word in config.proxnpi.reweight:
+        check("proxnpi.reweight", word, "words of the prompts, with their case and full stops", word in words)
 
 
 class Job:
@@ -141,7 +155,7 @@ class Job:
         metadata: sizes by clip.
 
     Raises:
-        UserError: the metadata file lacks a clip.
+        UserError: the metadata file lacks a clip, or `out` is a file.
     """
 
     def __init__(
@@ -152,6 +166,8 @@ class Job:
         config: GenerateConfig,
         metadata: dict[str, ClipMetadata],
     ) -> None:
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out}: is a file; --out names a folder")
         self.out, self.scales, self.items, self.config = out, scales, list(items), config
         self.side = config.sampling.height or config.data.resolution
         self.sizes = {item.clip: clip_metadata(metadata, item.clip, config) for item in items}
@@ -168,9 +184,18 @@ class Job:
         self.claimed = True
 
     def take(self, items: Sequence[Item]) -> None:
-        """Keeps those of the items whose frames are not there yet."""
+        """Keeps those of the items whose frames are not there yet.
+
+        Raises:
+            UserError: there are frames, and nothing says what drew them.
+        """
         kind = self.config.sampling.format
         self.items = [item for item in items if not frame_path(self.out, item, kind).exists()]
+        if len(self.items) < len(items) and not (self.out / MANIFEST).exists():
+            raise UserError(
+                f"{self.out}: has frames but no {MANIFEST}, which says what drew them; choose another output "
+                "folder or delete this one"
+            )
 
     def save(self, item: Item, frame: np.ndarray) -> None:
         """Writes a frame atomically, at the image library's default quality (published).
@@ -214,12 +239,16 @@ def settings(
     """What makes a frame what it is; batch size and sharding are left out, since they change nothing."""
     sampling = asdict(config.sampling)
     own = asdict(getattr(config, args.method)) if args.method in PLAIN else {}
-    for name in ("batch_size", "compile", *OF_GUIDED):
+    ignored = ("seed", "output_range") if args.method == COPY else ()
+    for name in ("batch_size", "compile", *OF_GUIDED, *ignored):
         del sampling[name]
     if args.method in GUIDED:
         kept = {"scheduler": config.sampling.scheduler, "steps": config.sampling.steps}
         sampling |= {**kept, "scale_txt": scales.text, "scale_img": scales.image}
-    sampling["precision"] = "bf16" if unet_dtype(config, device) == torch.bfloat16 else "32"
+    if args.method == COPY:
+        del sampling["precision"]
+    else:
+        sampling["precision"] = "bf16" if unet_dtype(config, device) == torch.bfloat16 else "32"
     return {
         "method": args.method,
         "dataset": config.data.dataset,
@@ -275,8 +304,40 @@ def frame_path(out: Path, item: Item, kind: str) -> Path:
     return path if kind == "jpg" else path.with_suffix(f".{kind}")
 
 
-def draw_all(drawer: Drawer, pairs: EgoGenPairs, job: Job, device: torch.device) -> None:
-    """Draws items in batches; an item's noise depends on the seed and its own id alone."""
+def draw_jobs(work: Sequence[Job], drawer: Drawer | None, pairs: EgoGenPairs, device: torch.device) -> None:
+    """Draws what all jobs have left.
+
+    Args:
+        work: the jobs.
+        drawer: None copies source frames.
+        pairs: all items.
+        device: of the drawer.
+
+    Raises:
+        UserError: after the last job, if frames are not finite.
+    """
+    broken: list[str] = []
+    for job in work:
+        if drawer is None:
+            copy_all(pairs, job)
+        else:
+            broken += draw_all(drawer, pairs, job, device)
+        log.info("wrote %s", job.out / "images")
+    if broken:
+        count = sum(len(job.items) for job in work)
+        raise UserError(
+            f"{broken[0]}: not finite, as are {len(broken)} of {count} frames; they are not written, the "
+            "others are. Try sampling.precision=32, or another checkpoint"
+        )
+
+
+def draw_all(drawer: Drawer, pairs: EgoGenPairs, job: Job, device: torch.device) -> list[str]:
+    """Draws items in batches; an item's noise depends on the seed and its own id alone.
+
+    Returns:
+        Paths of frames that are not finite; they are not written.
+    """
+    broken = []
     options = job.config.sampling
     output_range = cast("OutputRange", options.output_range)
     index_of = {(item.clip, item.id): index for index, item in enumerate(pairs.items)}
@@ -294,9 +355,13 @@ def draw_all(drawer: Drawer, pairs: EgoGenPairs, job: Job, device: torch.device)
                 stacked.get("vllm_text"),
             )
             for item, frame in zip(part, drawer(request), strict=True):
+                bar.update()
+                if not frame.isfinite().all():
+                    broken.append(f"{frame_path(job.out, item, options.format)}")
+                    continue
                 size = job.sizes[item.clip]
                 job.save(item, to_frame(frame, size.height, size.width, output_range, job.side))
-                bar.update()
+    return broken
 
 
 def copy_all(pairs: EgoGenPairs, job: Job) -> None:

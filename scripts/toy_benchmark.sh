@@ -34,6 +34,12 @@ case $BUDGET in
 esac
 SEEDS=${SEEDS:-$seeds}
 [[ $SEEDS =~ ^[0-9]+(\ [0-9]+)*$ ]] || die "--seeds '$SEEDS': expected whole numbers, such as \"0 1 2\""
+read -ra seed_list <<<"$SEEDS"
+declare -A seen=()
+for seed in "${seed_list[@]}"; do
+    [[ -z ${seen[$((10#$seed))]:-} ]] || die "--seeds '$SEEDS': each seed once"
+    seen[$((10#$seed))]=yes
+done
 case $DEVICE in
     cpu) gpus=() jobs=$(getconf _NPROCESSORS_ONLN) ;;
     cuda) gpus=(--gpus 0) jobs=1 ;;
@@ -49,7 +55,6 @@ source scripts/steps.sh
 export RUN_ROOT=$WORK DATA_ROOT=$WORK/toy/data
 EGOGEN=$DATA_ROOT/EgoGen START=$WORK/toy/start
 toy=(--data-root "$DATA_ROOT" --resolution "$RESOLUTION" --seed 0) # of ldm.toy and ldm.toy.editor
-read -ra seed_list <<<"$SEEDS"
 
 # The systems: name, files to lay over train_toy.yaml and generate_toy.yaml.
 declare -A TRAINED=(
@@ -208,6 +213,7 @@ half=$((cores > 1 ? cores / 2 : 1))          # of the starting points and of sta
 mkdir -p "$WORK/samples" "$START" "$WORK/report"
 
 use_env ldm
+[[ $DEVICE == cpu ]] || python -m ldm.devices "$DEVICE" # missed now, and not after the first training
 step data "draw egocentric pairs of frames with labels and descriptions" \
     python -m egogen.toy --out "$DATA_ROOT" --train "$train" --val "$val" --size "$SIZE" --seed 0
 

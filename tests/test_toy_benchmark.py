@@ -91,6 +91,7 @@ def test_ctrl_c_ends_all_lanes(bench: Workbench) -> None:
         (["--budget", "huge"], "--budget huge: allowed are small and full"),
         (["--device", "tpu"], "--device tpu: allowed are cpu and cuda"),
         (["--seeds", "0,1"], "--seeds '0,1': expected whole numbers"),
+        (["--seeds", "0 1 0"], "--seeds '0 1 0': each seed once"),
         (["--jobs", "0"], "--jobs 0: expected a whole number above 0"),
         (["--budget"], "--budget needs a value"),
         (["now"], "argument 'now'; usage"),
@@ -99,6 +100,11 @@ def test_ctrl_c_ends_all_lanes(bench: Workbench) -> None:
 def test_wrong_arguments(bench: Workbench, arguments: list[str], message: str) -> None:
     assert message in bench.run("toy_benchmark.sh", *arguments, code=2)
     assert bench.calls() == []
+
+
+def test_a_gpu_that_is_not_there_is_missed_before_any_work(bench: Workbench) -> None:
+    bench.run("toy_benchmark.sh", "--device", "cuda", code=7, FAIL_ON="ldm.devices cuda")
+    assert not [call for call in bench.calls() if "egogen.toy" in call]
 
 
 def test_other_settings_are_refused(bench: Workbench) -> None:

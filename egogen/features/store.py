@@ -74,7 +74,7 @@ def claim_store(
 
 
 def made_by(folder: Path) -> str:
-    """A hash of all that made a folder's shards: its manifest and its projector. Each shard carries it."""
+    """A hash of all that made a folder's features: its manifest and its projector. Each shard carries it."""
     digest = hashlib.sha256(json.dumps(read_manifest(folder), sort_keys=True).encode())
     projector = projector_path(folder)
     if projector.exists():

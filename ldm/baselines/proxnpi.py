@@ -49,12 +49,13 @@ class ProxNPI(PairEdit[ProxNPIConfig]):
             token_map(self.model.tokenizer, source, target, settings.controller, settings.reweight)
             for source, target in zip(self.sources, self.targets, strict=True)
         ]
-        cells = self.clean.shape[-2] * self.clean.shape[-1]
+        height, width = self.clean.shape[-2:]
+        second = ((height + 1) // 2) * ((width + 1) // 2)  # tokens of the finest level but one
         return PromptToPrompt(
             TokenMap(*(torch.stack(part).to(self.clean) for part in zip(*maps, strict=True))),
             cross_steps=int(settings.cross_replace * (settings.steps + 1)),
             self_steps=int(settings.self_replace * settings.steps),
-            self_limit=RELEASED_LIMIT if settings.self_limit == "released" else cells // 4,
+            self_limit=RELEASED_LIMIT if settings.self_limit == "released" else second,
         )
 
     def step(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf, isfinite
 
 from ldm.baselines.ddim import Grid
-from ldm.checks import check, check_choice
+from ldm.checks import check, check_choice, check_finite
 
 MAX_STEPS = 999  # timestep 1000 is not in the training schedule
 
@@ -22,6 +23,7 @@ class SDEditConfig:
     def __post_init__(self) -> None:
         check("sdedit.steps", self.steps, f"1 to {MAX_STEPS}", 1 <= self.steps <= MAX_STEPS)
         check("sdedit.strength", self.strength, "0 to 1", 0 <= self.strength <= 1)
+        check_finite("sdedit.guidance", self.guidance)
         check_choice("sdedit.noise_level", self.noise_level, "compvis", "matched")
         levels = len(Grid(self.steps).timesteps)
         check(
@@ -57,7 +59,8 @@ class ProxConfig:
 
     def __post_init__(self) -> None:
         self.check("steps", f"1 to {MAX_STEPS}", 1 <= self.steps <= MAX_STEPS)
-        self.check("quantile", "at most 1", self.quantile <= 1)
+        self.check("guidance", "a finite number", isfinite(self.guidance))
+        self.check("quantile", "at most 1, and finite", -inf < self.quantile <= 1)
         self.check("npi_interp", "0 to 1", 0 <= self.npi_interp <= 1)
         self.check("prox", "l0, l1, none", self.prox in ("l0", "l1", "none"))
         self.check("l0_threshold", "soft, hard", self.l0_threshold in ("soft", "hard"))
@@ -99,6 +102,7 @@ class ProxNPIConfig(ProxConfig):
         self.check("cross_replace", "0 to 1", 0 <= self.cross_replace <= 1)
         self.check("self_replace", "0 to 1", 0 <= self.self_replace <= 1)
         self.check("self_limit", "scaled, released", self.self_limit in ("scaled", "released"))
+        self.check("reweight", "finite factors", all(map(isfinite, self.reweight.values())))
         self.check("reweight", "none with controller=none", not self.reweight or self.controller != "none")
 
 

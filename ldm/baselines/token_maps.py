@@ -5,6 +5,7 @@ The three edits of Prompt-to-Prompt (Hertz et al. 2023): refine, replace, reweig
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 from unicodedata import normalize
@@ -19,6 +20,7 @@ from egogen.errors import UserError
 from ldm.text import TEXT_TOKENS
 
 WORD_END = "</w>"
+BLANKS = re.compile(r"[^\S\x1c-\x1f]+")  # what the tokenizer takes for white space
 
 
 class TokenMap(NamedTuple):
@@ -58,9 +60,14 @@ def token_map(
         matrix = replacement(tokenizer, source, target)
     factor = torch.ones(TEXT_TOKENS)
     places = word_places(tokenizer, target)
-    for word, place in zip(target.split(), places, strict=True):
+    for word, place in zip(split_prompt(target), places, strict=True):
         factor[place] = factors.get(word, 1.0)
     return TokenMap(matrix, share, factor)
+
+
+def split_prompt(prompt: str) -> list[str]:
+    """The words of a prompt, as the tokenizer tells them apart."""
+    return [word for word in BLANKS.split(prompt) if word]
 
 
 def token_ids(tokenizer: CLIPTokenizer, prompt: str) -> list[int]:
@@ -96,7 +103,7 @@ def align(source: Sequence[int], target: Sequence[int]) -> Int64[Tensor, "77"]:
 
 def word_places(tokenizer: CLIPTokenizer, prompt: str) -> list[list[int]]:
     """For each blank-separated word of a prompt the places of its tokens; none behind the 77th."""
-    words = normalize("NFC", prompt).lower().split()  # as the tokenizer does
+    words = split_prompt(normalize("NFC", prompt).lower())  # as the tokenizer does
     places: list[list[int]] = [[] for _ in words]
     word, begun = 0, 0
     symbols = tokenizer.convert_ids_to_tokens(token_ids(tokenizer, prompt)[1:-1])
@@ -116,10 +123,11 @@ def replacement(tokenizer: CLIPTokenizer, source: str, target: str) -> Float[Ten
     Raises:
         UserError: the prompts have different numbers of words.
     """
-    if len(source.split()) != len(target.split()):
+    old_words, new_words = split_prompt(source), split_prompt(target)
+    if len(old_words) != len(new_words):
         raise UserError(
-            f"proxnpi.controller=replace: source prompt {source!r} has {len(source.split())} words, target "
-            f"{target!r} {len(target.split())}; it needs equally many, controller=refine does not"
+            f"proxnpi.controller=replace: source prompt {source!r} has {len(old_words)} words, target "
+            f"{target!r} {len(new_words)}; it needs equally many, controller=refine does not"
         )
     matrix = torch.zeros(TEXT_TOKENS, TEXT_TOKENS)
     i = j = 0
@@ -142,6 +150,6 @@ def changed_places(
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Places of the words that differ, in both prompts; words behind the 77th token are left out."""
     pairs = zip(word_places(tokenizer, source), word_places(tokenizer, target), strict=True)
-    for old_word, new_word, (old, new) in zip(source.split(), target.split(), pairs, strict=True):
+    for old_word, new_word, (old, new) in zip(split_prompt(source), split_prompt(target), pairs, strict=True):
         if old_word != new_word and old and new:
             yield old, new

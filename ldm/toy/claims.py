@@ -71,8 +71,11 @@ def test(first: Run, second: Run, metric: str) -> Verdict:
     frames = sorted(ours)
     p = paired_p_value([ours[frame] for frame in frames], [theirs[frame] for frame in frames])
     better = a < b if first.details["metrics"][metric]["better"] == "lower" else a > b
-    verdict = "undecided" if p is None or p >= LEVEL else "holds" if better else "contradicted"
-    return Verdict(f"{first.name} > {second.name}", a, b, p, verdict)
+    name = f"{first.name} > {second.name}"
+    if p is None:
+        return Verdict(name, a, b, p, "no test")  # of items, for instance of toy_fid
+    verdict = "undecided" if p >= LEVEL else "holds" if better else "contradicted"
+    return Verdict(name, a, b, p, verdict)
 
 
 def table(verdicts: Sequence[Verdict], metric: str) -> str:

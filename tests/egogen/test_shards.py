@@ -27,10 +27,16 @@ def test_published_chunk_sizes() -> None:
     assert [take_chunk("abcde", index, 4) for index in (1, 2, 3, 4)] == [["a", "b"], ["c", "d"], ["e"], []]
 
 
-@pytest.mark.parametrize(("index", "count"), [(0, 4), (5, 4), (-1, 4), (1, 0)])
+@pytest.mark.parametrize(("index", "count"), [(0, 4), (5, 4), (-1, 4)])
 def test_chunks_that_do_not_exist(index: int, count: int) -> None:
     with pytest.raises(UserError, match=rf"chunk index {index} of {count}"):
         take_chunk("abc", index, count)
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_a_split_has_a_chunk_at_least(count: int) -> None:
+    with pytest.raises(UserError, match=rf"{count} chunks: expected at least 1"):
+        take_chunk("abc", 1, count)
 
 
 @pytest.mark.parametrize(

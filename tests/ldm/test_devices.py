@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 
 from egogen.errors import UserError
-from ldm.devices import find_device
+from ldm.devices import find_device, main
 
 
 def test_auto_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,3 +37,11 @@ def test_a_wrong_name_is_answered_by_what_is_allowed(name: str) -> None:
         UserError, match=f"device '{name}': .+; allowed are auto, cpu or a GPU such as cuda:0$"
     ):
         find_device(name)
+
+
+def test_the_command_says_whether_a_device_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        main(["cpu"])
+    assert "device: cpu" in caplog.text
+    with pytest.raises(UserError, match="device 'cuda:99'"):
+        main(["cuda:99"])

@@ -218,6 +218,14 @@ def test_claims_hold_are_contradicted_or_undecided(tmp_path: Path) -> None:
     assert float(rows[0][3]) == pytest.approx(2 / 2**12, abs=5e-4)
 
 
+def test_a_metric_without_values_by_item_cannot_be_tested(tmp_path: Path) -> None:
+    for name in ("lego", "ip2p"):
+        measured(tmp_path / name, 1.0)
+    out = tmp_path / "claims.md"
+    claims.main([str(tmp_path), "lego>ip2p", "--out", str(out)])
+    assert out.read_text().splitlines()[2].endswith("| - | no test |")
+
+
 @pytest.mark.parametrize("claim", ["lego", "lego>", ">ip2p", "lego>lego"])
 def test_a_claim_has_two_sides(tmp_path: Path, claim: str) -> None:
     with pytest.raises(UserError, match="expected A>B"):

@@ -96,6 +96,17 @@ def test_mutual_attention_waits_for_its_step_and_block() -> None:
         torch.testing.assert_close(control.attend(query, key, value, layer), own)
 
 
+def test_mutual_attention_goes_on_to_the_last_step() -> None:
+    """The released one ends with step 50 (F-BL-15)."""
+    query, key, value = rows(16, 0), rows(16, 1), rows(16, 2)
+    control = MutualSelfAttention(4, 0, "src", "src")
+    control.step = 49
+    expected = control.attend(query, key, value, SELF)
+    assert not torch.allclose(expected, weights(query, key) @ value)
+    control.step = 99
+    torch.testing.assert_close(control.attend(query, key, value, SELF), expected)
+
+
 def test_layers_are_counted_as_the_unet_runs(model: StableDiffusion) -> None:
     order: list[str] = []
     hooks = [
@@ -142,6 +153,18 @@ def test_the_limit_of_self_attention(model: StableDiffusion, rule: str, limit: i
     edit = ProxNPI(model, latents(), ["a"], ["b"], ProxNPIConfig(self_limit=rule))
     assert edit.control is not None
     assert edit.control.self_limit == limit
+
+
+@pytest.mark.parametrize("size", [(5, 7), (25, 25), (8, 11), (16, 32)])
+def test_the_second_level_is_below_the_limit_at_any_size(
+    model: StableDiffusion, size: tuple[int, int]
+) -> None:
+    """A UNet halves sides upwards, by convolutions of stride 2."""
+    finest = torch.zeros(1, model.unet.config.block_out_channels[0], *size, dtype=torch.float64)
+    second = model.unet.down_blocks[0].downsamplers[0](finest)
+    control = ProxNPI(model, torch.zeros(1, 4, *size).double(), ["a"], ["b"], ProxNPIConfig()).control
+    assert control is not None
+    assert control.self_limit == second[0, 0].numel()
 
 
 def test_steps_of_control_are_counted_as_released(model: StableDiffusion) -> None:

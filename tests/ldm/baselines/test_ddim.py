@@ -123,6 +123,7 @@ def test_sdedit_levels(strength: float, steps: int, repainted: int, compvis: int
         ({"strength": -0.1}, r"sdedit.strength"),
         ({"steps": 0}, r"sdedit.steps: got 0, allowed: 1 to 999"),
         ({"steps": 1000}, r"sdedit.steps"),
+        ({"guidance": float("nan")}, r"sdedit.guidance: got nan, allowed: a finite number"),
         ({"noise_level": "ddpm"}, r"sdedit.noise_level: got 'ddpm', allowed: compvis, matched"),
     ],
 )

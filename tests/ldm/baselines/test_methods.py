@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
+from egogen.layout import features_root
+from ldm import methods
 from ldm.architecture import build
 from ldm.checkpoint import load_parts, published_state, write
 from ldm.config import GenerateConfig, TrainConfig, load_config
@@ -77,6 +82,61 @@ def test_another_setting_of_a_method_is_another_run(run: Run, method: str, tmp_p
         draw(run, method, tmp_path, f"{method}.guidance=2")
 
 
+def test_other_features_are_another_run(run: Run, tmp_path: Path) -> None:
+    """As those of the untuned model."""
+    other = tmp_path / "other"
+    shutil.copytree(run.features, other)
+    write_json(
+        features_root(other, "ego4d", "val", "llava_text") / "manifest.json", {"checkpoint": "untuned"}
+    )
+    draw(run, "lego", tmp_path / "out", "--shard", "1/2")
+    with pytest.raises(UserError, match=r"the folder was made with features = .*'llava_text'"):
+        draw(run, "lego", tmp_path / "out", "--shard", "2/2", f"data.features={other}")
+    assert len(draw(run, "ip2p", tmp_path / "ip2p", f"data.features={other}")) == 3
+
+
+def test_copies_do_not_depend_on_what_draws(run: Run, tmp_path: Path) -> None:
+    draw(run, "copy", tmp_path)
+    assert len(draw(run, "copy", tmp_path, "sampling.seed=5", "sampling.precision=bf16")) == 3
+
+
+def test_frames_that_nothing_vouches_for_are_not_taken_over(run: Run, tmp_path: Path) -> None:
+    draw(run, "copy", tmp_path, "--shard", "1/2")
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"has frames but no manifest.json, which says what drew them"):
+        draw(run, "copy", tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file: is a file; --out names a folder"):
+        draw(run, "copy", tmp_path / "file")
+
+
+def test_frames_that_are_not_finite_are_named_and_the_others_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = methods.sdedit
+
+    def spoiled(*args: Any) -> Tensor:
+        latents = made(*args)
+        latents[1] = float("nan")
+        return latents
+
+    monkeypatch.setattr(methods, "sdedit", spoiled)
+    with pytest.raises(UserError, match=r"\.png: not finite, as are 1 of 3 frames; they are not written"):
+        draw(run, "sdedit", tmp_path)
+    assert len(list(tmp_path.rglob("*.png"))) == 2
+    monkeypatch.undo()
+    monkeypatch.setenv("RUN_ROOT", str(tmp_path))
+    assert len(draw(run, "sdedit", tmp_path)) == 3
+
+
+def test_32_bits_are_32_bits(run: Run) -> None:
+    parts = load_parts(run.start, inputs=4)
+    for dtype, precision in ((torch.bfloat16, "high"), (torch.float32, "highest")):
+        methods.prepare(parts, torch.device("cpu"), dtype, False)
+        assert torch.get_float32_matmul_precision() == precision
+        assert torch.backends.cudnn.allow_tf32 == (precision == "high")
+
+
 def test_what_fails_before_the_first_frame_claims_no_folder(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"proxmasactrl.masa_layer: got 10, allowed: 0 to 4, the number of"):
         draw(run, "proxmasactrl", tmp_path, "proxmasactrl.masa_layer=10")
@@ -100,6 +160,9 @@ def test_a_diffusers_folder_of_stable_diffusion_serves_as_well(run: Run, tmp_pat
         assert abs(frame - expected[name]).max() <= 1
     with pytest.raises(UserError, match=r"plain.ckpt: its UNet takes 4 channels; this method needs Instruct"):
         draw(run, "ip2p", tmp_path / "ip2p", ckpt="plain")
+    write_json(folder / "scheduler" / "scheduler_config.json", {"prediction_type": "v_prediction"})
+    with pytest.raises(UserError, match=r"prediction_type: got 'v_prediction', allowed: epsilon"):
+        draw(run, "sdedit", tmp_path / "other", ckpt="plain")
 
 
 def test_ip2p_takes_a_lego_checkpoint_without_its_features(run: Run, tmp_path: Path) -> None:
@@ -112,6 +175,10 @@ def test_ip2p_takes_a_lego_checkpoint_without_its_features(run: Run, tmp_path: P
         ("sdedit", ["proxnpi.steps=5"], r"'proxnpi.steps=5': --method sdedit does not use it"),
         ("lego", ["sdedit.strength=0.5"], r"--method lego does not use it"),
         ("proxnpi", ["sampling.steps=5"], r"'sampling.steps=5': --method proxnpi does not use it"),
+        ("sdedit", ["proxnpi={steps: 5}"], r"'proxnpi={steps: 5}': --method sdedit does not use it"),
+        ("copy", ["sampling.scales_txt=[1,2]"], r"--method copy does not use it"),
+        ("lego", ["sampling.scales_txt=[1,nan]"], r"scales_txt: got nan, allowed: a finite number"),
+        ("proxnpi", ["proxnpi.reweight={spatula: 3}"], r"reweight: got 'spatula', allowed: words of the"),
         ("proxnpi", ["proxnpi.blend_word=cup"], r"unknown key 'proxnpi.blend_word'"),
         ("sdedit", ["sdedit.strenght=1"], r"unknown key 'sdedit.strenght'; did you mean 'sdedit.strength'"),
         ("proxnpi", ["sampling.compile=true"], r"compile: got True, allowed: false with --method proxnpi"),

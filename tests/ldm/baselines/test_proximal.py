@@ -95,6 +95,16 @@ def test_slerp_keeps_to_the_circle() -> None:
         torch.testing.assert_close(slerp(one, -one, share).isfinite().all(), torch.tensor(True))
 
 
+def test_prompts_of_any_length_are_cut_to_77_tokens(model: StableDiffusion) -> None:
+    """The released ProxMasaCtrl does not cut (F-BL-16)."""
+    longer = "the left hand opens the box " * 30
+    found = model.embed([longer, "a"])
+    assert found.shape[:2] == (2, 77)
+    torch.testing.assert_close(found[:1], model.embed([longer[: len(longer) // 2]]))
+    edit = ProxMasaCtrl(model, latents(), [longer], [longer], ProxMasaCtrlConfig(steps=1, masa_layer=0))
+    assert edit.edit().isfinite().all()
+
+
 def make(
     kind: type[PairEdit[Any]], model: StableDiffusion, options: Any, rows: slice = slice(0, 1)
 ) -> PairEdit[Any]:
@@ -175,6 +185,11 @@ def test_edits_leave_the_unet_as_it_was(model: StableDiffusion) -> None:
     [
         (ProxNPIConfig, {"prox": "l2"}, r"proxnpi.prox: got 'l2', allowed: l0, l1, none"),
         (ProxNPIConfig, {"quantile": 1.5}, r"proxnpi.quantile: got 1.5, allowed: at most 1"),
+        (ProxNPIConfig, {"quantile": float("-inf")}, r"proxnpi.quantile: got -inf, allowed: at most 1, and"),
+        (ProxNPIConfig, {"quantile": float("nan")}, r"proxnpi.quantile: got nan"),
+        (ProxNPIConfig, {"guidance": float("inf")}, r"proxnpi.guidance: got inf, allowed: a finite number"),
+        (ProxMasaCtrlConfig, {"guidance": float("nan")}, r"proxmasactrl.guidance: got nan"),
+        (ProxNPIConfig, {"reweight": {"cup": float("nan")}}, r"proxnpi.reweight: got .*finite factors"),
         (ProxNPIConfig, {"steps": 0}, r"proxnpi.steps: got 0, allowed: 1 to 999"),
         (
             ProxNPIConfig,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egogen.errors import UserError
-from ldm.baselines.token_maps import align, replacement, token_ids, token_map, word_places
+from ldm.baselines.token_maps import align, replacement, split_prompt, token_ids, token_map, word_places
 from ldm.text import make_tokenizer
 
 TOKENIZER = make_tokenizer()
@@ -61,11 +61,12 @@ def test_reweighting_finds_the_tokens_of_words() -> None:
 @pytest.mark.parametrize(
     "prompt",
     ["", " ", "#C C opens  the box", "na\u00efve caf\u00e9 \u4f60\u597d \U0001f600", "e\u0301t\u00e9",
-     "it's 12:30, isn't?", "x" * 500, "the left hand opens the box " * 20, "\u0130stanbul <|endoftext|> cup"],
+     "it's 12:30, isn't?", "x" * 500, "the left hand opens the box " * 20, "\u0130stanbul <|endoftext|> cup",
+     "\x1e", "open\x1cthe \x1fbox\x85now"],
 )  # fmt: skip
 def test_every_token_belongs_to_one_word(prompt: str) -> None:
     places = word_places(TOKENIZER, prompt)
-    assert len(places) == len(prompt.split())
+    assert len(places) == len(split_prompt(prompt))
     assert [place for word in places for place in word] == list(
         range(1, len(token_ids(TOKENIZER, prompt)) - 1)
     )
