@@ -54,7 +54,7 @@ coverage_of_both() {
     coverage combine --quiet "$work/coverage" && coverage report
 }
 
-# The checks of one environment, one after the other.
+# The checks of one environment, one after the other; that of stage 1, which is done sooner, helps the other out.
 lane_vllm() {
     use_env vllm
     check "shell syntax" scripts_parse
@@ -62,13 +62,16 @@ lane_vllm() {
     check "ruff format" ruff format --check .
     check "import contracts" lint-imports --no-cache
     check "types, vllm" mypy --cache-dir .mypy_cache/vllm egogen llava
-    [[ $mode == --lint ]] || check "tests, vllm" tests vllm tests/egogen tests/llava tests/test_*.py
+    [[ $mode != --lint ]] || return 0
+    check "tests, vllm" tests vllm tests/egogen tests/llava tests/test_*.py
+    use_env ldm
+    check "tests, ldm, a part" tests ldm_part tests/egogen tests/ldm/baselines
 }
 
 lane_ldm() {
     use_env ldm
     check "types, ldm" mypy --cache-dir .mypy_cache/ldm egogen ldm main.py
-    [[ $mode == --lint ]] || check "tests, ldm" tests ldm tests/egogen tests/ldm
+    [[ $mode == --lint ]] || check "tests, ldm" tests ldm tests/ldm --ignore tests/ldm/baselines
 }
 
 if [[ $mode == --long ]]; then
