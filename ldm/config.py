@@ -299,7 +299,8 @@ def load_config(kind: type[Config], files: Sequence[Path], overrides: Sequence[s
         merged = merge(merged, layer, f"{path}")
     for word in overrides:
         if "=" not in word.lstrip("="):
-            raise UserError(f"{word!r}: expected key=value, such as data.resolution=256; files stand before")
+            hint = "such as data.resolution=256; YAML files go before such words"
+            raise UserError(f"{word!r}: expected key=value, {hint}")
         merged = merge(merged, OmegaConf.from_dotlist([word]), f"{word!r}")
     try:
         made = OmegaConf.to_object(merged)
