@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytorch_lightning as lightning
 from pytorch_lightning.callbacks import TQDMProgressBar
 
-SECONDS = 1.0  # between two looks at the loss, for which a GPU has to be waited for
+# Seconds between two looks at the loss, for which one waits for a GPU: on a terminal, and in a log file.
+ON_TERMINAL, IN_FILE = 1.0, 10.0
 
 
 class TrainingBar(TQDMProgressBar):
@@ -15,7 +18,8 @@ class TrainingBar(TQDMProgressBar):
         """Begins at the step that the run begins at; Lightning takes the whole run for one epoch."""
         super().on_train_epoch_start(trainer, *args)
         bar = self.train_progress_bar
-        bar.total, bar.unit, bar.mininterval = trainer.max_steps, "step", SECONDS
+        bar.total, bar.unit = trainer.max_steps, "step"
+        bar.mininterval = ON_TERMINAL if sys.stdout.isatty() else IN_FILE
         bar.initial = bar.n = bar.last_print_n = trainer.global_step
         bar.set_description("train")
 
@@ -27,9 +31,9 @@ class TrainingBar(TQDMProgressBar):
         batch: object,  # noqa: ARG002
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Moves on when a step is done."""
+        """Moves on when a step is done; the loss is shown the next time, to write one line and not two."""
         if self.train_progress_bar.update(trainer.global_step - self.train_progress_bar.n):
-            self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
+            self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
 
     def get_metrics(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
