@@ -92,10 +92,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         for dataset in datasets
         for record in read_conversations(Layout(args.data_root, dataset).conversations)
     ]
-    talks = [talk(view, Random(item_seed(args.seed, str(view.path)))) for view in seen]  # noqa: S311 - texts
+    talks = ask(seen, args.data_root, args.seed)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = make_tokenizer(Path(folder), [*records, *(said.record for said in talks)])
         build(args.out, seen, talks, tokenizer, budget)
+
+
+def ask(seen: Sequence[View], data_root: Path, seed: int) -> list[Talk]:
+    """Questions about frames; the same wherever the data lies."""
+    names = [view.path.relative_to(data_root).as_posix() for view in seen]
+    return [talk(view, Random(item_seed(seed, name))) for view, name in zip(seen, names, strict=True)]  # noqa: S311 - texts
 
 
 def make_tokenizer(folder: Path, records: Sequence[Conversation]) -> PreTrainedTokenizerBase:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -103,8 +104,11 @@ def test_patches_are_told_apart(data: Path) -> None:
         assert len(seen) > 2
 
 
-def test_the_same_seed_gives_the_same_weights(built: Path, data: Path, tmp_path: Path) -> None:
-    again = build(data, tmp_path / "llava")
+def test_the_same_seed_gives_the_same_weights_wherever_the_data_lie(
+    built: Path, data: Path, tmp_path: Path
+) -> None:
+    again = build(shutil.copytree(data, tmp_path / "elsewhere"), tmp_path / "llava")
+    assert (again / "tokenizer.model").read_bytes() == (built / "tokenizer.model").read_bytes()
     first, second = (torch.load(folder / "pytorch_model.bin", weights_only=True) for folder in (built, again))
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
 
