@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from egogen.errors import UserError
 
 
@@ -11,12 +9,6 @@ def check(name: str, value: object, allowed: str, good: bool) -> None:
     """Raises a `UserError` that names a key, its value and what is allowed, unless it is good."""
     if not good:
         raise UserError(f"{name}: got {value!r}, allowed: {allowed}")
-
-
-def check_finite(name: str, *values: float) -> None:
-    """Raises a `UserError` unless all values are finite."""
-    for value in values:
-        check(name, value, "a finite number", math.isfinite(value))
 
 
 def check_choice(name: str, value: str, *allowed: str) -> None:

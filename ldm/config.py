@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,7 +20,7 @@ from egogen.features.store import STORES
 from egogen.layout import Layout, data_root, features_root, merged_annotations, run_root, tar_folder
 from ldm.architecture import Architecture
 from ldm.baselines.settings import ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
-from ldm.checks import check, check_finite
+from ldm.checks import check
 from ldm.conditioner import Streams
 from ldm.reading import first_line
 from ldm.sampler import PUBLISHED, make_scheduler
@@ -219,8 +220,9 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         for name in ("scales_txt", "scales_img"):
-            check(f"sampling.{name}", getattr(self, name), "at least one number", bool(getattr(self, name)))
-            check_finite(f"sampling.{name}", *getattr(self, name))
+            scales = getattr(self, name)
+            good = bool(scales) and all(map(isfinite, scales))
+            check(f"sampling.{name}", scales, "at least one number, all finite", good)
         make_scheduler(self.scheduler)  # names a wrong one
         check(
             "sampling.precision", self.precision, "auto, bf16, 32", self.precision in ("auto", "bf16", "32")

@@ -92,12 +92,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         Job(folder, scales, pairs.items, config, metadata)
         for folder, scales in folders(args.out or run_root() / "samples" / name, config, args.method)
     ]
+    features = {"feature_store": pairs.feature_store, "features": pairs.features_made_by}
     for job in work:
-        job.settings = {
-            **settings(config, args, device, job.scales),
-            "feature_store": pairs.feature_store,
-            "features": pairs.features_made_by,
-        }
+        job.settings = {**settings(config, args, device, job.scales), **features}
         if (job.out / MANIFEST).exists():
             job.claim()
     mine = my_share(pairs.items, args)
@@ -237,18 +234,15 @@ def settings(
     config: GenerateConfig, args: argparse.Namespace, device: torch.device, scales: Scales
 ) -> dict[str, object]:
     """What makes a frame what it is; batch size and sharding are left out, since they change nothing."""
-    sampling = asdict(config.sampling)
+    precision = "bf16" if unet_dtype(config, device) == torch.bfloat16 else "32"
+    sampling = asdict(config.sampling) | {"precision": precision}
     own = asdict(getattr(config, args.method)) if args.method in PLAIN else {}
-    ignored = ("seed", "output_range") if args.method == COPY else ()
+    ignored = ("seed", "output_range", "precision") if args.method == COPY else ()
     for name in ("batch_size", "compile", *OF_GUIDED, *ignored):
         del sampling[name]
     if args.method in GUIDED:
         kept = {"scheduler": config.sampling.scheduler, "steps": config.sampling.steps}
         sampling |= {**kept, "scale_txt": scales.text, "scale_img": scales.image}
-    if args.method == COPY:
-        del sampling["precision"]
-    else:
-        sampling["precision"] = "bf16" if unet_dtype(config, device) == torch.bfloat16 else "32"
     return {
         "method": args.method,
         "dataset": config.data.dataset,

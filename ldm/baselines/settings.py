@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 
 from ldm.baselines.ddim import Grid
-from ldm.checks import check, check_choice, check_finite
+from ldm.checks import check, check_choice
 
 MAX_STEPS = 999  # timestep 1000 is not in the training schedule
 
@@ -23,7 +23,7 @@ class SDEditConfig:
     def __post_init__(self) -> None:
         check("sdedit.steps", self.steps, f"1 to {MAX_STEPS}", 1 <= self.steps <= MAX_STEPS)
         check("sdedit.strength", self.strength, "0 to 1", 0 <= self.strength <= 1)
-        check_finite("sdedit.guidance", self.guidance)
+        check("sdedit.guidance", self.guidance, "a finite number", isfinite(self.guidance))
         check_choice("sdedit.noise_level", self.noise_level, "compvis", "matched")
         levels = len(Grid(self.steps).timesteps)
         check(

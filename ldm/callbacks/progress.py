@@ -14,14 +14,17 @@ ON_TERMINAL, IN_FILE = 1.0, 10.0
 class TrainingBar(TQDMProgressBar):
     """One bar over the optimiser steps of a whole run, also where it is resumed."""
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, *args: lightning.LightningModule) -> None:
-        """Begins at the step that the run begins at; Lightning takes the whole run for one epoch."""
-        super().on_train_epoch_start(trainer, *args)
+    def on_train_start(self, trainer: lightning.Trainer, *args: lightning.LightningModule) -> None:
+        """Begins at the step that the run begins at."""
+        super().on_train_start(trainer, *args)
         bar = self.train_progress_bar
         bar.total, bar.unit = trainer.max_steps, "step"
         bar.mininterval = ON_TERMINAL if sys.stdout.isatty() else IN_FILE
         bar.initial = bar.n = bar.last_print_n = trainer.global_step
         bar.set_description("train")
+
+    def on_train_epoch_start(self, *args: object) -> None:
+        """Nothing: to Lightning the whole run is one epoch, which a resumed run does not start again."""
 
     def on_train_batch_end(
         self,

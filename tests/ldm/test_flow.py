@@ -97,9 +97,15 @@ def test_what_training_says(
     assert "weights_only" not in caplog.text
 
 
-def test_a_resumed_run_ends_as_an_uninterrupted_one(run: Run, trained: Path) -> None:
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    run: Run, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fit(run, "halves", "trainer.max_steps=2")
+    capsys.readouterr()
     folder = fit(run, "halves")
+    bars = [line for line in capsys.readouterr().out.split("\r") if line.startswith("train:")]
+    assert "2/4" in bars[0]
+    assert "4/4" in bars[-1]
     whole, halves = read(trained)["state_dict"], read(folder / "checkpoints" / "last.ckpt")["state_dict"]
     assert whole.keys() == halves.keys()
     assert all(torch.equal(whole[name], halves[name]) for name in whole)

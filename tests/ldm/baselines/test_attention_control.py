@@ -96,8 +96,8 @@ def test_mutual_attention_waits_for_its_step_and_block() -> None:
         torch.testing.assert_close(control.attend(query, key, value, layer), own)
 
 
-def test_mutual_attention_goes_on_to_the_last_step() -> None:
-    """The released one ends with step 50 (F-BL-15)."""
+def test_mutual_attention_goes_on_to_the_last_step_and_block() -> None:
+    """The released one ends with step 50 and block 16 (F-BL-15)."""
     query, key, value = rows(16, 0), rows(16, 1), rows(16, 2)
     control = MutualSelfAttention(4, 0, "src", "src")
     control.step = 49
@@ -105,6 +105,7 @@ def test_mutual_attention_goes_on_to_the_last_step() -> None:
     assert not torch.allclose(expected, weights(query, key) @ value)
     control.step = 99
     torch.testing.assert_close(control.attend(query, key, value, SELF), expected)
+    torch.testing.assert_close(control.attend(query, key, value, Layer(20, False)), expected)
 
 
 def test_layers_are_counted_as_the_unet_runs(model: StableDiffusion) -> None:
