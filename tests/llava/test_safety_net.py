@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.safety_net.stage_one import StageOneNet
 from tests.safety_net.record import compare
+from tests.safety_net.stage_one import StageOneNet
 
 pytestmark = pytest.mark.slow
 
@@ -19,3 +19,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> StageOneNet:
 def test_nothing_has_changed(net: StageOneNet, section: str) -> None:
     found = compare(net, section)
     assert not found, "\n".join(found[:20])
+
+
+def test_every_section_is_recorded(net: StageOneNet) -> None:
+    assert net.recorded()["sections"].keys() == net.sections.keys()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from datetime import date
 from importlib import import_module
 from pathlib import Path
@@ -29,7 +30,11 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         net = make(args.part, Path(folder))
-        found = {section: net.measure(section) for section in net.sections}
+        found = {}
+        for section in net.sections:
+            begin = time.process_time()
+            found[section] = net.measure(section)
+            sys.stderr.write(f"== {section}: {time.process_time() - begin:.1f} s of CPU\n")
     first = not (FOLDER / f"{net.name}.json").exists()
     before = {} if first else net.recorded()["sections"]
     changed = list(differences(before, found, net.name, exact=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -26,4 +26,4 @@ class DataNet(Net):
 
     name = "data"
     libraries = ("numpy", "pillow")
-    sections = {"files": files}
+    sections: ClassVar = {"files": files}

@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ import torch
 from egogen.toy.__main__ import main as make_world
 
 FOLDER = Path(__file__).parents[1] / "oracle" / "safety_net"
-# On other processors and library versions sums round differently. After at most 20 steps of AdamW, whose first
-# steps have a gradient's sign alone, this has grown from 1e-7 to less than a thousandth of losses and norms ...
+# On other processors and library versions sums round differently. After at most 20 steps of AdamW, whose
+# first steps keep a gradient's sign alone, this has grown from 1e-7 to less than this in losses and norms ...
 RELATIVE, ABSOLUTE = 2e-3, 1e-5
 FRAME_MEAN = 2.0  # ... a frame differs by grey levels at some pixels, not as a whole ...
 FEATURE = 2e-2  # ... and features of about 1, kept in float16, by a few of its steps.
@@ -36,7 +36,7 @@ class Net:
 
     name: str
     libraries: tuple[str, ...]
-    sections: Mapping[str, Callable[[Any], Any]]
+    sections: ClassVar[Mapping[str, Callable[[Any], Any]]]
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -167,11 +167,11 @@ def dump(content: Any, indent: str = "") -> str:
 
 
 def processor() -> str:
-    """Its model: libraries choose their code by it."""
+    """Its name, family and model: libraries choose their code by them."""
     facts = Path("/proc/cpuinfo")
-    lines: Sequence[str] = facts.read_text().splitlines() if facts.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    first = facts.read_text().partition("\n\n")[0].splitlines() if facts.exists() else []
+    values = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first)}
+    return " ".join([platform.machine(), *(values.get(n, "") for n in ("model name", "cpu family", "model"))])
 
 
 @contextmanager

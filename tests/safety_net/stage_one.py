@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load_file
 
 from llava.describe import main as describe
@@ -36,9 +37,16 @@ class StageOneNet(Net):
         """Describes the four val frames of a data set; returns the folder of texts and features."""
         out = self.root / "-".join(("described", dataset, *more))
         folder = self.world / ("ego4d.fho" if dataset == "ego4d" else dataset) / "val"
-        flags = ["--model-path", str(self.start), "--image-dir", str(folder), "--save-path", str(out / "texts")]
+        flags = [
+            "--model-path",
+            str(self.start),
+            "--image-dir",
+            str(folder),
+            "--save-path",
+            str(out / "texts"),
+        ]
         flags += ["--action-label", str(self.world / f"{dataset}_val.json"), "--max-new-tokens", "12"]
-        flags += ["--save-image-feature-path", str(out / "image"), "--device", "cpu"]
+        flags += ["--save-image-feature-path", str(out / "image")]
         describe([*flags, "--save-text-feature-path", str(out / "text"), *more])
         return out
 
@@ -118,9 +126,13 @@ def toy(net: StageOneNet) -> dict[str, Any]:
     out = net.root / "toy" / "llava"
     few = ["--vision-steps", "2", "--language-steps", "2", "--dataset", "ego4d"]
     make_toy(["--data-root", str(net.world.parent), "--out", str(out), *few])
-    files = sorted(out.parent.rglob("*.safetensors"))
-    assert files
-    return {path.relative_to(out.parent).as_posix(): digest(load_file(path)) for path in files}
+    found = {}
+    for path in sorted(out.parent.rglob("*")):
+        if path.suffix in (".safetensors", ".bin"):
+            state = torch.load(path, weights_only=True) if path.suffix == ".bin" else load_file(path)
+            found[path.relative_to(out.parent).as_posix()] = digest(state)
+    assert found
+    return found
 
 
 StageOneNet.sections = {

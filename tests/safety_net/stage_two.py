@@ -35,11 +35,12 @@ model:
 """
 TRAINING = [
     "model.drop_each=0.15", "data.batch_size=2", "data.flip=0.5", "trainer.effective_batch=4",
-    "trainer.validate_every_epochs=1", "trainer.images_every_steps=100", "trainer.save_every_steps=100",
-    "trainer.log_every_steps=1", "trainer.threads=1", "sampling.steps=2",
+    "trainer.validate_every_epochs=5", "model.gradient_checkpointing=false", "trainer.images_every_steps=100",
+    "trainer.save_every_steps=100", "trainer.log_every_steps=1", "trainer.threads=1", "sampling.steps=2",
 ]  # fmt: skip
 # The mixer's dropout has draws of its own; without it a run shows whether anything else has changed.
-SHORT = ["trainer.max_steps=5", "model.mixer_dropout=0"]
+SHORT = ["trainer.max_steps=4", "model.mixer_dropout=0"]
+PUBLISHED = ["model.train_conditioner=false", "model.ema_every=batch", "model.gradient_checkpointing=true"]
 FEW = {
     "lego": ["sampling.steps=4"],
     "ip2p": ["sampling.steps=4", "data.text_key=action"],
@@ -122,6 +123,12 @@ class StageTwoNet(Net):
         return self.fit("whole", "trainer.max_steps=20", "trainer.save_every_steps=10")
 
     @cached_property
+    def untuned(self) -> Path:
+        """InstructPix2Pix after two steps."""
+        two = ["trainer.max_steps=2", "model.vllm_features=false", "data.text_key=action"]
+        return self.fit("ip2p_training", *two)
+
+    @cached_property
     def runs(self) -> dict[str, Path]:
         """Frames of each method that was drawn, by its name."""
         return {}
@@ -130,8 +137,11 @@ class StageTwoNet(Net):
         """Draws the val split, once."""
         if method not in self.runs:
             guided = method in ("lego", "ip2p")
-            ckpt = self.whole / "checkpoints" / "last.ckpt" if method == "lego" else self.start
-            flags = [] if method == "copy" else ["--ckpt", str(ckpt)]
+            flags = []
+            if method != "copy":
+                run = {"lego": "whole", "ip2p": "untuned"}.get(method)
+                ckpt = getattr(self, run) / "checkpoints" / "last.ckpt" if run else self.start
+                flags = ["--ckpt", str(ckpt)]
             more = "sampling: {format: png, output_range: " + ("stretch}" if guided else "clamp}")
             flags += ["--config", str(self.config("generate", more)), "--method", method, "--device", "cpu"]
             self.runs[method] = self.root / method
@@ -177,8 +187,8 @@ def compact(net: StageTwoNet) -> dict[str, Any]:
 
 
 def published(net: StageTwoNet) -> dict[str, Any]:
-    """The frozen conditioner and the average after every batch."""
-    return short(net.fit("published", *SHORT, "model.train_conditioner=false", "model.ema_every=batch"))
+    """The frozen conditioner, the average after every batch, activations computed twice."""
+    return short(net.fit("published", *SHORT, *PUBLISHED))
 
 
 def frames(method: str) -> Any:
@@ -211,6 +221,7 @@ StageTwoNet.sections = {
     "cached": cached,
     "compact": compact,
     "published": published,
+    "ip2p": lambda net: short(net.untuned),
     **{f"frames-{method}": frames(method) for method in FEW},
     "metric": metric,
 }
