@@ -18,8 +18,9 @@ from egogen.errors import UserError
 from egogen.files import write_json
 from llava import train as module
 from llava.arguments import read_arguments
+from llava.checkpoints.resume import newest_checkpoint
 from llava.model import load
-from llava.train import main, newest_checkpoint
+from llava.train import main
 from tests.llava.conftest import Loaded
 from tests.llava.training import REPO, flags, losses
 
