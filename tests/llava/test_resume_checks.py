@@ -1,6 +1,5 @@
 """Nothing of a checkpoint runs when fine-tuning goes on from it; witness: a folder that a payload makes."""
 
-import os
 import pickle
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ from egogen.errors import UserError
 from egogen.files import write_json
 from llava.checkpoints.resume import COMPLETE, check_checkpoint, newest_checkpoint
 from llava.train import main
-from tests.llava.training import flags, losses
+from tests.llava.training import Payload, flags, losses
 
 HOSTILE = (
     "global_step4/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
@@ -39,16 +38,6 @@ CUT = (
     "training_args.bin",
 )
 RUN = ("--num_train_epochs", "2", "--save_steps", "2", "--save_total_limit", "5")
-
-
-class Payload:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        return os.mkdir, (str(self.marker),)
 
 
 @pytest.fixture(scope="module")
