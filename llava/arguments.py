@@ -6,16 +6,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from egogen.cli import DEBUG_FLAG
 from egogen.errors import UserError
+from llava.lora import LoraArguments
 
 
-@dataclass
+@dataclass(frozen=True)
 class ModelArguments:
     """Where the model starts from."""
 
@@ -23,7 +24,7 @@ class ModelArguments:
     vision_tower: Path | None = field(default=None, metadata={"help": "CLIP folder, if not the one it names"})
 
 
-@dataclass
+@dataclass(frozen=True)
 class DataArguments:
     """What it learns from."""
 
@@ -44,31 +45,7 @@ class DataArguments:
             raise UserError(f"--model_max_length {self.model_max_length}: expected 2 or more tokens")
 
 
-@dataclass
-class LoraArguments:
-    """Training adapters instead of all weights (Hu et al. 2021); LLaVA's flag names."""
-
-    lora_enable: bool = field(default=False, metadata={"help": "train adapters and the projector alone"})
-    lora_r: int = field(default=64, metadata={"help": "rank of the adapters"})
-    lora_alpha: int = field(default=16, metadata={"help": "adapters are scaled by alpha / rank"})
-    lora_dropout: float = field(default=0.05, metadata={"help": "dropout in front of the adapters"})
-    bits: int = field(
-        default=16, metadata={"help": "4: the frozen weights in NF4 (QLoRA; needs bitsandbytes)"}
-    )
-
-    def __post_init__(self) -> None:
-        if self.lora_r < 1 or self.lora_alpha < 1 or not 0 <= self.lora_dropout < 1:
-            raise UserError(
-                f"--lora_r {self.lora_r} --lora_alpha {self.lora_alpha} --lora_dropout {self.lora_dropout}: "
-                "expected at least 1, at least 1, and 0 or more but below 1"
-            )
-        if self.bits not in (4, 16):
-            raise UserError(f"--bits {self.bits}: expected 16, or 4 for QLoRA")
-        if self.bits == 4 and not self.lora_enable:
-            raise UserError("--bits 4: weights of 4 bits cannot be trained; add --lora_enable True")
-
-
-@dataclass
+@dataclass(frozen=True)
 class ScheduleArguments:
     """The warm-up as the reference names it."""
 
@@ -81,7 +58,7 @@ class ScheduleArguments:
             raise UserError(f"--warmup_ratio {self.warmup_ratio}: expected 0 or more, below 1")
 
 
-@dataclass
+@dataclass(frozen=True)
 class FixedArguments:
     """Flags of the published scripts whose only value is LEGO's; any other value is refused."""
 
@@ -114,6 +91,11 @@ class Arguments(NamedTuple):
     lora: LoraArguments
     training: TrainingArguments
 
+    @property
+    def output(self) -> Path:
+        """The run's folder."""
+        return Path(str(self.training.output_dir))
+
 
 def read_arguments(argv: Sequence[str] | None, description: str | None) -> Arguments:
     """Reads `[FILE.yaml] [--flag value ...]`; flags win over the file.
@@ -131,16 +113,12 @@ def read_arguments(argv: Sequence[str] | None, description: str | None) -> Argum
         config = Path(words[words.index("--deepspeed") + 1])
         if not config.is_file():
             raise UserError(f"--deepspeed {config}: no such file; configs/deepspeed/ holds some")
-    groups: Any = (
-        ModelArguments,
-        DataArguments,
-        LoraArguments,
-        ScheduleArguments,
-        FixedArguments,
-        TrainingArguments,
-    )
+    ours = ModelArguments, DataArguments, LoraArguments, ScheduleArguments, FixedArguments
     parser = HfArgumentParser(
-        groups, prog="python -m llava.train", description=description, allow_abbrev=False
+        [*ours, TrainingArguments],  # type: ignore[list-item]
+        prog="python -m llava.train",
+        description=description,
+        allow_abbrev=False,
     )
     # One mean over a process's batch, then one over the processes (published).
     parser.set_defaults(
@@ -168,7 +146,7 @@ def flags_of(path: Path) -> list[str]:
         UserError: it is missing or not an object of plain values.
     """
     try:
-        raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw: object = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

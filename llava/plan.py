@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from llava.arguments import Arguments
+from llava.conversations import Example
+from llava.lora import add_adapters
+from llava.model import count_parameters, empty, freeze_vision, read_checkpoint
+from llava.settings import patches_across, text_settings, vision_settings
 
 GIB = 2**30
 ADAM_STATES = 2  # first and second moment, of 4 bytes each
@@ -58,7 +66,7 @@ class Plan:
     half: bool
     frozen_bytes: float
     checkpointing: bool
-    deepspeed: dict[str, Any] | None
+    deepspeed: Mapping[str, object] | None
 
     @property
     def effective_batch(self) -> int:
@@ -98,8 +106,8 @@ class Plan:
     def text(self) -> str:
         """The plan as lines for people."""
         zero = (self.deepspeed or {}).get("zero_optimization", {})
-        offloads = bool(zero.get("offload_param"))
-        chosen = (int(zero.get("stage", 0)), offloads)
+        assert isinstance(zero, dict)
+        chosen = (int(zero.get("stage", 0)), bool(zero.get("offload_param")))
         work = self.activations()
         lines = [
             f"trained          {self.counts.trained:>18,} parameters",
@@ -118,3 +126,32 @@ class Plan:
                 f"  {name:<20} {held / GIB:8.1f} + {work / GIB:.1f} = {(held + work) / GIB:.1f} GiB{mark}"
             )
         return "\n".join(lines)
+
+
+def plan_run(args: Arguments, examples: Sequence[Example], deepspeed: Mapping[str, object] | None) -> Plan:
+    """What a run is going to do; the model is built without its weights."""
+    training, start = args.training, args.model.model_name_or_path
+    config = read_checkpoint(start, args.model.vision_tower).config
+    model = empty(config)
+    freeze_vision(model)
+    learner = add_adapters(model, args.lora, start) if args.lora.lora_enable else model
+    text, patches = text_settings(config), patches_across(vision_settings(config)) ** 2
+    accumulation = training.gradient_accumulation_steps
+    batches = math.ceil(len(examples) / training.world_size / training.per_device_train_batch_size)
+    an_epoch = max(1, math.ceil(batches / accumulation))
+    half = bool(training.bf16 or training.fp16)
+    updates = training.max_steps if training.max_steps > 0 else training.num_train_epochs * an_epoch
+    return Plan(
+        counts=Counts(*count_parameters(learner)),
+        shape=Shape(text.num_hidden_layers, text.hidden_size, text.intermediate_size, text.vocab_size),
+        records=len(examples),
+        longest=max(len(example.ids) + (patches - 1) * bool(example.image) for example in examples),
+        updates=math.ceil(updates),
+        batch=training.per_device_train_batch_size,
+        processes=training.world_size,
+        accumulation=accumulation,
+        half=half,
+        frozen_bytes={4: 0.55, 16: 2.0 if half else 4.0}[args.lora.bits],  # NF4 with its constants
+        checkpointing=bool(training.gradient_checkpointing),
+        deepspeed=deepspeed,
+    )

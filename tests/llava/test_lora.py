@@ -6,9 +6,8 @@ import torch
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from egogen.errors import UserError
-from llava.arguments import LoraArguments
 from llava.convert import main as convert
-from llava.lora import NOT_QUANTIZED, add_adapters, base_of, four_bits, is_adapter
+from llava.lora import NOT_QUANTIZED, LoraArguments, add_adapters, base_of, four_bits, is_adapter
 from llava.model import freeze_vision, load
 from llava.train import main
 from tests.llava.conftest import Loaded

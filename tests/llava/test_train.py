@@ -18,10 +18,11 @@ from egogen.errors import UserError
 from egogen.files import write_json
 from llava import train as module
 from llava.arguments import read_arguments
+from llava.checkpoints.resume import newest_checkpoint
 from llava.model import load
-from llava.train import main, newest_checkpoint
+from llava.train import main
 from tests.llava.conftest import Loaded
-from tests.llava.training import REPO, flags, losses
+from tests.llava.training import REPO, Payload, flags, losses
 
 
 @pytest.fixture(scope="module")
@@ -261,20 +262,25 @@ def kill_after(command: list[str], sign: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [2, 3])
-def test_two_processes_under_zero_go_on_exactly_after_a_kill(
+def test_two_processes_under_zero_go_on_exactly_after_a_kill_and_run_no_payload(
     stage: int, data: Path, tiny: Path, trained: Path, tmp_path: Path
 ) -> None:
     runs = [tmp_path / "whole", tmp_path / "killed"]
     commands = []
     for out in runs:
-        argv = flags(data, tiny, out, "--max_steps", "10", "--save_steps", "2", "--save_total_limit", "2")
+        argv = flags(data, tiny, out, "--max_steps", "10", "--save_steps", "2", "--save_total_limit", "3")
         argv[argv.index("--per_device_train_batch_size") + 1] = "1"
         argv += ["--gradient_checkpointing", "True"]
         commands.append([*launcher(2), "-m", "llava.train", *argv, *zero(out, stage)])
     finish(commands[0])
     kill_after(commands[1], runs[1] / "checkpoint-4" / "complete.json")
     assert not (runs[1] / "complete.json").exists()
+    # DeepSpeed would unpickle it.
+    states = next((runs[1] / "checkpoint-4").glob("global_step4/*rank_1_*_optim_states.pt"))
+    torch.save(Payload(tmp_path / "marker"), states)
     finish([*launcher(2), *commands[1][len(launcher(2)) :]])
+    assert not (tmp_path / "marker").exists()
+    assert (runs[1] / "refused-checkpoint-4").is_dir()
     assert len(losses(runs[0])) == 10
     assert losses(runs[1]) == pytest.approx(losses(runs[0]), abs=1e-5)
     # The first batch is the same two records as in one process, before any update.

@@ -1,6 +1,8 @@
 """What tests of fine-tuning share."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 REPO = Path(__file__).parents[2]
@@ -17,3 +19,13 @@ def flags(data: Path, tiny: Path, out: Path, *more: str) -> list[str]:
 def losses(folder: Path) -> list[float]:
     history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     return [entry["loss"] for entry in history if "loss" in entry]
+
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return os.mkdir, (str(self.marker),)

@@ -1,0 +1,1 @@
+"""Fine-tuning: its trainer, what a run is told and notes down."""

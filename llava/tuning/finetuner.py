@@ -1,0 +1,92 @@
+"""The trainer of fine-tuning: transformers' own; its folders load with `llava.model.load`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.optim import Optimizer
+from transformers import (
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from egogen.files import write_json
+from llava.checkpoints.resume import COMPLETE
+from llava.tokenizer import save_tokenizer
+from llava.tuning.run_settings import deepspeed_settings
+
+
+class Finetune(Trainer):
+    """Transformers' Trainer; every folder it saves can be loaded by `llava.model.load`."""
+
+    def __init__(
+        self,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        image_processor: CLIPImageProcessorPil,
+        **settings: object,
+    ) -> None:
+        super().__init__(**settings)  # type: ignore[arg-type]
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            folder = Path(str(output_dir or self.args.output_dir))
+            save_tokenizer(self.tokenizer, folder)
+            self.image_processor.save_pretrained(folder)
+
+
+class MarkComplete(TrainerCallback):
+    """Marks a checkpoint when all processes have written their part; others are not resumed from."""
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: object,
+    ) -> None:
+        """Called after a checkpoint was written."""
+        del control
+        wait_for_all()
+        if state.is_world_process_zero:
+            checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            write_json(checkpoint / COMPLETE, {"step": state.global_step})
+
+
+class FirstRate(TrainerCallback):
+    """Takes the whole rate in the first update where DeepSpeed's file names a schedule (published; F-S1-03).
+
+    DeepSpeed's schedules began after the first update when LEGO was trained; today's begin before it.
+    """
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Optimizer | None = None,
+        **_: object,
+    ) -> None:
+        """Called once the schedule has set its first rate."""
+        del control
+        assert optimizer is not None
+        if state.global_step == 0 and "scheduler" in (deepspeed_settings(args) or {}):
+            for group in optimizer.param_groups:
+                group["lr"] = args.learning_rate
+
+
+def wait_for_all() -> None:
+    """Waits until every process is here."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
