@@ -12,7 +12,7 @@ from huggingface_hub.file_download import http_get
 
 from egogen.download.answers import patiently
 from egogen.download.remote import Remote
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.manifest import file_hash
 
 RANGE_NOT_SATISFIABLE = 416
@@ -44,7 +44,7 @@ def fetch(file: Remote, goal: Path) -> None:
             raise UserError(f"{goal}: {fault}; the file was deleted, run the same command to fetch it again")
         part.replace(goal)
     except OSError as error:
-        raise UserError(f"{goal}: not written ({error.strerror or error})") from None
+        raise UserError(f"{goal}: not written ({reason(error)})") from None
 
 
 def part_path(file: Remote, goal: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.features.torch_file import TorchFile, from_bfloat16
 
 SUFFIXES = ".safetensors, .bin or .npz"
@@ -58,8 +58,9 @@ def guarded(path: Path, read: Callable[[], Any]) -> Any:  # noqa: ANN401 - what 
     try:
         return read()
     except BROKEN as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(f"{path}: not a readable file of weights ({reason}); is it cut off?") from None
+        raise UserError(
+            f"{path}: not a readable file of weights ({reason(error)[:160]}); is it cut off?"
+        ) from None
 
 
 def open_file(path: Path) -> Tensors:
