@@ -51,9 +51,10 @@ def as_tree(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     path = Path(config)
     tree = check_object(read_yaml(path), f"{path}", "settings by name")
     try:
-        return dict(OmegaConf.to_container(OmegaConf.create(tree), resolve=True))
+        resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {reason(error)}") from None
+    return check_object(resolved, f"{path}", "settings by name")
 
 
 def compvis_heads(tree: Mapping[str, Any]) -> Iterator[int]:
