@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Event
+from typing import NoReturn
 
-from huggingface_hub import constants, hf_raise_for_status
-from huggingface_hub.utils import http_stream_backoff
+from huggingface_hub import constants, get_session, get_token, hf_raise_for_status
 from tqdm import tqdm
 
 from egogen.download.patience import TRANSPORT_ERRORS, patiently
@@ -48,7 +48,7 @@ def fetch_all(files: Mapping[Remote, Path]) -> Iterator[Remote]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def fetch(file: Remote, goal: Path, bar: tqdm, stop: Event) -> None:
+def fetch(file: Remote, goal: Path, bar: tqdm[NoReturn], stop: Event) -> None:
     """Fetches a file, which is at its place only when it is whole; unless `stop` is set before."""
     part = part_path(file, goal)
     try:
@@ -82,17 +82,17 @@ def size_of(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def transfer(file: Remote, part: Path, bar: tqdm, stop: Event) -> bool:
+def transfer(file: Remote, part: Path, bar: tqdm[NoReturn], stop: Event) -> bool:
     """Appends what is missing of a file; False if the connection was lost, but brought something."""
     have = size_of(part)
     if file.size is not None and have >= file.size:
         part.touch()
         return True
-    wanted = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    if file.on_hub and (token := get_token()):
+        headers["Authorization"] = f"Bearer {token}"
     try:
-        with http_stream_backoff(
-            "GET", file.url, headers=file.headers | wanted, retry_on_exceptions=(), retry_on_status_codes=()
-        ) as answer:
+        with get_session().stream("GET", file.url, headers=headers, follow_redirects=True) as answer:
             if answer.status_code == NOTHING_MISSING:
                 return True
             hf_raise_for_status(answer)

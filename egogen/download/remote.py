@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import HfApi, constants, get_token, hf_hub_url, snapshot_download, try_to_load_from_cache
+from huggingface_hub import HfApi, constants, hf_hub_url, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from egogen.annotations import check_relative
@@ -52,12 +52,6 @@ class Remote:
     def version(self) -> str:
         """The same in a few characters, for names of files."""
         return hashlib.sha256(self.identity.encode()).hexdigest()[:8]
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What to send along."""
-        token = get_token() if self.on_hub else None
-        return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def list_files(source: Source, revision: str | None = None) -> list[Remote]:
