@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from egogen.annotations import check_relative
 from egogen.disk import readable, require_space
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.files import atomic_open
 from egogen.split_zip import joined
 
@@ -140,7 +140,7 @@ def extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, path
         with archive.open(entry) as source, atomic_open(target) as file:
             shutil.copyfileobj(source, file, 1 << 20)
     except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"{target}: cannot be written ({reason(error)})") from None
     return True
 
 

@@ -1,15 +1,18 @@
-"""Files that are either whole or absent: atomic writes, and reading JSON with named errors."""
+"""Files that are either whole or absent: atomic writes, and reading JSON and YAML with named errors."""
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from egogen.errors import UserError
+import yaml
+
+from egogen.errors import UserError, reason
 
 
 @contextmanager
@@ -25,7 +28,7 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = part.open("xb")
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        raise UserError(f"{path}: cannot be written ({reason(error)})") from None
     try:
         with file:
             yield file
@@ -53,33 +56,74 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is any value; callers v
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            seen: set[str] = set()
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise UserError(f"{path}: the key {twice!r} occurs twice in one object; each may occur once")
+            raise repeated(path, [key for key, _ in pairs])
         return found
 
     with named_errors(path):
         return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=unique)
 
 
-@contextmanager
-def named_errors(path: Path) -> Iterator[None]:
-    """Makes one line of what goes wrong while a JSON file is read.
+def repeated(path: Path, keys: list[str]) -> UserError:
+    """Names the first key that occurs twice."""
+    twice = next(key for place, key in enumerate(keys) if key in keys[:place])
+    return UserError(f"{path}: the key {twice!r} occurs twice in one object; each may occur once")
+
+
+class YamlLoader(yaml.SafeLoader):
+    """YAML as people mean it: a key is given once, `1e-4` is a number, a date is a text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as in the class above
+        first: [(tag, form) for tag, form in forms if not tag.endswith(":timestamp")]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """An object; raises a `UserError` if a key occurs twice."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(set(keys)) != len(keys):
+            raise repeated(Path(self.name), keys)
+        return super().construct_mapping(node, deep)
+
+
+YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path) -> Any:  # noqa: ANN401 - YAML is any value; callers validate it
+    """Reads YAML, plain values only; an empty file is None.
 
     Raises:
-        UserError: the file is missing, is not UTF-8 or is not JSON.
+        UserError: the file is missing, is not UTF-8, is not YAML or repeats a key.
+    """
+    with named_errors(path):
+        loader = YamlLoader(path.read_bytes().decode("utf-8-sig"))
+        loader.name = f"{path}"
+        return loader.get_single_data()
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Makes one line of what goes wrong while a JSON or YAML file is read.
+
+    Raises:
+        UserError: the file is missing, is not UTF-8 or is not JSON or YAML.
     """
     try:
         yield
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}: not valid JSON ({error.msg} at line {error.lineno}); is it cut off?"
         ) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = f"{getattr(error, 'problem', '')} at line {mark.line + 1}" if mark else reason(error)
+        raise UserError(f"{path}: not valid YAML ({what})") from None
     except RecursionError:
-        raise UserError(f"{path}: not our JSON (objects or lists nested too deeply)") from None
+        raise UserError(f"{path}: not ours (objects or lists nested too deeply)") from None

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image, ImageOps
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.files import atomic_open
 
 
@@ -213,7 +213,7 @@ def add_file(tar: tarfile.TarFile, path: Path, name: str) -> None:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
     add_bytes(tar, name, content)
 
 

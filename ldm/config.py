@@ -12,17 +12,15 @@ from typing import Any, Literal, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-from yaml import YAMLError
 
-from egogen.annotations import DESCRIPTION_KEY
-from egogen.errors import UserError
+from egogen.annotations import DESCRIPTION_KEY, check_object
+from egogen.errors import UserError, check, reason
 from egogen.features.store import STORES
+from egogen.files import read_yaml
 from egogen.layout import Layout, data_root, features_root, merged_annotations, run_root, tar_folder
 from ldm.architecture import Architecture
 from ldm.baselines.settings import ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
-from ldm.checks import check
 from ldm.conditioner import Streams
-from ldm.reading import first_line
 from ldm.sampler import PUBLISHED, make_scheduler
 
 Config = TypeVar("Config")
@@ -292,13 +290,7 @@ def load_config(kind: type[Config], files: Sequence[Path], overrides: Sequence[s
     """
     merged = OmegaConf.structured(kind)
     for path in files:
-        if not path.is_file():
-            raise UserError(f"{path}: no such configuration file")
-        try:
-            layer = OmegaConf.load(path)
-        except (YAMLError, OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
-        merged = merge(merged, layer, f"{path}")
+        merged = merge(merged, check_object(read_yaml(path) or {}, f"{path}", "settings by name"), f"{path}")
     for word in overrides:
         if "=" not in word.lstrip("="):
             hint = "such as data.resolution=256; YAML files go before such words"
@@ -307,7 +299,7 @@ def load_config(kind: type[Config], files: Sequence[Path], overrides: Sequence[s
     try:
         made = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise UserError(f"{describe(files)}: {first_line(error)}") from None
+        raise UserError(f"{describe(files)}: {reason(error)}") from None
     assert isinstance(made, kind)
     return made
 
@@ -327,7 +319,7 @@ def merge(base: Any, layer: Any, source: str) -> Any:  # noqa: ANN401 - OmegaCon
         raise UserError(f"{source}: unknown key {key!r}{hint}") from None
     except (OmegaConfBaseException, TypeError) as error:
         place = getattr(error, "full_key", None)
-        raise UserError(f"{source}: key {place!r}: {first_line(error)}") from None
+        raise UserError(f"{source}: key {place!r}: {reason(error)}") from None
 
 
 def flat_keys(tree: Any, prefix: str = "") -> list[str]:  # noqa: ANN401 - a YAML tree

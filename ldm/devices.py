@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from egogen.cli import parser, run
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 
 log = logging.getLogger(__name__)
 HELP = "auto, cpu or a GPU such as cuda:0"
@@ -32,8 +32,7 @@ def find_device(name: str, rank: int = 0) -> torch.device:
             raise RuntimeError("it computes nothing")
         return found
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device {name!r}: {reason}; allowed are {HELP}") from None
+        raise UserError(f"device {name!r}: {reason(error)}; allowed are {HELP}") from None
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -21,14 +21,13 @@ from PIL import Image
 from torch import Tensor
 
 from egogen.cli import parser, run
-from egogen.errors import UserError
+from egogen.errors import UserError, check
 from egogen.features import fit_tokens, read_image_feature, read_text_feature
 from egogen.files import atomic_open, read_json, write_json
 from egogen.frames import read_frame
 from egogen.layout import feature_path
 from egogen.seeds import item_seed
 from ldm.checkpoint import load_parts
-from ldm.checks import check
 from ldm.conditioner import BOTH
 from ldm.devices import HELP, find_device
 from ldm.pipeline import LegoPipeline

@@ -13,10 +13,9 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from egogen.annotations import check_object
-from egogen.errors import UserError
+from egogen.errors import UserError, check
 from egogen.files import read_json
 from ldm.architecture import LATENT_CHANNELS, Architecture, Parts, TextShape, UNetShape, VAEShape
-from ldm.checks import check
 from ldm.conditioner import Conditioner
 
 INDEX = "model_index.json"

@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import DataLoader, DistributedSampler
 from transformers import CLIPTokenizer
 
+from egogen.errors import check
 from ldm.architecture import Parts
 from ldm.cache import CachedPairs, build_cache
-from ldm.checks import check
 from ldm.config import DataConfig, TrainConfig
 from ldm.data import DrawnPairs, EgoGenPairs, JointPairs, Pairs, Sample
 from ldm.order import StepOrder, steps_per_epoch

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from egogen.errors import check
 from ldm.architecture import LATENT_CHANNELS, Parts
 from ldm.baselines.pair_edit import PairEdit
 from ldm.baselines.proxmasactrl import ProxMasaCtrl
@@ -21,7 +22,6 @@ from ldm.baselines.settings import ProxConfig, SDEditConfig
 from ldm.baselines.source_prompt import SourcePrompts, source_prompts
 from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.checkpoint import load_parts
-from ldm.checks import check
 from ldm.config import GenerateConfig
 from ldm.pipeline import LegoPipeline
 

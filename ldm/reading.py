@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 
 # Our files state their sizes under this key, beside `state_dict`.
 ARCHITECTURE = "architecture"
@@ -62,11 +62,11 @@ def read(path: Path) -> dict[str, Any]:
             mapped = zipfile.is_zipfile(path)
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        reason = first_line(error)
-        raise UserError(f"{path}: refused, it holds more than tensors and plain data ({reason})") from None
+        raise UserError(
+            f"{path}: refused, it holds more than tensors and plain data ({reason(error)})"
+        ) from None
     except (RuntimeError, OSError, EOFError, ValueError, IndexError, SafetensorError) as error:
-        reason = first_line(error)
-        raise UserError(f"{path}: not a readable checkpoint, cut off perhaps ({reason})") from None
+        raise UserError(f"{path}: not a readable checkpoint, cut off perhaps ({reason(error)})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: found {type(content).__name__}, expected a checkpoint with `state_dict`")
     return content if "state_dict" in content else {"state_dict": content}

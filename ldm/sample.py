@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from egogen.annotations import ClipMetadata, Item, read_metadata
 from egogen.cli import parser, run
-from egogen.errors import UserError
+from egogen.errors import UserError, check
 from egogen.files import atomic_open
 from egogen.layout import generated_path, run_root
 from egogen.manifest import NAME as MANIFEST
@@ -30,7 +30,6 @@ from egogen.seeds import item_seed
 from egogen.shards import parse_shard, process, take_chunk, take_shard
 from ldm.baselines.copy import copy_frame
 from ldm.baselines.token_maps import split_prompt
-from ldm.checks import check
 from ldm.config import GenerateConfig, load_config, split_words
 from ldm.data import EgoGenPairs, stack
 from ldm.devices import HELP, find_device

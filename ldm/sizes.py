@@ -9,9 +9,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from egogen.errors import UserError
+from egogen.annotations import check_object
+from egogen.errors import UserError, reason
+from egogen.files import read_yaml
 from ldm.architecture import UNET_HEADS, Architecture
 from ldm.checkpoint import sizes
 from ldm.reading import read
@@ -48,15 +49,12 @@ def as_tree(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     if isinstance(config, Mapping):
         return dict(config)
     path = Path(config)
-    if not path.is_file():
-        raise UserError(f"{path}: no such configuration file")
+    tree = check_object(read_yaml(path), f"{path}", "settings by name")
     try:
-        tree = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (YAMLError, OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected settings by name, found {type(tree).__name__}")
-    return {str(key): value for key, value in tree.items()}
+        resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {reason(error)}") from None
+    return check_object(resolved, f"{path}", "settings by name")
 
 
 def compvis_heads(tree: Mapping[str, Any]) -> Iterator[int]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from egogen.cli import DEBUG_FLAG
 from egogen.errors import UserError
+from egogen.files import read_yaml
 from llava.lora import LoraArguments
 
 
@@ -145,12 +145,7 @@ def flags_of(path: Path) -> list[str]:
     Raises:
         UserError: it is missing or not an object of plain values.
     """
-    try:
-        raw: object = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not readable YAML ({' '.join(str(error).split())})") from None
+    raw = read_yaml(path)
     if not isinstance(raw, dict) or any(isinstance(value, (dict, list)) for value in raw.values()):
         raise UserError(f"{path}: expected keys with plain values, such as learning_rate: 2e-5")
     return [word for key, value in raw.items() if value is not None for word in (f"--{key}", str(value))]

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.files import atomic_open, read_json, write_json
 
 SHARD_BYTES = 10 * 10**9
@@ -155,9 +155,8 @@ def guarded(path: Path, read: Callable[[Path], Any]) -> Any:  # noqa: ANN401 - w
     try:
         return read(path)
     except (OSError, EOFError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{path}: not a readable weight file ({reason}); is it cut off? copy it again"
+            f"{path}: not a readable weight file ({reason(error)[:160]}); is it cut off? copy it again"
         ) from None
 
 

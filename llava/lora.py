@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.files import read_json
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -106,8 +106,7 @@ def merge_adapters(model: Model, folder: Path) -> Model:
     try:
         adapted = PeftModel.from_pretrained(model, str(folder))
     except (RuntimeError, ValueError, OSError, KeyError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"{folder}: these adapters do not fit their base ({reason})") from None
+        raise UserError(f"{folder}: these adapters do not fit their base ({reason(error)[:200]})") from None
     merged = adapted.merge_and_unload().to(model.dtype)  # adapters are kept in 32 bits
     assert isinstance(merged, type(model))
     return merged

@@ -23,7 +23,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast, LlavaModelOutputWithPast
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from llava.checkpoint import VISION, check_weights, our_name, read_shapes, read_weights
 from llava.images import load_image_processor
 from llava.lora import base_of, is_adapter, merge_adapters
@@ -349,7 +349,5 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     try:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"--device {name!r}: {str(error).splitlines()[0]}; allowed: auto, cpu, cuda, cuda:N"
-        ) from None
+        raise UserError(f"--device {name!r}: {reason(error)}; allowed: auto, cpu, cuda, cuda:N") from None
     return torch.device(chosen)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import LlamaTokenizer, PreTrainedTokenizerBase
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.files import read_json, write_json
 from llava.prompts import chat_template
 
@@ -38,8 +38,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             chat_template=chat_template(),
         )
     except Exception as error:  # noqa: BLE001 - its parsers raise bare Exception
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{folder}: the tokenizer cannot be read ({reason}); copy {MODEL} again") from None
+        raise UserError(
+            f"{folder}: the tokenizer cannot be read ({reason(error)}); copy {MODEL} again"
+        ) from None
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -11,7 +11,7 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers import CLIPVisionConfig
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from llava.checkpoint import CLIP_LEFTOVERS, CLIP_RENAMES, VISION, read_shapes, read_weights
 from llava.settings import infer_vision
 
@@ -95,10 +95,9 @@ def download(name: str, folder: Path, *, local_only: bool) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=local_only))
     except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{folder / 'config.json'}: mm_vision_tower {name!r} is neither a folder beside the checkpoint "
-            f"nor on the Hugging Face hub ({reason}); copy CLIP to {folder / name}"
+            f"nor on the Hugging Face hub ({reason(error)}); copy CLIP to {folder / name}"
         ) from None
 
 

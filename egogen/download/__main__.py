@@ -6,11 +6,10 @@ unpacked and then deleted. HF_TOKEN, HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE are
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import constants
@@ -18,9 +17,8 @@ from huggingface_hub.utils import logging as hub_logging
 
 from egogen.cli import parser, run
 from egogen.disk import readable, require_space
-from egogen.download.catalogue import CATALOGUE, Group, Source
-from egogen.download.job import Job
-from egogen.download.ledger import Ledger
+from egogen.download.catalogue import CATALOGUE, Group, RepoType, Source
+from egogen.download.installing import Download, is_complete
 from egogen.download.remote import list_files
 from egogen.errors import UserError
 from egogen.table import text_table
@@ -28,7 +26,20 @@ from egogen.table import text_table
 log = logging.getLogger(__name__)
 
 
-def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+@dataclass(frozen=True)
+class Wanted:
+    """What a user asks for; flags that were not given are None."""
+
+    group: str
+    what: str | None
+    dest: Path | None
+    dry_run: bool
+    repo_type: RepoType | None
+    revision: str | None
+    mirror: str | None
+
+
+def arguments(argv: Sequence[str] | None) -> Wanted:
     """Parses the command line."""
     made = parser("python -m egogen.download", __doc__)
     names = "; ".join(f"{name}: {', '.join(group.sources)}" for name, group in CATALOGUE.items())
@@ -39,65 +50,62 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     made.add_argument("--repo-type", choices=["model", "dataset"], help="instead of the catalogue's")
     made.add_argument("--revision", help="branch, tag or commit of the repositories; else main")
     made.add_argument("--mirror", metavar="URL", help="folder on another server for what is no repository")
-    return made.parse_args(argv)
+    found = made.parse_args(argv)
+    return Wanted(**{field.name: getattr(found, field.name) for field in fields(Wanted)})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Lists, then looks for room on the disk, then fetches."""
-    args = arguments(argv)
+    wanted = arguments(argv)
     hub_logging.disable_propagation()  # it shows its warnings itself
-    group = CATALOGUE[args.group]
-    root = args.dest or group.root()
-    jobs = []
-    for name, source in choose(group, args).items():
-        if constants.HF_HUB_OFFLINE and not args.dry_run and Ledger.open(root, name).complete:
+    group = CATALOGUE[wanted.group]
+    root = wanted.dest or group.root()
+    downloads = []
+    for name, source in choose(group, wanted).items():
+        if constants.HF_HUB_OFFLINE and not wanted.dry_run and is_complete(root, name):
             log.info("%s: complete; not compared with the server (HF_HUB_OFFLINE)", name)
         else:
-            jobs.append(Job(name, source, group, root, list_files(source, args.revision)))
-    if args.dry_run:
-        sys.stdout.write("\n".join(map(listing, jobs)))
+            downloads.append(Download(name, source, group, root, list_files(source, wanted.revision)))
+    if wanted.dry_run:
+        sys.stdout.write("\n".join(map(listing, downloads)))
         return
-    require_space(root, sum(job.needed() for job in jobs), "the download")
-    for job in jobs:
-        job.run()
-        log.info("%s: complete in %s (licence: %s)", job.name, root, job.source.licence)
+    require_space(root, sum(download.needed() for download in downloads), "the download")
+    for download in downloads:
+        download.run()
+        log.info("%s: complete in %s (licence: %s)", download.name, root, download.source.licence)
     if group.contents == "dataset":
         log.info("check it: python -m egogen.validate %s", root)
 
 
-def choose(group: Group, args: argparse.Namespace) -> dict[str, Source]:
+def choose(group: Group, wanted: Wanted) -> dict[str, Source]:
     """The sources that the flags name, as the flags change them.
 
     Raises:
         UserError: an unknown name.
     """
-    names = list(dict.fromkeys(args.what.split(","))) if args.what is not None else list(group.sources)
+    names = list(group.sources) if wanted.what is None else wanted.what.split(",")
+    chosen = {}
     for name in names:
         if name not in group.sources:
             raise UserError(f"--what {name!r}: allowed are {', '.join(group.sources)}")
-    chosen = {}
-    for name in names:
         source = group.sources[name]
-        if args.repo_type:
-            source = replace(source, repo_type=args.repo_type)
-        if args.mirror and source.url:
-            source = replace(source, url=f"{args.mirror.rstrip('/')}/{PurePosixPath(source.url).name}")
-        chosen[name] = source
+        if wanted.mirror and source.url:
+            source = replace(source, url=f"{wanted.mirror.rstrip('/')}/{PurePosixPath(source.url).name}")
+        chosen[name] = replace(source, repo_type=wanted.repo_type or source.repo_type)
     return chosen
 
 
-def listing(job: Job) -> str:
+def listing(download: Download) -> str:
     """A table of what would be fetched."""
-    source = job.source
-    head = f"{job.name}: {source.what}\n  from {source.repo or source.url} (licence: {source.licence})\n"
-    downloads = job.downloads()
+    source, files = download.source, download.downloads()
+    head = f"{download.name}: {source.what}\n  from {source.repo or source.url} (licence: {source.licence})\n"
     rows = [
-        ("about " + readable(source.size) if file.size is None else readable(file.size), file.name, f"{goal}")
-        for file, goal in downloads.items()
+        ("about " * (file.size is None) + readable(download.size(file)), file.name, f"{goal}")
+        for file, goal in files.items()
     ]
-    total = sum(source.size if file.size is None else file.size for file in downloads)
+    total = sum(map(download.size, files))
     table = text_table(("size", "file", "to"), rows) if rows else "  complete\n"
-    return f"{head}{table}total {readable(total)}, room needed {readable(job.needed())}\n"
+    return f"{head}{table}total {readable(total)}, room needed {readable(download.needed())}\n"
 
 
 if __name__ == "__main__":

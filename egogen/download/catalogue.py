@@ -57,8 +57,29 @@ class Group:
     sources: dict[str, Source]
 
 
-TORCHVISION = "https://download.pytorch.org/models"
+LEGO = "CC BY 4.0, on top of Llama 2 and Stable Diffusion 1.5"
 NOT_STATED = "not stated"
+OPENAI_CLIP = "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"
+TORCHVISION = {"squeezenet1_1-b8a52dc0": 5, "alexnet-owt-7be5be79": 244, "vgg16-397923af": 553}  # MB
+
+
+def weights(what: str, licence: str, size: int, repo: str) -> Source:
+    """All of a repository of weights, which goes to a folder of its name."""
+    return Source(what, licence, size, repo, folder=repo.rpartition("/")[2])
+
+
+def features(dataset: str, title: str, size: int, repo: str) -> Source:
+    """The authors' features of a data set."""
+    what = f"the authors' image and text features of {title}"
+    return Source(what, NOT_STATED, size, f"bolinlai/LEGO-VLLM-Features-{repo}", "dataset", dataset=dataset)
+
+
+def torchvision(name: str, size: int) -> Source:
+    """A network under LPIPS; its sum is in its file's name."""
+    url = f"https://download.pytorch.org/models/{name}.pth"
+    what = f"torchvision's {name.partition('-')[0]} under LPIPS"
+    return Source(what, "BSD-3-Clause (torchvision)", size, url=url, sha256=name.rpartition("-")[2])
+
 
 CATALOGUE = {
     "dataset": Group(
@@ -68,9 +89,7 @@ CATALOGUE = {
             "lego-dataset": Source(
                 "about 145,000 pairs of frames of Ego4D and EPIC-KITCHENS with labels and descriptions",
                 "card: Apache-2.0; frames: Ego4D's agreement, EPIC-KITCHENS-100 CC BY-NC 4.0",
-                6 * GB,
-                repo="bolinlai/LEGO-Dataset",
-                repo_type="dataset",
+                6 * GB, "bolinlai/LEGO-Dataset", "dataset",
             )
         },
     ),
@@ -78,59 +97,34 @@ CATALOGUE = {
         lambda: run_root() / "features",
         "features",
         {
-            name: Source(
-                f"the authors' image and text features of {title}",
-                NOT_STATED,
-                size,
-                repo=f"bolinlai/LEGO-VLLM-Features-{repo}",
-                repo_type="dataset",
-                dataset=name,
-            )
-            for name, title, repo, size in (
-                ("ego4d", "Ego4D", "Ego4D", 290 * GB),
-                ("epickitchen", "EPIC-KITCHENS", "EpicKitchens", 210 * GB),
-            )
+            "ego4d": features("ego4d", "Ego4D", 290 * GB, "Ego4D"),
+            "epickitchen": features("epickitchen", "EPIC-KITCHENS", 210 * GB, "EpicKitchens"),
         },
     ),
     "weights": Group(
         weights_root,
         "weights",
         {
-            "lego-ego4d": Source(
+            "lego-ego4d": weights(
                 "the authors' checkpoints of both stages for Ego4D, and the jointly trained one",
-                "CC BY 4.0, on top of Llama 2 and Stable Diffusion 1.5",
-                42 * GB,
-                repo="bolinlai/LEGO-Ego4D",
-                folder="LEGO-Ego4D",
+                LEGO, 42 * GB, "bolinlai/LEGO-Ego4D",
             ),
-            "lego-epickitchens": Source(
+            "lego-epickitchens": weights(
                 "the authors' checkpoints of both stages for EPIC-KITCHENS",
-                "CC BY 4.0, on top of Llama 2 and Stable Diffusion 1.5",
-                42 * GB,
-                repo="bolinlai/LEGO-EpicKitchens",
-                folder="LEGO-EpicKitchens",
+                LEGO, 42 * GB, "bolinlai/LEGO-EpicKitchens",
             ),
-            "sd15": Source(
+            "sd15": weights(
                 "Stable Diffusion 1.5, where stage 2 starts",
-                "CreativeML OpenRAIL-M",
-                4_265 * MB,
-                repo="bolinlai/SD1.5-pretrained",
-                folder="SD1.5-pretrained",
+                "CreativeML OpenRAIL-M", 4_265 * MB, "bolinlai/SD1.5-pretrained",
             ),
-            "llava": Source(
+            "llava": weights(
                 "LLaVA on Llama 2 13B, where stage 1 starts",
-                "Llama 2 community licence",
-                26 * GB,
-                repo="liuhaotian/llava-llama-2-13b-chat-lightning-preview",
-                folder="llava-llama-2-13b-chat-lightning-preview",
+                "Llama 2 community licence", 26 * GB, "liuhaotian/llava-llama-2-13b-chat-lightning-preview",
             ),
             "clip": Source(
                 "CLIP ViT-L/14, the eye of LLaVA; found beside it",
-                "MIT (OpenAI's code; the card states none)",
-                1_710 * MB,
-                repo="openai/clip-vit-large-patch14",
-                files=("*.json", "merges.txt", "model.safetensors"),
-                folder="openai/clip-vit-large-patch14",
+                "MIT (OpenAI's code; the card states none)", 1_710 * MB, "openai/clip-vit-large-patch14",
+                files=("*.json", "merges.txt", "model.safetensors"), folder="openai/clip-vit-large-patch14",
             ),
         },
     ),
@@ -139,48 +133,20 @@ CATALOGUE = {
         "weights",
         {
             "lego-metrics": Source(
-                "EgoVLP (both), BLIP base and large, DistilBERT",
-                NOT_STATED,
-                6 * GB,
-                repo="bolinlai/LEGO-Metrics",
-                files=(
-                    "egovlp.pth",
-                    "epic_mir_plus.pth",
-                    "model_base_caption_capfilt_large.pth",
-                    "model_large_caption.pth",
-                    "distilbert-base-uncased/*",
-                ),
+                "EgoVLP (both), BLIP base and large, DistilBERT", NOT_STATED, 6 * GB, "bolinlai/LEGO-Metrics",
+                files=("egovlp.pth", "epic_mir_plus.pth", "model_base_caption_capfilt_large.pth",
+                       "model_large_caption.pth", "distilbert-base-uncased/*"),
             ),
             "clip-score": Source(
-                "OpenAI's CLIP ViT-L/14 for the CLIP score",
-                "MIT",
-                933 * MB,
-                url="https://openaipublic.azureedge.net/clip/models/"
-                "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
-                sha256="b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
+                "OpenAI's CLIP ViT-L/14 for the CLIP score", "MIT", 933 * MB, sha256=OPENAI_CLIP,
+                url=f"https://openaipublic.azureedge.net/clip/models/{OPENAI_CLIP}/ViT-L-14.pt",
             ),
             "inception": Source(
-                "Inception v3 of the FID",
-                "Apache-2.0",
-                96 * MB,
+                "Inception v3 of the FID", "Apache-2.0", 96 * MB, sha256="6726825d",
                 url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
                 "pt_inception-2015-12-05-6726825d.pth",
-                sha256="6726825d",
             ),
-            **{
-                name.partition("-")[0]: Source(
-                    f"torchvision's {name.partition('-')[0]} under LPIPS",
-                    "BSD-3-Clause (torchvision)",
-                    size * MB,
-                    url=f"{TORCHVISION}/{name}.pth",
-                    sha256=name.rpartition("-")[2],
-                )
-                for name, size in (
-                    ("squeezenet1_1-b8a52dc0", 5),
-                    ("alexnet-owt-7be5be79", 244),
-                    ("vgg16-397923af", 553),
-                )
-            },
+            **{name.partition("-")[0]: torchvision(name, size * MB) for name, size in TORCHVISION.items()},
         },
     ),
-}
+}  # fmt: skip

@@ -1,33 +1,55 @@
-"""Fetches one file: goes on where it stopped, checks size and sum, and only then gives it its name."""
+"""Fetches files, several at a time: each goes on where it stopped, and has its name only when it is right."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from threading import Event
+from typing import NoReturn
 
-from huggingface_hub import constants
-from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.file_download import http_get
+from huggingface_hub import constants, get_session, get_token, hf_raise_for_status
+from tqdm import tqdm
 
-from egogen.download.answers import patiently
+from egogen.download.patience import TRANSPORT_ERRORS, patiently
 from egogen.download.remote import Remote
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.manifest import file_hash
 
-RANGE_NOT_SATISFIABLE = 416
+STREAMS = 4
+NOTHING_MISSING = 416  # HTTP's "range not satisfiable"
 
 
-def fetch(file: Remote, goal: Path) -> None:
-    """Fetches a file; what an interrupted run has left is continued.
+def fetch_all(files: Mapping[Remote, Path]) -> Iterator[Remote]:
+    """Fetches files to their places, and yields each once it is there; what a run before left is continued.
 
-    Args:
-        file: what to fetch.
-        goal: where it goes. It is there only when it is whole.
+    The hub's own client would do (`snapshot_download`), but throws away what it has of a file when it is
+    interrupted, and waits for the files under way before it ends: tens of gigabytes here.
 
     Raises:
         UserError: no good answer, or the content is not what the server announced.
     """
+    stop = Event()
+    here = sum(size_of(part_path(file, goal)) for file, goal in files.items())
+    total = sum(file.size or 0 for file in files)
+    with (
+        tqdm(total=total, initial=here, unit="B", unit_scale=True, disable=None) as bar,
+        ThreadPoolExecutor(STREAMS) as pool,
+    ):
+        futures = {pool.submit(fetch, file, goal, bar, stop): file for file, goal in files.items()}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield futures[future]
+        finally:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def fetch(file: Remote, goal: Path, bar: tqdm[NoReturn], stop: Event) -> None:
+    """Fetches a file, which is at its place only when it is whole; unless `stop` is set before."""
     part = part_path(file, goal)
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +58,10 @@ def fetch(file: Remote, goal: Path) -> None:
         elif constants.HF_HUB_OFFLINE:
             raise UserError(f"{file.url}: HF_HUB_OFFLINE forbids to fetch it; unset that")
         else:
-            patiently(lambda: transfer(file, part), file.url, lost_is_final=True)
+            while not patiently(lambda: transfer(file, part, bar, stop), file.url):
+                pass  # each time brought something: the next has all of its tries again
+        if stop.is_set():
+            return
         if fault := fault_of(part, file):
             part.unlink()
             if file.cached:
@@ -44,7 +69,7 @@ def fetch(file: Remote, goal: Path) -> None:
             raise UserError(f"{goal}: {fault}; the file was deleted, run the same command to fetch it again")
         part.replace(goal)
     except OSError as error:
-        raise UserError(f"{goal}: not written ({error.strerror or error})") from None
+        raise UserError(f"{goal}: not written ({reason(error)})") from None
 
 
 def part_path(file: Remote, goal: Path) -> Path:
@@ -52,19 +77,36 @@ def part_path(file: Remote, goal: Path) -> Path:
     return goal.with_name(f".{goal.name}.{file.version}.part")
 
 
-def transfer(file: Remote, part: Path) -> None:
-    """Appends what is missing of a file."""
-    part.touch()
-    have = part.stat().st_size
+def size_of(part: Path) -> int:
+    """Bytes that are here of a file."""
+    return part.stat().st_size if part.exists() else 0
+
+
+def transfer(file: Remote, part: Path, bar: tqdm[NoReturn], stop: Event) -> bool:
+    """Appends what is missing of a file; False if the connection was lost, but brought something."""
+    have = size_of(part)
     if file.size is not None and have >= file.size:
-        return
+        part.touch()
+        return True
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    if file.on_hub and (token := get_token()):
+        headers["Authorization"] = f"Bearer {token}"
     try:
-        with part.open("ab") as stream:
-            http_get(file.url, stream, resume_size=have, headers=file.headers, displayed_filename=file.name)
-    except HfHubHTTPError as error:
-        # Nothing is missing: the run before ended between the last byte and the check.
-        if error.response.status_code != RANGE_NOT_SATISFIABLE:
+        with get_session().stream("GET", file.url, headers=headers, follow_redirects=True) as answer:
+            if answer.status_code == NOTHING_MISSING:
+                return True
+            hf_raise_for_status(answer)
+            with part.open("ab" if answer.status_code == 206 else "wb") as stream:
+                for block in answer.iter_bytes():
+                    stream.write(block)
+                    bar.update(len(block))
+                    if stop.is_set():
+                        break
+            return True
+    except TRANSPORT_ERRORS:
+        if stop.is_set() or size_of(part) <= have:
             raise
+        return False
 
 
 def fault_of(path: Path, file: Remote) -> str | None:
@@ -82,9 +124,6 @@ def fault_of(path: Path, file: Remote) -> str | None:
 
 
 def git_sha1(path: Path) -> str:
-    """The sum by which Git names a file."""
-    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    """The sum by which Git names a file; only small files have no other."""
+    content = path.read_bytes()
+    return hashlib.sha1(f"blob {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()

@@ -7,19 +7,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import (
-    HfApi,
-    constants,
-    get_token,
-    hf_hub_url,
-    snapshot_download,
-    try_to_load_from_cache,
-)
+from huggingface_hub import HfApi, constants, hf_hub_url, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from egogen.annotations import check_relative
-from egogen.download.answers import patiently
-from egogen.download.catalogue import RepoType, Source
+from egogen.download.catalogue import Source
+from egogen.download.patience import patiently
 from egogen.errors import UserError
 from egogen.published import is_hidden
 
@@ -60,12 +53,6 @@ class Remote:
         """The same in a few characters, for names of files."""
         return hashlib.sha256(self.identity.encode()).hexdigest()[:8]
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """What to send along."""
-        token = get_token() if self.on_hub else None
-        return {"authorization": f"Bearer {token}"} if token else {}
-
 
 def list_files(source: Source, revision: str | None = None) -> list[Remote]:
     """The files of a source.
@@ -79,8 +66,7 @@ def list_files(source: Source, revision: str | None = None) -> list[Remote]:
     """
     if source.url:
         return [Remote(PurePosixPath(source.url).name, source.url, sha256=source.sha256)]
-    listed = cached_files if constants.HF_HUB_OFFLINE else hub_files
-    files = listed(source.repo, source.repo_type, revision)
+    files = (cached_files if constants.HF_HUB_OFFLINE else hub_files)(source, revision)
     chosen = [
         file
         for file in files
@@ -102,60 +88,47 @@ def kept_part(name: str, patterns: tuple[str, ...]) -> str | None:
     return "/".join(path.parts[-max(fits) :]) if fits else name
 
 
-def hub_files(repo: str, repo_type: RepoType, revision: str | None) -> list[Remote]:
+def hub_files(source: Source, revision: str | None) -> list[Remote]:
     """Lists a repository."""
-    api = HfApi()
-    ask = api.dataset_info if repo_type == "dataset" else api.model_info
+    repo, kind, api = source.repo, source.repo_type, HfApi()
+    ask = api.dataset_info if kind == "dataset" else api.model_info
     info = patiently(
-        lambda: ask(repo, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS),
-        f"{repo} ({repo_type})",
+        lambda: ask(repo, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS), f"{repo} ({kind})"
     )
-    commit = info.sha or revision
-    files = []
+    commit, files = info.sha or revision, []
     for sibling in info.siblings or []:
-        name = safe(sibling.rfilename, repo)
-        cached = try_to_load_from_cache(repo, name, revision=commit, repo_type=repo_type)
+        name = sibling.rfilename
+        try:
+            check_relative(name)
+        except ValueError as error:
+            raise UserError(f"{repo}: the file name {name!r} {error}") from None
+        cached = try_to_load_from_cache(repo, name, revision=commit, repo_type=kind)
         files.append(
             Remote(
                 name,
-                hf_hub_url(repo, name, repo_type=repo_type, revision=commit),
-                size=sibling.size,
-                sha256=sibling.lfs.sha256 if sibling.lfs else "",
-                git_sha1="" if sibling.lfs else sibling.blob_id or "",
-                cached=Path(cached) if isinstance(cached, str) else None,
+                hf_hub_url(repo, name, repo_type=kind, revision=commit),
+                sibling.size,
+                sibling.lfs.sha256 if sibling.lfs else "",
+                "" if sibling.lfs else sibling.blob_id or "",
+                Path(cached) if isinstance(cached, str) else None,
                 on_hub=True,
             )
         )
     return files
 
 
-def cached_files(repo: str, repo_type: RepoType, revision: str | None) -> list[Remote]:
-    """Lists what the hub's cache on this machine has of a repository."""
+def cached_files(source: Source, revision: str | None) -> list[Remote]:
+    """Lists what the hub's cache on this machine has of a repository; its blobs are named by their sums."""
+    repo, kind = source.repo, source.repo_type
     try:
-        folder = Path(snapshot_download(repo, repo_type=repo_type, revision=revision, local_files_only=True))
+        folder = Path(snapshot_download(repo, repo_type=kind, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         raise UserError(
             f"{repo}: not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to fetch it; unset that"
         ) from None
     files = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        blob = path.resolve().name  # named by its sum
-        files.append(
-            Remote(
-                path.relative_to(folder).as_posix(),
-                path.as_uri(),
-                size=path.stat().st_size,
-                sha256=blob if SHA256.fullmatch(blob) else "",
-                git_sha1=blob if GIT_SHA1.fullmatch(blob) else "",
-                cached=path,
-            )
-        )
+        name, blob = path.relative_to(folder).as_posix(), path.resolve().name
+        sha256, git_sha1 = (blob if form.fullmatch(blob) else "" for form in (SHA256, GIT_SHA1))
+        files.append(Remote(name, path.as_uri(), path.stat().st_size, sha256, git_sha1, path))
     return files
-
-
-def safe(name: str, repo: str) -> str:
-    """A file's name that stays inside the folder it is put in."""
-    try:
-        return check_relative(name)
-    except ValueError as error:
-        raise UserError(f"{repo}: the file name {name!r} {error}") from None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from egogen import cli
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.features.compare import compare
 from egogen.features.convert import Wish, convert
 from egogen.features.rows import ROW_TYPES
@@ -116,8 +116,8 @@ def run_convert(args: argparse.Namespace) -> None:
     try:
         outcomes = convert(args.source, args.target, wish)
     except OSError as error:
-        reason = f"{error.filename or args.target}: {error.strerror or error}"
-        raise UserError(f"{reason}; the same command goes on where it stopped") from None
+        place = error.filename or args.target
+        raise UserError(f"{place}: {reason(error)}; the same command goes on where it stopped") from None
     write_json(args.target / "record.json", run_record(["lego-egogen", "numpy", "safetensors"]))
     for made in outcomes:
         measured = "" if made.difference is None else f"; {made.difference}"

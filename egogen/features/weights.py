@@ -1,9 +1,10 @@
-"""Single tensors out of weight files, without torch and without reading the rest."""
+"""Single tensors out of weight files, without reading the rest; torch is asked for its own files alone."""
 
 from __future__ import annotations
 
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -11,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, UInt16
 from safetensors import SafetensorError, safe_open
 
-from egogen.errors import UserError
-from egogen.features.torch_file import TorchFile, from_bfloat16
+from egogen.errors import UserError, reason
 
 SUFFIXES = ".safetensors, .bin or .npz"
-# What numpy, zipfile, pickle and safetensors raise for damaged bytes.
+# What numpy, zipfile, pickle, torch and safetensors raise for damaged bytes.
 BROKEN = (
     SafetensorError, OSError, zipfile.BadZipFile, pickle.UnpicklingError, ValueError, KeyError, EOFError,
-    TypeError, IndexError, AttributeError, MemoryError, OverflowError,
+    TypeError, IndexError, AttributeError, MemoryError, OverflowError, RuntimeError,
 )  # fmt: skip
 Tensors = dict[str, Callable[[], np.ndarray]]
 
@@ -58,8 +59,9 @@ def guarded(path: Path, read: Callable[[], Any]) -> Any:  # noqa: ANN401 - what 
     try:
         return read()
     except BROKEN as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(f"{path}: not a readable file of weights ({reason}); is it cut off?") from None
+        raise UserError(
+            f"{path}: not a readable file of weights ({reason(error)[:160]}); is it cut off?"
+        ) from None
 
 
 def open_file(path: Path) -> Tensors:
@@ -68,10 +70,38 @@ def open_file(path: Path) -> Tensors:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: partial(read_npz, path, name) for name in arrays.files}
     if path.suffix == ".bin":
-        file = TorchFile(path)
-        return {name: partial(file.read, name) for name in file.tensors}
+        return open_bin(path)
     with safe_open(path, "np") as header:
         return {name: partial(read_safetensors, path, name) for name in header.keys()}  # noqa: SIM118 - no dict
+
+
+def open_bin(path: Path) -> Tensors:
+    """The tensors of a file of `torch.save` (torch 1.6 or newer); nothing that is in it is run.
+
+    Raises:
+        UserError: torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise UserError(
+            f"{path}: needs torch, which this environment lacks; use the ldm environment"
+        ) from None
+
+    def numbers(name: str) -> Float32[np.ndarray, "..."]:
+        if not content[name].is_floating_point():
+            raise TypeError(f"{name} is of {content[name].dtype}, expected floating point")
+        found: np.ndarray = content[name].detach().float().numpy()
+        return found
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:  # its own words advise to run what is in the file
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        raise TypeError(f"it holds {found[1] if found else 'something'}, more than tensors") from None
+    if not isinstance(content, dict):
+        raise TypeError(f"it holds {type(content).__name__}, expected tensors by name")
+    return {name: partial(numbers, name) for name, value in content.items() if torch.is_tensor(value)}
 
 
 def read_npz(path: Path, name: str) -> np.ndarray:
@@ -91,3 +121,8 @@ def read_safetensors(path: Path, name: str) -> np.ndarray:
         begin, end = entry["data_offsets"]
         raw.seek(8 + length + begin)
         return from_bfloat16(np.frombuffer(raw.read(end - begin), "<u2")).reshape(entry["shape"])
+
+
+def from_bfloat16(values: UInt16[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+    """The numbers behind the bits of bfloat16, which numpy does not know: the upper half of a float32."""
+    return (values.astype(np.uint32) << 16).view(np.float32)

@@ -9,10 +9,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from egogen.errors import UserError
-from egogen.files import named_errors
-from egogen.prepare.big_json import Reader
+import ijson
 
+from egogen.errors import UserError, reason
+from egogen.files import named_errors
+
+BOM = b"\xef\xbb\xbf"  # of UTF-8
 FILES = ("fho_main.json", "fho.json")
 # Their top-level keys of the videos: a list in v2, in v1 an object by uid.
 LISTS = ("videos", "video_data")
@@ -90,8 +92,7 @@ def read_videos(path: Path, names: tuple[str, str], clips: bool) -> Iterator[Ann
         UserError: it is not such a file.
     """
     with named_errors(path):
-        reader = Reader(path.read_bytes().decode("utf-8-sig"))
-        for index, (key, video) in enumerate(raw_videos(reader, path)):
+        for index, (key, video) in enumerate(raw_videos(path)):
             try:
                 found = as_video(key, video, names, clips)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -101,24 +102,35 @@ def read_videos(path: Path, names: tuple[str, str], clips: bool) -> Iterator[Ann
             yield found
 
 
-def raw_videos(reader: Reader, path: Path) -> Iterator[tuple[str | None, Any]]:
-    """The videos as the file has them; in v1, with their uids.
+def raw_videos(path: Path) -> Iterator[tuple[str | None, Any]]:
+    """The videos as the file has them, one in memory at a time; in v1, with their uids.
 
     Raises:
-        UserError: the file holds no such list.
+        UserError: the file is not JSON, or holds no such list.
     """
     keys = []
-    for key in reader.members():
-        keys.append(str(key))
-        if key in LISTS:
-            for uid in reader.members():
-                yield uid, reader.value()
-        else:
-            reader.value()
-    if not set(LISTS) & set(keys):
-        raise UserError(
-            f"{path}: found the keys {', '.join(keys) or 'none'}, expected {' (v2) or '.join(LISTS)} (v1)"
-        )
+    try:
+        with path.open("rb") as file:
+            start = len(BOM) if file.read(len(BOM)) == BOM else 0
+            file.seek(start)
+            events = ijson.parse(file)
+            for key in (value for prefix, event, value in events if (prefix, event) == ("", "map_key")):
+                keys.append(key)
+                if key in LISTS:
+                    break
+            else:
+                found = ", ".join(keys) or "none"
+                raise UserError(f"{path}: found the keys {found}, expected {' (v2) or '.join(LISTS)} (v1)")
+            kind = next(events)[1]
+            file.seek(start)
+            if kind == "start_array":
+                yield from ((None, video) for video in ijson.items(file, f"{key}.item", use_float=True))
+            elif kind == "start_map":
+                yield from ijson.kvitems(file, key, use_float=True)
+            else:
+                raise UserError(f"{path}: {key} is {kind}, expected a list (v2) or an object (v1)")
+    except ijson.JSONError as error:
+        raise UserError(f"{path}: not valid JSON ({reason(error)}); is it cut off?") from None
 
 
 def as_video(

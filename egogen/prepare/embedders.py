@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 
 
 @runtime_checkable
@@ -35,8 +35,7 @@ def load_embedder(path: Path, architecture: str) -> Embedder:
             f"--embedder {path}: needs {error.name}, which this environment lacks; use the ldm environment"
         ) from None
     except Exception as error:  # noqa: BLE001 - the libraries raise many kinds for files that are not theirs
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"--embedder {path}: cannot be loaded as an image model ({reason})") from None
+        raise UserError(f"--embedder {path}: cannot be loaded as an image model ({reason(error)})") from None
 
 
 class OpenClip:
@@ -107,8 +106,7 @@ def load_head(path: Path) -> Float32[np.ndarray, " d1"]:
         weight, bias = state["weight"].reshape(-1), state["bias"].reshape(-1)
         found: np.ndarray = torch.cat([weight, bias]).float().numpy()
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for a file that is not its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"--aesthetic-head {path}: expected tensors 'weight' [1, d] and 'bias' [1] ({reason})"
+            f"--aesthetic-head {path}: expected tensors 'weight' [1, d] and 'bias' [1] ({reason(error)})"
         ) from None
     return found

@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from egogen.annotations import Item
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.frames import decode
 from egogen.layout import Layout, Split
 
@@ -104,7 +104,7 @@ def probe(path: Path) -> Probe:
         content = path.read_bytes()
         decode(opened, path.name, coarse=True)
     except OSError as error:
-        return Probe(None, "", f"cannot be read ({error.strerror})")
+        return Probe(None, "", f"cannot be read ({reason(error)})")
     except UserError as error:
         return Probe(None, hashlib.sha256(content).hexdigest(), str(error).removeprefix(f"{path.name}: "))
     cut_off = content.startswith(JPEG_START) and JPEG_END not in content[-TRAILER:]

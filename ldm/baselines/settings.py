@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf, isfinite
 
+from egogen.errors import check, check_choice
 from ldm.baselines.ddim import Grid
-from ldm.checks import check, check_choice
 
 MAX_STEPS = 999  # timestep 1000 is not in the training schedule
 

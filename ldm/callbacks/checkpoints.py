@@ -18,9 +18,9 @@ from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities import rank_zero_info
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.files import atomic_open
-from ldm.reading import first_line, read
+from ldm.reading import read
 
 log = logging.getLogger(__name__)
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -62,7 +62,7 @@ class AtomicFiles(CheckpointIO):
     def note(self, path: Path, error: BaseException) -> None:
         """Remembers that a file could not be written."""
         free = shutil.disk_usage(path.parent).free / 2**20
-        self.problem = f"{path}: not written ({first_line(error)}; {free:,.0f} MiB are free there)"
+        self.problem = f"{path}: not written ({reason(error)}; {free:,.0f} MiB are free there)"
 
     def load_checkpoint(
         self,

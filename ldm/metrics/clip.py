@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from ldm.metrics.cache import Memory
 from ldm.metrics.metric import Accumulator, Metric, Setting
 from ldm.metrics.pairs import Batch, Pairs, Side
@@ -74,8 +74,9 @@ def load(path: Path, device: torch.device) -> nn.Module:
     try:
         model = build_model_from_openai_state_dict(state)
     except (KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not the weights of {WHAT} ({reason}); fetch it again by {FETCH}") from None
+        raise UserError(
+            f"{path}: not the weights of {WHAT} ({reason(error)}); fetch it again by {FETCH}"
+        ) from None
     tower: nn.Module = model.visual
     return tower.float().eval().to(device)
 
@@ -95,8 +96,9 @@ def read_archive(path: Path) -> Mapping[str, Tensor]:
                     warnings.simplefilter("ignore", FutureWarning)  # TorchScript is an old format
                     found: dict[str, Tensor] = torch.jit.load(path, map_location="cpu").state_dict()
             except RuntimeError as error:
-                reason = str(error).splitlines()[0]
-                raise UserError(f"{path}: not readable ({reason}); fetch it again by {FETCH}") from None
+                raise UserError(
+                    f"{path}: not readable ({reason(error)}); fetch it again by {FETCH}"
+                ) from None
             return found
     return read_state(path)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from egogen.errors import UserError
+from egogen.files import read_yaml
 from ldm.metrics.registry import METRICS
 
 FILE = Path(__file__).parents[2] / "configs" / "published_results.yaml"
@@ -42,5 +41,5 @@ def published_items(dataset: str) -> int:
 
 def read() -> dict[str, Any]:
     """The file."""
-    content: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    content: dict[str, Any] = read_yaml(FILE)
     return content

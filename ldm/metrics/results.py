@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from egogen.annotations import check_object
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.files import read_json, write_json
 from ldm.metrics.intervals import interval
 from ldm.metrics.metric import Metric, Result
@@ -83,7 +83,7 @@ def prepare(run: Path) -> None:
         tempfile.TemporaryFile(dir=folder if folder.exists() else run).close()
     except OSError as error:
         raise UserError(
-            f"{run / FOLDER}: results cannot be written there ({error.strerror}); copy or link the images "
+            f"{run / FOLDER}: results cannot be written there ({reason(error)}); copy or link the images "
             "into a folder that can be written"
         ) from None
 

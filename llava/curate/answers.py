@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from llava.curate.exchange import Reply
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Answers:
         try:
             lines = path.read_bytes().split(b"\n")
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+            raise UserError(f"{path}: cannot be read ({reason(error)})") from None
         damaged = 0
         for line in filter(None, lines):
             try:
@@ -84,5 +84,5 @@ class Answers:
                     file.flush()
                     os.fsync(file.fileno())
             except OSError as error:
-                raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
+                raise UserError(f"{self.path}: cannot be written ({reason(error)})") from None
             self.replies.update({line.key: line.reply for line in made})

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.manifest import checkpoint_hash, file_hash
 from egogen.seeds import item_seed
 from llava import decode
@@ -159,8 +159,9 @@ def load_local(folder: Path, name: str, sampling: Sampling, batch: int) -> Local
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", local_files_only=True)
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     except Exception as error:  # noqa: BLE001 - libraries raise anything over a folder that is no model
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--local {folder}: not a causal language model of transformers ({reason})") from None
+        raise UserError(
+            f"--local {folder}: not a causal language model of transformers ({reason(error)})"
+        ) from None
     if not tokenizer.chat_template:
         raise UserError(
             f"--local {folder}: the tokenizer has no chat template; take a model that was tuned on chats, or "

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from egogen.annotations import check_object, validate
 from egogen.errors import UserError
+from egogen.files import read_yaml
 from llava.curate.checks import Bounds, faults
 from llava.curate.exchange import Message
 from llava.curate.facts import Facts
@@ -131,22 +131,6 @@ def read_prompt(path: Path | None) -> Prompt:
     check_slots(prompt.texts, source)
     check_examples(prompt, source)
     return prompt
-
-
-def read_yaml(path: Path) -> Any:  # noqa: ANN401 - YAML is any value; the caller validates it
-    """Reads YAML.
-
-    Raises:
-        UserError: the file is missing, is not text or is not YAML.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not valid YAML ({error})") from None
 
 
 def check_slots(texts: Texts, source: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from egogen.annotations import Item
 from egogen.conversations import Conversation, Turn, write_conversations
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.files import write_json
 from egogen.manifest import claim
 from egogen.record import run_record
@@ -35,7 +35,7 @@ def check_place(out: Path, settings: Mapping[str, Any]) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror})") from None
+        raise UserError(f"{out}: cannot be written ({reason(error)})") from None
     if out.is_dir() or not os.access(out.parent, os.W_OK):
         raise UserError(f"{out}: cannot be written; expected a file's path in a folder that is yours")
     if out.with_name(manifest_name(out)).exists():

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from egogen.download import answers
+from egogen.download import patience
 from egogen.download.__main__ import main
 from egogen.download.catalogue import CATALOGUE
 from egogen.download.remote import kept_part
@@ -102,7 +102,7 @@ def test_an_overloaded_server_is_asked_again(
     weights(tmp_path / "w")
     assert files(tmp_path / "w") == WHOLE
     hub.statuses[name] = [502] * 3
-    monkeypatch.setattr(answers, "WAITS", (0.0,))
+    monkeypatch.setattr(patience, "WAITS", (0.0,))
     with pytest.raises(UserError, match="HTTP 502; try the same command again later"):
         weights(tmp_path / "other")
 
@@ -153,6 +153,7 @@ def test_a_file_that_is_there(hub: Hub, tmp_path: Path) -> None:
         (404, "RepoNotFound", r"not there, or private \(HTTP 404\).*--repo-type"),
         (404, "", r"not there, or private \(HTTP 404\)"),
         (403, "GatedRepo", r"gated \(HTTP 403\); accept its terms"),
+        (404, "RevisionNotFound", r"no such revision \(HTTP 404\); give another --revision"),
         (418, "", "HTTP 418"),
     ],
 )
@@ -306,7 +307,7 @@ def test_the_catalogue_is_in_order() -> None:
 
 def test_ctrl_c(tmp_path: Path) -> None:
     with serving() as hub:
-        content = random.Random(2).randbytes(25_000_000)  # the client keeps whole steps of 10 MiB
+        content = random.Random(2).randbytes(25_000_000)
         hub.repos["model", LEGO] = {CKPT: content}
         hub.stall_at[CKPT] = 22_000_000
         command = [sys.executable, "-m", "egogen.download", "weights", "--what", "lego-ego4d"]
@@ -327,4 +328,5 @@ def test_ctrl_c(tmp_path: Path) -> None:
         assert files(tmp_path / "w").keys() != {f"LEGO-Ego4D/{CKPT}"}
         subprocess.run(command, env=environment, check=True, capture_output=True)
         assert files(tmp_path / "w") == {f"LEGO-Ego4D/{CKPT}": content}
-        assert hub.seen[-1].range in ("bytes=10485760-", "bytes=20971520-")
+        # What was read is kept; the rest of the 22 MB may still be on the way.
+        assert int((hub.seen[-1].range or "bytes=0-")[len("bytes=") : -1]) > 10_000_000

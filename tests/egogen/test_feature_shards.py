@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -244,7 +245,7 @@ def write_bad(path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("code", "it holds __builtin__.print, more than tensors"),
+        ("code", "it holds print, more than tensors"),
         ("legacy", "not a readable file of weights"),
         ("whole numbers", "expected floating point"),
         ("list", "it holds list, expected tensors by name"),
@@ -262,6 +263,13 @@ def test_what_is_no_projector_is_named(tmp_path: Path, kind: str, message: str) 
     with pytest.raises(UserError, match=rf"x\.bin: .*{message}") as caught:
         read_projector(path)
     assert "\n" not in str(caught.value)
+
+
+def test_without_torch_its_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"weight": WEIGHT, "bias": BIAS}, tmp_path / "x.bin")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UserError, match=r"x\.bin: needs torch, which this environment lacks"):
+        read_projector(tmp_path / "x.bin")
 
 
 def test_other_files_and_empty_folders_are_refused(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from egogen.errors import UserError
-from egogen.files import atomic_open, read_json, write_json
+from egogen.errors import UserError, reason
+from egogen.files import atomic_open, read_json, read_yaml, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
         (b'{"a": 1', "not valid JSON .* at line 1.*cut off"),
         (b'{"a": "\xff"}', "not UTF-8 text .* at byte 7"),
         (b'{"a": {"b": 1, "c": 2, "b": 3}}', "the key 'b' occurs twice"),
-        (b"[" * 200_000, "not our JSON .*nested too deeply"),
+        (b"[" * 200_000, "not ours .*nested too deeply"),
     ],
 )
 def test_json_faults_are_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -99,3 +99,46 @@ def test_json_that_is_absent_or_a_folder(tmp_path: Path) -> None:
         read_json(tmp_path / "x.json")
     with pytest.raises(UserError, match="cannot be read"):
         read_json(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: 1\nb: [", "not valid YAML (expected the node content, but found '<stream end>' at line 2)"),
+        (b"a: 1\n\tb: 2\n", "not valid YAML (found character '\\t' that cannot start any token at line 2)"),
+        (b"a: \x07", "not valid YAML (unacceptable character #x0007: special characters are not allowed)"),
+        (b"a: !!python/object/apply:os.getcwd []", "not valid YAML (could not determine a constructor for "),
+        (b"\xff", "not UTF-8 text (invalid start byte at byte 0)"),
+        (b"a: {b: 1, c: 2, b: 3}", "the key 'b' occurs twice in one object"),
+        (b"[" * 3000, "not ours (objects or lists nested too deeply)"),
+    ],
+)
+def test_what_is_wrong_with_yaml_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read_yaml(path)
+    assert str(error.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="no such file"):
+        read_yaml(tmp_path / "none.yaml")
+
+
+def test_yaml_as_people_mean_it(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("a: 1e-4\nb: -2.5E3\nc: 2024-01-01\nd: 1e\ne: [1, 2.5, null, yes]\n")
+    found = {"a": 1e-4, "b": -2500.0, "c": "2024-01-01", "d": "1e", "e": [1, 2.5, None, True]}
+    assert read_yaml(tmp_path / "x.yaml") == found
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(28, "No space left on device", "x"), "No space left on device"),
+        (OSError("of a library"), "of a library"),
+        (ValueError("\nfirst\nsecond"), "first"),
+        (KeyError("k"), "'k'"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_the_reason_of_an_error_is_one_line(error: Exception, text: str) -> None:
+    assert reason(error) == text

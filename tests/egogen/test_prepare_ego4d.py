@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from egogen.annotations import Annotations, read_metadata
 from egogen.errors import UserError
 from egogen.layout import Layout, metric_target_path
 from egogen.prepare.__main__ import main
 from egogen.prepare.ego4d import CORRUPT
+from egogen.prepare.ego4d_file import LISTS, raw_videos
 from egogen.prepare.plan import DUPLICATE
 from tests.egogen.raw_data import Ego4D, action, critical, make_video, number_in
 
@@ -277,6 +280,43 @@ BAD: list[tuple[str, Callable[[Path], object], str]] = [
     ("fho_lta_val.json", Path.unlink, r"fho_lta_val\.json: no such file"),
     ("fho_lta_val.json", lambda path: path.write_text("{}"), "expected an object with a list of 'clips'"),
 ]  # fmt: skip
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text("videosl.tm"), inner),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(st.lists(VALUES), st.booleans(), st.sampled_from([None, 2]), st.sampled_from(["utf-8", "utf-8-sig"]))
+def test_videos_one_by_one_are_those_of_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, values: list[Any], v1: bool, indent: int | None, encoding: str
+) -> None:
+    path = tmp_path_factory.mktemp("v") / "fho.json"
+    expected = [(f"u{number}" if v1 else None, value) for number, value in enumerate(values)]
+    whole = {"date": "x", "clips": [{"videos": [3]}], LISTS[v1]: dict(expected) if v1 else values, "z": {}}
+    path.write_text(json.dumps(whole, indent=indent), encoding=encoding)
+    assert list(raw_videos(path)) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", '{"videos": [1', '{"videos": [1 2]}', '{"videos" 1}', '{"videos": [1,]}', '{"videos": ["a]}',
+             '{"videos": [1]', '{"videos": [1], 3}', "\xff", '{"videos": ["\xff"]}'],
+)  # fmt: skip
+def test_what_is_no_json_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "fho.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"fho\.json: not valid JSON \(.*\); is it cut off") as caught:
+        list(raw_videos(tmp_path / "fho.json"))
+    assert "\n" not in str(caught.value)
+
+
+def test_videos_that_are_no_list_are_named(tmp_path: Path) -> None:
+    (tmp_path / "fho.json").write_text('{"videos": 3}')
+    with pytest.raises(UserError, match="videos is number, expected a list"):
+        list(raw_videos(tmp_path / "fho.json"))
 
 
 @pytest.mark.parametrize(("name", "spoil", "message"), BAD)

@@ -162,7 +162,7 @@ def test_sizes_that_do_not_exist_are_named(ckpt: Path) -> None:
         complete(ckpt, {"unet": {"head": 4}})
     with pytest.raises(UserError, match="expected sizes by name"):
         complete(ckpt, {"unet": 4})
-    with pytest.raises(UserError, match="no such configuration file"):
+    with pytest.raises(UserError, match="no such file"):
         complete(ckpt, "none.yaml")
 
 

@@ -95,7 +95,7 @@ def test_what_is_wrong_with_a_prompt_is_named(tmp_path: Path, changes: dict[str,
         (b"a: [", "not valid YAML"),
         (b"- a", "found list"),
         (b"", "found NoneType"),
-        (b"\xff", "not valid YAML"),
+        (b"\xff", "not UTF-8 text"),
     ],
 )
 def test_what_is_no_prompt_is_named(tmp_path: Path, content: bytes, message: str) -> None:
