@@ -15,12 +15,12 @@ from typing import Any, get_args
 
 from egogen import cli
 from egogen.errors import UserError
+from egogen.features.byte_sizes import Shape, count, table
 from egogen.features.compare import compare
-from egogen.features.convert import Wish, convert
 from egogen.features.rows import ROW_TYPES
-from egogen.features.sizes import Shape, count, table
 from egogen.features.store import STORES
-from egogen.features.weights import SUFFIXES
+from egogen.features.store_conversion import Wish, convert
+from egogen.features.weight_files import SUFFIXES
 from egogen.files import write_json
 from egogen.layout import FOLDERS, Layout, Split, data_root
 from egogen.record import run_record

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from egogen.errors import UserError
 from egogen.features.difference import Difference
+from egogen.features.feature_shards import Shards, read_difference
 from egogen.features.folders import FeatureFolder
 from egogen.features.npy import TEXT_TOKENS
-from egogen.features.shards import Shards, read_difference
 from egogen.features.store import form_of, read_manifest
 from egogen.layout import FeatureKind, feature_folders
 

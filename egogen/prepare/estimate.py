@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from egogen.prepare.extract import Look
-from egogen.prepare.plan import Plan
+from egogen.prepare.frames.extract import Look
+from egogen.prepare.pair_plan import Plan
 
 # Bytes a pixel of 50 kitchen frames of 456 x 256, by JPEG quality, at full colour resolution.
 QUALITIES = (10, 50, 75, 85, 90, 95)

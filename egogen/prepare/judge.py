@@ -16,7 +16,7 @@ from egogen.layout import Layout
 from egogen.prepare.embedders import Embedder, load_embedder, load_head
 from egogen.prepare.journal import Journal
 from egogen.prepare.options import Judging
-from egogen.prepare.plan import Pair
+from egogen.prepare.pair_plan import Pair
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from egogen.cli import parser
 from egogen.errors import UserError
 from egogen.layout import data_root
 from egogen.manifest import checkpoint_hash
-from egogen.prepare.extract import Look
+from egogen.prepare.frames.extract import Look
 
 MAX_SIZE = 4096
 # Exit codes: 2 is a mistake, 130 is Ctrl-C.

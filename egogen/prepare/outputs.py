@@ -10,7 +10,7 @@ from typing import Any
 from egogen.annotations import check_object
 from egogen.files import atomic_open, read_json, write_json
 from egogen.layout import Layout, Split
-from egogen.prepare.plan import Pair, Plan
+from egogen.prepare.pair_plan import Pair, Plan
 
 MANIFEST = "manifest.jsonl"
 OTHER_SIZE = "another size than its clip's"

@@ -15,14 +15,14 @@ from egogen.errors import UserError
 from egogen.layout import Layout, Split
 from egogen.manifest import claim
 from egogen.prepare.estimate import estimate
-from egogen.prepare.extract import Work, extract, remove
+from egogen.prepare.frames.extract import Work, extract, remove
 from egogen.prepare.journal import Journal, Key
 from egogen.prepare.judge import judge, verdict
 from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, Options
 from egogen.prepare.outputs import write_outputs
-from egogen.prepare.plan import BROKEN, MISSING, UNREADABLE, Pair, Plan, Source
+from egogen.prepare.pair_plan import BROKEN, MISSING, UNREADABLE, Pair, Plan, Source
 from egogen.prepare.processes import spread
-from egogen.prepare.report import broken_sources, summary, write_report
+from egogen.prepare.run_report import broken_sources, summary, write_report
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.layout import FOLDERS, Layout
 from egogen.stats.measure import measure
-from egogen.stats.page import page
+from egogen.stats.stats_page import page
 from egogen.stats.summary import summary
 from egogen.validate.whole import present, splits_of
 

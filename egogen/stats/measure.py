@@ -13,7 +13,7 @@ from PIL import Image
 from egogen.annotations import DESCRIPTION_KEY, Annotations, Item
 from egogen.layout import Layout, Split
 from egogen.stats.words import TAG, nouns, verb
-from egogen.validate.frames import Frames, files_below, spread
+from egogen.validate.frame_files import Frames, files_below, spread
 
 Size = tuple[int, int]
 # What `spread_of` tells.

@@ -23,9 +23,9 @@ from egogen.layout import FOLDERS, Layout, Split, image_name
 from egogen.manifest import NAME, claim
 from egogen.seeds import item_seed
 from egogen.toy.actions import imagine
-from egogen.toy.facts import Frames, metadata
+from egogen.toy.clip_facts import Frames, metadata
 from egogen.toy.render import Renderer
-from egogen.toy.texts import description, label, question
+from egogen.toy.wording import description, label, question
 
 log = logging.getLogger(__name__)
 

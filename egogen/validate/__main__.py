@@ -15,7 +15,7 @@ from egogen.cli import parser, run
 from egogen.errors import UserError
 from egogen.files import write_json
 from egogen.layout import FOLDERS
-from egogen.validate.report import EXIT_FAULTS
+from egogen.validate.check_report import EXIT_FAULTS
 from egogen.validate.whole import Options, validate
 
 

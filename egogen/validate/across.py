@@ -10,8 +10,8 @@ from egogen.annotations import Item
 from egogen.errors import UserError
 from egogen.features import check_image_feature, check_text_feature, read_image_feature
 from egogen.layout import Layout, features_root, find_feature, find_text_feature, text_feature_names
-from egogen.validate.frames import PART, Frames, spread
-from egogen.validate.report import Check
+from egogen.validate.check_report import Check
+from egogen.validate.frame_files import PART, Frames, spread
 
 
 def check_contents(splits: Sequence[Frames]) -> Check:

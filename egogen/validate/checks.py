@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from egogen.annotations import ClipMetadata, Item
 from egogen.layout import metric_target_path
-from egogen.validate.frames import Frames, files_below
-from egogen.validate.report import Check
+from egogen.validate.check_report import Check
+from egogen.validate.frame_files import Frames, files_below
 
 # Whoever resized may have rounded either way: EPIC-KITCHENS has widths of 456 where 455.1 is exact.
 WIDTH_TOLERANCE = 1

@@ -9,11 +9,11 @@ from typing import get_args
 from egogen.errors import UserError
 from egogen.layout import FOLDERS, Layout, Split
 from egogen.validate.across import check_contents, check_features, check_leaks, check_leftovers
+from egogen.validate.check_report import Check, Report
 from egogen.validate.checks import check_frames
-from egogen.validate.frames import Frames
+from egogen.validate.frame_files import Frames
 from egogen.validate.repair import copy_targets, delete_leftovers, move_extras
-from egogen.validate.report import Check, Report
-from egogen.validate.texts import check_curation, read_annotations, read_clips
+from egogen.validate.text_checks import check_curation, read_annotations, read_clips
 
 
 @dataclass(frozen=True)

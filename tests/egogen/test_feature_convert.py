@@ -17,12 +17,12 @@ import pytest
 
 from egogen.cli import run as run_command
 from egogen.errors import UserError
-from egogen.features import convert as module
+from egogen.features import store_conversion as module
 from egogen.features import write_feature
 from egogen.features.__main__ import main
+from egogen.features.byte_sizes import Shape, sizes
 from egogen.features.compare import compare
-from egogen.features.shards import Shards
-from egogen.features.sizes import Shape, sizes
+from egogen.features.feature_shards import Shards
 from egogen.files import write_json
 from egogen.layout import clip_folder, feature_folders, projector_path, shard_path, shard_paths
 from tests.feature_store import NAMES, PATCH_WIDTH, WIDTH, folder, patches, projector, text, write_tree

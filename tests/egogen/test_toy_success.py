@@ -13,11 +13,11 @@ from egogen.errors import UserError
 from egogen.seeds import item_seed
 from egogen.toy import staging, success
 from egogen.toy.actions import imagine
-from egogen.toy.facts import Frames, metadata
+from egogen.toy.clip_facts import Frames, metadata
 from egogen.toy.palette import COLOURS
 from egogen.toy.render import Renderer
 from egogen.toy.scene import OTHER, hand_for
-from egogen.toy.texts import description, label
+from egogen.toy.wording import description, label
 
 COUNT = 150
 Pair = tuple[Frames, dict[str, Any]]

@@ -11,7 +11,7 @@ from egogen.annotations import DESCRIPTION_KEY, Annotations, Item
 from egogen.errors import UserError
 from egogen.layout import FOLDERS, Layout, Split
 from egogen.manifest import claim, file_hash
-from egogen.validate.frames import probe
+from egogen.validate.frame_files import probe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

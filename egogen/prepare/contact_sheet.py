@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from egogen.frames import read_frame
 from egogen.layout import Layout
-from egogen.prepare.plan import Pair, Plan
+from egogen.prepare.pair_plan import Pair, Plan
 from egogen.seeds import item_seed
 
 COLUMNS, PAIRS = 3, 18

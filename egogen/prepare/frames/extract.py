@@ -16,9 +16,9 @@ from PIL import Image
 from egogen.files import atomic_open
 from egogen.frames import encode
 from egogen.layout import Layout
+from egogen.prepare.frames.sharpness import sharpness
 from egogen.prepare.journal import Journal
-from egogen.prepare.plan import DAMAGED, NOT_BEFORE, Frames, Lost, Pair, Source
-from egogen.prepare.sharpness import sharpness
+from egogen.prepare.pair_plan import DAMAGED, NOT_BEFORE, Frames, Lost, Pair, Source
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from egogen.errors import UserError
 from egogen.frames import FolderFrames, FrameStore, TarFrames, read_photo
-from egogen.prepare.plan import AFTER_END, DAMAGED, MISSING, UNREADABLE, Lost, Place, Stamp
+from egogen.prepare.pair_plan import AFTER_END, DAMAGED, MISSING, UNREADABLE, Lost, Place, Stamp
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from egogen.errors import UserError
 from egogen.files import read_json
 from egogen.layout import Layout, Split
 from egogen.manifest import file_hash
-from egogen.prepare.ego4d_file import (
+from egogen.prepare.ego4d.ego4d_file import (
     CRITICAL_FRAMES,
     AnnotatedVideo,
     Interval,
@@ -26,11 +26,11 @@ from egogen.prepare.ego4d_file import (
     annotation_file,
     read_videos,
 )
-from egogen.prepare.find import VIDEOS, find_sources
+from egogen.prepare.frames.find import VIDEOS, find_sources
+from egogen.prepare.frames.video import VideoFile
 from egogen.prepare.options import add_sharpest, arguments, options
-from egogen.prepare.plan import DUPLICATE, MISSING, AtFrame, Moment, Pair, Plan, no_garbage
+from egogen.prepare.pair_plan import DUPLICATE, MISSING, AtFrame, Moment, Pair, Plan, no_garbage
 from egogen.prepare.run import Job, carry_out
-from egogen.prepare.video import VideoFile
 
 log = logging.getLogger(__name__)
 

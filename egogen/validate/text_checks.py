@@ -11,7 +11,7 @@ from egogen.conversations import Conversation
 from egogen.errors import UserError
 from egogen.files import read_json
 from egogen.layout import Layout, Split
-from egogen.validate.report import Check
+from egogen.validate.check_report import Check
 
 
 def read_annotations(layout: Layout, split: Split) -> tuple[list[Item], Check]:

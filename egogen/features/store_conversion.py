@@ -19,16 +19,16 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from egogen.clip_pixels import SETTINGS
 from egogen.errors import UserError
 from egogen.features.difference import Difference
+from egogen.features.feature_shards import SHARD_ITEMS, read_difference, write_shard
 from egogen.features.folders import FeatureFolder
 from egogen.features.npy import TEXT_TOKENS, write_feature
 from egogen.features.projector import Projector, read_projector
 from egogen.features.rows import RowType
-from egogen.features.shards import SHARD_ITEMS, read_difference, write_shard
 from egogen.features.store import Form, Store, claim_store, made_by, read_manifest
 from egogen.layout import clip_folder, feature_folders, projector_path, shard_path
-from egogen.vision import SETTINGS
 
 log = logging.getLogger(__name__)
 PART = "features"  # names the shards

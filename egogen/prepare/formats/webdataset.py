@@ -19,8 +19,8 @@ from egogen.cli import parser
 from egogen.files import atomic_open, write_json
 from egogen.frames import add_bytes
 from egogen.manifest import file_hash
-from egogen.prepare import export
-from egogen.prepare.export import Source, describe
+from egogen.prepare.formats import export
+from egogen.prepare.formats.export import Source, describe
 
 log = logging.getLogger(__name__)
 

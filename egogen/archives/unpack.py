@@ -19,10 +19,10 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from egogen.annotations import check_relative
+from egogen.archives.split_zip import joined
 from egogen.disk import readable, require_space
 from egogen.errors import UserError
 from egogen.files import atomic_open
-from egogen.split_zip import joined
 
 # Says where an entry goes; None leaves it out.
 Place = Callable[[PurePosixPath], "Path | None"]

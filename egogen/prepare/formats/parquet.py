@@ -22,9 +22,9 @@ from egogen.cli import parser
 from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.layout import Layout
-from egogen.prepare import export
-from egogen.prepare.card import write_card
-from egogen.prepare.export import Source, describe
+from egogen.prepare.formats import export
+from egogen.prepare.formats.card import write_card
+from egogen.prepare.formats.export import Source, describe
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from egogen.files import atomic_open
 from egogen.layout import Layout, Split
-from egogen.prepare.plan import BROKEN, Plan
-from egogen.prepare.sheet import contact_sheet
+from egogen.prepare.contact_sheet import contact_sheet
+from egogen.prepare.pair_plan import BROKEN, Plan
 from egogen.record import run_record
 
 REPORT, SHEET = "report.md", "contact_sheet.jpg"

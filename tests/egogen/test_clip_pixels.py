@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from egogen.clip_pixels import ClipPixels, read_clip_pixels
 from egogen.errors import UserError
-from egogen.vision import ClipPixels, read_clip_pixels
 
 SIDES = (56, 224, 225)
 FRAMES = ((455, 256), (256, 455), (57, 57), (300, 13), (225, 224))

@@ -16,7 +16,7 @@ from typing import Any, get_args
 from egogen.errors import UserError
 from egogen.layout import Layout, Split
 from egogen.manifest import file_hash
-from egogen.prepare.epic_file import (
+from egogen.prepare.epic.epic_file import (
     VIDEO_ID,
     EpicAction,
     frame_number,
@@ -24,12 +24,12 @@ from egogen.prepare.epic_file import (
     read_actions,
     read_video_info,
 )
-from egogen.prepare.find import VIDEOS, find_sources
+from egogen.prepare.frames.find import VIDEOS, find_sources
+from egogen.prepare.frames.stills import FrameFiles
+from egogen.prepare.frames.video import VideoFile
 from egogen.prepare.options import add_sharpest, arguments, options
-from egogen.prepare.plan import MISSING, AtTime, Moment, Pair, Place, Plan, Source
+from egogen.prepare.pair_plan import MISSING, AtTime, Moment, Pair, Place, Plan, Source
 from egogen.prepare.run import Job, carry_out
-from egogen.prepare.stills import FrameFiles
-from egogen.prepare.video import VideoFile
 
 log = logging.getLogger(__name__)
 

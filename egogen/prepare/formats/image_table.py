@@ -19,10 +19,10 @@ from egogen.annotations import DESCRIPTION_KEY
 from egogen.errors import UserError
 from egogen.layout import FOLDERS, Layout, Split
 from egogen.manifest import file_hash
+from egogen.prepare.frames.stills import ImageFiles
 from egogen.prepare.options import arguments, options
-from egogen.prepare.plan import Moment, Pair, Plan
+from egogen.prepare.pair_plan import Moment, Pair, Plan
 from egogen.prepare.run import Job, carry_out
-from egogen.prepare.stills import ImageFiles
 
 NEEDED = ("image_0", "image_1", "action")
 KNOWN = (*NEEDED, "clip", "id", "split")

@@ -21,19 +21,19 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from egogen.annotations import check_relative
-from egogen.archives import unpack
+from egogen.archives.split_zip import group_archives
+from egogen.archives.unpack import unpack
 from egogen.cli import parser
 from egogen.disk import require_space
 from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.layout import FOLDERS, Layout
-from egogen.prepare.parquet import IMAGES, ROW_GROUP
+from egogen.prepare.formats.parquet import IMAGES, ROW_GROUP
 from egogen.published import SPLITS, dataset_place, is_hidden
-from egogen.split_zip import group_archives
-from egogen.validate.frames import files_below
+from egogen.validate.check_report import EXIT_FAULTS
+from egogen.validate.frame_files import files_below
 from egogen.validate.repair import copy_targets
-from egogen.validate.report import EXIT_FAULTS
-from egogen.validate.texts import read_annotations
+from egogen.validate.text_checks import read_annotations
 from egogen.validate.whole import Options, validate
 
 log = logging.getLogger(__name__)
