@@ -33,14 +33,14 @@ INFO_ZIP_PART = re.compile(r"(?P<stem>.+)\.z(?P<part>\d{2,})", re.IGNORECASE)
 PIECE = re.compile(r"(?P<stem>.+)\.zip\.(?P<part>\d{2,4}|[a-z]{2})", re.IGNORECASE)
 
 
-class Archive(NamedTuple):
+class ZipArchive(NamedTuple):
     """An archive in a folder: its name without `.zip`, and the names of its files in reading order."""
 
     name: str
     parts: list[str]
 
 
-def group_archives(names: Iterable[str]) -> list[Archive]:
+def group_archives(names: Iterable[str]) -> list[ZipArchive]:
     """Which of these files are archives, and which of them belong together."""
     parts: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
     for name in names:
@@ -48,7 +48,7 @@ def group_archives(names: Iterable[str]) -> list[Archive]:
             parts[match["stem"]].append((len(match["part"]), match["part"].lower(), name))
         elif name.lower().endswith(".zip"):
             parts[name[: -len(".zip")]].append((FULL16, "", name))  # the last part
-    return [Archive(stem, [name for *_, name in sorted(found)]) for stem, found in sorted(parts.items())]
+    return [ZipArchive(stem, [name for *_, name in sorted(found)]) for stem, found in sorted(parts.items())]
 
 
 class Piece(NamedTuple):

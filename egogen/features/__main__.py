@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from egogen import cli
 from egogen.errors import UserError
-from egogen.features.byte_sizes import Shape, count, table
+from egogen.features.byte_sizes import FeatureShape, count, table
 from egogen.features.compare import compare
 from egogen.features.rows import ROW_TYPES
 from egogen.features.store import STORES
@@ -83,10 +83,10 @@ def add_estimate(made: argparse.ArgumentParser) -> None:
     of.add_argument("--annotations", type=Path, nargs="+", help="annotation files to count in")
     of.add_argument("--dataset", choices=list(FOLDERS), help="count in both splits below --data-root")
     made.add_argument("--data-root", type=Path, default=data_root(), help="the folder that holds EgoGen/")
-    made.add_argument("--width", type=positive, default=Shape.width, help="of the language model")
-    made.add_argument("--patch-width", type=positive, default=Shape.patch_width, help="of CLIP")
-    made.add_argument("--patches", type=positive, default=Shape.patches, help="of an image")
-    made.add_argument("--tokens", type=positive, default=Shape.tokens, help="of a text, on average")
+    made.add_argument("--width", type=positive, default=FeatureShape.width, help="of the language model")
+    made.add_argument("--patch-width", type=positive, default=FeatureShape.patch_width, help="of CLIP")
+    made.add_argument("--patches", type=positive, default=FeatureShape.patches, help="of an image")
+    made.add_argument("--tokens", type=positive, default=FeatureShape.tokens, help="of a text, on average")
 
 
 def positive(text: str) -> int:
@@ -148,7 +148,7 @@ def run_estimate(args: argparse.Namespace) -> None:
         layout = Layout(args.data_root, args.dataset) if args.dataset else None
         files = [layout.annotations(split) for split in get_args(Split)] if layout else args.annotations
         images, texts = count(files)
-    shape = Shape(args.width, args.patch_width, args.patches, args.tokens)
+    shape = FeatureShape(args.width, args.patch_width, args.patches, args.tokens)
     sys.stdout.write(table(images, texts, shape))
 
 

@@ -15,7 +15,7 @@ SHARD_ENTRY = 150  # a feature's name, place and checksum in a shard's header, a
 
 
 @dataclass(frozen=True)
-class Shape:
+class FeatureShape:
     """What features are like; the defaults are the published model's.
 
     Args:
@@ -37,7 +37,7 @@ def count(paths: Iterable[Path]) -> tuple[int, int]:
     return sum(len({item.action.image_0 for item in items}) for items in files), sum(map(len, files))
 
 
-def sizes(images: int, texts: int, shape: Shape) -> dict[str, tuple[int, int]]:
+def sizes(images: int, texts: int, shape: FeatureShape) -> dict[str, tuple[int, int]]:
     """Bytes of image and of text features, by store.
 
     Online, image features take nothing but CLIP and the projector once for each split.
@@ -56,7 +56,7 @@ def sizes(images: int, texts: int, shape: Shape) -> dict[str, tuple[int, int]]:
     return stores
 
 
-def table(images: int, texts: int, shape: Shape) -> str:
+def table(images: int, texts: int, shape: FeatureShape) -> str:
     """The sizes as text."""
     lines = [f"{images:,} image and {texts:,} text features of width {shape.width}, in GB (10^9 bytes)"]
     lines.append(f"{'store':24}{'image':>10}{'text':>10}{'total':>10}")

@@ -60,7 +60,7 @@ class Wish:
     workers: int = 4
 
 
-class Job(NamedTuple):
+class FolderConversion(NamedTuple):
     """One folder of the tree and what becomes of it."""
 
     source: FeatureFolder
@@ -100,7 +100,7 @@ def convert(source: Path, target: Path, wish: Wish) -> list[Outcome]:
     return [run(job, wish) for job in jobs]
 
 
-def prepare(source: FeatureFolder, target: Path, wish: Wish) -> Job:
+def prepare(source: FeatureFolder, target: Path, wish: Wish) -> FolderConversion:
     """Checks that one folder can be converted, before any work is done.
 
     Raises:
@@ -113,21 +113,21 @@ def prepare(source: FeatureFolder, target: Path, wish: Wish) -> Job:
     if source.form == form == "npy":
         raise UserError(f"{source.place}: holds .npy files already; give --to compact or --to online")
     if text:
-        return Job(source, target, form, None, partial(cut, source))
+        return FolderConversion(source, target, form, None, partial(cut, source))
     if source.projector is None and wish.projector is None:
         raise UserError(f"--projector: needed for {source.place}, a file or folder with stage 1's projector")
     projector = source.projector or read_projector(Path(wish.projector or ""))
     if source.form == "shards":
-        return Job(source, target, form, projector, partial(copy, source))
+        return FolderConversion(source, target, form, projector, partial(copy, source))
     if projector.weight.shape[0] <= projector.weight.shape[1]:
         log.warning("a projector %s fits any features: a wrong one goes unseen", projector.weight.shape)
     make = partial(recover, source, projector, wish)
     for name in source.names[:: max(1, len(source.names) // SAMPLES)]:
         make(name)
-    return Job(source, target, form, projector, make)
+    return FolderConversion(source, target, form, projector, make)
 
 
-def run(job: Job, wish: Wish) -> Outcome:
+def run(job: FolderConversion, wish: Wish) -> Outcome:
     """Converts one folder; what is there already is left as it is."""
     names = job.source.names
     before = {key: value for key, value in read_manifest(job.source.place).items() if key not in OURS}
@@ -151,7 +151,7 @@ def run(job: Job, wish: Wish) -> Outcome:
     return Outcome(job.target, len(names), None)
 
 
-def to_npy(job: Job, wish: Wish) -> None:
+def to_npy(job: FolderConversion, wish: Wish) -> None:
     """Writes a file for each feature that has none yet."""
 
     def write(name: str) -> None:
@@ -174,7 +174,7 @@ def parts_of(names: Sequence[str], wish: Wish) -> Iterator[Sequence[str]]:
         yield names[first : first + wish.features_per_shard]
 
 
-def to_shards(job: Job, wish: Wish) -> Difference:
+def to_shards(job: FolderConversion, wish: Wish) -> Difference:
     """Writes the shards that are not there yet, one at a time in memory; a damaged one is written anew."""
     for left in job.target.glob(".*.part"):  # of a run that was killed
         left.unlink()

@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from egogen.frames import read_frame
 from egogen.layout import Layout
-from egogen.prepare.pair_plan import Pair, Plan
+from egogen.prepare.pair_plan import ActionPair, PairPlan
 from egogen.seeds import item_seed
 
 COLUMNS, PAIRS = 3, 18
@@ -14,7 +14,7 @@ HEIGHT, GAP, TEXT = 144, 8, 18
 PAPER, INK = "white", "black"
 
 
-def contact_sheet(plan: Plan, layout: Layout) -> Image.Image | None:
+def contact_sheet(plan: PairPlan, layout: Layout) -> Image.Image | None:
     """Draws pairs chosen by their ids: always the same ones of a data set, from anywhere in it."""
     pairs = sorted(plan.kept(), key=lambda pair: item_seed(0, *pair.key))[:PAIRS]
     if not pairs:
@@ -30,7 +30,7 @@ def contact_sheet(plan: Plan, layout: Layout) -> Image.Image | None:
     return sheet
 
 
-def tile(pair: Pair, layout: Layout) -> Image.Image:
+def tile(pair: ActionPair, layout: Layout) -> Image.Image:
     """The two frames of a pair under its split and label."""
     frames = [read_frame(path) for path in pair.paths(layout)[:2]]
     frames = [frame.resize((round(frame.width * HEIGHT / frame.height), HEIGHT)) for frame in frames]

@@ -16,14 +16,14 @@ from egogen.layout import Layout
 from egogen.prepare.embedders import Embedder, load_embedder, load_head
 from egogen.prepare.journal import Journal
 from egogen.prepare.options import Judging
-from egogen.prepare.pair_plan import Pair
+from egogen.prepare.pair_plan import ActionPair
 
 log = logging.getLogger(__name__)
 
 BATCH_PAIRS = 32
 
 
-def judge(pairs: Sequence[Pair], layout: Layout, judging: Judging, journal: Journal) -> None:
+def judge(pairs: Sequence[ActionPair], layout: Layout, judging: Judging, journal: Journal) -> None:
     """Scores the pairs that have no scores yet and leaves out those beyond the limits."""
     if judging.model is None:
         log.info("similarity filter: off, no --embedder was given")
@@ -44,7 +44,7 @@ def judge(pairs: Sequence[Pair], layout: Layout, judging: Judging, journal: Jour
 
 
 def score(
-    pairs: Sequence[Pair], layout: Layout, embedder: Embedder, head: Float32[np.ndarray, " d1"] | None
+    pairs: Sequence[ActionPair], layout: Layout, embedder: Embedder, head: Float32[np.ndarray, " d1"] | None
 ) -> list[dict[str, Any]]:
     """A journal line for each pair: cosine of its frames' embeddings; their aesthetic scores.
 

@@ -54,7 +54,7 @@ class Judging:
 
 
 @dataclass(frozen=True)
-class Options:
+class PrepareOptions:
     """What every source of data needs to know."""
 
     out: Path
@@ -106,7 +106,7 @@ def arguments(command: str, description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def options(args: argparse.Namespace, sharpest: int = 0) -> Options:
+def options(args: argparse.Namespace, sharpest: int = 0) -> PrepareOptions:
     """Checks the shared flags.
 
     Raises:
@@ -120,7 +120,7 @@ def options(args: argparse.Namespace, sharpest: int = 0) -> Options:
             raise UserError(f"--{name} {value}: expected {allowed}")
     if sharpest < 0:
         raise UserError(f"--sharpest {sharpest}: expected 0 or more frames")
-    return Options(
+    return PrepareOptions(
         args.out,
         Look(args.size, args.quality, sharpest),
         judging(args),

@@ -10,14 +10,18 @@ from typing import Any
 from egogen.annotations import check_object
 from egogen.files import atomic_open, read_json, write_json
 from egogen.layout import Layout, Split
-from egogen.prepare.pair_plan import Pair, Plan
+from egogen.prepare.pair_plan import ActionPair, PairPlan
 
 MANIFEST = "manifest.jsonl"
 OTHER_SIZE = "another size than its clip's"
 
 
 def write_outputs(
-    plan: Plan, layout: Layout, splits: Sequence[Split], known: Mapping[str, Mapping[str, Any]], folder: Path
+    plan: PairPlan,
+    layout: Layout,
+    splits: Sequence[Split],
+    known: Mapping[str, Mapping[str, Any]],
+    folder: Path,
 ) -> None:
     """Writes metadata, annotations and manifest; leaves out pairs whose size is not that of their clip.
 
@@ -45,7 +49,7 @@ def write_outputs(
             file.write(json.dumps(manifest_row(pair)).encode() + b"\n")
 
 
-def clip_facts(plan: Plan, known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def clip_facts(plan: PairPlan, known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Metadata by clip: size and rate of its video; below `actions`, what each action's frames show."""
     clips: dict[str, dict[str, Any]] = {}
     sizes: dict[str, tuple[int, int]] = {}
@@ -79,7 +83,7 @@ def to_size(value: Any, old: tuple[int, int] | None, new: tuple[int, int]) -> An
     return {name: round(value[name] * scale, 2) for name, scale in scales.items()}
 
 
-def manifest_row(pair: Pair) -> dict[str, Any]:
+def manifest_row(pair: ActionPair) -> dict[str, Any]:
     """All that was decided about an action."""
     row: dict[str, Any] = {
         "clip": pair.clip,

@@ -75,7 +75,7 @@ class Stamp(NamedTuple):
 
 
 @runtime_checkable
-class Frames(Protocol):
+class SourceFrames(Protocol):
     """Frames of an open source by their position in it."""
 
     @property
@@ -101,7 +101,7 @@ class Frames(Protocol):
 
 
 @runtime_checkable
-class Source(Protocol):
+class FrameSource(Protocol):
     """Where the frames of some pairs come from."""
 
     @property
@@ -109,13 +109,13 @@ class Source(Protocol):
         """A file name of its own."""
         ...
 
-    def open(self) -> AbstractContextManager[Frames]:
+    def open(self) -> AbstractContextManager[SourceFrames]:
         """Opens it; raises `Lost`."""
         ...
 
 
 @dataclass(slots=True)
-class Pair:
+class ActionPair:
     """One action of the annotation file, and what became of it.
 
     Args:
@@ -139,7 +139,7 @@ class Pair:
     split: Split | None
     text: str
     reason: str | None = None
-    source: Source | None = None
+    source: FrameSource | None = None
     moments: tuple[Moment, Moment] | None = None
     files: tuple[Path, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
@@ -166,14 +166,14 @@ class Pair:
         return layout.pair_files(self.split, *self.images)
 
 
-class Plan:
+class PairPlan:
     """All actions of a run, in file order. Whoever reads annotations adds each of them once."""
 
     def __init__(self) -> None:
-        self.pairs: list[Pair] = []
+        self.pairs: list[ActionPair] = []
         self.keys: set[tuple[str, str]] = set()
 
-    def add(self, pair: Pair) -> None:
+    def add(self, pair: ActionPair) -> None:
         """Adds an action; one without usable names, or of a name or order that cannot be, is left out."""
         if pair.reason in (None, MISSING):
             pair.reason = self.fault(pair) or pair.reason
@@ -181,7 +181,7 @@ class Plan:
             self.keys.add(pair.key)
         self.pairs.append(pair)
 
-    def fault(self, pair: Pair) -> str | None:
+    def fault(self, pair: ActionPair) -> str | None:
         """What is wrong with an action, whatever file it is from."""
         if not all(is_file_name(part) for part in pair.key):
             return BAD_NAME
@@ -191,7 +191,7 @@ class Plan:
             return NOT_BEFORE
         return None
 
-    def kept(self) -> list[Pair]:
+    def kept(self) -> list[ActionPair]:
         """The pairs that are not left out."""
         return [pair for pair in self.pairs if pair.reason is None]
 
@@ -199,7 +199,7 @@ class Plan:
         """Actions by (reason, split); the reason of kept ones is None."""
         return Counter((pair.reason, pair.split) for pair in self.pairs)
 
-    def limit(self, count: int | None) -> list[Pair]:
+    def limit(self, count: int | None) -> list[ActionPair]:
         """Forgets everything behind the first so many kept pairs, and returns what of it was kept."""
         if count is None:
             return []

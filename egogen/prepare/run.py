@@ -18,9 +18,9 @@ from egogen.prepare.estimate import estimate
 from egogen.prepare.frames.extract import Work, extract, remove
 from egogen.prepare.journal import Journal, Key
 from egogen.prepare.judge import judge, verdict
-from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, Options
+from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, PrepareOptions
 from egogen.prepare.outputs import write_outputs
-from egogen.prepare.pair_plan import BROKEN, MISSING, UNREADABLE, Pair, Plan, Source
+from egogen.prepare.pair_plan import BROKEN, MISSING, UNREADABLE, ActionPair, FrameSource, PairPlan
 from egogen.prepare.processes import spread
 from egogen.prepare.run_report import broken_sources, summary, write_report
 
@@ -30,7 +30,7 @@ JOURNALS, SCORES, CLAIMS = "journals", "scores.jsonl", "settings"
 
 
 @dataclass(frozen=True)
-class Job:
+class Preparation:
     """One run.
 
     Args:
@@ -44,7 +44,7 @@ class Job:
     layout: Layout
     splits: Sequence[Split]
     settings: Mapping[str, Any]
-    options: Options
+    options: PrepareOptions
     clips: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -53,7 +53,7 @@ class Job:
         return self.layout.preparation / "_".join([self.layout.dataset, *self.splits])
 
 
-def carry_out(plan: Plan, job: Job) -> None:
+def carry_out(plan: PairPlan, job: Preparation) -> None:
     """Makes the data set of a plan.
 
     Raises:
@@ -82,7 +82,7 @@ def carry_out(plan: Plan, job: Job) -> None:
         raise SystemExit(BROKEN_BASE + min(len(broken), MOST_BROKEN))
 
 
-def claim_splits(job: Job) -> None:
+def claim_splits(job: Preparation) -> None:
     """Claims the splits that the run writes.
 
     Raises:
@@ -97,9 +97,9 @@ def claim_splits(job: Job) -> None:
         claim(claims, job.settings, f"{job.layout.dataset}_{split}.json")
 
 
-def keep_extracted(plan: Plan, job: Job, scores: Journal) -> None:
+def keep_extracted(plan: PairPlan, job: Preparation, scores: Journal) -> None:
     """Keeps pairs of missing sources that an earlier run extracted: videos may be fetched a few at a time."""
-    missing: dict[Path, list[Pair]] = {}
+    missing: dict[Path, list[ActionPair]] = {}
     for pair in plan.pairs:
         if pair.reason == MISSING:
             missing.setdefault(journal_path(job, pair.files[0].stem), []).append(pair)
@@ -110,9 +110,11 @@ def keep_extracted(plan: Plan, job: Job, scores: Journal) -> None:
             pair.reason = MISSING
 
 
-def keep_behind_limit(plan: Plan, behind: Sequence[Pair], job: Job, scores: Journal) -> None:
+def keep_behind_limit(
+    plan: PairPlan, behind: Sequence[ActionPair], job: Preparation, scores: Journal
+) -> None:
     """Keeps pairs behind the limit that an earlier run extracted: the limit bounds new work."""
-    sources: dict[Path, list[Pair]] = {}
+    sources: dict[Path, list[ActionPair]] = {}
     for pair in behind:
         if pair.source is not None:
             sources.setdefault(journal_path(job, pair.source.name), []).append(pair)
@@ -121,14 +123,14 @@ def keep_behind_limit(plan: Plan, behind: Sequence[Pair], job: Job, scores: Jour
         plan.pairs += [pair for pair in pairs if pair.key not in left]
 
 
-def journal_path(job: Job, source: str) -> Path:
+def journal_path(job: Preparation, source: str) -> Path:
     """The journal of a source, by its name."""
     return job.folder / JOURNALS / f"{source}.jsonl"
 
 
-def extract_all(plan: Plan, job: Job, scores: Journal) -> None:
+def extract_all(plan: PairPlan, job: Preparation, scores: Journal) -> None:
     """Extracts what is not there yet, source by source, and notes in each pair what became of it."""
-    sources: dict[Source, list[Pair]] = {}
+    sources: dict[FrameSource, list[ActionPair]] = {}
     for pair in plan.kept():
         if pair.source is None:  # extracted by an earlier run
             continue
@@ -152,8 +154,8 @@ def extract_all(plan: Plan, job: Job, scores: Journal) -> None:
 
 
 def recall(
-    pairs: Sequence[Pair], rows: Mapping[Key, dict[str, Any]], job: Job, scores: Journal
-) -> list[Pair]:
+    pairs: Sequence[ActionPair], rows: Mapping[Key, dict[str, Any]], job: Preparation, scores: Journal
+) -> list[ActionPair]:
     """Gives each pair what its source's journal says was extracted, if that is still there.
 
     Returns:

@@ -10,7 +10,7 @@ from typing import Any
 from egogen.files import atomic_open
 from egogen.layout import Layout, Split
 from egogen.prepare.contact_sheet import contact_sheet
-from egogen.prepare.pair_plan import BROKEN, Plan
+from egogen.prepare.pair_plan import BROKEN, PairPlan
 from egogen.record import run_record
 
 REPORT, SHEET = "report.md", "contact_sheet.jpg"
@@ -18,7 +18,7 @@ MAX_SOURCES = 100
 PACKAGES = ("av", "numpy", "pillow")
 
 
-def summary(plan: Plan, splits: Sequence[Split]) -> str:
+def summary(plan: PairPlan, splits: Sequence[Split]) -> str:
     """Counts by reason and split, as a Markdown table that reads well in a terminal too."""
     counts = plan.counts()
     columns: list[Split | None] = [*splits]
@@ -43,7 +43,7 @@ def table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def write_report(
-    plan: Plan, layout: Layout, splits: Sequence[Split], settings: Mapping[str, Any], folder: Path
+    plan: PairPlan, layout: Layout, splits: Sequence[Split], settings: Mapping[str, Any], folder: Path
 ) -> None:
     """Writes the report and its picture."""
     record = run_record(PACKAGES)
@@ -77,7 +77,7 @@ def similarity_note(settings: Mapping[str, Any]) -> str:
     return f"Similarity filter: on, pairs whose embeddings have a cosine of {low:g} to {high:g} are kept."
 
 
-def broken_sources(plan: Plan) -> str:
+def broken_sources(plan: PairPlan) -> str:
     """A list of what could not be read; empty if all could."""
     broken: dict[str, tuple[str, int]] = {}
     for pair in plan.pairs:

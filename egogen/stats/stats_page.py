@@ -17,7 +17,7 @@ from egogen.disk import readable
 from egogen.errors import UserError
 from egogen.frames import read_frame
 from egogen.seeds import item_seed
-from egogen.stats.measure import SPREAD, Measured, spread_of
+from egogen.stats.measure import SPREAD, SplitFigures, spread_of
 from egogen.stats.summary import share
 
 THUMBNAIL_HEIGHT = 192
@@ -77,7 +77,7 @@ SPLIT = Template("""<h2>$name</h2>
 """)
 
 
-def page(splits: Sequence[Measured], top: int, examples: int, title: str) -> str:
+def page(splits: Sequence[SplitFigures], top: int, examples: int, title: str) -> str:
     """Writes the page.
 
     Args:
@@ -91,7 +91,7 @@ def page(splits: Sequence[Measured], top: int, examples: int, title: str) -> str
     )
 
 
-def section(measured: Measured, top: int, examples: int) -> str:
+def section(measured: SplitFigures, top: int, examples: int) -> str:
     """One split."""
     facts = {
         "clips": f"{measured.clips:,}",

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from egogen.disk import readable
-from egogen.stats.measure import SPREAD, Measured, spread_of
+from egogen.stats.measure import SPREAD, SplitFigures, spread_of
 from egogen.table import text_table
 
 
-def summary(splits: Sequence[Measured], top: int) -> str:
+def summary(splits: Sequence[SplitFigures], top: int) -> str:
     """Lays out the figures.
 
     Args:
@@ -38,7 +38,7 @@ def summary(splits: Sequence[Measured], top: int) -> str:
     return "\n".join(parts)
 
 
-def share(measured: Measured) -> str:
+def share(measured: SplitFigures) -> str:
     """`12 of 40`, or `all`."""
     total = len(measured.items)
     return "all" if measured.described == total else f"{measured.described:,} of {total:,}"

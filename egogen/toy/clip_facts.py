@@ -25,14 +25,14 @@ MIN_CHANGE = 0.3
 MAX_OVERLAP = 0.3
 
 
-class Frames(NamedTuple):
+class FramePair(NamedTuple):
     """The two frames of a story."""
 
     before: Image.Image
     after: Image.Image
 
 
-def metadata(story: Story, frames: Frames, label: str, description: str) -> dict[str, Any]:
+def metadata(story: Story, frames: FramePair, label: str, description: str) -> dict[str, Any]:
     """Flat facts of the clip's one action, as JSON values.
 
     Args:
@@ -103,7 +103,7 @@ def overlap(first: Box, second: Box) -> float:
     return max(0.0, across) * max(0.0, down) / (first.width * first.height)
 
 
-def signs(story: Story, frames: Frames, boxes: dict[str, Box]) -> Iterator[Sign]:
+def signs(story: Story, frames: FramePair, boxes: dict[str, Box]) -> Iterator[Sign]:
     """The signs of the event with their shares without it (in the frame before, or none) and with it."""
     scene, subject = story.scene, story.subject
     width, height = frames.before.size

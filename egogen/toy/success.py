@@ -45,7 +45,7 @@ class Sign(BaseModel):
         return progress >= REQUIRED_PART
 
 
-class Facts(BaseModel):
+class ToyFacts(BaseModel):
     """What `success` reads of a clip's metadata."""
 
     height: int
@@ -83,7 +83,7 @@ def success(
         UserError: the metadata is not that of a toy clip.
     """
     entry = metadata.model_dump() if isinstance(metadata, ClipMetadata) else dict(metadata)
-    facts = validate(Facts, entry, "toy metadata")
+    facts = validate(ToyFacts, entry, "toy metadata")
     image = frame if isinstance(frame, Image.Image) else Image.fromarray(frame)
     scale = JUDGED_HEIGHT / facts.height
     pixels = judged(image, facts.width, facts.height)

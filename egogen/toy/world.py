@@ -23,7 +23,7 @@ from egogen.layout import FOLDERS, Layout, Split, image_name
 from egogen.manifest import NAME, claim
 from egogen.seeds import item_seed
 from egogen.toy.actions import imagine
-from egogen.toy.clip_facts import Frames, metadata
+from egogen.toy.clip_facts import FramePair, metadata
 from egogen.toy.render import Renderer
 from egogen.toy.wording import description, label, question
 
@@ -165,7 +165,7 @@ def make_pair(task: Task, out: Path, size: int, seed: int) -> Record:
     """Draws and writes one pair."""
     story = imagine(item_seed(seed, task.dataset, task.split, str(task.number)))
     renderer = Renderer(story.scene, size)
-    frames = Frames(renderer.draw(story.before), renderer.draw(story.after))
+    frames = FramePair(renderer.draw(story.before), renderer.draw(story.after))
     before, after = (encode(frame, JPEG_QUALITY) for frame in frames)
     for path, content in zip(
         frame_paths(Layout(out, task.dataset), task), (before, after, after), strict=False

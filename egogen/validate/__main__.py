@@ -16,7 +16,7 @@ from egogen.errors import UserError
 from egogen.files import write_json
 from egogen.layout import FOLDERS
 from egogen.validate.check_report import EXIT_FAULTS
-from egogen.validate.whole import Options, validate
+from egogen.validate.whole import ValidateOptions, validate
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--{name} {value}: expected 1 or more")
     if args.features and not args.features.is_dir():
         raise UserError(f"{args.features}: no such folder of features")
-    options = Options(args.features, args.width, args.height, args.workers, args.fix)
+    options = ValidateOptions(args.features, args.width, args.height, args.workers, args.fix)
     report = validate(args.root, args.dataset, options)
     repaired = report.repaired or (["nothing, there was nothing to do"] if args.fix else [])
     sys.stdout.write("".join(f"repaired: {line}\n" for line in repaired) + report.text())

@@ -38,7 +38,7 @@ class Probe(NamedTuple):
 
 
 @dataclass
-class Frames:
+class SplitFrames:
     """A split: its actions, the files of its folder, and the frames among them that actions name.
 
     Args:
@@ -71,7 +71,7 @@ class Frames:
         found = self.probes.get(name)
         return (found.sha256 if found else "") or name
 
-    def look(self, workers: int) -> Frames:
+    def look(self, workers: int) -> SplitFrames:
         """Lists the folder and looks at the frames."""
         self.files = set(files_below(self.folder))
         present = [name for name in self.named if (self.folder / name).is_file()]

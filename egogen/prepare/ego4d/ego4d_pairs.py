@@ -29,8 +29,8 @@ from egogen.prepare.ego4d.ego4d_file import (
 from egogen.prepare.frames.find import VIDEOS, find_sources
 from egogen.prepare.frames.video import VideoFile
 from egogen.prepare.options import add_sharpest, arguments, options
-from egogen.prepare.pair_plan import DUPLICATE, MISSING, AtFrame, Moment, Pair, Plan, no_garbage
-from egogen.prepare.run import Job, carry_out
+from egogen.prepare.pair_plan import DUPLICATE, MISSING, ActionPair, AtFrame, Moment, PairPlan, no_garbage
+from egogen.prepare.run import Preparation, carry_out
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         **{name: getattr(args, name) for name in ("input", "target", "min_window")},
         **shared.settings(),
     }
-    carry_out(plan, Job(Layout(shared.out, "ego4d"), SPLITS, settings, shared))
+    carry_out(plan, Preparation(Layout(shared.out, "ego4d"), SPLITS, settings, shared))
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -147,10 +147,10 @@ def read_splits(files: Mapping[Split, Path]) -> dict[str, Split | None]:
     return found
 
 
-def make_plan(videos: Iterable[AnnotatedVideo], rules: Rules, root: Path) -> Plan:
+def make_plan(videos: Iterable[AnnotatedVideo], rules: Rules, root: Path) -> PairPlan:
     """Decides on every action of the annotation file; `root` holds the clips or the full videos."""
     sources = {name: VideoFile(path) for name, path in find_sources(root, VIDEOS).items()}
-    plan, seen, short = Plan(), set[object](), 0
+    plan, seen, short = PairPlan(), set[object](), 0
     for video in videos:
         for interval in video.intervals:
             name = interval.clip_uid if rules.clips else video.uid
@@ -173,9 +173,9 @@ def make_plan(videos: Iterable[AnnotatedVideo], rules: Rules, root: Path) -> Pla
     return plan
 
 
-def as_pair(video: AnnotatedVideo, interval: Interval, action: Narrated, rules: Rules) -> Pair:
+def as_pair(video: AnnotatedVideo, interval: Interval, action: Narrated, rules: Rules) -> ActionPair:
     """An action as a pair, whether or not it can be one; still without id, source and reason."""
-    pair = Pair(
+    pair = ActionPair(
         clip=interval.clip_uid or video.uid,
         id="",
         split=rules.splits.get(interval.clip_uid or ""),

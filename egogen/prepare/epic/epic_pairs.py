@@ -28,8 +28,8 @@ from egogen.prepare.frames.find import VIDEOS, find_sources
 from egogen.prepare.frames.stills import FrameFiles
 from egogen.prepare.frames.video import VideoFile
 from egogen.prepare.options import add_sharpest, arguments, options
-from egogen.prepare.pair_plan import MISSING, AtTime, Moment, Pair, Place, Plan, Source
-from egogen.prepare.run import Job, carry_out
+from egogen.prepare.pair_plan import MISSING, ActionPair, AtTime, FrameSource, Moment, PairPlan, Place
+from egogen.prepare.run import Preparation, carry_out
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "video_info": file_hash(args.video_info) if args.video_info else None,
         **shared.settings(),
     }
-    carry_out(plan, Job(Layout(shared.out, "epickitchen"), (split,), settings, shared, clips))
+    carry_out(plan, Preparation(Layout(shared.out, "epickitchen"), (split,), settings, shared, clips))
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -126,23 +126,23 @@ def guess_split(path: Path) -> Split:
 
 def make_plan(
     actions: Sequence[EpicAction], split: Split, offsets: Offsets, frames: Path | None, videos: Path | None
-) -> Plan:
+) -> PairPlan:
     """Decides on every row of the table."""
     root = frames or videos
     assert root is not None
     found = find_sources(root, (".tar",), VIDEO_ID) if frames else find_sources(root, VIDEOS)
-    sources: dict[str, Source] = {
+    sources: dict[str, FrameSource] = {
         name: FrameFiles(found[name], float(frames_per_second(name))) if frames else VideoFile(found[name])
         for name in dict.fromkeys(action.video for action in actions)
         if name in found
     }
-    plan = Plan()
+    plan = PairPlan()
     for action in actions:
         rate, times = frames_per_second(action.video), offsets.times(action)
         numbers = [frame_number(time, rate) for time in times]
         places: Sequence[Place] = numbers if frames else [AtTime(time) for time in times]
         source = sources.get(action.video)
-        pair = Pair(
+        pair = ActionPair(
             clip=action.video,
             id=action.id,
             split=split,

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples-per-shard", type=int, default=1000)
 
 
-class Source(NamedTuple):
+class ExportSplit(NamedTuple):
     """A split that is exported, in shards of equal size."""
 
     layout: Layout
@@ -60,7 +60,7 @@ class Source(NamedTuple):
         claim(out, settings, f"{self.name}.manifest.json")
 
 
-def read_source(args: argparse.Namespace) -> Source:
+def read_source(args: argparse.Namespace) -> ExportSplit:
     """Reads the split that the flags choose.
 
     Raises:
@@ -72,7 +72,7 @@ def read_source(args: argparse.Namespace) -> Source:
     annotations = Annotations.read(args.annotations or layout.annotations(args.split))
     if not len(annotations):
         raise UserError(f"{annotations.source}: holds no action; there is nothing to export")
-    return Source(layout, args.split, annotations, args.samples_per_shard)
+    return ExportSplit(layout, args.split, annotations, args.samples_per_shard)
 
 
 def describe(item: Item) -> dict[str, str | None]:

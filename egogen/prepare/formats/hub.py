@@ -34,7 +34,7 @@ from egogen.validate.check_report import EXIT_FAULTS
 from egogen.validate.frame_files import files_below
 from egogen.validate.repair import copy_targets
 from egogen.validate.text_checks import read_annotations
-from egogen.validate.whole import Options, validate
+from egogen.validate.whole import ValidateOptions, validate
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Unpacks or copies everything, then checks the result."""
     args = arguments().parse_args(argv)
     install(args.source, args.out)
-    report = validate(args.out, options=Options(workers=args.workers))
+    report = validate(args.out, options=ValidateOptions(workers=args.workers))
     sys.stdout.write(report.text())
     if report.faults:
         raise SystemExit(EXIT_FAULTS)

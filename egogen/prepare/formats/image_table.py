@@ -21,8 +21,8 @@ from egogen.layout import FOLDERS, Layout, Split
 from egogen.manifest import file_hash
 from egogen.prepare.frames.stills import ImageFiles
 from egogen.prepare.options import arguments, options
-from egogen.prepare.pair_plan import Moment, Pair, Plan
-from egogen.prepare.run import Job, carry_out
+from egogen.prepare.pair_plan import ActionPair, Moment, PairPlan
+from egogen.prepare.run import Preparation, carry_out
 
 NEEDED = ("image_0", "image_1", "action")
 KNOWN = (*NEEDED, "clip", "id", "split")
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         split for split in get_args(Split) if any(pair.split == split for pair in plan.pairs)
     ]
     settings = {"source": "images", "annotations": file_hash(args.pairs), **shared.settings()}
-    carry_out(plan, Job(Layout(shared.out, args.dataset), splits, settings, shared))
+    carry_out(plan, Preparation(Layout(shared.out, args.dataset), splits, settings, shared))
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -120,7 +120,7 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
         raise UserError(f"{path}: not a Parquet file ({error})") from None
 
 
-def make_plan(path: Path, rows: Sequence[Mapping[str, Any]], split: Split) -> Plan:
+def make_plan(path: Path, rows: Sequence[Mapping[str, Any]], split: Split) -> PairPlan:
     """Decides on every row of the table.
 
     Raises:
@@ -134,7 +134,7 @@ def make_plan(path: Path, rows: Sequence[Mapping[str, Any]], split: Split) -> Pl
         for first in range(0, len(rows), ROWS)
     ]
     given = {(str(row["clip"]), str(row["id"])) for row in rows if "clip" in row and "id" in row}
-    plan, counts, splits = Plan(), Counter[str](), dict[str, Split]()
+    plan, counts, splits = PairPlan(), Counter[str](), dict[str, Split]()
     for index, (row, files) in enumerate(zip(rows, images, strict=True)):
         where = f"{path}: row {index + 1}"
         clip = str(row.get("clip", f"{path.stem}_{index:06d}"))
@@ -144,7 +144,7 @@ def make_plan(path: Path, rows: Sequence[Mapping[str, Any]], split: Split) -> Pl
         if splits.setdefault(clip, found) != found:
             raise UserError(f"{where}: clip {clip!r} is in the split {splits[clip]!r} too; keep it in one")
         place = 2 * (index % ROWS)
-        pair = Pair(
+        pair = ActionPair(
             clip=clip,
             id=str(row.get("id", counts[clip])),
             split=found,

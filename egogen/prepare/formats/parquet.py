@@ -24,7 +24,7 @@ from egogen.files import atomic_open
 from egogen.layout import Layout
 from egogen.prepare.formats import export
 from egogen.prepare.formats.card import write_card
-from egogen.prepare.formats.export import Source, describe
+from egogen.prepare.formats.export import ExportSplit, describe
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def choose_prompt(source: Source, wanted: str | None) -> str:
+def choose_prompt(source: ExportSplit, wanted: str | None) -> str:
     """Which text is the prompt, for all samples alike.
 
     Raises:
@@ -89,7 +89,7 @@ def shard_path(out: Path, name: str, number: int, count: int) -> Path:
     return out / "data" / f"{name}-{number:05d}-of-{count:05d}.parquet"
 
 
-def schema(source: Source) -> pa.Schema:
+def schema(source: ExportSplit) -> pa.Schema:
     """The columns; `datasets` learns from the metadata which are images, `from-hf` which split it is."""
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     text = {"dtype": "string", "_type": "Value"}
@@ -103,7 +103,7 @@ def schema(source: Source) -> pa.Schema:
     )
 
 
-def write_shard(path: Path, items: list[Item], source: Source, prompt_key: str) -> None:
+def write_shard(path: Path, items: list[Item], source: ExportSplit, prompt_key: str) -> None:
     """Writes one Parquet file, a row group at a time."""
     columns = schema(source)
     with (
@@ -115,7 +115,7 @@ def write_shard(path: Path, items: list[Item], source: Source, prompt_key: str) 
             writer.write_table(pa.Table.from_pylist(group, columns))
 
 
-def row(item: Item, source: Source, prompt_key: str) -> dict[str, Any]:
+def row(item: Item, source: ExportSplit, prompt_key: str) -> dict[str, Any]:
     """One action; images are files as they are, under the names that annotations use."""
     images = zip(IMAGES, (item.action.image_0, item.action.image_1), strict=True)
     return {
@@ -125,7 +125,7 @@ def row(item: Item, source: Source, prompt_key: str) -> dict[str, Any]:
     }
 
 
-def copy_texts(source: Source, layout: Layout) -> None:
+def copy_texts(source: ExportSplit, layout: Layout) -> None:
     """Copies annotations, metadata and conversations, so that `from-hf` gives the same data set back."""
     files = {source.annotations.source: layout.annotations(source.split)}
     files[source.layout.metadata] = layout.metadata

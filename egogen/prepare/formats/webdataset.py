@@ -20,7 +20,7 @@ from egogen.files import atomic_open, write_json
 from egogen.frames import add_bytes
 from egogen.manifest import file_hash
 from egogen.prepare.formats import export
-from egogen.prepare.formats.export import Source, describe
+from egogen.prepare.formats.export import ExportSplit, describe
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     log.info("%d samples in %d tar files: %s", samples, len(shards), args.out)
 
 
-def write_shard(path: Path, items: list[Item], source: Source, first: int) -> None:
+def write_shard(path: Path, items: list[Item], source: ExportSplit, first: int) -> None:
     """Writes one tar file.
 
     Args:

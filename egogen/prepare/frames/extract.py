@@ -18,7 +18,7 @@ from egogen.frames import encode
 from egogen.layout import Layout
 from egogen.prepare.frames.sharpness import sharpness
 from egogen.prepare.journal import Journal
-from egogen.prepare.pair_plan import DAMAGED, NOT_BEFORE, Frames, Lost, Pair, Source
+from egogen.prepare.pair_plan import DAMAGED, NOT_BEFORE, ActionPair, FrameSource, Lost, SourceFrames
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,8 @@ class Look:
 class Work(NamedTuple):
     """Pairs of one source that are not extracted yet."""
 
-    source: Source
-    pairs: list[Pair]
+    source: FrameSource
+    pairs: list[ActionPair]
     journal: Path
 
 
@@ -70,7 +70,7 @@ class Search:
         Lost: the source has no frame at one of the places.
     """
 
-    def __init__(self, pair: Pair, frames: Frames, window: int) -> None:
+    def __init__(self, pair: ActionPair, frames: SourceFrames, window: int) -> None:
         assert pair.moments is not None
         self.pair = pair
         self.asked = [frames.find(moment.place) for moment in pair.moments]
@@ -90,7 +90,7 @@ class Search:
         """The sharper the better; of equally sharp frames the nearest."""
         return shot.sharpness, -abs(shot.position - self.asked[slot])
 
-    def result(self, frames: Frames) -> tuple[dict[str, Any], list[Image.Image]]:
+    def result(self, frames: SourceFrames) -> tuple[dict[str, Any], list[Image.Image]]:
         """The journal's line and the two pictures.
 
         Raises:
@@ -138,7 +138,9 @@ def extract(work: Work, layout: Layout, look: Look) -> None:
         journal.add([lost_row(pair, lost) for pair in work.pairs])
 
 
-def rows(frames: Frames, pairs: Sequence[Pair], layout: Layout, look: Look) -> Iterator[dict[str, Any]]:
+def rows(
+    frames: SourceFrames, pairs: Sequence[ActionPair], layout: Layout, look: Look
+) -> Iterator[dict[str, Any]]:
     """Reads the source once and yields each pair's journal line when its frames are written."""
     wishes: dict[int, list[tuple[Search, int]]] = defaultdict(list)
     for pair in pairs:
@@ -171,7 +173,7 @@ def scaled(position: int, image: Image.Image, height: int) -> Shot:
 
 
 def write(
-    row: dict[str, Any], pictures: Sequence[Image.Image], pair: Pair, layout: Layout, quality: int
+    row: dict[str, Any], pictures: Sequence[Image.Image], pair: ActionPair, layout: Layout, quality: int
 ) -> None:
     """Writes a pair's frames and adds their hashes to its line; nothing else stays in its folder."""
     contents = [encode(picture, quality) for picture in pictures]
@@ -191,6 +193,6 @@ def remove(files: Sequence[Path]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def lost_row(pair: Pair, lost: Lost) -> dict[str, Any]:
+def lost_row(pair: ActionPair, lost: Lost) -> dict[str, Any]:
     """The journal's line of a pair that cannot be had."""
     return {"clip": pair.clip, "id": pair.id, "reason": lost.reason}

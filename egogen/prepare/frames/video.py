@@ -45,7 +45,7 @@ class VideoFile:
             yield video
 
 
-class Shown(NamedTuple):
+class ShownFrame(NamedTuple):
     """A decoded frame with its time stamp; no frame stands for what is before the first."""
 
     pts: int
@@ -105,8 +105,8 @@ class Video:
         """
         stamps = [self.timeline.pts[position] for position in positions]
         wanted = set(stamps)
-        frames: Iterator[Shown] = iter(())
-        shown: Shown | None = Shown(self.timeline.pts[0] - 1, None)
+        frames: Iterator[ShownFrame] = iter(())
+        shown: ShownFrame | None = ShownFrame(self.timeline.pts[0] - 1, None)
         for position, stamp in zip(positions, stamps, strict=True):
             if shown is not None and shown.pts < self.timeline.keys_before(stamp)[-1]:
                 frames, shown = self.start(stamp, wanted)
@@ -115,13 +115,13 @@ class Video:
             found = shown.frame if shown is not None and shown.pts == stamp else None
             yield position, None if found is None else picture(found)
 
-    def start(self, stamp: int, wanted: set[int]) -> tuple[Iterator[Shown], Shown | None]:
+    def start(self, stamp: int, wanted: set[int]) -> tuple[Iterator[ShownFrame], ShownFrame | None]:
         """Begins decoding at the last key frame from which a time stamp is reached.
 
         Returns:
             The frames from the second on, and the first, if there is one up to the end of the file.
         """
-        frames: Iterator[Shown] = iter(())
+        frames: Iterator[ShownFrame] = iter(())
         first = None
         for key in reversed(self.timeline.keys_before(stamp)):
             frames = self.decode(key, wanted)
@@ -131,7 +131,7 @@ class Video:
                 break
         return frames, first
 
-    def decode(self, key: int, wanted: set[int]) -> Iterator[Shown]:
+    def decode(self, key: int, wanted: set[int]) -> Iterator[ShownFrame]:
         """Decodes from a key frame on; of what is not wanted, frames that no other refers to may be missing.
 
         After an error everything is in doubt until the next key frame, so it is left out.
@@ -148,7 +148,7 @@ class Video:
             for frame in decoded:
                 damaged = damaged and not frame.key_frame
                 if not damaged and not frame.is_corrupt and frame.pts is not None:
-                    yield Shown(frame.pts, frame)
+                    yield ShownFrame(frame.pts, frame)
 
     def packets(self, key: int) -> Iterator[Packet[VideoStream]]:
         """The stream's packets from a key frame on, as far as the file can be read."""
