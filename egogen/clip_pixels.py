@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from egogen.annotations import check_object
+from egogen.annotations import JsonObject, check_object
 from egogen.errors import UserError
 from egogen.files import read_json
 
-FEATURE_LAYER = (
-    -2
-)  # CLIP's last layer but one; its first state is the class token, the others are the patches
+# CLIP's last layer but one; its first state is the class token, the others are the patches.
+FEATURE_LAYER = -2
 SETTINGS = "preprocessor_config.json"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -60,7 +58,7 @@ class ClipPixels:
         return np.ascontiguousarray(normal.transpose(2, 0, 1))  # 3 s s
 
     @classmethod
-    def parse(cls, raw: Mapping[str, Any], where: Path | str) -> ClipPixels:
+    def parse(cls, raw: JsonObject, where: Path | str) -> ClipPixels:
         """Reads the settings of a CLIP image processor, old and new forms.
 
         Raises:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from egogen.annotations import Annotations
 from egogen.features.npy import IMAGE_TOKENS, TEXT_TOKENS
+from egogen.table import text_table
 
 HALF, BYTE, SCALE = 2, 1, 4  # bytes of a value, and of a row's scale
 NPY_HEADER = 128
@@ -58,9 +59,10 @@ def sizes(images: int, texts: int, shape: FeatureShape) -> dict[str, tuple[int, 
 
 def table(images: int, texts: int, shape: FeatureShape) -> str:
     """The sizes as text."""
-    lines = [f"{images:,} image and {texts:,} text features of width {shape.width}, in GB (10^9 bytes)"]
-    lines.append(f"{'store':24}{'image':>10}{'text':>10}{'total':>10}")
-    for store, (image, text) in sizes(images, texts, shape).items():
-        lines.append(f"{store:24}" + "".join(f"{part / 1e9:10.2f}" for part in (image, text, image + text)))
-    lines.append("online: besides, CLIP and the projector for each split, 0.6 GB for ViT-L/14 in float16")
-    return "\n".join(lines) + "\n"
+    found = sizes(images, texts, shape).items()
+    rows = [(store, image / 1e9, text / 1e9, (image + text) / 1e9) for store, (image, text) in found]
+    return (
+        f"{images:,} image and {texts:,} text features of width {shape.width}, in GB (10^9 bytes)\n"
+        f"{text_table(('store', 'image', 'text', 'total'), rows)}"
+        "online: besides, CLIP and the projector for each split, 0.6 GB for ViT-L/14 in float16\n"
+    )

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Float
@@ -28,6 +28,14 @@ from egogen.layout import shard_paths
 
 SHARD_ITEMS = 256  # features in a shard: about 0.2 GB at the published sizes
 FACTS = "egogen"  # the one key of a shard's metadata: several would be written in any order
+
+
+class ShardFacts(TypedDict):
+    """What a shard says of itself."""
+
+    made_by: str
+    difference: Difference
+    crc32: dict[str, str]
 
 
 def write_shard(
@@ -75,7 +83,7 @@ def checksum(kept: Mapping[str, np.ndarray]) -> str:
     return f"{value:08x}"
 
 
-def open_shard(path: Path) -> Any:  # noqa: ANN401 - safetensors has no types
+def open_shard(path: Path) -> safe_open:
     """Maps a shard into memory and reads its header, which tells a file that was cut off.
 
     Raises:
@@ -87,7 +95,7 @@ def open_shard(path: Path) -> Any:  # noqa: ANN401 - safetensors has no types
         raise damaged(path, str(error)) from None
 
 
-def facts_of(shard: Any, path: Path) -> dict[str, Any]:  # noqa: ANN401 - safetensors has no types
+def facts_of(shard: safe_open, path: Path) -> ShardFacts:
     """What a shard says of itself.
 
     Raises:
@@ -95,7 +103,11 @@ def facts_of(shard: Any, path: Path) -> dict[str, Any]:  # noqa: ANN401 - safete
     """
     try:
         facts = json.loads((shard.metadata() or {})[FACTS])
-        return {"made_by": facts["made_by"], "crc32": facts["crc32"], "difference": facts["difference"]}
+        return {
+            "made_by": facts["made_by"],
+            "crc32": facts["crc32"],
+            "difference": Difference(**facts["difference"]),
+        }
     except (KeyError, TypeError, json.JSONDecodeError):
         raise damaged(path, "it does not say what made it") from None
 
@@ -106,7 +118,7 @@ def read_difference(path: Path) -> Difference:
     Raises:
         UserError: the shard is damaged.
     """
-    return Difference(**facts_of(open_shard(path), path)["difference"])
+    return facts_of(open_shard(path), path)["difference"]
 
 
 def damaged(path: Path, reason: str) -> UserError:
@@ -131,7 +143,7 @@ class Shards:
         check_form(folder, "shards")
         self.place = folder
         self.row_type = row_type_of(folder)
-        self.handles: dict[Path, Any] = {}
+        self.handles: dict[Path, safe_open] = {}
         self.shard_of: dict[str, Path] = {}
         self.problems: list[str] = []
         maker = made_by(folder)
@@ -160,7 +172,7 @@ class Shards:
         names = (key.removeprefix("rows/") for key in handle.keys() if key.startswith("rows/"))  # noqa: SIM118 - no dict
         self.shard_of.update(dict.fromkeys(names, path))
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "handles": {}}  # maps are of a process
 
     def __contains__(self, name: object) -> bool:
@@ -171,7 +183,7 @@ class Shards:
         """Names of all features, in order."""
         return sorted(self.shard_of)
 
-    def handle(self, path: Path) -> Any:  # noqa: ANN401 - safetensors has no types
+    def handle(self, path: Path) -> safe_open:
         """A shard of this folder, mapped once a process."""
         if path not in self.handles:
             self.handles[path] = open_shard(path)

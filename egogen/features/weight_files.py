@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -22,6 +22,7 @@ BROKEN = (
     SafetensorError, OSError, zipfile.BadZipFile, pickle.UnpicklingError, ValueError, KeyError, EOFError,
     TypeError, IndexError, AttributeError, MemoryError, OverflowError,
 )  # fmt: skip
+Found = TypeVar("Found")
 Tensors = dict[str, Callable[[], np.ndarray]]
 
 
@@ -49,7 +50,7 @@ def read_tensors(path: Path) -> Tensors:
     return {name: partial(guarded, path, read) for name, read in opened.items()}
 
 
-def guarded(path: Path, read: Callable[[], Any]) -> Any:  # noqa: ANN401 - what `read` gives
+def guarded(path: Path, read: Callable[[], Found]) -> Found:
     """What `read` gives; what the libraries raise becomes one line.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -45,7 +44,7 @@ def judge(pairs: Sequence[ActionPair], layout: Layout, judging: Judging, journal
 
 def score(
     pairs: Sequence[ActionPair], layout: Layout, embedder: Embedder, head: Float32[np.ndarray, " d1"] | None
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """A journal line for each pair: cosine of its frames' embeddings; their aesthetic scores.
 
     Raises:
@@ -59,7 +58,7 @@ def score(
         )
     found = found / np.linalg.norm(found, axis=1, keepdims=True)
     cosines = (found[0::2] * found[1::2]).sum(1)  # [pairs]
-    rows: list[dict[str, Any]] = [
+    rows: list[dict[str, object]] = [
         {"clip": pair.clip, "id": pair.id, "similarity": round(float(cosine), 5)}
         for pair, cosine in zip(pairs, cosines, strict=True)
     ]
@@ -70,7 +69,7 @@ def score(
     return rows
 
 
-def verdict(scores: Mapping[str, Any] | None, judging: Judging) -> str | None:
+def verdict(scores: Mapping[str, float] | None, judging: Judging) -> str | None:
     """Why a pair of these scores is left out; None if it is not, or has no scores."""
     if scores is None or judging.model is None:
         return None

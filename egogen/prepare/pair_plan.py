@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 from PIL import Image
 
@@ -72,6 +72,41 @@ class Stamp(NamedTuple):
 
     pts: int | None
     seconds: float | None
+
+
+class FrameRow(TypedDict):
+    """What was extracted as one frame; its sum is empty until it is written."""
+
+    number: int
+    pts: int | None
+    seconds: float | None
+    sharpness: float
+    sha256: str
+
+
+class PairRow(TypedDict):
+    """What was extracted as one pair: a journal's line. Size and rate are the source's."""
+
+    clip: str
+    id: str
+    width: int
+    height: int
+    fps: float | None
+    frames: list[FrameRow]
+
+
+class ClipSize(TypedDict, total=False):
+    """Height and width of a clip's video in pixels, and its rate in Hz where that is known."""
+
+    height: int
+    width: int
+    fps: float
+
+
+class ClipFacts(ClipSize):
+    """A clip's metadata; below `actions`, what each action's frames show."""
+
+    actions: dict[str, dict[str, object]]
 
 
 @runtime_checkable
@@ -142,10 +177,10 @@ class ActionPair:
     source: FrameSource | None = None
     moments: tuple[Moment, Moment] | None = None
     files: tuple[Path, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, object] = field(default_factory=dict)
     box_size: tuple[int, int] | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-    row: dict[str, Any] | None = None
+    extra: dict[str, object] = field(default_factory=dict)
+    row: PairRow | None = None
     scores: dict[str, float] = field(default_factory=dict)
 
     @property

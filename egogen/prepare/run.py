@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from tqdm import tqdm
 
@@ -20,7 +20,16 @@ from egogen.prepare.journal import Journal, Key
 from egogen.prepare.judge import judge, verdict
 from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, PrepareOptions
 from egogen.prepare.outputs import write_outputs
-from egogen.prepare.pair_plan import BROKEN, MISSING, UNREADABLE, ActionPair, FrameSource, PairPlan
+from egogen.prepare.pair_plan import (
+    BROKEN,
+    MISSING,
+    UNREADABLE,
+    ActionPair,
+    ClipSize,
+    FrameSource,
+    PairPlan,
+    PairRow,
+)
 from egogen.prepare.processes import spread
 from egogen.prepare.run_report import broken_sources, summary, write_report
 
@@ -43,9 +52,9 @@ class Preparation:
 
     layout: Layout
     splits: Sequence[Split]
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     options: PrepareOptions
-    clips: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    clips: Mapping[str, ClipSize] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -154,7 +163,7 @@ def extract_all(plan: PairPlan, job: Preparation, scores: Journal) -> None:
 
 
 def recall(
-    pairs: Sequence[ActionPair], rows: Mapping[Key, dict[str, Any]], job: Preparation, scores: Journal
+    pairs: Sequence[ActionPair], rows: Mapping[Key, Mapping[str, object]], job: Preparation, scores: Journal
 ) -> list[ActionPair]:
     """Gives each pair what its source's journal says was extracted, if that is still there.
 
@@ -165,7 +174,7 @@ def recall(
     left = []
     for pair in pairs:
         row = rows.get(pair.key)
-        pair.row = row if row is not None and "frames" in row else None
+        pair.row = cast("PairRow", row) if row is not None and "frames" in row else None
         if pair.row is not None and verdict(scores.rows.get(pair.key), job.options.judging) is None:
             pair.row = pair.row if all(path.exists() for path in pair.paths(job.layout)) else None
         if pair.row is None:

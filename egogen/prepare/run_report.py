@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from egogen.files import atomic_open
 from egogen.layout import Layout, Split
 from egogen.prepare.contact_sheet import contact_sheet
 from egogen.prepare.pair_plan import BROKEN, PairPlan
 from egogen.record import run_record
+from egogen.table import text_table
 
 REPORT, SHEET = "report.md", "contact_sheet.jpg"
 MAX_SOURCES = 100
@@ -27,23 +27,21 @@ def summary(plan: PairPlan, splits: Sequence[Split]) -> str:
     totals: dict[str | None, int] = {None: 0}
     for (reason, _), count in counts.items():
         totals[reason] = totals.get(reason, 0) + count
-    lines = [["actions", *(split or "no split" for split in columns), "all"]]
-    for reason in sorted(totals, key=lambda name: (name is not None, -totals[name])):
-        numbers = [*(counts[reason, split] for split in columns), totals[reason]]
-        lines.append([f"left out: {reason}" if reason else "kept", *(f"{number:,}" for number in numbers)])
-    return table(lines)
-
-
-def table(lines: Sequence[Sequence[str]]) -> str:
-    """A padded Markdown table: the first line is its head, the first column text, the others numbers."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [" | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
-    rule = " | ".join(["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
-    return "\n".join(f"| {row} |" for row in [rows[0], rule, *rows[1:]])
+    rows = [
+        (
+            f"left out: {reason}" if reason else "kept",
+            *(counts[reason, split] for split in columns),
+            totals[reason],
+        )
+        for reason in sorted(totals, key=lambda name: (name is not None, -totals[name]))
+    ]
+    return text_table(
+        ("actions", *(split or "no split" for split in columns), "all"), rows, markdown=True
+    ).rstrip()
 
 
 def write_report(
-    plan: PairPlan, layout: Layout, splits: Sequence[Split], settings: Mapping[str, Any], folder: Path
+    plan: PairPlan, layout: Layout, splits: Sequence[Split], settings: Mapping[str, object], folder: Path
 ) -> None:
     """Writes the report and its picture."""
     record = run_record(PACKAGES)
@@ -51,7 +49,7 @@ def write_report(
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     parts = [
         f"# {layout.dataset}: {', '.join(splits)}",
-        f"`{command}`  \n{record['started']}, commit {(record['git'] or {}).get('commit')}, {versions}",
+        f"`{command}`  \n{record['started']}, commit {record['git'] and record['git']['commit']}, {versions}",
         summary(plan, splits),
         "The decision on every action is in `manifest.jsonl`.",
         similarity_note(settings),
@@ -67,13 +65,14 @@ def write_report(
         file.write("\n\n".join(parts).encode() + b"\n")
 
 
-def similarity_note(settings: Mapping[str, Any]) -> str:
+def similarity_note(settings: Mapping[str, object]) -> str:
     """Whether an image model had a say."""
-    if settings["judging"] is None:
+    judging = settings["judging"]
+    if not isinstance(judging, Mapping):
         return (
             "Similarity filter: **off** (no `--embedder`). The paper leaves out pairs outside 0.81 to 0.97."
         )
-    low, high = settings["judging"]["similarity"]
+    low, high = judging["similarity"]
     return f"Similarity filter: on, pairs whose embeddings have a cosine of {low:g} to {high:g} are kept."
 
 

@@ -28,14 +28,18 @@ def summary(splits: Sequence[SplitFigures], top: int) -> str:
         text_table(("words, " + SPREAD, "in labels", "in descriptions"), lengths),
     ]
     for each in splits:
-        sizes = Counter({f"{width} x {height}": count for (width, height), count in each.sizes.items()})
-        counters = {"verbs": each.verbs, "nouns": each.nouns, "image sizes": sizes}
         rows = [
             (what, len(counts), ", ".join(f"{name} {count:,}" for name, count in counts.most_common(top)))
-            for what, counts in counters.items()
+            for what, counts in counters(each).items()
         ]
         parts.append(text_table((each.name, "different", "most frequent"), rows))
     return "\n".join(parts)
+
+
+def counters(figures: SplitFigures) -> dict[str, Counter[str]]:
+    """How often which verbs, nouns and sizes of frames occur."""
+    sizes = Counter({f"{width} x {height}": count for (width, height), count in figures.sizes.items()})
+    return {"verbs": figures.verbs, "nouns": figures.nouns, "image sizes": sizes}
 
 
 def share(measured: SplitFigures) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -32,7 +32,7 @@ class FramePair(NamedTuple):
     after: Image.Image
 
 
-def metadata(story: Story, frames: FramePair, label: str, description: str) -> dict[str, Any]:
+def metadata(story: Story, frames: FramePair, label: str, description: str) -> dict[str, object]:
     """Flat facts of the clip's one action, as JSON values.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -57,7 +56,7 @@ class ToyFacts(BaseModel):
 
 
 def success(
-    frame: Image.Image | UInt8[np.ndarray, "h w 3"], metadata: Mapping[str, Any] | ClipMetadata
+    frame: Image.Image | UInt8[np.ndarray, "h w 3"], metadata: Mapping[str, object] | ClipMetadata
 ) -> bool:
     """Judges whether a frame shows the clip's hand-object event.
 

@@ -19,8 +19,8 @@ from egogen.validate.check_report import EXIT_FAULTS
 from egogen.validate.whole import ValidateOptions, validate
 
 
-def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parses the command line."""
+def arguments() -> argparse.ArgumentParser:
+    """The command's flags."""
     made = parser("python -m egogen.validate", __doc__)
     made.add_argument("root", type=Path, metavar="ROOT", help="the folder that holds EgoGen/")
     made.add_argument("--dataset", choices=list(FOLDERS), help="one data set; else those that are there")
@@ -35,12 +35,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="first make val_gt_for_metric equal to the val targets and delete unfinished .part files; "
         "frames, annotations and features are never changed",
     )
-    return made.parse_args(argv)
+    return made
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Checks, prints a table, ends with code 1 if there are faults."""
-    args = arguments(argv)
+    args = arguments().parse_args(argv)
     for name in ("workers", "width", "height"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise UserError(f"--{name} {value}: expected 1 or more")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from egogen.table import text_table
 
@@ -55,7 +54,7 @@ class Report:
         verdict = f"{self.root}: {count(self.faults, 'fault')} in {len(self.checks)} checks\n"
         return "\n".join([text_table(("where", "check", "items", "faults"), rows), *found, verdict])
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """The same as JSON values."""
         return {
             "root": self.root,

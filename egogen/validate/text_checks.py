@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from egogen.annotations import Action, ClipMetadata, Item, check_object, validate
 from egogen.conversations import Conversation
@@ -90,7 +89,7 @@ def check_curation(layout: Layout, items: Iterable[Item]) -> Check:
     return check
 
 
-def entries(path: Path, check: Check, content: str) -> list[tuple[str, Any]]:
+def entries(path: Path, check: Check, content: str) -> list[tuple[str, object]]:
     """The entries of a JSON object in a file; a file that cannot be read is a fault."""
     try:
         return list(check_object(read_json(path), f"{path}", content).items())
@@ -99,7 +98,7 @@ def entries(path: Path, check: Check, content: str) -> list[tuple[str, Any]]:
         return []
 
 
-def objects(value: object, where: str, check: Check, content: str) -> list[tuple[str, Any]]:
+def objects(value: object, where: str, check: Check, content: str) -> list[tuple[str, object]]:
     """The entries of a JSON object inside a file; another type is a fault."""
     try:
         return list(check_object(value, where, content).items())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
+from egogen.annotations import JsonObject
 from egogen.errors import UserError
 from egogen.files import named_errors
 from egogen.prepare.big_json import Reader
@@ -41,10 +41,10 @@ class Narrated:
         facts: verb, object and boxes, for the metadata.
     """
 
-    fields: dict[str, Any]
+    fields: JsonObject
     has_frames: bool
     numbers: tuple[int | None, int | None]
-    facts: dict[str, Any]
+    facts: dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def read_videos(path: Path, names: tuple[str, str], clips: bool) -> Iterator[Ann
             yield found
 
 
-def raw_videos(reader: Reader, path: Path) -> Iterator[tuple[str | None, Any]]:
+def raw_videos(reader: Reader, path: Path) -> Iterator[tuple[str | None, JsonObject]]:
     """The videos as the file has them; in v1, with their uids.
 
     Raises:
@@ -121,9 +121,7 @@ def raw_videos(reader: Reader, path: Path) -> Iterator[tuple[str | None, Any]]:
         )
 
 
-def as_video(
-    key: str | None, found: Mapping[str, Any], names: tuple[str, str], clips: bool
-) -> AnnotatedVideo:
+def as_video(key: str | None, found: JsonObject, names: tuple[str, str], clips: bool) -> AnnotatedVideo:
     """A video with no more of its actions than is used; in v1 its key is its uid."""
     known = found.get("video_metadata") or {}
     return AnnotatedVideo(
@@ -134,7 +132,7 @@ def as_video(
     )
 
 
-def as_interval(found: Mapping[str, Any], names: tuple[str, str], clips: bool) -> Interval:
+def as_interval(found: JsonObject, names: tuple[str, str], clips: bool) -> Interval:
     """An interval with no more of its actions than is used."""
     start = whole(found.get("clip_parent_start_frame", found.get("parent_start_frame")))
     actions = []
@@ -158,19 +156,19 @@ def as_interval(found: Mapping[str, Any], names: tuple[str, str], clips: bool) -
     return Interval(found.get("clip_uid"), bool(found.get("redacted")), actions)
 
 
-def either(fields: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - any field
+def either(fields: JsonObject, name: str) -> object:
     """A field that counts in the full video: plain in v2, in older files with `parent_` before its name."""
     found = fields.get(name)
     return fields.get(f"parent_{name}") if found is None else found
 
 
-def video_number(action: Mapping[str, Any], name: str) -> int | None:
+def video_number(action: JsonObject, name: str) -> int | None:
     """A critical frame's number in the full video."""
     found = either(action.get("critical_frames") or {}, name)
     return whole(either(action, name) if found is None else found)
 
 
-def clip_number(action: Mapping[str, Any], name: str, start: int | None) -> int | None:
+def clip_number(action: JsonObject, name: str, start: int | None) -> int | None:
     """A critical frame's number in the clip; files without such are counted from where the clip starts."""
     if "clip_critical_frames" in action:
         return whole((action["clip_critical_frames"] or {}).get(name))
@@ -186,9 +184,9 @@ def whole(value: object) -> int | None:
     return int(value) if whole_number else None  # type: ignore[call-overload]  # it is a number
 
 
-def facts(action: Mapping[str, Any], names: tuple[str, str]) -> dict[str, Any]:
+def facts(action: JsonObject, names: tuple[str, str]) -> dict[str, object]:
     """Verb, object, and the boxes of hands and object in both frames; of several of a kind the first."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     if verb := action.get("structured_verb") or action.get("freeform_verb"):
         found["verb"] = verb
     for slot, name in enumerate(names):
@@ -199,7 +197,7 @@ def facts(action: Mapping[str, Any], names: tuple[str, str]) -> dict[str, Any]:
     return found
 
 
-def boxes(action: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def boxes(action: JsonObject, name: str) -> Iterator[tuple[str, JsonObject]]:
     """The usable boxes of a critical frame, each with its kind in the metadata."""
     for frame in action.get("frames") or []:
         for box in (frame.get("boxes") or []) if frame.get("frame_type") == name else []:
@@ -208,7 +206,7 @@ def boxes(action: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[str,
                 yield kind, box
 
 
-def is_box(sides: Mapping[str, Any]) -> bool:
+def is_box(sides: JsonObject) -> bool:
     """Whether a box has all of its numbers, and is not turned inside out."""
     return all(is_number(sides.get(side)) for side in SIDES) and min(sides["width"], sides["height"]) >= 0
 

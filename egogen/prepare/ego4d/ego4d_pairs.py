@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
 
+from egogen.annotations import JsonObject
 from egogen.errors import UserError
 from egogen.files import read_json
 from egogen.layout import Layout, Split
@@ -52,7 +52,7 @@ CORRUPT = {
 }
 
 # Reasons to leave an action out, as the annotators' flags and the narration tell them.
-CHECKS: Sequence[tuple[str, Callable[[Interval, dict[str, Any]], bool]]] = (
+CHECKS: Sequence[tuple[str, Callable[[Interval, JsonObject], bool]]] = (
     ("redacted", lambda interval, _: interval.redacted),
     ("rejected", lambda _, fields: bool(fields.get("is_rejected"))),
     ("invalid annotation", lambda _, fields: bool(fields.get("is_invalid_annotation"))),
@@ -77,7 +77,7 @@ class Rules:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the annotations, then extracts."""
-    args = parsed(argv)
+    args = flags().parse_args(argv)
     shared = options(args, args.sharpest)
     annotations = annotation_file(args.annotations)
     split_files = {split: args.annotations / f"{args.split_from}_{split}.json" for split in SPLITS}
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     carry_out(plan, Preparation(Layout(shared.out, "ego4d"), SPLITS, settings, shared))
 
 
-def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+def flags() -> argparse.ArgumentParser:
     """The flags."""
     made = arguments("ego4d", __doc__)
     made.add_argument("--annotations", type=Path, required=True, metavar="DIR", help="Ego4D's v2/annotations")
@@ -122,7 +122,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         help="leave out actions annotated in a shorter window; the benchmarks' loaders use 8",
     )
     add_sharpest(made)
-    return made.parse_args(argv)
+    return made
 
 
 def benchmark(name: str) -> str:
@@ -210,7 +210,7 @@ def fault(interval: Interval, action: Narrated, rules: Rules) -> str | None:
     return None
 
 
-def duplicate(video: AnnotatedVideo, fields: Mapping[str, Any], seen: set[object]) -> str | None:
+def duplicate(video: AnnotatedVideo, fields: JsonObject, seen: set[object]) -> str | None:
     """Whether the same narration was annotated in the same window before."""
     narration, start, end = identity(fields)
     known = video.uid, narration or fields.get("uid"), start, end
@@ -220,23 +220,23 @@ def duplicate(video: AnnotatedVideo, fields: Mapping[str, Any], seen: set[object
     return None
 
 
-def identity(fields: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+def identity(fields: JsonObject) -> tuple[object, object, object]:
     """What tells actions apart: narration, start, end."""
     return fields.get("narration_annotation_uid"), fields.get("start_sec"), fields.get("end_sec")
 
 
-def unique_id(fields: Mapping[str, Any]) -> str | None:
+def unique_id(fields: JsonObject) -> str | None:
     """The name that the benchmarks give an action."""
     known = identity(fields)
     return None if None in known else "-".join(map(str, known)).replace(".", "_")
 
 
-def text_of(fields: Mapping[str, Any]) -> str:
+def text_of(fields: JsonObject) -> str:
     """The narration as it is."""
     return str(fields.get("narration_text") or "")
 
 
-def window(fields: Mapping[str, Any]) -> float:
+def window(fields: JsonObject) -> float:
     """Seconds of the window that an action was annotated in; without end where that is not known."""
     start, end = fields.get("start_sec"), fields.get("end_sec")
     return float("inf") if start is None or end is None else float(end) - float(start)

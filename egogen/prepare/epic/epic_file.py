@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from egogen.errors import UserError
+from egogen.prepare.pair_plan import ClipSize
 
 COLUMNS = (
     "narration_id", "participant_id", "video_id", "narration_timestamp", "start_timestamp", "stop_timestamp",
@@ -57,13 +58,13 @@ def read_actions(path: Path) -> Iterator[EpicAction]:
         )
 
 
-def read_video_info(path: Path) -> dict[str, dict[str, Any]]:
+def read_video_info(path: Path) -> dict[str, ClipSize]:
     """Reads `EPIC_100_video_info.csv`: height, width and native frame rate by video.
 
     Raises:
         UserError: columns are missing, or a row holds what its column cannot.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, ClipSize] = {}
     for line, row in read_table(path, INFO_COLUMNS):
         try:
             width, height = map(int, row["resolution"].split("x"))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from egogen.errors import UserError
 from egogen.layout import Layout, Split
@@ -55,14 +55,14 @@ class Offsets:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the table, then extracts."""
-    args = parsed(argv)
+    args = flags().parse_args(argv)
     shared = options(args, args.sharpest)
     split = args.split or guess_split(args.csv)
     offsets = Offsets(args.before, args.after, args.after_fraction)
     actions = list(read_actions(args.csv))
     clips = read_video_info(args.video_info) if args.video_info else {}
     plan = make_plan(actions, split, offsets, args.frames, args.videos)
-    settings: dict[str, Any] = {
+    settings = {
         "source": "EPIC-KITCHENS frames" if args.frames else "EPIC-KITCHENS videos",
         "annotations": file_hash(args.csv),
         "before": str(offsets.before),
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     carry_out(plan, Preparation(Layout(shared.out, "epickitchen"), (split,), settings, shared, clips))
 
 
-def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+def flags() -> argparse.ArgumentParser:
     """The flags."""
     made = arguments("epic", __doc__)
     made.add_argument(
@@ -98,7 +98,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         "--video-info", type=Path, metavar="FILE", help="EPIC_100_video_info.csv: true sizes and rates"
     )
     add_sharpest(made)
-    return made.parse_args(argv)
+    return made
 
 
 def not_negative(text: str) -> Fraction:

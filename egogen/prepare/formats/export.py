@@ -60,19 +60,18 @@ class ExportSplit(NamedTuple):
         claim(out, settings, f"{self.name}.manifest.json")
 
 
-def read_source(args: argparse.Namespace) -> ExportSplit:
-    """Reads the split that the flags choose.
+def read_source(layout: Layout, split: Split, annotations: Path | None, per_shard: int) -> ExportSplit:
+    """Reads a split; `annotations` stands for the file in EgoGen/.
 
     Raises:
         UserError: a wrong flag, no such annotations, or no action in them.
     """
-    if args.samples_per_shard < 1:
-        raise UserError(f"--samples-per-shard {args.samples_per_shard}: expected 1 or more")
-    layout = Layout(args.root, args.dataset)
-    annotations = Annotations.read(args.annotations or layout.annotations(args.split))
-    if not len(annotations):
-        raise UserError(f"{annotations.source}: holds no action; there is nothing to export")
-    return ExportSplit(layout, args.split, annotations, args.samples_per_shard)
+    if per_shard < 1:
+        raise UserError(f"--samples-per-shard {per_shard}: expected 1 or more")
+    read = Annotations.read(annotations or layout.annotations(split))
+    if not len(read):
+        raise UserError(f"{read.source}: holds no action; there is nothing to export")
+    return ExportSplit(layout, split, read, per_shard)
 
 
 def describe(item: Item) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from typing import TypeAlias, cast, get_args
 
 from egogen.annotations import DESCRIPTION_KEY
 from egogen.errors import UserError
@@ -26,13 +26,14 @@ from egogen.prepare.run import Preparation, carry_out
 
 NEEDED = ("image_0", "image_1", "action")
 KNOWN = (*NEEDED, "clip", "id", "split")
+Row: TypeAlias = Mapping[str, object]
 # Rows that one process works on.
 ROWS = 256
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the table, then copies and scales."""
-    args = parsed(argv)
+    args = flags().parse_args(argv)
     shared = options(args)
     plan = make_plan(args.pairs, list(read_rows(args.pairs)), args.split)
     splits: list[Split] = [
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     carry_out(plan, Preparation(Layout(shared.out, args.dataset), splits, settings, shared))
 
 
-def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+def flags() -> argparse.ArgumentParser:
     """The flags."""
     made = arguments("folder", __doc__)
     made.add_argument(
@@ -55,10 +56,10 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         default="epickitchen",
         help="whose place to take: epickitchen for plain labels, ego4d for such as '#C C cuts the carrot'",
     )
-    return made.parse_args(argv)
+    return made
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+def read_rows(path: Path) -> Iterator[Row]:
     """The rows of a table, without empty fields.
 
     Raises:
@@ -79,7 +80,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         yield filled
 
 
-def read_csv(path: Path) -> Iterator[dict[str, Any]]:
+def read_csv(path: Path) -> Iterator[Row]:
     """Rows of a CSV file."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file, strict=True)
@@ -94,7 +95,7 @@ def read_csv(path: Path) -> Iterator[dict[str, Any]]:
             raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+def read_jsonl(path: Path) -> Iterator[Row]:
     """Rows of a file with a JSON object on each line."""
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip():
@@ -108,7 +109,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+def read_parquet(path: Path) -> Iterator[Row]:
     """Rows of a Parquet file."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -120,7 +121,7 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
         raise UserError(f"{path}: not a Parquet file ({error})") from None
 
 
-def make_plan(path: Path, rows: Sequence[Mapping[str, Any]], split: Split) -> PairPlan:
+def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
     """Decides on every row of the table.
 
     Raises:
@@ -128,7 +129,7 @@ def make_plan(path: Path, rows: Sequence[Mapping[str, Any]], split: Split) -> Pa
     """
     if not rows:
         raise UserError(f"{path}: holds no rows; nothing to do")
-    images = [(path.parent / row["image_0"], path.parent / row["image_1"]) for row in rows]
+    images = [(path.parent / str(row["image_0"]), path.parent / str(row["image_1"])) for row in rows]
     sources = [
         ImageFiles(f"{path.stem}-{first}", tuple(chain.from_iterable(images[first : first + ROWS])))
         for first in range(0, len(rows), ROWS)
@@ -148,7 +149,7 @@ def make_plan(path: Path, rows: Sequence[Mapping[str, Any]], split: Split) -> Pa
             clip=clip,
             id=str(row.get("id", counts[clip])),
             split=found,
-            text=row["action"],
+            text=str(row["action"]),
             source=sources[index // ROWS],
             moments=(Moment(0, place), Moment(1, place + 1)),
             files=files,
@@ -159,19 +160,19 @@ def make_plan(path: Path, rows: Sequence[Mapping[str, Any]], split: Split) -> Pa
     return plan
 
 
-def split_of(row: Mapping[str, Any], default: Split, where: str) -> Split:
+def split_of(row: Row, default: Split, where: str) -> Split:
     """The split of a row.
 
     Raises:
         UserError: it names one that there is not.
     """
-    found: Split = row.get("split", default)
+    found = row.get("split", default)
     if found not in get_args(Split):
         raise UserError(f"{where}: split {found!r}; allowed are {', '.join(get_args(Split))}")
-    return found
+    return cast("Split", found)
 
 
-def extra(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+def extra(row: Row, where: str) -> dict[str, object]:
     """The columns that annotations keep; `description` becomes the description that stage 2 reads.
 
     Raises:

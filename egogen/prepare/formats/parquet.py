@@ -11,7 +11,6 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -51,7 +50,9 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the Parquet files, the JSON files beside them and the card; finished files are kept."""
     args = arguments().parse_args(argv)
-    source = export.read_source(args)
+    source = export.read_source(
+        Layout(args.root, args.dataset), args.split, args.annotations, args.samples_per_shard
+    )
     prompt = choose_prompt(source, args.prompt)
     source.claim(args.out, format="parquet", prompt=prompt)
     shards = source.shards
@@ -115,7 +116,7 @@ def write_shard(path: Path, items: list[Item], source: ExportSplit, prompt_key: 
             writer.write_table(pa.Table.from_pylist(group, columns))
 
 
-def row(item: Item, source: ExportSplit, prompt_key: str) -> dict[str, Any]:
+def row(item: Item, source: ExportSplit, prompt_key: str) -> dict[str, object]:
     """One action; images are files as they are, under the names that annotations use."""
     images = zip(IMAGES, (item.action.image_0, item.action.image_1), strict=True)
     return {

@@ -18,6 +18,7 @@ from egogen.annotations import Item
 from egogen.cli import parser
 from egogen.files import atomic_open, write_json
 from egogen.frames import add_bytes
+from egogen.layout import Layout
 from egogen.manifest import file_hash
 from egogen.prepare.formats import export
 from egogen.prepare.formats.export import ExportSplit, describe
@@ -35,7 +36,9 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the tar files; finished ones are kept."""
     args = arguments().parse_args(argv)
-    source = export.read_source(args)
+    source = export.read_source(
+        Layout(args.root, args.dataset), args.split, args.annotations, args.samples_per_shard
+    )
     source.claim(args.out, format="webdataset")
     shards = []
     for number, items in enumerate(tqdm(source.shards, unit="shard", disable=None)):

@@ -6,10 +6,10 @@ import hashlib
 import logging
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -18,7 +18,17 @@ from egogen.frames import encode
 from egogen.layout import Layout
 from egogen.prepare.frames.sharpness import sharpness
 from egogen.prepare.journal import Journal
-from egogen.prepare.pair_plan import DAMAGED, NOT_BEFORE, ActionPair, FrameSource, Lost, SourceFrames
+from egogen.prepare.pair_plan import (
+    DAMAGED,
+    NOT_BEFORE,
+    ActionPair,
+    FrameRow,
+    FrameSource,
+    Lost,
+    PairRow,
+    SourceFrames,
+    Stamp,
+)
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +100,7 @@ class Search:
         """The sharper the better; of equally sharp frames the nearest."""
         return shot.sharpness, -abs(shot.position - self.asked[slot])
 
-    def result(self, frames: SourceFrames) -> tuple[dict[str, Any], list[Image.Image]]:
+    def result(self, frames: SourceFrames) -> tuple[PairRow, list[Image.Image]]:
         """The journal's line and the two pictures.
 
         Raises:
@@ -108,22 +118,24 @@ class Search:
             raise Lost(NOT_BEFORE)
         if first.image.size != second.image.size:
             raise Lost(SHAPES)
-        row = {
+        row: PairRow = {
             "clip": self.pair.clip,
             "id": self.pair.id,
             "width": first.width,
             "height": first.height,
             "fps": frames.fps,
             "frames": [
-                {
-                    "number": number,
-                    **frames.stamp(shot.position)._asdict(),
-                    "sharpness": round(shot.sharpness, 2),
-                }
+                frame_row(number, shot, frames.stamp(shot.position))
                 for number, shot in zip(numbers, (first, second), strict=True)
             ],
         }
         return row, [first.image, second.image]
+
+
+def frame_row(number: int, shot: Shot, stamp: Stamp) -> FrameRow:
+    """What the journal says of a frame."""
+    sharp = round(shot.sharpness, 2)
+    return {"number": number, "pts": stamp.pts, "seconds": stamp.seconds, "sharpness": sharp, "sha256": ""}
 
 
 def extract(work: Work, layout: Layout, look: Look) -> None:
@@ -132,7 +144,7 @@ def extract(work: Work, layout: Layout, look: Look) -> None:
     try:
         with work.source.open() as frames:
             for row in rows(frames, work.pairs, layout, look):
-                journal.add([row])
+                journal.add([dict(row)])
     except Lost as lost:
         log.warning("%s", lost)
         journal.add([lost_row(pair, lost) for pair in work.pairs])
@@ -140,7 +152,7 @@ def extract(work: Work, layout: Layout, look: Look) -> None:
 
 def rows(
     frames: SourceFrames, pairs: Sequence[ActionPair], layout: Layout, look: Look
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Mapping[str, object]]:
     """Reads the source once and yields each pair's journal line when its frames are written."""
     wishes: dict[int, list[tuple[Search, int]]] = defaultdict(list)
     for pair in pairs:
@@ -159,10 +171,10 @@ def rows(
                 try:
                     row, pictures = search.result(frames)
                 except Lost as lost:
-                    row = lost_row(search.pair, lost)
+                    yield lost_row(search.pair, lost)
                 else:
                     write(row, pictures, search.pair, layout, look.quality)
-                yield row
+                    yield row
 
 
 def scaled(position: int, image: Image.Image, height: int) -> Shot:
@@ -173,7 +185,7 @@ def scaled(position: int, image: Image.Image, height: int) -> Shot:
 
 
 def write(
-    row: dict[str, Any], pictures: Sequence[Image.Image], pair: ActionPair, layout: Layout, quality: int
+    row: PairRow, pictures: Sequence[Image.Image], pair: ActionPair, layout: Layout, quality: int
 ) -> None:
     """Writes a pair's frames and adds their hashes to its line; nothing else stays in its folder."""
     contents = [encode(picture, quality) for picture in pictures]
@@ -193,6 +205,6 @@ def remove(files: Sequence[Path]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def lost_row(pair: ActionPair, lost: Lost) -> dict[str, Any]:
+def lost_row(pair: ActionPair, lost: Lost) -> dict[str, str]:
     """The journal's line of a pair that cannot be had."""
     return {"clip": pair.clip, "id": pair.id, "reason": lost.reason}
