@@ -9,31 +9,12 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypedDict
 
 ROOT = Path(__file__).parents[1]
 
 
-class GitState(TypedDict):
-    """A commit, and whether files differ from it."""
-
-    commit: str
-    changed: bool
-
-
-class RunRecord(TypedDict):
-    """The circumstances of a run as JSON values."""
-
-    started: str
-    command: list[str]
-    python: str
-    machine: str
-    versions: dict[str, str | None]
-    git: GitState | None
-
-
-def run_record(packages: Iterable[str]) -> RunRecord:
-    """The circumstances of this run: time, command, Python, versions, git commit.
+def run_record(packages: Iterable[str]) -> dict[str, object]:
+    """The circumstances of a run as JSON values: time, command, Python, versions, git commit.
 
     Args:
         packages: distributions whose versions matter; None stands for one that is not installed.
@@ -56,7 +37,7 @@ def installed(package: str) -> str | None:
         return None
 
 
-def git_state() -> GitState | None:
+def git_state() -> dict[str, object] | None:
     """The commit that the code is at, and whether files differ from it; None outside a checkout."""
 
     def git(*words: str) -> str | None:

@@ -100,15 +100,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Does what is asked."""
     args = arguments().parse_args(argv)
     if args.action == "convert":
-        wish = Wish(
-            args.to,
-            args.projector,
-            args.clip,
-            args.text_type,
-            args.features_per_shard,
-            args.tolerance,
-            args.workers,
-        )
+        rows, shard = args.text_type, args.features_per_shard
+        wish = Wish(args.to, args.projector, args.clip, rows, shard, args.tolerance, args.workers)
         run_convert(args.source, args.target, wish)
     elif args.action == "check":
         run_check(args.store, args.other, args.items)

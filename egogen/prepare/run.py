@@ -20,16 +20,8 @@ from egogen.prepare.journal import Journal, Key
 from egogen.prepare.judge import judge, verdict
 from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, PrepareOptions
 from egogen.prepare.outputs import write_outputs
-from egogen.prepare.pair_plan import (
-    BROKEN,
-    MISSING,
-    UNREADABLE,
-    ActionPair,
-    ClipSize,
-    FrameSource,
-    PairPlan,
-    PairRow,
-)
+from egogen.prepare.pair_plan import BROKEN, MISSING, UNREADABLE, ActionPair, FrameSource, PairPlan
+from egogen.prepare.pair_rows import ClipSize, PairRow
 from egogen.prepare.processes import spread
 from egogen.prepare.run_report import broken_sources, summary, write_report
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 from egogen.files import atomic_open
 from egogen.layout import Layout, Split
 from egogen.prepare.contact_sheet import contact_sheet
 from egogen.prepare.pair_plan import BROKEN, PairPlan
-from egogen.record import run_record
+from egogen.record import git_state, installed
 from egogen.table import text_table
 
 REPORT, SHEET = "report.md", "contact_sheet.jpg"
@@ -44,12 +46,12 @@ def write_report(
     plan: PairPlan, layout: Layout, splits: Sequence[Split], settings: Mapping[str, object], folder: Path
 ) -> None:
     """Writes the report and its picture."""
-    record = run_record(PACKAGES)
-    command = " ".join(["python -m egogen.prepare", *record["command"][1:]])
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    command = " ".join(["python -m egogen.prepare", *sys.argv[1:]])
+    versions = ", ".join(f"{name} {installed(name)}" for name in PACKAGES)
     parts = [
         f"# {layout.dataset}: {', '.join(splits)}",
-        f"`{command}`  \n{record['started']}, commit {record['git'] and record['git']['commit']}, {versions}",
+        f"`{command}`  \n{started}, commit {(git_state() or {}).get('commit')}, {versions}",
         summary(plan, splits),
         "The decision on every action is in `manifest.jsonl`.",
         similarity_note(settings),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from egogen.errors import UserError
-from egogen.prepare.pair_plan import ClipSize
+from egogen.prepare.pair_rows import ClipSize
 
 COLUMNS = (
     "narration_id", "participant_id", "video_id", "narration_timestamp", "start_timestamp", "stop_timestamp",

@@ -8,20 +8,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from egogen.annotations import DESCRIPTION_KEY, Annotations, Item
+from egogen.cli import parser
 from egogen.errors import UserError
 from egogen.layout import FOLDERS, Layout, Split
 from egogen.manifest import claim, file_hash
 from egogen.validate.frame_files import probe
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of all exports."""
-    parser.add_argument("root", type=Path, metavar="ROOT", help="the folder that holds EgoGen/")
-    parser.add_argument("--dataset", choices=list(FOLDERS), required=True)
-    parser.add_argument("--split", choices=["train", "val"], required=True)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="may hold several splits")
-    parser.add_argument("--annotations", type=Path, metavar="FILE", help="instead of the one in EgoGen/")
-    parser.add_argument("--samples-per-shard", type=int, default=1000)
+def arguments(command: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser with the flags of all exports."""
+    made = parser(f"python -m egogen.prepare {command}", description)
+    made.add_argument("root", type=Path, metavar="ROOT", help="the folder that holds EgoGen/")
+    made.add_argument("--dataset", choices=list(FOLDERS), required=True)
+    made.add_argument("--split", choices=["train", "val"], required=True)
+    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="may hold several splits")
+    made.add_argument("--annotations", type=Path, metavar="FILE", help="instead of the one in EgoGen/")
+    made.add_argument("--samples-per-shard", type=int, default=1000)
+    return made
 
 
 class ExportSplit(NamedTuple):

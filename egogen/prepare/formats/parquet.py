@@ -6,7 +6,6 @@ Columns: `input_image`, `edit_prompt`, `edited_image` (what diffusers' InstructP
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from egogen.annotations import DESCRIPTION_KEY, Item
-from egogen.cli import parser
 from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.layout import Layout
@@ -35,21 +33,15 @@ ROW_GROUP = 100
 PROMPTS = {"description": DESCRIPTION_KEY, "action": "action"}
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The command's flags."""
-    made = parser("python -m egogen.prepare to-parquet", __doc__)
-    export.add_arguments(made)
-    made.add_argument(
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the Parquet files, the JSON files beside them and the card; finished files are kept."""
+    flags = export.arguments("to-parquet", __doc__)
+    flags.add_argument(
         "--prompt",
         choices=list(PROMPTS),
         help="what edit_prompt holds; else the descriptions if every action has one, or the labels",
     )
-    return made
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Writes the Parquet files, the JSON files beside them and the card; finished files are kept."""
-    args = arguments().parse_args(argv)
+    args = flags.parse_args(argv)
     source = export.read_source(
         Layout(args.root, args.dataset), args.split, args.annotations, args.samples_per_shard
     )

@@ -5,7 +5,6 @@ The same input gives the same bytes. `<dataset>-<split>.index.json` lists the fi
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import tarfile
@@ -15,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from egogen.annotations import Item
-from egogen.cli import parser
 from egogen.files import atomic_open, write_json
 from egogen.frames import add_bytes
 from egogen.layout import Layout
@@ -26,16 +24,9 @@ from egogen.prepare.formats.export import ExportSplit, describe
 log = logging.getLogger(__name__)
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The command's flags."""
-    made = parser("python -m egogen.prepare to-webdataset", __doc__)
-    export.add_arguments(made)
-    return made
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the tar files; finished ones are kept."""
-    args = arguments().parse_args(argv)
+    args = export.arguments("to-webdataset", __doc__).parse_args(argv)
     source = export.read_source(
         Layout(args.root, args.dataset), args.split, args.annotations, args.samples_per_shard
     )

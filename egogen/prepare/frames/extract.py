@@ -18,17 +18,8 @@ from egogen.frames import encode
 from egogen.layout import Layout
 from egogen.prepare.frames.sharpness import sharpness
 from egogen.prepare.journal import Journal
-from egogen.prepare.pair_plan import (
-    DAMAGED,
-    NOT_BEFORE,
-    ActionPair,
-    FrameRow,
-    FrameSource,
-    Lost,
-    PairRow,
-    SourceFrames,
-    Stamp,
-)
+from egogen.prepare.pair_plan import DAMAGED, NOT_BEFORE, ActionPair, FrameSource, Lost, SourceFrames, Stamp
+from egogen.prepare.pair_rows import FrameRow, PairRow
 
 log = logging.getLogger(__name__)
 
