@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32
 from tqdm import tqdm
 
+from egogen.annotations import JsonObject
 from egogen.errors import UserError
 from egogen.frames import read_frame
 from egogen.layout import Layout
@@ -69,7 +70,7 @@ def score(
     return rows
 
 
-def verdict(scores: Mapping[str, float] | None, judging: Judging) -> str | None:
+def verdict(scores: JsonObject | None, judging: Judging) -> str | None:
     """Why a pair of these scores is left out; None if it is not, or has no scores."""
     if scores is None or judging.model is None:
         return None
