@@ -26,8 +26,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from egogen.annotations import Annotations
 from egogen.features import write_feature
-from egogen.features.convert import Wish, convert
 from egogen.features.projector import Projector
+from egogen.features.store_conversion import Wish, convert
 from egogen.files import write_json
 from egogen.layout import Layout, feature_path, features_root, shard_paths
 from egogen.toy.world import write_world

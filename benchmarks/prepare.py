@@ -31,11 +31,11 @@ from PIL import Image
 from egogen.files import write_json
 from egogen.frames import encode
 from egogen.layout import Layout
-from egogen.prepare.ego4d import Rules, make_plan, read_splits
-from egogen.prepare.ego4d_file import CRITICAL_FRAMES, read_videos
+from egogen.prepare.ego4d.ego4d_file import CRITICAL_FRAMES, read_videos
+from egogen.prepare.ego4d.ego4d_pairs import Rules, make_plan, read_splits
+from egogen.prepare.frames.video import VideoFile
 from egogen.prepare.journal import Journal
 from egogen.prepare.run import JOURNALS
-from egogen.prepare.video import VideoFile
 
 FPS, WIDTH, HEIGHT = 30, 640, 480
 # Ego4D has about 16 annotated actions a minute, each with two frames half a second to a second apart.

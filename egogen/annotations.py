@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,6 +13,8 @@ from egogen.files import read_json, write_json
 
 DESCRIPTION_KEY = "llava_forecast_finetune"
 Model = TypeVar("Model", bound=BaseModel)
+# An object as a JSON file has it, its fields not checked yet.
+JsonObject: TypeAlias = dict[str, Any]
 
 
 def check_relative(path: str) -> str:
@@ -64,7 +66,7 @@ class ClipMetadata(BaseModel):
     width: int = Field(gt=0)
     fps: float | None = Field(default=None, gt=0)
 
-    def facts(self, action_id: str) -> dict[str, Any]:
+    def facts(self, action_id: str) -> JsonObject:
         """Further keys (boxes ...) of one action: the clip's own, and those that it has below `actions`."""
         clip = dict(self.model_extra or {})
         actions = clip.pop("actions", None)
@@ -91,7 +93,7 @@ class Annotations:
         UserError: an entry is not as described; names file, clip, action, field, what was found and allowed.
     """
 
-    def __init__(self, raw: dict[str, Any], source: Path) -> None:
+    def __init__(self, raw: JsonObject, source: Path) -> None:
         self.source = source
         self.raw = raw
         self.items = [
@@ -139,7 +141,7 @@ def read_metadata(path: Path) -> dict[str, ClipMetadata]:
     return {clip: validate(ClipMetadata, entry, f"{path}: clip {clip!r}") for clip, entry in raw.items()}
 
 
-def check_object(value: object, where: str, content: str) -> dict[str, Any]:
+def check_object(value: object, where: str, content: str) -> JsonObject:
     """Returns a JSON object unchanged.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,7 +37,7 @@ class Box(BaseModel):
         return left, top, right, bottom
 
 
-def read_boxes(fields: Mapping[str, Any], frame: Frame, where: str) -> dict[str, Box]:
+def read_boxes(fields: Mapping[str, object], frame: Frame, where: str) -> dict[str, Box]:
     """The boxes of one frame among a clip's or an action's fields: `left_hand_box_0` is the "left hand".
 
     A field of such a name that holds null (nothing is there) or text (a note) is no box.

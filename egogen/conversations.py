@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -47,5 +46,4 @@ def read_conversations(path: Path) -> list[Conversation]:
 
 def write_conversations(path: Path, records: list[Conversation]) -> None:
     """Writes LLaVA conversations atomically."""
-    plain: list[dict[str, Any]] = [record.model_dump(by_alias=True, exclude_unset=True) for record in records]
-    write_json(path, plain)
+    write_json(path, [record.model_dump(by_alias=True, exclude_unset=True) for record in records])

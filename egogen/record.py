@@ -9,12 +9,11 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
 
-def run_record(packages: Iterable[str]) -> dict[str, Any]:
+def run_record(packages: Iterable[str]) -> dict[str, object]:
     """The circumstances of a run as JSON values: time, command, Python, versions, git commit.
 
     Args:
@@ -38,7 +37,7 @@ def installed(package: str) -> str | None:
         return None
 
 
-def git_state() -> dict[str, Any] | None:
+def git_state() -> dict[str, object] | None:
     """The commit that the code is at, and whether files differ from it; None outside a checkout."""
 
     def git(*words: str) -> str | None:

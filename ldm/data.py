@@ -17,7 +17,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
-from egogen.features.shards import Shards
+from egogen.features.feature_shards import Shards
 from egogen.features.store import made_by
 from egogen.frames import FolderFrames, FrameStore, TarFrames
 from egogen.layout import FEATURE_KINDS

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from egogen.annotations import Item
+from egogen.clip_pixels import ClipPixels
 from egogen.features import NpyFiles, as_image_feature, as_text_feature, fit_tokens
-from egogen.features.shards import Shards
+from egogen.features.feature_shards import Shards
 from egogen.features.store import check_form, check_same_maker
 from egogen.layout import find_feature_name, find_text_feature_name, text_feature_names
-from egogen.vision import ClipPixels
 from ldm.conditioner import BOTH, Streams
 from ldm.vision import IMAGE, PATCHES, PIXELS, VISION, VisionFiles
 

@@ -18,12 +18,12 @@ from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.utils import logging as transformers_logging
 
+from egogen.clip_pixels import FEATURE_LAYER, ClipPixels, read_clip_pixels
 from egogen.errors import UserError
 from egogen.features import IMAGE_TOKENS
 from egogen.features.projector import Projector, read_projector
 from egogen.layout import clip_folder, projector_path
 from egogen.manifest import checkpoint_hash, file_hash
-from egogen.vision import FEATURE_LAYER, ClipPixels, read_clip_pixels
 from ldm.folder import load_part
 
 Batch = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Frames for CLIP: open, check before work begins, prepare as `egogen.vision` says."""
+"""Frames for CLIP: open, check before work begins, prepare as `egogen.clip_pixels` says."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import CLIPVisionConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from egogen.clip_pixels import ClipPixels, read_clip_pixels
 from egogen.errors import UserError
-from egogen.vision import ClipPixels, read_clip_pixels
 
 THREADS = 8
 

@@ -18,9 +18,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from egogen.annotations import Item
 from egogen.errors import UserError
 from egogen.features import TEXT_TOKENS, as_half, write_feature
+from egogen.features.feature_shards import SHARD_ITEMS, Shards, write_shard
 from egogen.features.projector import Projector
 from egogen.features.rows import RowType
-from egogen.features.shards import SHARD_ITEMS, Shards, write_shard
 from egogen.features.store import Store, claim_store, made_by
 from egogen.layout import clip_folder, projector_path, shard_path
 from llava.convert import write_clip

@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
+from egogen.clip_pixels import FEATURE_LAYER
 from egogen.errors import UserError
 from egogen.files import read_json
-from egogen.vision import FEATURE_LAYER
 from llava.checkpoint import VISION
 from llava.prompts import IMAGE_TOKEN
 

@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from egogen.annotations import check_object
-from egogen.archives import Place, unpack
+from egogen.archives.split_zip import group_archives
+from egogen.archives.unpack import Place, unpack
 from egogen.download.catalogue import Group, Source
 from egogen.download.fetch import fault_of, fetch_all, part_path, size_of
 from egogen.download.remote import Remote, kept_part
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
 from egogen.published import dataset_place, feature_place
-from egogen.split_zip import group_archives
 
 log = logging.getLogger(__name__)
 

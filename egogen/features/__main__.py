@@ -11,16 +11,16 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from egogen import cli
 from egogen.errors import UserError, reason
+from egogen.features.byte_sizes import FeatureShape, count, table
 from egogen.features.compare import compare
-from egogen.features.convert import Wish, convert
 from egogen.features.rows import ROW_TYPES
-from egogen.features.sizes import Shape, count, table
 from egogen.features.store import STORES
-from egogen.features.weights import SUFFIXES
+from egogen.features.store_conversion import Wish, convert
+from egogen.features.weight_files import SUFFIXES
 from egogen.files import write_json
 from egogen.layout import FOLDERS, Layout, Split, data_root
 from egogen.record import run_record
@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 def arguments() -> argparse.ArgumentParser:
     """The three actions and their flags."""
 
-    def action(**options: Any) -> argparse.ArgumentParser:  # noqa: ANN401 - argparse's own
+    def action(**options: str) -> argparse.ArgumentParser:
         return cli.parser(options["prog"], options["description"])
 
     made = cli.parser("python -m egogen.features", __doc__)
-    actions: Any = made.add_subparsers(dest="action", required=True, parser_class=action)  # type: ignore[call-overload]
+    actions = made.add_subparsers(dest="action", required=True, parser_class=action)  # type: ignore[call-overload]
     for name, add_flags, text in (
         ("convert", add_convert, "turn a tree of features into another store"),
         ("check", add_check, "compare two stores, or read one through and name what is damaged"),
@@ -83,10 +83,10 @@ def add_estimate(made: argparse.ArgumentParser) -> None:
     of.add_argument("--annotations", type=Path, nargs="+", help="annotation files to count in")
     of.add_argument("--dataset", choices=list(FOLDERS), help="count in both splits below --data-root")
     made.add_argument("--data-root", type=Path, default=data_root(), help="the folder that holds EgoGen/")
-    made.add_argument("--width", type=positive, default=Shape.width, help="of the language model")
-    made.add_argument("--patch-width", type=positive, default=Shape.patch_width, help="of CLIP")
-    made.add_argument("--patches", type=positive, default=Shape.patches, help="of an image")
-    made.add_argument("--tokens", type=positive, default=Shape.tokens, help="of a text, on average")
+    made.add_argument("--width", type=positive, default=FeatureShape.width, help="of the language model")
+    made.add_argument("--patch-width", type=positive, default=FeatureShape.patch_width, help="of CLIP")
+    made.add_argument("--patches", type=positive, default=FeatureShape.patches, help="of an image")
+    made.add_argument("--tokens", type=positive, default=FeatureShape.tokens, help="of a text, on average")
 
 
 def positive(text: str) -> int:
@@ -99,57 +99,50 @@ def positive(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> None:
     """Does what is asked."""
     args = arguments().parse_args(argv)
-    {"convert": run_convert, "check": run_check, "estimate": run_estimate}[args.action](args)
+    if args.action == "convert":
+        rows, shard = args.text_type, args.features_per_shard
+        wish = Wish(args.to, args.projector, args.clip, rows, shard, args.tolerance, args.workers)
+        run_convert(args.source, args.target, wish)
+    elif args.action == "check":
+        run_check(args.store, args.other, args.items)
+    else:
+        images = texts = args.items
+        if args.items is None:
+            layout = Layout(args.data_root, args.dataset) if args.dataset else None
+            files = [layout.annotations(split) for split in get_args(Split)] if layout else args.annotations
+            images, texts = count(files)
+        shape = FeatureShape(args.width, args.patch_width, args.patches, args.tokens)
+        sys.stdout.write(table(images, texts, shape))
 
 
-def run_convert(args: argparse.Namespace) -> None:
+def run_convert(source: Path, target: Path, wish: Wish) -> None:
     """Converts, and says how far each folder is from its source."""
-    wish = Wish(
-        args.to,
-        args.projector,
-        args.clip,
-        args.text_type,
-        args.features_per_shard,
-        args.tolerance,
-        args.workers,
-    )
     try:
-        outcomes = convert(args.source, args.target, wish)
+        outcomes = convert(source, target, wish)
     except OSError as error:
-        place = error.filename or args.target
+        place = error.filename or target
         raise UserError(f"{place}: {reason(error)}; the same command goes on where it stopped") from None
-    write_json(args.target / "record.json", run_record(["lego-egogen", "numpy", "safetensors"]))
+    write_json(target / "record.json", run_record(["lego-egogen", "numpy", "safetensors"]))
     for made in outcomes:
         measured = "" if made.difference is None else f"; {made.difference}"
         log.info("%s: %d features%s", made.target, made.features, measured)
 
 
-def run_check(args: argparse.Namespace) -> None:
+def run_check(store: Path, other: Path | None, items: int | None) -> None:
     """Prints a line for each folder.
 
     Raises:
         UserError: features or shards are missing or damaged; the lines before it name each.
     """
     problems = []
-    for found in compare(args.store, args.other, args.items):
+    for found in compare(store, other, items):
         measured = f"{found.read} features read; {found.difference}"
         sys.stdout.write(f"{found.folder}: {'computed online, none stored' if found.online else measured}\n")
         for problem in found.problems:
             sys.stdout.write(f"  {problem}\n")
         problems += found.problems
     if problems:
-        raise UserError(f"{args.other or args.store}: {len(problems)} problems, the first: {problems[0]}")
-
-
-def run_estimate(args: argparse.Namespace) -> None:
-    """Prints the sizes of all stores."""
-    images = texts = args.items
-    if args.items is None:
-        layout = Layout(args.data_root, args.dataset) if args.dataset else None
-        files = [layout.annotations(split) for split in get_args(Split)] if layout else args.annotations
-        images, texts = count(files)
-    shape = Shape(args.width, args.patch_width, args.patches, args.tokens)
-    sys.stdout.write(table(images, texts, shape))
+        raise UserError(f"{other or store}: {len(problems)} problems, the first: {problems[0]}")
 
 
 if __name__ == "__main__":

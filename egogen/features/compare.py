@@ -12,15 +12,15 @@ from tqdm import tqdm
 
 from egogen.errors import UserError
 from egogen.features.difference import Difference
+from egogen.features.feature_shards import Shards, read_difference
 from egogen.features.folders import FeatureFolder
 from egogen.features.npy import TEXT_TOKENS
-from egogen.features.shards import Shards, read_difference
 from egogen.features.store import form_of, read_manifest
 from egogen.layout import FeatureKind, feature_folders
 
 
 @dataclass
-class Comparison:
+class FolderComparison:
     """What was found in one folder of two stores, or of one."""
 
     folder: Path  # below the stores' roots
@@ -30,7 +30,7 @@ class Comparison:
     problems: list[str] = field(default_factory=list)  # missing and damaged features and shards, a line each
 
 
-def compare(one: Path, other: Path | None = None, items: int | None = None) -> Iterator[Comparison]:
+def compare(one: Path, other: Path | None = None, items: int | None = None) -> Iterator[FolderComparison]:
     """Goes through the folders of one store, and through the same ones of another.
 
     Args:
@@ -49,14 +49,16 @@ def compare(one: Path, other: Path | None = None, items: int | None = None) -> I
     for path, kind in common:
         yield compare_folder([root / path for root in (one, other) if root is not None], kind, path, items)
     for path, _ in sorted(set(folders[0]) ^ set(folders[-1])):
-        yield Comparison(path, problems=[f"{path}: is in one of the stores alone"])
+        yield FolderComparison(path, problems=[f"{path}: is in one of the stores alone"])
 
 
-def compare_folder(places: Sequence[Path], kind: FeatureKind, path: Path, items: int | None) -> Comparison:
+def compare_folder(
+    places: Sequence[Path], kind: FeatureKind, path: Path, items: int | None
+) -> FolderComparison:
     """Compares one folder of both stores, or reads through that of one."""
-    found = Comparison(path)
+    found = FolderComparison(path)
     if "online" in map(form_of, places):
-        return Comparison(path, online=True)
+        return FolderComparison(path, online=True)
     stores = [FeatureFolder(place, kind, tolerant=True) for place in places]
     found.problems += [problem for store in stores for problem in problems_of(store)]
     names = [set(store.names) for store in stores]

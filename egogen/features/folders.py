@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from egogen.errors import UserError
+from egogen.features.feature_shards import Shards
 from egogen.features.npy import REMEDY, NpyFiles, as_text_feature
 from egogen.features.projector import read_projector
-from egogen.features.shards import Shards
 from egogen.features.store import form_of
 from egogen.layout import FeatureKind, projector_path
 

@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
-from egogen.annotations import check_object
+from egogen.annotations import JsonObject, check_object
 from egogen.errors import UserError
 from egogen.features.rows import ROW_TYPES, RowType
 from egogen.files import read_json
@@ -21,7 +21,7 @@ Form = Literal["npy", "shards", "online"]  # what one folder holds
 STORE_OF = {"npy": "npy", "shards": "compact", "online": "online"}
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> JsonObject:
     """What made a folder of features; nothing for the published ones, which do not say."""
     path = folder / NAME
     return check_object(read_json(path), f"{path}", "settings by name") if path.exists() else {}
@@ -62,7 +62,7 @@ def row_type_of(folder: Path) -> RowType:
 
 
 def claim_store(
-    folder: Path, settings: Mapping[str, Any], form: Form, row_type: RowType | None = None
+    folder: Path, settings: Mapping[str, object], form: Form, row_type: RowType | None = None
 ) -> None:
     """Claims a folder for features of one form; `.npy` folders keep the manifest that they always had.
 

@@ -11,12 +11,12 @@ from egogen.cli import parser, run
 
 # Each module has `main(argv)`.
 COMMANDS = {
-    "ego4d": "egogen.prepare.ego4d",
-    "epic": "egogen.prepare.epic",
-    "folder": "egogen.prepare.folder",
-    "from-hf": "egogen.prepare.hub",
-    "to-parquet": "egogen.prepare.parquet",
-    "to-webdataset": "egogen.prepare.webdataset",
+    "ego4d": "egogen.prepare.ego4d.ego4d_pairs",
+    "epic": "egogen.prepare.epic.epic_pairs",
+    "folder": "egogen.prepare.formats.image_table",
+    "from-hf": "egogen.prepare.formats.hub",
+    "to-parquet": "egogen.prepare.formats.parquet",
+    "to-webdataset": "egogen.prepare.formats.webdataset",
 }
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from egogen.prepare.extract import Look
-from egogen.prepare.plan import Plan
+from egogen.prepare.frames.extract import Look
+from egogen.prepare.pair_plan import PairPlan
 
 # Bytes a pixel of 50 kitchen frames of 456 x 256, by JPEG quality, at full colour resolution.
 QUALITIES = (10, 50, 75, 85, 90, 95)
@@ -13,7 +13,7 @@ BYTES_PER_PIXEL = (0.054, 0.124, 0.17, 0.221, 0.261, 0.346)
 ASPECT = 16 / 9
 
 
-def estimate(plan: Plan, look: Look) -> str:
+def estimate(plan: PairPlan, look: Look) -> str:
     """Sources, frames and bytes of a plan; frames are taken to be 16:9."""
     kept = plan.kept()
     sources = {pair.files for pair in kept}

@@ -6,13 +6,12 @@ import argparse
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from egogen.cli import parser
 from egogen.errors import UserError
 from egogen.layout import data_root
 from egogen.manifest import checkpoint_hash
-from egogen.prepare.extract import Look
+from egogen.prepare.frames.extract import Look
 
 MAX_SIZE = 4096
 # Exit codes: 2 is a mistake, 130 is Ctrl-C.
@@ -34,6 +33,9 @@ class Judging:
         similarity: lowest and highest cosine of the embeddings of a pair's frames.
         aesthetic_head: a linear layer on these embeddings; the frames' scores go to the manifest.
         min_aesthetic: the lowest score that both frames must have.
+
+    Raises:
+        UserError: a file is missing, or flags contradict each other.
     """
 
     model: Path | None
@@ -42,7 +44,25 @@ class Judging:
     aesthetic_head: Path | None
     min_aesthetic: float | None
 
-    def settings(self) -> dict[str, Any] | None:
+    def __post_init__(self) -> None:
+        if self.model is None:
+            for name in ("aesthetic_head", "min_aesthetic"):
+                if getattr(self, name) is not None:
+                    raise UserError(
+                        f"--{name.replace('_', '-')} needs --embedder PATH, whose embeddings it scores"
+                    )
+        if self.min_aesthetic is not None and self.aesthetic_head is None:
+            raise UserError("--min-aesthetic needs --aesthetic-head FILE, which scores the frames")
+        for path in (self.model, self.aesthetic_head):
+            if path is not None and not path.exists():
+                raise UserError(
+                    f"{path}: no such file or folder; leave the flag out to do without this filter"
+                )
+        low, high = self.similarity
+        if not -1 <= low <= high <= 1:
+            raise UserError(f"--similarity {low} {high}: expected -1 <= LOW <= HIGH <= 1")
+
+    def settings(self) -> dict[str, object] | None:
         """What makes the scores what they are, without paths."""
         if self.model is None:
             return None
@@ -54,7 +74,7 @@ class Judging:
 
 
 @dataclass(frozen=True)
-class Options:
+class PrepareOptions:
     """What every source of data needs to know."""
 
     out: Path
@@ -64,7 +84,7 @@ class Options:
     limit: int | None
     dry_run: bool
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What makes frames and choice what they are; how many processes read changes nothing."""
         return {**asdict(self.look), "judging": self.judging.settings()}
 
@@ -106,11 +126,11 @@ def arguments(command: str, description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def options(args: argparse.Namespace, sharpest: int = 0) -> Options:
+def options(args: argparse.Namespace, sharpest: int = 0) -> PrepareOptions:
     """Checks the shared flags.
 
     Raises:
-        UserError: a value is out of bounds.
+        UserError: a value is out of bounds, or flags contradict each other.
     """
     bounds = {"size": (8, MAX_SIZE), "quality": (1, 95), "workers": (1, None), "limit": (1, None)}
     for name, (low, high) in bounds.items():
@@ -120,34 +140,8 @@ def options(args: argparse.Namespace, sharpest: int = 0) -> Options:
             raise UserError(f"--{name} {value}: expected {allowed}")
     if sharpest < 0:
         raise UserError(f"--sharpest {sharpest}: expected 0 or more frames")
-    return Options(
-        args.out,
-        Look(args.size, args.quality, sharpest),
-        judging(args),
-        args.workers,
-        args.limit,
-        args.dry_run,
+    judging = Judging(
+        args.embedder, args.embedder_model, tuple(args.similarity), args.aesthetic_head, args.min_aesthetic
     )
-
-
-def judging(args: argparse.Namespace) -> Judging:
-    """Checks the filters' flags.
-
-    Raises:
-        UserError: a file is missing, or flags contradict each other.
-    """
-    if args.embedder is None:
-        for name in ("aesthetic_head", "min_aesthetic"):
-            if getattr(args, name) is not None:
-                raise UserError(
-                    f"--{name.replace('_', '-')} needs --embedder PATH, whose embeddings it scores"
-                )
-    if args.min_aesthetic is not None and args.aesthetic_head is None:
-        raise UserError("--min-aesthetic needs --aesthetic-head FILE, which scores the frames")
-    for path in (args.embedder, args.aesthetic_head):
-        if path is not None and not path.exists():
-            raise UserError(f"{path}: no such file or folder; leave the flag out to do without this filter")
-    low, high = args.similarity
-    if not -1 <= low <= high <= 1:
-        raise UserError(f"--similarity {low} {high}: expected -1 <= LOW <= HIGH <= 1")
-    return Judging(args.embedder, args.embedder_model, (low, high), args.aesthetic_head, args.min_aesthetic)
+    look = Look(args.size, args.quality, sharpest)
+    return PrepareOptions(args.out, look, judging, args.workers, args.limit, args.dry_run)

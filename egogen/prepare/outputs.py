@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from egogen.annotations import check_object
 from egogen.files import atomic_open, read_json, write_json
 from egogen.layout import Layout, Split
-from egogen.prepare.plan import Pair, Plan
+from egogen.prepare.pair_plan import ActionPair, PairPlan
+from egogen.prepare.pair_rows import ClipFacts, ClipSize, PairRow
 
 MANIFEST = "manifest.jsonl"
 OTHER_SIZE = "another size than its clip's"
 
 
 def write_outputs(
-    plan: Plan, layout: Layout, splits: Sequence[Split], known: Mapping[str, Mapping[str, Any]], folder: Path
+    plan: PairPlan,
+    layout: Layout,
+    splits: Sequence[Split],
+    known: Mapping[str, ClipSize],
+    folder: Path,
 ) -> None:
     """Writes metadata, annotations and manifest; leaves out pairs whose size is not that of their clip.
 
@@ -32,7 +36,7 @@ def write_outputs(
     if layout.metadata.exists():
         clips = check_object(read_json(layout.metadata), f"{layout.metadata}", "clips by clip_id") | clips
     write_json(layout.metadata, clips, indent=None)
-    entries: dict[Split, dict[str, dict[str, Any]]] = {split: {} for split in splits}
+    entries: dict[Split, dict[str, dict[str, object]]] = {split: {} for split in splits}
     for pair in plan.kept():
         assert pair.split is not None
         image_0, image_1 = pair.images
@@ -45,9 +49,9 @@ def write_outputs(
             file.write(json.dumps(manifest_row(pair)).encode() + b"\n")
 
 
-def clip_facts(plan: Plan, known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def clip_facts(plan: PairPlan, known: Mapping[str, ClipSize]) -> dict[str, ClipFacts]:
     """Metadata by clip: size and rate of its video; below `actions`, what each action's frames show."""
-    clips: dict[str, dict[str, Any]] = {}
+    clips: dict[str, ClipFacts] = {}
     sizes: dict[str, tuple[int, int]] = {}
     for pair in plan.kept():
         assert pair.row is not None
@@ -55,9 +59,7 @@ def clip_facts(plan: Plan, known: Mapping[str, Mapping[str, Any]]) -> dict[str, 
         if sizes.setdefault(pair.clip, size) != size:
             pair.reason = OTHER_SIZE
             continue
-        clip = clips.setdefault(
-            pair.clip, dict(known.get(pair.clip) or from_frames(pair.row)) | {"actions": {}}
-        )
+        clip = clips.setdefault(pair.clip, {**(known.get(pair.clip) or from_frames(pair.row)), "actions": {}})
         clip["actions"][pair.id] = {
             name: to_size(value, pair.box_size, (clip["width"], clip["height"]))
             for name, value in pair.facts.items()
@@ -65,12 +67,13 @@ def clip_facts(plan: Plan, known: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     return clips
 
 
-def from_frames(row: Mapping[str, Any]) -> dict[str, Any]:
+def from_frames(row: PairRow) -> ClipSize:
     """Size and rate of a clip by one of its frames."""
-    return {name: row[name] for name in ("height", "width", "fps") if row[name] is not None}
+    size: ClipSize = {"height": row["height"], "width": row["width"]}
+    return size if row["fps"] is None else {**size, "fps": row["fps"]}
 
 
-def to_size(value: Any, old: tuple[int, int] | None, new: tuple[int, int]) -> Any:  # noqa: ANN401 - any fact
+def to_size(value: object, old: tuple[int, int] | None, new: tuple[int, int]) -> object:
     """A box in pixels of another size of the same picture; other facts as they are."""
     if old is None or not isinstance(value, dict):
         return value
@@ -79,9 +82,9 @@ def to_size(value: Any, old: tuple[int, int] | None, new: tuple[int, int]) -> An
     return {name: round(value[name] * scale, 2) for name, scale in scales.items()}
 
 
-def manifest_row(pair: Pair) -> dict[str, Any]:
+def manifest_row(pair: ActionPair) -> dict[str, object]:
     """All that was decided about an action."""
-    row: dict[str, Any] = {
+    row: dict[str, object] = {
         "clip": pair.clip,
         "id": pair.id,
         "split": pair.split,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from tqdm import tqdm
 
@@ -15,14 +15,15 @@ from egogen.errors import UserError
 from egogen.layout import Layout, Split
 from egogen.manifest import claim
 from egogen.prepare.estimate import estimate
-from egogen.prepare.extract import Work, extract, remove
+from egogen.prepare.frames.extract import Work, extract, remove
 from egogen.prepare.journal import Journal, Key
 from egogen.prepare.judge import judge, verdict
-from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, Options
+from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, PrepareOptions
 from egogen.prepare.outputs import write_outputs
-from egogen.prepare.plan import BROKEN, MISSING, UNREADABLE, Pair, Plan, Source
+from egogen.prepare.pair_plan import BROKEN, MISSING, UNREADABLE, ActionPair, FrameSource, PairPlan
+from egogen.prepare.pair_rows import ClipSize, PairRow
 from egogen.prepare.processes import spread
-from egogen.prepare.report import broken_sources, summary, write_report
+from egogen.prepare.run_report import broken_sources, summary, write_report
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ JOURNALS, SCORES, CLAIMS = "journals", "scores.jsonl", "settings"
 
 
 @dataclass(frozen=True)
-class Job:
+class Preparation:
     """One run.
 
     Args:
@@ -43,9 +44,9 @@ class Job:
 
     layout: Layout
     splits: Sequence[Split]
-    settings: Mapping[str, Any]
-    options: Options
-    clips: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, object]
+    options: PrepareOptions
+    clips: Mapping[str, ClipSize] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -53,7 +54,7 @@ class Job:
         return self.layout.preparation / "_".join([self.layout.dataset, *self.splits])
 
 
-def carry_out(plan: Plan, job: Job) -> None:
+def carry_out(plan: PairPlan, job: Preparation) -> None:
     """Makes the data set of a plan.
 
     Raises:
@@ -82,7 +83,7 @@ def carry_out(plan: Plan, job: Job) -> None:
         raise SystemExit(BROKEN_BASE + min(len(broken), MOST_BROKEN))
 
 
-def claim_splits(job: Job) -> None:
+def claim_splits(job: Preparation) -> None:
     """Claims the splits that the run writes.
 
     Raises:
@@ -97,9 +98,9 @@ def claim_splits(job: Job) -> None:
         claim(claims, job.settings, f"{job.layout.dataset}_{split}.json")
 
 
-def keep_extracted(plan: Plan, job: Job, scores: Journal) -> None:
+def keep_extracted(plan: PairPlan, job: Preparation, scores: Journal) -> None:
     """Keeps pairs of missing sources that an earlier run extracted: videos may be fetched a few at a time."""
-    missing: dict[Path, list[Pair]] = {}
+    missing: dict[Path, list[ActionPair]] = {}
     for pair in plan.pairs:
         if pair.reason == MISSING:
             missing.setdefault(journal_path(job, pair.files[0].stem), []).append(pair)
@@ -110,9 +111,11 @@ def keep_extracted(plan: Plan, job: Job, scores: Journal) -> None:
             pair.reason = MISSING
 
 
-def keep_behind_limit(plan: Plan, behind: Sequence[Pair], job: Job, scores: Journal) -> None:
+def keep_behind_limit(
+    plan: PairPlan, behind: Sequence[ActionPair], job: Preparation, scores: Journal
+) -> None:
     """Keeps pairs behind the limit that an earlier run extracted: the limit bounds new work."""
-    sources: dict[Path, list[Pair]] = {}
+    sources: dict[Path, list[ActionPair]] = {}
     for pair in behind:
         if pair.source is not None:
             sources.setdefault(journal_path(job, pair.source.name), []).append(pair)
@@ -121,14 +124,14 @@ def keep_behind_limit(plan: Plan, behind: Sequence[Pair], job: Job, scores: Jour
         plan.pairs += [pair for pair in pairs if pair.key not in left]
 
 
-def journal_path(job: Job, source: str) -> Path:
+def journal_path(job: Preparation, source: str) -> Path:
     """The journal of a source, by its name."""
     return job.folder / JOURNALS / f"{source}.jsonl"
 
 
-def extract_all(plan: Plan, job: Job, scores: Journal) -> None:
+def extract_all(plan: PairPlan, job: Preparation, scores: Journal) -> None:
     """Extracts what is not there yet, source by source, and notes in each pair what became of it."""
-    sources: dict[Source, list[Pair]] = {}
+    sources: dict[FrameSource, list[ActionPair]] = {}
     for pair in plan.kept():
         if pair.source is None:  # extracted by an earlier run
             continue
@@ -152,8 +155,8 @@ def extract_all(plan: Plan, job: Job, scores: Journal) -> None:
 
 
 def recall(
-    pairs: Sequence[Pair], rows: Mapping[Key, dict[str, Any]], job: Job, scores: Journal
-) -> list[Pair]:
+    pairs: Sequence[ActionPair], rows: Mapping[Key, Mapping[str, object]], job: Preparation, scores: Journal
+) -> list[ActionPair]:
     """Gives each pair what its source's journal says was extracted, if that is still there.
 
     Returns:
@@ -163,7 +166,7 @@ def recall(
     left = []
     for pair in pairs:
         row = rows.get(pair.key)
-        pair.row = row if row is not None and "frames" in row else None
+        pair.row = cast("PairRow", row) if row is not None and "frames" in row else None
         if pair.row is not None and verdict(scores.rows.get(pair.key), job.options.judging) is None:
             pair.row = pair.row if all(path.exists() for path in pair.paths(job.layout)) else None
         if pair.row is None:

@@ -14,15 +14,15 @@ from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.layout import FOLDERS, Layout
 from egogen.stats.measure import measure
-from egogen.stats.page import page
+from egogen.stats.stats_page import page
 from egogen.stats.summary import summary
 from egogen.validate.whole import present, splits_of
 
 log = logging.getLogger(__name__)
 
 
-def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parses the command line."""
+def arguments() -> argparse.ArgumentParser:
+    """The command's flags."""
     made = parser("python -m egogen.stats", __doc__)
     made.add_argument("root", type=Path, metavar="ROOT", help="the folder that holds EgoGen/")
     made.add_argument("--dataset", choices=list(FOLDERS), help="one data set; else those that are there")
@@ -30,12 +30,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     made.add_argument("--examples", type=int, default=12, help="of each split on the page")
     made.add_argument("--top", type=int, default=12, help="how many verbs, nouns and sizes to show")
     made.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads")
-    return made.parse_args(argv)
+    return made
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures, prints tables, writes the page."""
-    args = arguments(argv)
+    args = arguments().parse_args(argv)
     for name, least in (("workers", 1), ("top", 1), ("examples", 0)):
         if getattr(args, name) < least:
             raise UserError(f"--{name} {getattr(args, name)}: expected {least} or more")

@@ -13,7 +13,7 @@ from PIL import Image
 from egogen.annotations import DESCRIPTION_KEY, Annotations, Item
 from egogen.layout import Layout, Split
 from egogen.stats.words import TAG, nouns, verb
-from egogen.validate.frames import Frames, files_below, spread
+from egogen.validate.frame_files import SplitFrames, files_below, spread
 
 Size = tuple[int, int]
 # What `spread_of` tells.
@@ -21,7 +21,7 @@ SPREAD = "fewest / median / most"
 
 
 @dataclass(frozen=True)
-class Measured:
+class SplitFigures:
     """The figures of one split.
 
     Args:
@@ -81,7 +81,7 @@ class Measured:
         return Counter(noun for label in self.labels for noun in nouns(label))
 
 
-def measure(layout: Layout, split: Split, workers: int) -> Measured:
+def measure(layout: Layout, split: Split, workers: int) -> SplitFigures:
     """Measures a split.
 
     Raises:
@@ -89,10 +89,12 @@ def measure(layout: Layout, split: Split, workers: int) -> Measured:
     """
     items = Annotations.read(layout.annotations(split)).items
     folder = layout.frames(split)
-    names = Frames(layout, split, items).named
+    names = SplitFrames(layout, split, items).named
     found = spread(lambda name: image_size(folder / name), names, workers, f"{layout.dataset} {split}")
     total = sum((folder / name).stat().st_size for name in files_below(folder))
-    return Measured(layout, split, items, Counter(size for size in found if size), found.count(None), total)
+    return SplitFigures(
+        layout, split, items, Counter(size for size in found if size), found.count(None), total
+    )
 
 
 def image_size(path: Path) -> Size | None:

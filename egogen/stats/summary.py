@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from egogen.disk import readable
-from egogen.stats.measure import SPREAD, Measured, spread_of
+from egogen.stats.measure import SPREAD, SplitFigures, spread_of
 from egogen.table import text_table
 
 
-def summary(splits: Sequence[Measured], top: int) -> str:
+def summary(splits: Sequence[SplitFigures], top: int) -> str:
     """Lays out the figures.
 
     Args:
@@ -28,17 +28,21 @@ def summary(splits: Sequence[Measured], top: int) -> str:
         text_table(("words, " + SPREAD, "in labels", "in descriptions"), lengths),
     ]
     for each in splits:
-        sizes = Counter({f"{width} x {height}": count for (width, height), count in each.sizes.items()})
-        counters = {"verbs": each.verbs, "nouns": each.nouns, "image sizes": sizes}
         rows = [
             (what, len(counts), ", ".join(f"{name} {count:,}" for name, count in counts.most_common(top)))
-            for what, counts in counters.items()
+            for what, counts in counters(each).items()
         ]
         parts.append(text_table((each.name, "different", "most frequent"), rows))
     return "\n".join(parts)
 
 
-def share(measured: Measured) -> str:
+def counters(figures: SplitFigures) -> dict[str, Counter[str]]:
+    """How often which verbs, nouns and sizes of frames occur."""
+    sizes = Counter({f"{width} x {height}": count for (width, height), count in figures.sizes.items()})
+    return {"verbs": figures.verbs, "nouns": figures.nouns, "image sizes": sizes}
+
+
+def share(measured: SplitFigures) -> str:
     """`12 of 40`, or `all`."""
     total = len(measured.items)
     return "all" if measured.described == total else f"{measured.described:,} of {total:,}"

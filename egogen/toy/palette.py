@@ -24,23 +24,23 @@ SLEEVES: tuple[RGB, ...] = ((32, 42, 92), (58, 58, 64), (92, 118, 146), (30, 78,
 Texture = Literal["wood", "cloth", "stone"]
 
 
-class Table(NamedTuple):
+class TableTop(NamedTuple):
     """What lies under everything."""
 
     texture: Texture
     tone: RGB
 
 
-TABLES: tuple[Table, ...] = (
-    Table("wood", (180, 150, 112)),
-    Table("wood", (112, 86, 66)),
-    Table("wood", (168, 160, 150)),
-    Table("cloth", (122, 136, 156)),
-    Table("cloth", (140, 154, 132)),
-    Table("cloth", (204, 198, 184)),
-    Table("stone", (130, 132, 136)),
-    Table("stone", (90, 96, 106)),
-    Table("stone", (212, 212, 208)),
+TABLES: tuple[TableTop, ...] = (
+    TableTop("wood", (180, 150, 112)),
+    TableTop("wood", (112, 86, 66)),
+    TableTop("wood", (168, 160, 150)),
+    TableTop("cloth", (122, 136, 156)),
+    TableTop("cloth", (140, 154, 132)),
+    TableTop("cloth", (204, 198, 184)),
+    TableTop("stone", (130, 132, 136)),
+    TableTop("stone", (90, 96, 106)),
+    TableTop("stone", (212, 212, 208)),
 )
 
 # Colours that are not an object's own.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal, NamedTuple
 
-from egogen.toy.palette import COLOURS, RGB, SKINS, SLEEVES, TABLES, Table, distance
+from egogen.toy.palette import COLOURS, RGB, SKINS, SLEEVES, TABLES, TableTop, distance
 
 Side = Literal["left", "right"]
 State = Literal["closed", "open", "bare"]
@@ -98,7 +98,7 @@ class Thing:
 class Scene:
     """A table with 3 to 6 objects of different kinds and colours; the first ones are the action's roles."""
 
-    table: Table
+    table: TableTop
     texture_seed: int
     skin: RGB
     sleeve: RGB
@@ -142,7 +142,7 @@ def compose(rng: Random, forward: Side, roles: Sequence[Role], reserved: Iterabl
         things.append(Thing(role.kind, colour, role.place, x, y, role.state, hand_for(role.place, forward)))
     tone = vary(rng, table.tone, 6)
     return Scene(
-        Table(table.texture, tone),
+        TableTop(table.texture, tone),
         rng.getrandbits(32),
         vary(rng, skin, 5),
         vary(rng, sleeve, 5),

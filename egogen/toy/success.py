@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -45,7 +44,7 @@ class Sign(BaseModel):
         return progress >= REQUIRED_PART
 
 
-class Facts(BaseModel):
+class ToyFacts(BaseModel):
     """What `success` reads of a clip's metadata."""
 
     height: int
@@ -57,7 +56,7 @@ class Facts(BaseModel):
 
 
 def success(
-    frame: Image.Image | UInt8[np.ndarray, "h w 3"], metadata: Mapping[str, Any] | ClipMetadata
+    frame: Image.Image | UInt8[np.ndarray, "h w 3"], metadata: Mapping[str, object] | ClipMetadata
 ) -> bool:
     """Judges whether a frame shows the clip's hand-object event.
 
@@ -83,7 +82,7 @@ def success(
         UserError: the metadata is not that of a toy clip.
     """
     entry = metadata.model_dump() if isinstance(metadata, ClipMetadata) else dict(metadata)
-    facts = validate(Facts, entry, "toy metadata")
+    facts = validate(ToyFacts, entry, "toy metadata")
     image = frame if isinstance(frame, Image.Image) else Image.fromarray(frame)
     scale = JUDGED_HEIGHT / facts.height
     pixels = judged(image, facts.width, facts.height)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from egogen.toy.palette import Table
+from egogen.toy.palette import TableTop
 
 Field = Float[np.ndarray, "h w"]
 
@@ -15,7 +15,7 @@ CELL = 1 / 48
 CONTRAST = {"wood": 0.07, "cloth": 0.05, "stone": 0.045}
 
 
-def table_image(table: Table, seed: int, width: int, height: int, unit: int) -> Image.Image:
+def table_image(table: TableTop, seed: int, width: int, height: int, unit: int) -> Image.Image:
     """Draws a table top.
 
     Args:

@@ -8,10 +8,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from tqdm import tqdm
 
@@ -23,9 +22,9 @@ from egogen.layout import FOLDERS, Layout, Split, image_name
 from egogen.manifest import NAME, claim
 from egogen.seeds import item_seed
 from egogen.toy.actions import imagine
-from egogen.toy.facts import Frames, metadata
+from egogen.toy.clip_facts import FramePair, metadata
 from egogen.toy.render import Renderer
-from egogen.toy.texts import description, label, question
+from egogen.toy.wording import description, label, question
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +59,9 @@ class Record(NamedTuple):
 
     task: Task
     action: dict[str, str]
-    facts: dict[str, Any]
+    facts: dict[str, object]
     question: str
+    answer: str
 
 
 def write_world(
@@ -85,13 +85,17 @@ def write_world(
     if is_complete(out, train, val):
         log.info("%s: the toy world is complete", out)
         return
-    with progress(2 * (train + val)) as bar:
+    with tqdm(total=2 * (train + val), desc="toy world", unit="pair") as bar:
         for dataset in FOLDERS:
             tasks = [Task(dataset, "train", i) for i in range(train)] + [
                 Task(dataset, "val", i) for i in range(val)
             ]
             make = partial(make_pair, out=out, size=size, seed=seed)
-            write_texts(Layout(out, dataset), list(spread(make, tasks, workers, bar)))
+            records = []
+            for record in spread(make, tasks, workers):
+                records.append(record)
+                bar.update()
+            write_texts(Layout(out, dataset), records)
 
 
 def check(train: int, val: int, size: int, workers: int | None) -> None:
@@ -105,7 +109,7 @@ def check(train: int, val: int, size: int, workers: int | None) -> None:
         raise UserError(f"--workers {workers}: expected 1 or more processes")
 
 
-def claim_world(out: Path, settings: dict[str, Any]) -> None:
+def claim_world(out: Path, settings: dict[str, object]) -> None:
     """Claims the folder for a toy world; real data are never overwritten."""
     egogen = Layout(out, "ego4d").egogen
     if not (egogen / NAME).exists() and egogen.exists() and any(egogen.iterdir()):
@@ -135,37 +139,24 @@ def frame_paths(layout: Layout, task: Task) -> list[Path]:
     return layout.pair_files(task.split, task.image(FRAME_0), task.image(FRAME_1))
 
 
-@contextmanager
-def progress(total: int) -> Iterator[tqdm[Any]]:
-    """A progress bar over pairs."""
-    with tqdm(total=total, desc="toy world", unit="pair") as bar:
-        yield bar
-
-
-def spread(
-    make: Callable[[Task], Record], tasks: list[Task], workers: int | None, bar: tqdm[Any]
-) -> Iterator[Record]:
+def spread(make: Callable[[Task], Record], tasks: list[Task], workers: int | None) -> Iterator[Record]:
     """Makes pairs in several processes, in order."""
     processes = min(workers or os.cpu_count() or 1, max(1, len(tasks) // 16))
     if processes == 1:
-        for task in tasks:
-            yield make(task)
-            bar.update()
+        yield from map(make, tasks)
         return
     # Forked workers start at once and need no importable main module; only on Linux is forking safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     # Ctrl-C is for the parent, which then ends the workers.
     with context.Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        for record in pool.imap(make, tasks, chunksize=16):
-            yield record
-            bar.update()
+        yield from pool.imap(make, tasks, chunksize=16)
 
 
 def make_pair(task: Task, out: Path, size: int, seed: int) -> Record:
     """Draws and writes one pair."""
     story = imagine(item_seed(seed, task.dataset, task.split, str(task.number)))
     renderer = Renderer(story.scene, size)
-    frames = Frames(renderer.draw(story.before), renderer.draw(story.after))
+    frames = FramePair(renderer.draw(story.before), renderer.draw(story.after))
     before, after = (encode(frame, JPEG_QUALITY) for frame in frames)
     for path, content in zip(
         frame_paths(Layout(out, task.dataset), task), (before, after, after), strict=False
@@ -174,8 +165,9 @@ def make_pair(task: Task, out: Path, size: int, seed: int) -> Record:
             file.write(content)
     said = label(story, task.dataset)
     action = {"image_0": task.image(FRAME_0), "image_1": task.image(FRAME_1), "action": said}
-    facts = metadata(story, frames, said, description(story))
-    return Record(task, action, facts, question(story, task.dataset))
+    answer = description(story)
+    facts = metadata(story, frames, said, answer)
+    return Record(task, action, facts, question(story, task.dataset), answer)
 
 
 def write_texts(layout: Layout, records: list[Record]) -> None:
@@ -195,7 +187,7 @@ def curated(record: Record) -> Conversation:
     """The conversation that teaches stage 1 one action."""
     turns = [
         Turn.model_validate({"from": "human", "value": record.question}),
-        Turn.model_validate({"from": "gpt", "value": record.facts["description"]}),
+        Turn.model_validate({"from": "gpt", "value": record.answer}),
     ]
     name = f"{record.task.clip}_{ACTION_ID}"
     return Conversation(id=name, image=record.action["image_0"], conversations=turns)

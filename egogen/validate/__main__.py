@@ -15,12 +15,12 @@ from egogen.cli import parser, run
 from egogen.errors import UserError
 from egogen.files import write_json
 from egogen.layout import FOLDERS
-from egogen.validate.report import EXIT_FAULTS
-from egogen.validate.whole import Options, validate
+from egogen.validate.check_report import EXIT_FAULTS
+from egogen.validate.whole import ValidateOptions, validate
 
 
-def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parses the command line."""
+def arguments() -> argparse.ArgumentParser:
+    """The command's flags."""
     made = parser("python -m egogen.validate", __doc__)
     made.add_argument("root", type=Path, metavar="ROOT", help="the folder that holds EgoGen/")
     made.add_argument("--dataset", choices=list(FOLDERS), help="one data set; else those that are there")
@@ -35,18 +35,18 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="first make val_gt_for_metric equal to the val targets and delete unfinished .part files; "
         "frames, annotations and features are never changed",
     )
-    return made.parse_args(argv)
+    return made
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Checks, prints a table, ends with code 1 if there are faults."""
-    args = arguments(argv)
+    args = arguments().parse_args(argv)
     for name in ("workers", "width", "height"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise UserError(f"--{name} {value}: expected 1 or more")
     if args.features and not args.features.is_dir():
         raise UserError(f"{args.features}: no such folder of features")
-    options = Options(args.features, args.width, args.height, args.workers, args.fix)
+    options = ValidateOptions(args.features, args.width, args.height, args.workers, args.fix)
     report = validate(args.root, args.dataset, options)
     repaired = report.repaired or (["nothing, there was nothing to do"] if args.fix else [])
     sys.stdout.write("".join(f"repaired: {line}\n" for line in repaired) + report.text())

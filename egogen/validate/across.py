@@ -10,11 +10,11 @@ from egogen.annotations import Item
 from egogen.errors import UserError
 from egogen.features import check_image_feature, check_text_feature, read_image_feature
 from egogen.layout import Layout, features_root, find_feature, find_text_feature, text_feature_names
-from egogen.validate.frames import PART, Frames, spread
-from egogen.validate.report import Check
+from egogen.validate.check_report import Check
+from egogen.validate.frame_files import PART, SplitFrames, spread
 
 
-def check_contents(splits: Sequence[Frames]) -> Check:
+def check_contents(splits: Sequence[SplitFrames]) -> Check:
     """No two frames of a data set may have the same bytes, in one split or in both.
 
     A frame that several actions of a clip use, as their input say, is one frame: they share its number.
@@ -37,7 +37,7 @@ def same_frame(one: str, other: str) -> bool:
     return (first.parent.parent, first.name) == (second.parent.parent, second.name)
 
 
-def check_leaks(splits: Sequence[Frames]) -> Check:
+def check_leaks(splits: Sequence[SplitFrames]) -> Check:
     """No clip may be in both splits."""
     clips = [{item.clip for item in frames.items} for frames in splits]
     both = sorted(set.intersection(*clips)) if len(clips) > 1 else []
@@ -45,7 +45,7 @@ def check_leaks(splits: Sequence[Frames]) -> Check:
     return Check(splits[0].layout.dataset, "", "clips in train and val", len(set().union(*clips)), faults)
 
 
-def check_features(frames: Frames, root: Path, width: int | None, workers: int) -> list[Check]:
+def check_features(frames: SplitFrames, root: Path, width: int | None, workers: int) -> list[Check]:
     """Every action must have an image feature [256, d] and a text feature [n, d].
 
     Args:

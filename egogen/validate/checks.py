@@ -9,14 +9,14 @@ from pathlib import Path, PurePosixPath
 
 from egogen.annotations import ClipMetadata, Item
 from egogen.layout import metric_target_path
-from egogen.validate.frames import Frames, files_below
-from egogen.validate.report import Check
+from egogen.validate.check_report import Check
+from egogen.validate.frame_files import SplitFrames, files_below
 
 # Whoever resized may have rounded either way: EPIC-KITCHENS has widths of 456 where 455.1 is exact.
 WIDTH_TOLERANCE = 1
 
 
-def check_frames(frames: Frames, clips: Mapping[str, ClipMetadata], height: int | None) -> list[Check]:
+def check_frames(frames: SplitFrames, clips: Mapping[str, ClipMetadata], height: int | None) -> list[Check]:
     """All checks of one split's frames.
 
     Args:
@@ -40,7 +40,7 @@ def check_frames(frames: Frames, clips: Mapping[str, ClipMetadata], height: int 
     ]
 
 
-def check_files(frames: Frames) -> list[Check]:
+def check_files(frames: SplitFrames) -> list[Check]:
     """Annotations against files, both ways, and whether the frames are whole."""
     named = frames.named
     extra = frames.files - {str(PurePosixPath(name)) for name in named}
@@ -55,7 +55,7 @@ def check_files(frames: Frames) -> list[Check]:
     ]
 
 
-def sizes(frames: Frames) -> Iterator[tuple[Item, tuple[int, int], tuple[int, int]]]:
+def sizes(frames: SplitFrames) -> Iterator[tuple[Item, tuple[int, int], tuple[int, int]]]:
     """Actions with the (width, height) of input and target, where both can be read."""
     for item in frames.items:
         before, after = (frames.probes.get(name) for name in (item.action.image_0, item.action.image_1))
@@ -63,7 +63,7 @@ def sizes(frames: Frames) -> Iterator[tuple[Item, tuple[int, int], tuple[int, in
             yield item, before.size, after.size
 
 
-def check_pairs(frames: Frames) -> Check:
+def check_pairs(frames: SplitFrames) -> Check:
     """Input and target must have one size."""
     check = Check(frames.layout.dataset, frames.split, "sizes of pairs")
     for item, before, after in sizes(frames):
@@ -73,7 +73,7 @@ def check_pairs(frames: Frames) -> Check:
     return check
 
 
-def check_aspects(frames: Frames, clips: Mapping[str, ClipMetadata]) -> Check:
+def check_aspects(frames: SplitFrames, clips: Mapping[str, ClipMetadata]) -> Check:
     """Frames must have the aspect ratio of their clip's metadata, within a pixel of width."""
     check = Check(frames.layout.dataset, frames.split, "aspect ratio")
     for item, *found in sizes(frames):
@@ -89,7 +89,7 @@ def check_aspects(frames: Frames, clips: Mapping[str, ClipMetadata]) -> Check:
     return check
 
 
-def check_heights(frames: Frames, height: int | None) -> Check:
+def check_heights(frames: SplitFrames, height: int | None) -> Check:
     """All frames must have one height."""
     found = {name: probe.size[1] for name, probe in frames.probes.items() if probe.size}
     expected = height or max(Counter(found.values()).items(), key=lambda pair: pair[1], default=(0, 0))[0]
@@ -99,7 +99,7 @@ def check_heights(frames: Frames, height: int | None) -> Check:
     return Check(frames.layout.dataset, frames.split, "height", len(found), faults)
 
 
-def check_order(frames: Frames) -> Check:
+def check_order(frames: SplitFrames) -> Check:
     """The input must be the first file of its folder: the EgoVLP+ metric takes the first as the input."""
     check = Check(frames.layout.dataset, frames.split, "input sorts first", len(frames.items))
     for item in frames.items:
@@ -115,7 +115,7 @@ def check_order(frames: Frames) -> Check:
     return check
 
 
-def check_metric_targets(frames: Frames) -> Check:
+def check_metric_targets(frames: SplitFrames) -> Check:
     """`val_gt_for_metric` must hold the val targets: the same names, the same bytes, nothing else."""
     check = Check(frames.layout.dataset, frames.split, "metric targets")
     folder = frames.layout.metric_targets
@@ -135,7 +135,7 @@ def check_metric_targets(frames: Frames) -> Check:
     return check
 
 
-def check_repeats(frames: Frames, name: str, key: Callable[[Item], Hashable]) -> Check:
+def check_repeats(frames: SplitFrames, name: str, key: Callable[[Item], Hashable]) -> Check:
     """No two actions may have the same key."""
     check = Check(frames.layout.dataset, frames.split, name, len(frames.items))
     first: dict[Hashable, Item] = {}

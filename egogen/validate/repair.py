@@ -14,7 +14,7 @@ from egogen.annotations import Item
 from egogen.files import atomic_open
 from egogen.layout import Layout, metric_target_path
 from egogen.validate.across import leftovers
-from egogen.validate.frames import files_below, probe
+from egogen.validate.frame_files import files_below, probe
 
 
 def delete_leftovers(layout: Layout) -> list[str]:

@@ -9,15 +9,15 @@ from typing import get_args
 from egogen.errors import UserError
 from egogen.layout import FOLDERS, Layout, Split
 from egogen.validate.across import check_contents, check_features, check_leaks, check_leftovers
+from egogen.validate.check_report import Check, Report
 from egogen.validate.checks import check_frames
-from egogen.validate.frames import Frames
+from egogen.validate.frame_files import SplitFrames
 from egogen.validate.repair import copy_targets, delete_leftovers, move_extras
-from egogen.validate.report import Check, Report
-from egogen.validate.texts import check_curation, read_annotations, read_clips
+from egogen.validate.text_checks import check_curation, read_annotations, read_clips
 
 
 @dataclass(frozen=True)
-class Options:
+class ValidateOptions:
     """What to check and how.
 
     Args:
@@ -35,7 +35,7 @@ class Options:
     fix: bool = False
 
 
-def validate(root: Path, dataset: str | None = None, options: Options | None = None) -> Report:
+def validate(root: Path, dataset: str | None = None, options: ValidateOptions | None = None) -> Report:
     """Checks a data root.
 
     Args:
@@ -46,7 +46,7 @@ def validate(root: Path, dataset: str | None = None, options: Options | None = N
     Raises:
         UserError: there is no data set, or none of its annotations can be read.
     """
-    options = options or Options()
+    options = options or ValidateOptions()
     layouts = [Layout(root, name) for name in present(root, dataset)]
     report = Report(str(root), [])
     if options.fix:
@@ -85,13 +85,13 @@ def splits_of(layout: Layout) -> list[Split]:
     return [split for split in splits if layout.annotations(split).exists() or layout.frames(split).exists()]
 
 
-def check_dataset(layout: Layout, options: Options, report: Report) -> None:
+def check_dataset(layout: Layout, options: ValidateOptions, report: Report) -> None:
     """Adds the checks of one data set to a report."""
     read = {split: read_annotations(layout, split) for split in splits_of(layout)}
     clips, metadata = read_clips(layout, {item.clip for items, _ in read.values() for item in items})
     if options.fix and "val" in read and not read["val"][1].faults:
         report.repaired += copy_targets(layout, read["val"][0]) + move_extras(layout, read["val"][0])
-    splits = [Frames(layout, split, items).look(options.workers) for split, (items, _) in read.items()]
+    splits = [SplitFrames(layout, split, items).look(options.workers) for split, (items, _) in read.items()]
     checks: list[Check] = [*(check for _, check in read.values()), metadata]
     for frames in splits:
         checks += check_frames(frames, clips, options.height)

@@ -8,9 +8,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from egogen.files import atomic_open, write_json
+from egogen.pages import render
 from ldm.metrics.results import finite
 from ldm.report.comparison import Comparison
 from ldm.report.curves import Panel
@@ -71,18 +70,15 @@ def make_table(runs: Sequence[Run], paper: str | None) -> Table:
 
 def html(page: Page) -> str:
     """The page. Texts are escaped; pictures and drawings are inlined."""
-    environment = Environment(
-        loader=PackageLoader("ldm.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
     entries = {name: entry for run in page.runs for name, entry in run.details["metrics"].items()}
-    return environment.get_template("index.html.j2").render(
-        page=page,
-        details=page.runs[0].details,
-        entries=entries,
-        cell=cell,
-        written=datetime.now(timezone.utc).strftime("%d %B %Y"),
-    )
+    words = {
+        "page": page,
+        "details": page.runs[0].details,
+        "entries": entries,
+        "cell": cell,
+        "written": datetime.now(timezone.utc).strftime("%d %B %Y"),
+    }
+    return render("ldm.report", "index.html.j2", words)
 
 
 def write(out: Path, page: Page) -> None:

@@ -19,11 +19,11 @@ from egogen.layout import Layout
 from egogen.manifest import NAME
 from egogen.seeds import item_seed
 from egogen.toy.actions import imagine
-from egogen.toy.facts import HAND_HALF
+from egogen.toy.clip_facts import HAND_HALF
 from egogen.toy.palette import COLOURS
 from egogen.toy.scene import COLUMNS, KINDS, ROWS, Scene, Thing
 from egogen.toy.staging import Story, area_of, sprite_of
-from egogen.toy.texts import description
+from egogen.toy.wording import description
 from egogen.toy.world import FRAME_0, Task
 
 # What a patch may show, in words: what it is, its colour, row and column, and the hand that it is nearest to.

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from egogen.vision import FEATURE_LAYER
+from egogen.clip_pixels import FEATURE_LAYER
 from llava.settings import patches_across
 from llava.toy.frames import SIDES, SUBJECTS, Targets
 

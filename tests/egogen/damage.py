@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from egogen.layout import Layout
-from egogen.validate.whole import Options, validate
+from egogen.validate.whole import ValidateOptions, validate
 
 
 def frame(root: Path, split: str, number: int, name: str) -> Path:
@@ -28,7 +28,7 @@ def annotations(root: Path, split: str) -> Path:
 
 def faults(root: Path, dataset: str = "ego4d", **options: Any) -> dict[str, list[str]]:
     """The faults by `where, check`, of checks that have any."""
-    report = validate(root, dataset, Options(**options))
+    report = validate(root, dataset, ValidateOptions(**options))
     return {f"{check.where}, {check.name}": check.faults for check in report.checks if check.faults}
 
 

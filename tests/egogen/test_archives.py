@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egogen import archives, disk
-from egogen.archives import unpack
+from egogen import disk
+from egogen.archives import unpack as archives
+from egogen.archives.split_zip import group_archives, joined
+from egogen.archives.unpack import unpack
 from egogen.errors import UserError
-from egogen.split_zip import group_archives, joined
 from tests.egogen.split_archive import split_archive, whole_archive
 
 RANDOM = random.Random(0)

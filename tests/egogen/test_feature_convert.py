@@ -17,12 +17,12 @@ import pytest
 
 from egogen.cli import run as run_command
 from egogen.errors import UserError
-from egogen.features import convert as module
+from egogen.features import store_conversion as module
 from egogen.features import write_feature
 from egogen.features.__main__ import main
+from egogen.features.byte_sizes import FeatureShape, sizes
 from egogen.features.compare import compare
-from egogen.features.shards import Shards
-from egogen.features.sizes import Shape, sizes
+from egogen.features.feature_shards import Shards
 from egogen.files import write_json
 from egogen.layout import clip_folder, feature_folders, projector_path, shard_path, shard_paths
 from tests.feature_store import NAMES, PATCH_WIDTH, WIDTH, folder, patches, projector, text, write_tree
@@ -318,8 +318,8 @@ def test_check_may_take_a_few(tree: Path, compact: Path, capsys: pytest.CaptureF
 def test_estimates_are_what_stores_take(tree: Path, compact: Path, tmp_path: Path) -> None:
     kept = sum(min(77, len(text(name))) for name in NAMES) / 10
     rows = sum(len(text(name)) for name in NAMES) / 10
-    npy = sizes(10, 10, Shape(WIDTH, PATCH_WIDTH, tokens=round(rows)))["npy"]
-    half = sizes(10, 10, Shape(WIDTH, PATCH_WIDTH, tokens=round(kept)))
+    npy = sizes(10, 10, FeatureShape(WIDTH, PATCH_WIDTH, tokens=round(rows)))["npy"]
+    half = sizes(10, 10, FeatureShape(WIDTH, PATCH_WIDTH, tokens=round(kept)))
     assert [size(folder(tree, kind)) for kind in ("llava_image", "llava_text")] == pytest.approx(
         npy, rel=0.02
     )
@@ -341,7 +341,7 @@ def test_estimates_of_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[s
     main(["estimate", "--annotations", str(tmp_path / "EgoGen/ego4d_val.json"), "--width", "64"])
     assert "1 image and 2 text features of width 64" in capsys.readouterr().out
     main(["estimate", "--items", "145000"])
-    rows = {line[:24].strip(): line[24:].split() for line in capsys.readouterr().out.splitlines()[2:7]}
+    rows = {line[:22].strip(): line[22:].split() for line in capsys.readouterr().out.splitlines()[3:8]}
     # Against field figures: 380 GB of image features, 76 GB of patches, 114 and 57 GB of text rows.
     assert rows["npy"] == ["380.13", "148.50", "528.63"]
     assert rows["compact, text float16"] == ["76.04", "114.35", "190.39"]

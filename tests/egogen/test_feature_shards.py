@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 
 from egogen.errors import UserError
 from egogen.features.difference import Difference
+from egogen.features.feature_shards import Shards, read_difference, write_shard
 from egogen.features.projector import Projector, read_projector
 from egogen.features.rows import dequantize, quantize
-from egogen.features.shards import Shards, read_difference, write_shard
 from egogen.features.store import check_form, check_same_maker, claim_store, form_of, made_by
 from egogen.files import write_json
 from egogen.layout import projector_path, shard_path, shard_paths

@@ -16,9 +16,9 @@ from egogen.annotations import Annotations, read_metadata
 from egogen.errors import UserError
 from egogen.layout import Layout, metric_target_path
 from egogen.prepare.__main__ import main
-from egogen.prepare.ego4d import CORRUPT
-from egogen.prepare.ego4d_file import LISTS, raw_videos
-from egogen.prepare.plan import DUPLICATE
+from egogen.prepare.ego4d.ego4d_file import LISTS, raw_videos
+from egogen.prepare.ego4d.ego4d_pairs import CORRUPT
+from egogen.prepare.pair_plan import DUPLICATE
 from tests.egogen.raw_data import Ego4D, action, critical, make_video, number_in
 
 NO_PRE_15 = {**critical(45, 60), "pre_15": None}

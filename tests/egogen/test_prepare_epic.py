@@ -15,7 +15,7 @@ from egogen.annotations import Annotations, read_metadata
 from egogen.errors import UserError
 from egogen.layout import Layout
 from egogen.prepare.__main__ import main
-from egogen.prepare.epic_file import (
+from egogen.prepare.epic.epic_file import (
     COLUMNS,
     TEST_COLUMNS,
     frame_number,

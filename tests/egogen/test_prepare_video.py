@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from egogen.prepare.plan import AFTER_END, CUT_OFF, UNREADABLE, AtFrame, AtTime, Lost, Place
-from egogen.prepare.video import Video, VideoFile
+from egogen.prepare.frames.video import Video, VideoFile
+from egogen.prepare.pair_plan import AFTER_END, CUT_OFF, UNREADABLE, AtFrame, AtTime, Lost, Place
 from tests.egogen.raw_data import VP9, drawn, grainy, make_video, number_in
 
 COUNT = 90

@@ -8,7 +8,7 @@ from egogen.toy.actions import VERBS, imagine
 from egogen.toy.palette import COLOURS
 from egogen.toy.render import Renderer, frame_width
 from egogen.toy.scene import COLUMNS, COUNTS, OTHER, ROWS, hand_for
-from egogen.toy.texts import description, label, question
+from egogen.toy.wording import description, label, question
 
 STORIES = [imagine(seed) for seed in range(300)]
 

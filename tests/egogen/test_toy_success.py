@@ -13,14 +13,14 @@ from egogen.errors import UserError
 from egogen.seeds import item_seed
 from egogen.toy import staging, success
 from egogen.toy.actions import imagine
-from egogen.toy.facts import Frames, metadata
+from egogen.toy.clip_facts import FramePair, metadata
 from egogen.toy.palette import COLOURS
 from egogen.toy.render import Renderer
 from egogen.toy.scene import OTHER, hand_for
-from egogen.toy.texts import description, label
+from egogen.toy.wording import description, label
 
 COUNT = 150
-Pair = tuple[Frames, dict[str, Any]]
+Pair = tuple[FramePair, dict[str, Any]]
 Change = Callable[[Image.Image], Image.Image]
 
 
@@ -29,7 +29,7 @@ def pairs(size: int, count: int) -> list[Pair]:
     for index in range(count):
         story = imagine(item_seed(11, str(size), str(index)))
         renderer = Renderer(story.scene, size)
-        frames = Frames(renderer.draw(story.before), renderer.draw(story.after))
+        frames = FramePair(renderer.draw(story.before), renderer.draw(story.after))
         made.append((frames, metadata(story, frames, label(story, "ego4d"), description(story))))
     return made
 

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig
 
+from egogen.clip_pixels import read_clip_pixels
 from egogen.errors import UserError
 from egogen.features import write_feature
 from egogen.features.__main__ import main as features
-from egogen.features.shards import Shards
+from egogen.features.feature_shards import Shards
 from egogen.layout import clip_folder, features_root, projector_path, shard_paths
-from egogen.vision import read_clip_pixels
 from ldm.reading import read
 from ldm.sample import main as sample
 from ldm.train import main as train

@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import CLIPVisionModel
 
+from egogen.clip_pixels import FEATURE_LAYER, read_clip_pixels
 from egogen.errors import UserError
+from egogen.features.feature_shards import Shards
 from egogen.features.projector import read_projector
-from egogen.features.shards import Shards
 from egogen.features.store import form_of
 from egogen.layout import clip_folder, feature_name, projector_path, shard_paths
-from egogen.vision import FEATURE_LAYER, read_clip_pixels
 from llava import describe as module
 from llava import saving
 from llava.describe import Description, main

@@ -4,7 +4,7 @@ import pytest
 
 from egogen.seeds import item_seed
 from egogen.toy.actions import imagine
-from egogen.toy.texts import description, label
+from egogen.toy.wording import description, label
 from llava.curate.checks import Bounds, clean, faults
 from llava.labels import action_words
 

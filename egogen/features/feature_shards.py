@@ -1,0 +1,233 @@
+"""Features in shards: safetensors files whose header is the index, read at random through memory maps.
+
+A shard holds `rows/<name>`, and `scale/<name>` where rows have 8 bits; names are those of the `.npy` files.
+Its metadata say what made it, how far rounding moved its features, and a checksum of each. The same features
+give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from egogen.errors import UserError
+from egogen.features.difference import Difference
+from egogen.features.rows import RowType, decode, encode
+from egogen.features.store import check_form, made_by, row_type_of
+from egogen.files import atomic_open
+from egogen.layout import shard_paths
+
+SHARD_ITEMS = 256  # features in a shard: about 0.2 GB at the published sizes
+FACTS = "egogen"  # the one key of a shard's metadata: several would be written in any order
+
+
+class ShardFacts(TypedDict):
+    """What a shard says of itself."""
+
+    made_by: str
+    difference: Difference
+    crc32: dict[str, str]
+
+
+def write_shard(
+    path: Path,
+    features: Mapping[str, np.ndarray],
+    maker: str,
+    row_type: RowType = "float16",
+    difference: Difference | None = None,
+) -> Difference:
+    """Writes features atomically into one file.
+
+    Args:
+        path: by `egogen.layout.shard_path`.
+        features: by name.
+        maker: what `made_by` says of the folder.
+        row_type: how rows are kept.
+        difference: of these features from what they stand for; by default that of the kept rows from them.
+
+    Returns:
+        The difference, which the shard remembers.
+
+    Raises:
+        ValueError: a feature is not two-dimensional, or a value does not fit float16.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    checksums: dict[str, str] = {}
+    rounding = Difference()
+    for name, values in features.items():
+        kept = encode(values, row_type, f"{path}: {name}")
+        arrays |= {f"{part}/{name}": np.ascontiguousarray(array) for part, array in kept.items()}
+        checksums[name] = checksum(kept)
+        if difference is None:
+            rounding += Difference.of(decode(kept.__getitem__, row_type), values)
+    facts = {"made_by": maker, "difference": asdict(difference or rounding), "crc32": checksums}
+    with atomic_open(path) as file:
+        file.write(save(arrays, {FACTS: json.dumps(facts)}))
+    return difference or rounding
+
+
+def checksum(kept: Mapping[str, np.ndarray]) -> str:
+    """CRC-32 over the stored arrays of one feature."""
+    value = 0
+    for array in kept.values():
+        value = zlib.crc32(np.ascontiguousarray(array).data.cast("B"), value)
+    return f"{value:08x}"
+
+
+def open_shard(path: Path) -> safe_open:
+    """Maps a shard into memory and reads its header, which tells a file that was cut off.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return safe_open(path, "np")
+    except (SafetensorError, OSError) as error:
+        raise damaged(path, str(error)) from None
+
+
+def facts_of(shard: safe_open, path: Path) -> ShardFacts:
+    """What a shard says of itself.
+
+    Raises:
+        UserError: it says nothing.
+    """
+    try:
+        facts = json.loads((shard.metadata() or {})[FACTS])
+        return {
+            "made_by": facts["made_by"],
+            "crc32": facts["crc32"],
+            "difference": Difference(**facts["difference"]),
+        }
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise damaged(path, "it does not say what made it") from None
+
+
+def read_difference(path: Path) -> Difference:
+    """How far a shard's features are from what they stand for, as its writer measured.
+
+    Raises:
+        UserError: the shard is damaged.
+    """
+    return facts_of(open_shard(path), path)["difference"]
+
+
+def damaged(path: Path, reason: str) -> UserError:
+    """The error that names a damaged shard."""
+    return UserError(f"{path}: damaged shard ({reason}); delete it and run what wrote it again")
+
+
+class Shards:
+    """The features in a folder's shards, by name. It may be copied to loader workers: each maps files itself.
+
+    A feature that is in two shards, since a run was killed between shard and text, is taken from the later.
+
+    Args:
+        folder: with a manifest and shards.
+        tolerant: damaged shards are noted in `problems` and left out.
+
+    Raises:
+        UserError: no shards here, a damaged one, or one that something else made.
+    """
+
+    def __init__(self, folder: Path, tolerant: bool = False) -> None:
+        check_form(folder, "shards")
+        self.place = folder
+        self.row_type = row_type_of(folder)
+        self.handles: dict[Path, safe_open] = {}
+        self.shard_of: dict[str, Path] = {}
+        self.problems: list[str] = []
+        maker = made_by(folder)
+        for path in shard_paths(folder):
+            try:
+                self.add(path, maker)
+            except UserError as error:
+                self.problems.append(str(error))
+        if self.problems and not tolerant:
+            others = f" (and {len(self.problems) - 1} more such shards)" if self.problems[1:] else ""
+            raise UserError(f"{self.problems[0]}{others}")
+
+    def add(self, path: Path, maker: str) -> None:
+        """Takes a shard into the index.
+
+        Raises:
+            UserError: it is damaged, or of another run.
+        """
+        handle = open_shard(path)
+        if facts_of(handle, path)["made_by"] != maker:
+            raise UserError(
+                f"{path}: not made with the manifest.json and projector that are beside it; keep the "
+                "shards of each run, and its projector, in a folder of their own"
+            )
+        self.handles[path] = handle
+        names = (key.removeprefix("rows/") for key in handle.keys() if key.startswith("rows/"))  # noqa: SIM118 - no dict
+        self.shard_of.update(dict.fromkeys(names, path))
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "handles": {}}  # maps are of a process
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.shard_of
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all features, in order."""
+        return sorted(self.shard_of)
+
+    def handle(self, path: Path) -> safe_open:
+        """A shard of this folder, mapped once a process."""
+        if path not in self.handles:
+            self.handles[path] = open_shard(path)
+        return self.handles[path]
+
+    def shard(self, name: str) -> Path:
+        """The shard that holds a feature.
+
+        Raises:
+            UserError: none does.
+        """
+        if name not in self.shard_of:
+            raise UserError(
+                f"{self.place}: no shard holds the feature {name!r}; run the step that writes this split"
+            )
+        return self.shard_of[name]
+
+    def path(self, name: str) -> Path:
+        """Shard and name of a feature, for messages."""
+        return self.shard(name) / name
+
+    def read(self, name: str) -> Float[np.ndarray, "n d"]:
+        """A feature: float16, or float32 where rows are kept in 8 bits."""
+        handle = self.handle(self.shard(name))
+        return decode(lambda part: handle.get_tensor(f"{part}/{name}"), self.row_type)
+
+    def read_checked(self, name: str) -> Float[np.ndarray, "n d"]:
+        """The same, compared with its checksum.
+
+        Raises:
+            UserError: its bytes have changed since they were written.
+        """
+        path = self.shard(name)
+        handle = self.handle(path)
+        parts = ("rows",) if self.row_type == "float16" else ("rows", "scale")
+        try:
+            kept = {part: handle.get_tensor(f"{part}/{name}") for part in parts}
+        except SafetensorError as error:
+            raise damaged(path, str(error)) from None
+        if facts_of(handle, path)["crc32"].get(name) != checksum(kept):
+            raise damaged(path, f"the bytes of {name!r} have changed")
+        return decode(kept.__getitem__, self.row_type)
+
+    def outline(self, name: str) -> Float[np.ndarray, "n d"]:
+        """Zeros of a feature's shape, by the index alone."""
+        shape = self.handle(self.shard(name)).get_slice(f"rows/{name}").get_shape()
+        return np.broadcast_to(np.float16(0), shape)

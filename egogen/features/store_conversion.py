@@ -1,0 +1,265 @@
+"""Turns a tree of features into another store, folder by folder; a run that was killed goes on.
+
+`.npy` to shards: text is cut to the rows that stage 2 keeps; patches follow from image features by least
+squares (`egogen.features.projector`). Shards to `.npy`: the projector gives the image features back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from egogen.clip_pixels import SETTINGS
+from egogen.errors import UserError
+from egogen.features.difference import Difference
+from egogen.features.feature_shards import SHARD_ITEMS, read_difference, write_shard
+from egogen.features.folders import FeatureFolder
+from egogen.features.npy import TEXT_TOKENS, write_feature
+from egogen.features.projector import Projector, read_projector
+from egogen.features.rows import RowType
+from egogen.features.store import Form, Store, claim_store, made_by, read_manifest
+from egogen.layout import clip_folder, feature_folders, projector_path, shard_path
+
+log = logging.getLogger(__name__)
+PART = "features"  # names the shards
+SAMPLES = 8  # features of a folder that the projector is tried on before all work
+OURS = {"form", "row_type", "converted_from", "features", "names", "projector", "features_per_shard"}
+Made = tuple[np.ndarray, Difference | None]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be made.
+
+    Args:
+        store: `npy`, `compact` or `online`.
+        projector: file or checkpoint folder with the projector; not needed where the source has it.
+        clip: CLIP's folder, for `online`.
+        row_type: of text in shards.
+        features_per_shard: features in a shard.
+        tolerance: relative error above which the projector is not that of the features.
+        workers: threads.
+    """
+
+    store: Store
+    projector: Path | None = None
+    clip: Path | None = None
+    row_type: RowType = "float16"
+    features_per_shard: int = SHARD_ITEMS
+    tolerance: float = 2e-3  # float16 rounds to 0.0003, bfloat16 to 0.0015
+    workers: int = 4
+
+
+class FolderConversion(NamedTuple):
+    """One folder of the tree and what becomes of it."""
+
+    source: FeatureFolder
+    target: Path
+    form: Form
+    projector: Projector | None  # of image features
+    make: Callable[[str], Made]  # what a shard gets for a name
+
+    def row_type(self, wish: Wish) -> RowType:
+        """How rows are kept: patches always in float16."""
+        return wish.row_type if self.source.kind == "llava_text" else "float16"
+
+
+class Outcome(NamedTuple):
+    """What became of one folder; the difference is that of its shards from the source."""
+
+    target: Path
+    features: int
+    difference: Difference | None
+
+
+def convert(source: Path, target: Path, wish: Wish) -> list[Outcome]:
+    """Converts all folders of features at or below a source.
+
+    Raises:
+        UserError: there are none, they are of that form already, the projector does not fit them, or a
+            feature is damaged.
+    """
+    folders = feature_folders(source)
+    if not source.is_dir() or not folders:
+        raise UserError(f"{source}: no folder llava_image or llava_text here or up to two levels below")
+    if target.resolve() == source.resolve():
+        raise UserError(f"{target}: is the source itself; choose another folder")
+    if wish.store == "online":
+        clip_files(wish.clip)
+    jobs = [prepare(FeatureFolder(source / path, kind), target / path, wish) for path, kind in folders]
+    return [run(job, wish) for job in jobs]
+
+
+def prepare(source: FeatureFolder, target: Path, wish: Wish) -> FolderConversion:
+    """Checks that one folder can be converted, before any work is done.
+
+    Raises:
+        UserError: it holds nothing, is of that form already, or the projector does not fit it.
+    """
+    if not source.names:
+        raise UserError(f"{source.place}: holds no features")
+    text = source.kind == "llava_text"
+    form: Form = "npy" if wish.store == "npy" else "shards" if text or wish.store == "compact" else "online"
+    if source.form == form == "npy":
+        raise UserError(f"{source.place}: holds .npy files already; give --to compact or --to online")
+    if text:
+        return FolderConversion(source, target, form, None, partial(cut, source))
+    if source.projector is None and wish.projector is None:
+        raise UserError(f"--projector: needed for {source.place}, a file or folder with stage 1's projector")
+    projector = source.projector or read_projector(Path(wish.projector or ""))
+    if source.form == "shards":
+        return FolderConversion(source, target, form, projector, partial(copy, source))
+    if projector.weight.shape[0] <= projector.weight.shape[1]:
+        log.warning("a projector %s fits any features: a wrong one goes unseen", projector.weight.shape)
+    make = partial(recover, source, projector, wish)
+    for name in source.names[:: max(1, len(source.names) // SAMPLES)]:
+        make(name)
+    return FolderConversion(source, target, form, projector, make)
+
+
+def run(job: FolderConversion, wish: Wish) -> Outcome:
+    """Converts one folder; what is there already is left as it is."""
+    names = job.source.names
+    before = {key: value for key, value in read_manifest(job.source.place).items() if key not in OURS}
+    settings = {
+        **before,
+        "converted_from": job.source.form,
+        "features": len(names),
+        "names": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        "projector": None if job.projector is None else job.projector.digest,
+        "features_per_shard": None if job.form == "npy" else wish.features_per_shard,
+    }
+    claim_store(job.target, settings, job.form, job.row_type(wish))
+    if job.projector is not None and job.form != "npy":
+        job.projector.write(projector_path(job.target))
+    if job.form == "shards":
+        return Outcome(job.target, len(names), to_shards(job, wish))
+    if job.form == "npy":
+        to_npy(job, wish)
+    else:
+        copy_files(clip_files(wish.clip), clip_folder(job.target))
+    return Outcome(job.target, len(names), None)
+
+
+def to_npy(job: FolderConversion, wish: Wish) -> None:
+    """Writes a file for each feature that has none yet."""
+
+    def write(name: str) -> None:
+        if not (job.target / name).exists():
+            write_feature(job.target / name, job.source.features(name))
+
+    names = job.source.names
+    with (
+        ThreadPoolExecutor(wish.workers) as pool,
+        tqdm(total=len(names), desc=f"{job.target}", unit="feature") as bar,
+    ):
+        for part in parts_of(names, wish):
+            for _ in pool.map(write, part):
+                bar.update()
+
+
+def parts_of(names: Sequence[str], wish: Wish) -> Iterator[Sequence[str]]:
+    """Names by shard, or as many at a time."""
+    for first in range(0, len(names), wish.features_per_shard):
+        yield names[first : first + wish.features_per_shard]
+
+
+def to_shards(job: FolderConversion, wish: Wish) -> Difference:
+    """Writes the shards that are not there yet, one at a time in memory; a damaged one is written anew."""
+    for left in job.target.glob(".*.part"):  # of a run that was killed
+        left.unlink()
+    names, maker, difference = job.source.names, made_by(job.target), Difference()
+    with (
+        ThreadPoolExecutor(wish.workers) as pool,
+        tqdm(total=len(names), desc=f"{job.target}", unit="feature") as bar,
+    ):
+        for number, part in enumerate(parts_of(names, wish)):
+            path = shard_path(job.target, PART, number)
+            done = finished(path)
+            if done is None:
+                made = list(pool.map(job.make, part))
+                known = [error for _, error in made if error is not None]
+                whole = sum(known, Difference()) if known else None
+                features = {name: values for name, (values, _) in zip(part, made, strict=True)}
+                done = write_shard(path, features, maker, job.row_type(wish), whole)
+            difference += done
+            bar.update(len(part))
+    return difference
+
+
+def finished(path: Path) -> Difference | None:
+    """What a shard that is there says of its difference; None if it is to be written."""
+    if not path.exists():
+        return None
+    try:
+        return read_difference(path)
+    except UserError as error:
+        log.warning("%s; it is written anew", error)
+        return None
+
+
+def cut(source: FeatureFolder, name: str) -> Made:
+    """The rows of a text feature that stage 2 keeps."""
+    return source.features(name)[:TEXT_TOKENS], None
+
+
+def copy(source: FeatureFolder, name: str) -> Made:
+    """Patches as they are."""
+    return source.stored(name), None
+
+
+def recover(source: FeatureFolder, projector: Projector, wish: Wish, name: str) -> Made:
+    """Patches behind an image feature, and the difference of what they give from it.
+
+    Raises:
+        UserError: the projector does not give this feature.
+    """
+    features = source.stored(name)
+    try:
+        patches, difference = projector.recover(features)
+    except (ValueError, FloatingPointError) as error:
+        reason = str(error)
+    else:
+        if difference.relative <= wish.tolerance:
+            return patches, difference
+        reason = f"relative error {difference.relative:.3g}, allowed {wish.tolerance:g}"
+    raise UserError(
+        f"{source.place / name}: not a feature of this projector ({reason}); is {wish.projector} of the "
+        "checkpoint that made the features?"
+    )
+
+
+def clip_files(clip: Path | None) -> list[Path]:
+    """Settings and weights of a CLIP.
+
+    Raises:
+        UserError: no folder is given, or it lacks them.
+    """
+    if clip is None:
+        raise UserError("--clip: needed for --to online, the folder of the CLIP that stage 1 saw with")
+    weights = sorted(clip.glob("*.safetensors*")) or sorted(clip.glob("*.bin*"))
+    if not weights or not (clip / "config.json").is_file():
+        raise UserError(f"{clip}: no CLIP here; expected a folder with config.json and weights")
+    return [path for path in (clip / "config.json", clip / SETTINGS) if path.is_file()] + weights
+
+
+def copy_files(paths: Sequence[Path], target: Path) -> None:
+    """Copies files into a folder that appears whole or not at all; one that is there is left alone."""
+    if target.exists():
+        return
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    for path in paths:
+        shutil.copyfile(path, part / path.name)
+    part.replace(target)

@@ -1,0 +1,129 @@
+"""Single tensors out of weight files, without reading the rest; torch is asked for its own files alone."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Float32, UInt16
+from safetensors import SafetensorError, safe_open
+
+from egogen.errors import UserError, reason
+
+SUFFIXES = ".safetensors, .bin or .npz"
+# What numpy, zipfile, pickle, torch and safetensors raise for damaged bytes.
+BROKEN = (
+    SafetensorError, OSError, zipfile.BadZipFile, pickle.UnpicklingError, ValueError, KeyError, EOFError,
+    TypeError, IndexError, AttributeError, MemoryError, OverflowError, RuntimeError,
+)  # fmt: skip
+Found = TypeVar("Found")
+Tensors = dict[str, Callable[[], np.ndarray]]
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The file itself, or a folder's files of weights.
+
+    Raises:
+        UserError: there is none of a kind that can be read.
+    """
+    candidates = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [file for file in candidates if file.suffix and file.suffix in SUFFIXES and file.is_file()]
+    if not files:
+        what = "exists, but is no such file" if path.exists() else "no such file or folder"
+        raise UserError(f"{path}: {what}; expected weights in {SUFFIXES}")
+    return files
+
+
+def read_tensors(path: Path) -> Tensors:
+    """The tensors of a file by name, each read when it is called.
+
+    Raises:
+        UserError: the file is damaged, or holds more than tensors; also when a tensor is read.
+    """
+    opened = guarded(path, lambda: open_file(path))
+    return {name: partial(guarded, path, read) for name, read in opened.items()}
+
+
+def guarded(path: Path, read: Callable[[], Found]) -> Found:
+    """What `read` gives; what the libraries raise becomes one line.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        return read()
+    except BROKEN as error:
+        raise UserError(
+            f"{path}: not a readable file of weights ({reason(error)[:160]}); is it cut off?"
+        ) from None
+
+
+def open_file(path: Path) -> Tensors:
+    """The tensors of a file by name; whatever is wrong with it is raised as it comes."""
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: partial(read_npz, path, name) for name in arrays.files}
+    if path.suffix == ".bin":
+        return open_bin(path)
+    with safe_open(path, "np") as header:
+        return {name: partial(read_safetensors, path, name) for name in header.keys()}  # noqa: SIM118 - no dict
+
+
+def open_bin(path: Path) -> Tensors:
+    """The tensors of a file of `torch.save` (torch 1.6 or newer); nothing that is in it is run.
+
+    Raises:
+        UserError: torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise UserError(
+            f"{path}: needs torch, which this environment lacks; use the ldm environment"
+        ) from None
+
+    def numbers(name: str) -> Float32[np.ndarray, "..."]:
+        if not content[name].is_floating_point():
+            raise TypeError(f"{name} is of {content[name].dtype}, expected floating point")
+        found: np.ndarray = content[name].detach().float().numpy()
+        return found
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:  # its own words advise to run what is in the file
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        raise TypeError(f"it holds {found[1] if found else 'something'}, more than tensors") from None
+    if not isinstance(content, dict):
+        raise TypeError(f"it holds {type(content).__name__}, expected tensors by name")
+    return {name: partial(numbers, name) for name, value in content.items() if torch.is_tensor(value)}
+
+
+def read_npz(path: Path, name: str) -> np.ndarray:
+    """One array of an `.npz` file."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays[name]
+
+
+def read_safetensors(path: Path, name: str) -> np.ndarray:
+    """One tensor of a safetensors file; numpy has no bfloat16, which becomes float32."""
+    with safe_open(path, "np") as file:
+        if file.get_slice(name).get_dtype() != "BF16":
+            return file.get_tensor(name)
+    with path.open("rb") as raw:
+        length = int.from_bytes(raw.read(8), "little")
+        entry = json.loads(raw.read(length))[name]
+        begin, end = entry["data_offsets"]
+        raw.seek(8 + length + begin)
+        return from_bfloat16(np.frombuffer(raw.read(end - begin), "<u2")).reshape(entry["shape"])
+
+
+def from_bfloat16(values: UInt16[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+    """The numbers behind the bits of bfloat16, which numpy does not know: the upper half of a float32."""
+    return (values.astype(np.uint32) << 16).view(np.float32)

@@ -1,0 +1,1 @@
+"""Ego4D: its annotation file, and the pairs that are made of it."""

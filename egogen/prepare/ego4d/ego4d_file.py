@@ -1,0 +1,228 @@
+"""Ego4D's hand-object annotations, `fho_main.json` (v2) or `fho.json` (v1): what pairs need of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import ijson
+
+from egogen.annotations import JsonObject
+from egogen.errors import UserError, reason
+from egogen.files import named_errors
+
+BOM = b"\xef\xbb\xbf"  # of UTF-8
+FILES = ("fho_main.json", "fho.json")
+# Their top-level keys of the videos: a list in v2, in v1 an object by uid.
+LISTS = ("videos", "video_data")
+# The frames that annotators chose of an action, in the order of time.
+CRITICAL_FRAMES = ("pre_45", "pre_30", "pre_15", "pre_frame", "contact_frame", "pnr_frame", "post_frame")
+# Fields of an action that are kept as they are, under the names of v2.
+FIELDS = (
+    "uid", "narration_annotation_uid", "narration_text", "start_sec", "end_sec", "is_valid_action",
+    "is_rejected", "is_invalid_annotation", "stage",
+)  # fmt: skip
+# Box names as Ego4D has them, and as the metadata call them.
+BOXES = {"left_hand": "left_hand_box", "right_hand": "right_hand_box", "object_of_change": "object_box"}
+SIDES = ("x", "y", "width", "height")
+# Of canonical videos and clips.
+FPS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Narrated:
+    """One narrated action.
+
+    Args:
+        fields: by the names in `FIELDS`; those that the file lacks are absent.
+        has_frames: whether any critical frames are given.
+        numbers: of the input and the target frame; None where there is none.
+        facts: verb, object and boxes, for the metadata.
+    """
+
+    fields: JsonObject
+    has_frames: bool
+    numbers: tuple[int | None, int | None]
+    facts: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A stretch of a video with its actions; a clip of its own."""
+
+    clip_uid: str | None
+    redacted: bool
+    actions: list[Narrated]
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedVideo:
+    """A video; `size` is that of the frames that boxes were drawn in."""
+
+    uid: str
+    fps: Fraction
+    size: tuple[int, int] | None
+    intervals: list[Interval]
+
+
+def annotation_file(folder: Path) -> Path:
+    """The master file of a folder of annotations.
+
+    Raises:
+        UserError: there is none.
+    """
+    for name in FILES:
+        if (folder / name).exists():
+            return folder / name
+    raise UserError(f"{folder}: holds neither {FILES[0]} nor {FILES[1]}; expected Ego4D's v2/annotations")
+
+
+def read_videos(path: Path, names: tuple[str, str], clips: bool) -> Iterator[AnnotatedVideo]:
+    """Reads a master file.
+
+    Args:
+        path: `fho_main.json` or `fho.json`.
+        names: critical frames that are the input and the target.
+        clips: whether frames are counted in the clips; else in the full videos.
+
+    Raises:
+        UserError: it is not such a file.
+    """
+    with named_errors(path):
+        for index, (key, video) in enumerate(raw_videos(path)):
+            try:
+                found = as_video(key, video, names, clips)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"{path}: video {index} is not as in {FILES[0]} or {FILES[1]} ({error!r})"
+                ) from None
+            yield found
+
+
+def raw_videos(path: Path) -> Iterator[tuple[str | None, JsonObject]]:
+    """The videos as the file has them, one in memory at a time; in v1, with their uids.
+
+    Raises:
+        UserError: the file is not JSON, or holds no such list.
+    """
+    keys = []
+    try:
+        with path.open("rb") as file:
+            start = len(BOM) if file.read(len(BOM)) == BOM else 0
+            file.seek(start)
+            events = ijson.parse(file)
+            for key in (value for prefix, event, value in events if (prefix, event) == ("", "map_key")):
+                keys.append(key)
+                if key in LISTS:
+                    break
+            else:
+                found = ", ".join(keys) or "none"
+                raise UserError(f"{path}: found the keys {found}, expected {' (v2) or '.join(LISTS)} (v1)")
+            kind = next(events)[1]
+            file.seek(start)
+            if kind == "start_array":
+                yield from ((None, video) for video in ijson.items(file, f"{key}.item", use_float=True))
+            elif kind == "start_map":
+                yield from ijson.kvitems(file, key, use_float=True)
+            else:
+                raise UserError(f"{path}: {key} is {kind}, expected a list (v2) or an object (v1)")
+    except ijson.JSONError as error:
+        raise UserError(f"{path}: not valid JSON ({reason(error)}); is it cut off?") from None
+
+
+def as_video(key: str | None, found: JsonObject, names: tuple[str, str], clips: bool) -> AnnotatedVideo:
+    """A video with no more of its actions than is used; in v1 its key is its uid."""
+    known = found.get("video_metadata") or {}
+    return AnnotatedVideo(
+        key or str(found["video_uid"]),
+        Fraction(known.get("fps") or FPS).limit_denominator(1001),
+        (known["width"], known["height"]) if known.get("width") and known.get("height") else None,
+        [as_interval(interval, names, clips) for interval in found["annotated_intervals"] or []],
+    )
+
+
+def as_interval(found: JsonObject, names: tuple[str, str], clips: bool) -> Interval:
+    """An interval with no more of its actions than is used."""
+    start = whole(found.get("clip_parent_start_frame", found.get("parent_start_frame")))
+    actions = []
+    for action in found.get("narrated_actions") or []:
+        numbers = [
+            clip_number(action, name, start) if clips else video_number(action, name) for name in names
+        ]
+        actions.append(
+            Narrated(
+                {
+                    name: either(action, name)
+                    for name in FIELDS
+                    if name in action or f"parent_{name}" in action
+                },
+                bool(action.get("critical_frames") or action.get("clip_critical_frames"))
+                or numbers != [None, None],
+                (numbers[0], numbers[1]),
+                facts(action, names),
+            )
+        )
+    return Interval(found.get("clip_uid"), bool(found.get("redacted")), actions)
+
+
+def either(fields: JsonObject, name: str) -> object:
+    """A field that counts in the full video: plain in v2, in older files with `parent_` before its name."""
+    found = fields.get(name)
+    return fields.get(f"parent_{name}") if found is None else found
+
+
+def video_number(action: JsonObject, name: str) -> int | None:
+    """A critical frame's number in the full video."""
+    found = either(action.get("critical_frames") or {}, name)
+    return whole(either(action, name) if found is None else found)
+
+
+def clip_number(action: JsonObject, name: str, start: int | None) -> int | None:
+    """A critical frame's number in the clip; files without such are counted from where the clip starts."""
+    if "clip_critical_frames" in action:
+        return whole((action["clip_critical_frames"] or {}).get(name))
+    if f"clip_{name}" in action:
+        return whole(action[f"clip_{name}"])
+    number = video_number(action, name)
+    return None if number is None or start is None else number - start
+
+
+def whole(value: object) -> int | None:
+    """A frame number, or None for what is none."""
+    whole_number = is_number(value) and float(value).is_integer()  # type: ignore[arg-type]
+    return int(value) if whole_number else None  # type: ignore[call-overload]  # it is a number
+
+
+def facts(action: JsonObject, names: tuple[str, str]) -> dict[str, object]:
+    """Verb, object, and the boxes of hands and object in both frames; of several of a kind the first."""
+    found: dict[str, object] = {}
+    if verb := action.get("structured_verb") or action.get("freeform_verb"):
+        found["verb"] = verb
+    for slot, name in enumerate(names):
+        for kind, box in boxes(action, name):
+            found.setdefault(f"{kind}_{slot}", {side: box["bbox"][side] for side in SIDES})
+            if kind == "object_box" and box.get("structured_noun"):
+                found.setdefault("object", box["structured_noun"])
+    return found
+
+
+def boxes(action: JsonObject, name: str) -> Iterator[tuple[str, JsonObject]]:
+    """The usable boxes of a critical frame, each with its kind in the metadata."""
+    for frame in action.get("frames") or []:
+        for box in (frame.get("boxes") or []) if frame.get("frame_type") == name else []:
+            kind, sides = BOXES.get(box.get("object_type") or ""), box.get("bbox")
+            if kind is not None and isinstance(sides, dict) and is_box(sides):
+                yield kind, box
+
+
+def is_box(sides: JsonObject) -> bool:
+    """Whether a box has all of its numbers, and is not turned inside out."""
+    return all(is_number(sides.get(side)) for side in SIDES) and min(sides["width"], sides["height"]) >= 0
+
+
+def is_number(value: object) -> bool:
+    """Whether a JSON value is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

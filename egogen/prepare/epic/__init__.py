@@ -1,0 +1,1 @@
+"""EPIC-KITCHENS-100: its tables, and the pairs that are made of them."""

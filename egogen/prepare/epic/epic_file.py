@@ -1,0 +1,136 @@
+"""EPIC-KITCHENS-100's tables: actions by row, videos with their rate and size."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from egogen.errors import UserError, reason
+from egogen.prepare.pair_rows import ClipSize
+
+COLUMNS = (
+    "narration_id", "participant_id", "video_id", "narration_timestamp", "start_timestamp", "stop_timestamp",
+    "start_frame", "stop_frame", "narration", "verb", "verb_class", "noun", "noun_class", "all_nouns",
+    "all_noun_classes",
+)  # fmt: skip
+TEST_COLUMNS = COLUMNS[:8]
+INFO_COLUMNS = ("video_id", "duration", "fps", "resolution")
+VIDEO_ID = re.compile(r"P\d+_(\d{2,3})")
+TIME = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d(?:\.\d+)?)")
+
+
+class EpicAction(NamedTuple):
+    """One row: where in which video who does what. Times are exact, in seconds."""
+
+    id: str
+    video: str
+    start: Fraction
+    stop: Fraction
+    narration: str
+    verb: str
+    noun: str
+
+
+def read_actions(path: Path) -> Iterator[EpicAction]:
+    """Reads `EPIC_100_train.csv` or `EPIC_100_validation.csv`; columns count by their names.
+
+    Raises:
+        UserError: columns are missing, or a row holds what its column cannot.
+    """
+    for line, row in read_table(path, COLUMNS):
+        where = f"{path}: line {line}"
+        if not VIDEO_ID.fullmatch(row["video_id"]):
+            raise UserError(
+                f"{where}: video_id {row['video_id']!r}; expected a form such as P01_11 or P01_101"
+            )
+        yield EpicAction(
+            row["narration_id"],
+            row["video_id"],
+            seconds(row["start_timestamp"], f"{where}: start_timestamp"),
+            seconds(row["stop_timestamp"], f"{where}: stop_timestamp"),
+            row["narration"],
+            row["verb"],
+            row["noun"],
+        )
+
+
+def read_video_info(path: Path) -> dict[str, ClipSize]:
+    """Reads `EPIC_100_video_info.csv`: height, width and native frame rate by video.
+
+    Raises:
+        UserError: columns are missing, or a row holds what its column cannot.
+    """
+    found: dict[str, ClipSize] = {}
+    for line, row in read_table(path, INFO_COLUMNS):
+        try:
+            width, height = map(int, row["resolution"].split("x"))
+            found[row["video_id"]] = {"height": height, "width": width, "fps": float(row["fps"])}
+        except ValueError:
+            raise UserError(
+                f"{path}: line {line}: found fps {row['fps']!r}, resolution {row['resolution']!r}; "
+                "expected such as 59.94 and 1920x1080"
+            ) from None
+    return found
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file with their line numbers.
+
+    Raises:
+        UserError: it cannot be read, columns are missing, or a row is too short or too long.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            check_columns(path, rows.fieldnames or [], columns)
+            for row in rows:
+                if None in row or None in row.values():
+                    raise UserError(
+                        f"{path}: line {rows.line_num}: expected {len(rows.fieldnames or [])} fields"
+                    )
+                yield rows.line_num, row
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+
+
+def check_columns(path: Path, found: Sequence[str], expected: tuple[str, ...]) -> None:
+    """Checks that a table has its columns, in any order."""
+    lacking = [name for name in expected if name not in found]
+    if lacking and tuple(found) == TEST_COLUMNS:
+        raise UserError(
+            f"{path}: holds the time stamps of EPIC's test set, which has no labels; "
+            "use EPIC_100_train.csv or EPIC_100_validation.csv"
+        )
+    if lacking:
+        raise UserError(f"{path}: lacks the columns {', '.join(lacking)}; found {', '.join(found) or 'none'}")
+
+
+def seconds(text: str, where: str) -> Fraction:
+    """`HH:mm:ss.SS` as exact seconds.
+
+    Raises:
+        UserError: the text is not of that form.
+    """
+    match = TIME.fullmatch(text.strip())
+    if match is None:
+        raise UserError(f"{where}: found {text!r}, expected HH:MM:SS.ss")
+    hours, minutes, rest = match.groups()
+    return int(hours) * 3600 + int(minutes) * 60 + Fraction(rest)
+
+
+def frames_per_second(video: str) -> int:
+    """Rate of the distributed frames: 60 of P01_11 (EPIC-55), 50 of P01_101 (extension)."""
+    match = VIDEO_ID.fullmatch(video)
+    assert match is not None
+    return 60 if len(match[1]) == 2 else 50
+
+
+def frame_number(time: Fraction, rate: int) -> int:
+    """Number of the distributed frame at a time."""
+    return max(1, int(time * rate))

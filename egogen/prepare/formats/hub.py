@@ -1,0 +1,143 @@
+"""Makes an EgoGen data set of a download from the hub: the authors' files, or a folder of `to-parquet`.
+
+Frames may be in EgoGen.zip (whole or in parts), in folders or in Parquet files; JSON files at the top, in
+EgoGen/ or in the archive. What is there already is kept. The result is checked: exit code 1 says that it
+has faults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from egogen.annotations import check_relative
+from egogen.archives.split_zip import group_archives
+from egogen.archives.unpack import unpack
+from egogen.cli import parser
+from egogen.disk import require_space
+from egogen.errors import UserError
+from egogen.files import atomic_open
+from egogen.layout import FOLDERS, Layout
+from egogen.prepare.formats.parquet import IMAGES, ROW_GROUP
+from egogen.published import SPLITS, dataset_place, is_hidden
+from egogen.validate.check_report import EXIT_FAULTS
+from egogen.validate.frame_files import files_below
+from egogen.validate.repair import copy_targets
+from egogen.validate.text_checks import read_annotations
+from egogen.validate.whole import ValidateOptions, validate
+
+log = logging.getLogger(__name__)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's flags."""
+    made = parser("python -m egogen.prepare from-hf", __doc__)
+    made.add_argument("source", type=Path, metavar="SRC", help="the folder of the download")
+    made.add_argument("--out", type=Path, required=True, metavar="DATA_ROOT", help="is to hold EgoGen/")
+    made.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of the final check")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Unpacks or copies everything, then checks the result."""
+    args = arguments().parse_args(argv)
+    install(args.source, args.out)
+    report = validate(args.out, options=ValidateOptions(workers=args.workers))
+    sys.stdout.write(report.text())
+    if report.faults:
+        raise SystemExit(EXIT_FAULTS)
+
+
+def install(source: Path, root: Path) -> None:
+    """Brings a download into the official layout below a data root.
+
+    Raises:
+        UserError: the folder holds no EgoGen data, an archive is damaged or unsafe, or files are in the way.
+    """
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder; give the folder of the download")
+    names = sorted(name for name in files_below(source) if not is_hidden(PurePosixPath(name)))
+    place = partial(dataset_place, root)
+    loose = {source / name: goal for name in names if (goal := place(PurePosixPath(name))) is not None}
+    archives = group_archives(names)
+    tables = [source / name for name in names if name.endswith(".parquet")]
+    if not (archives or tables or loose):
+        raise UserError(
+            f"{source}: no EgoGen data here; expected EgoGen.zip, EgoGen/ or the Parquet files of to-parquet"
+        )
+    copy(loose, root)
+    for archive in archives:
+        done = unpack([source / part for part in archive.parts], root, place)
+        log.info("%s: %d files unpacked, %d were there, %d left out", archive.name, *done)
+    for table in tqdm(tables, unit="file", disable=None):
+        unpack_table(table, root)
+    for layout in (Layout(root, dataset) for dataset in FOLDERS):
+        for line in copy_targets(layout, read_annotations(layout, "val")[0]):
+            log.info("%s", line)
+
+
+def copy(files: Mapping[Path, Path], root: Path) -> None:
+    """Copies files to their places; those that are there already are kept.
+
+    Args:
+        files: place by origin.
+        root: the data root, for the room that is needed there.
+    """
+    missing = {origin: goal for origin, goal in files.items() if not goal.exists()}
+    require_space(root, sum(origin.stat().st_size for origin in missing), "copying")
+    for origin, goal in tqdm(files.items(), desc="copying", unit="file", disable=None):
+        keep_or_write(goal, origin.read_bytes(), origin)
+
+
+def keep_or_write(goal: Path, content: bytes, origin: Path) -> None:
+    """Writes a file unless it is there already.
+
+    Raises:
+        UserError: another file is there.
+    """
+    if not goal.exists():
+        with atomic_open(goal) as file:
+            file.write(content)
+    elif goal.read_bytes() != content:
+        raise UserError(f"{goal}: there already, with other bytes than in {origin}; move it away")
+
+
+def unpack_table(path: Path, root: Path) -> None:
+    """Writes the images of a Parquet file of `to-parquet` as frames.
+
+    Raises:
+        UserError: it is none of ours, or a path in it leads out of the split folder.
+    """
+    try:
+        table = pq.ParquetFile(path)
+        facts = json.loads((table.schema_arrow.metadata or {}).get(b"egogen", b"{}"))
+        if facts.get("split") not in SPLITS:
+            raise UserError(f"{path}: its split is unknown; python -m egogen.prepare to-parquet writes it")
+        frames = Layout(root, facts["dataset"]).frames(facts["split"])
+        for batch in table.iter_batches(ROW_GROUP, columns=list(IMAGES)):
+            for image in (image for row in batch.to_pylist() for image in row.values()):
+                keep_or_write(frames / safe(image["path"], path), image["bytes"], path)
+    except (pa.ArrowException, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({error})") from None
+
+
+def safe(name: str, path: Path) -> str:
+    """An image path that stays inside the split folder.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        return check_relative(name)
+    except ValueError as error:
+        raise UserError(f"{path}: the image path {name!r} {error}") from None

@@ -1,0 +1,130 @@
+"""Writes a split as Parquet with the images inside, as Hugging Face's `datasets` and diffusers read it.
+
+Columns: `input_image`, `edit_prompt`, `edited_image` (what diffusers' InstructPix2Pix training expects),
+`clip_id`, `action_id`, `action`, `description`. Several splits may go to one folder; README.md is their card.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from egogen.annotations import DESCRIPTION_KEY, Item
+from egogen.errors import UserError
+from egogen.files import atomic_open
+from egogen.layout import Layout
+from egogen.prepare.formats import export
+from egogen.prepare.formats.card import write_card
+from egogen.prepare.formats.export import ExportSplit, describe
+
+log = logging.getLogger(__name__)
+
+IMAGES = ("input_image", "edited_image")
+TEXTS = ("edit_prompt", "clip_id", "action_id", "action", "description")
+COLUMNS = ("input_image", "edit_prompt", "edited_image", "clip_id", "action_id", "action", "description")
+# Rows that are in memory at a time, and that a reader has to load to see one.
+ROW_GROUP = 100
+PROMPTS = {"description": DESCRIPTION_KEY, "action": "action"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the Parquet files, the JSON files beside them and the card; finished files are kept."""
+    flags = export.arguments("to-parquet", __doc__)
+    flags.add_argument(
+        "--prompt",
+        choices=list(PROMPTS),
+        help="what edit_prompt holds; else the descriptions if every action has one, or the labels",
+    )
+    args = flags.parse_args(argv)
+    source = export.read_source(
+        Layout(args.root, args.dataset), args.split, args.annotations, args.samples_per_shard
+    )
+    prompt = choose_prompt(source, args.prompt)
+    source.claim(args.out, format="parquet", prompt=prompt)
+    shards = source.shards
+    for number, items in enumerate(tqdm(shards, unit="shard", disable=None)):
+        path = shard_path(args.out, source.name, number, len(shards))
+        if not path.exists():
+            write_shard(path, items, source, PROMPTS[prompt])
+    copy_texts(source, Layout(args.out, args.dataset))
+    write_card(args.out)
+    log.info(
+        "%d samples in %d files, edit_prompt is the %s: %s",
+        *(len(source.annotations), len(shards), prompt, args.out),
+    )
+
+
+def choose_prompt(source: ExportSplit, wanted: str | None) -> str:
+    """Which text is the prompt, for all samples alike.
+
+    Raises:
+        UserError: an action lacks the text asked for.
+    """
+    items = source.annotations.items
+    lacking = [item for item in items if not item.action.text(DESCRIPTION_KEY)]
+    if wanted == "description" and lacking:
+        raise UserError(
+            f"{source.annotations.source}: {len(lacking)} of {len(items)} actions have no {DESCRIPTION_KEY}, "
+            f"the first is {lacking[0].id!r} of clip {lacking[0].clip!r}; give what llava.merge wrote as "
+            "--annotations, or choose --prompt action"
+        )
+    return wanted or ("action" if lacking else "description")
+
+
+def shard_path(out: Path, name: str, number: int, count: int) -> Path:
+    """Where a shard goes, named as on the hub."""
+    return out / "data" / f"{name}-{number:05d}-of-{count:05d}.parquet"
+
+
+def schema(source: ExportSplit) -> pa.Schema:
+    """The columns; `datasets` learns from the metadata which are images, `from-hf` which split it is."""
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    text = {"dtype": "string", "_type": "Value"}
+    features = {name: {"_type": "Image"} if name in IMAGES else text for name in COLUMNS}
+    metadata = {
+        "huggingface": json.dumps({"info": {"features": features}}),
+        "egogen": json.dumps({"dataset": source.layout.dataset, "split": source.split}),
+    }
+    return pa.schema(
+        [(name, image if name in IMAGES else pa.string()) for name in COLUMNS], metadata=metadata
+    )
+
+
+def write_shard(path: Path, items: list[Item], source: ExportSplit, prompt_key: str) -> None:
+    """Writes one Parquet file, a row group at a time."""
+    columns = schema(source)
+    with (
+        atomic_open(path) as file,
+        pq.ParquetWriter(file, columns, use_dictionary=list(TEXTS), write_page_index=True) as writer,
+    ):
+        for first in range(0, len(items), ROW_GROUP):
+            group = [row(item, source, prompt_key) for item in items[first : first + ROW_GROUP]]
+            writer.write_table(pa.Table.from_pylist(group, columns))
+
+
+def row(item: Item, source: ExportSplit, prompt_key: str) -> dict[str, object]:
+    """One action; images are files as they are, under the names that annotations use."""
+    images = zip(IMAGES, (item.action.image_0, item.action.image_1), strict=True)
+    return {
+        **{column: {"bytes": source.frame(name), "path": name} for column, name in images},
+        "edit_prompt": item.action.text(prompt_key),
+        **describe(item),
+    }
+
+
+def copy_texts(source: ExportSplit, layout: Layout) -> None:
+    """Copies annotations, metadata and conversations, so that `from-hf` gives the same data set back."""
+    files = {source.annotations.source: layout.annotations(source.split)}
+    files[source.layout.metadata] = layout.metadata
+    if source.split == "train":
+        files[source.layout.conversations] = layout.conversations
+    for origin, copy in files.items():
+        if origin.exists():
+            with atomic_open(copy) as file:
+                file.write(origin.read_bytes())

@@ -1,0 +1,65 @@
+"""Writes a split as WebDataset tar files: `key.input.jpg`, `key.target.jpg`, `key.json`.
+
+The same input gives the same bytes. `<dataset>-<split>.index.json` lists the files, their samples and sums.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from egogen.annotations import Item
+from egogen.files import atomic_open, write_json
+from egogen.frames import add_bytes
+from egogen.layout import Layout
+from egogen.manifest import file_hash
+from egogen.prepare.formats import export
+from egogen.prepare.formats.export import ExportSplit, describe
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the tar files; finished ones are kept."""
+    args = export.arguments("to-webdataset", __doc__).parse_args(argv)
+    source = export.read_source(
+        Layout(args.root, args.dataset), args.split, args.annotations, args.samples_per_shard
+    )
+    source.claim(args.out, format="webdataset")
+    shards = []
+    for number, items in enumerate(tqdm(source.shards, unit="shard", disable=None)):
+        path = args.out / f"{source.name}-{number:06d}.tar"
+        if not path.exists():
+            write_shard(path, items, source, number * source.per_shard)
+        size = path.stat().st_size
+        shards.append({"file": path.name, "samples": len(items), "bytes": size, "sha256": file_hash(path)})
+    samples = len(source.annotations)
+    index = {"dataset": args.dataset, "split": args.split, "samples": samples, "shards": shards}
+    write_json(args.out / f"{source.name}.index.json", index)
+    log.info("%d samples in %d tar files: %s", samples, len(shards), args.out)
+
+
+def write_shard(path: Path, items: list[Item], source: ExportSplit, first: int) -> None:
+    """Writes one tar file.
+
+    Args:
+        path: the file.
+        items: its actions.
+        source: where their frames are.
+        first: the place of the first action in the split, from which keys are counted.
+    """
+    with atomic_open(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for place, item in enumerate(items, first):
+            # A key has no dot: readers cut a name at the first one. Ids may have dots, numbers have none.
+            key = f"{place:09d}"
+            names = {"input": item.action.image_0, "target": item.action.image_1}
+            for role, name in names.items():
+                suffix = PurePosixPath(name).suffix.lower() or ".jpg"
+                add_bytes(tar, f"{key}.{role}{suffix}", source.frame(name))
+            facts = {**item.action.model_dump(exclude_none=True), **describe(item)}
+            add_bytes(tar, f"{key}.json", json.dumps(facts).encode())

@@ -1,0 +1,1 @@
+"""Frames of videos, folders and tar files: found, timed, chosen, scaled and written."""

@@ -1,0 +1,201 @@
+"""Extracts the frames of one source's pairs: finds, chooses the sharpest, scales, writes. One process."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from egogen.files import atomic_open
+from egogen.frames import encode
+from egogen.layout import Layout
+from egogen.prepare.frames.sharpness import sharpness
+from egogen.prepare.journal import Journal
+from egogen.prepare.pair_plan import DAMAGED, NOT_BEFORE, ActionPair, FrameSource, Lost, SourceFrames, Stamp
+from egogen.prepare.pair_rows import FrameRow, PairRow
+
+log = logging.getLogger(__name__)
+
+SHAPES = "frames of two shapes"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How frames are chosen and written.
+
+    Args:
+        size: their height in pixels; the width keeps the aspect.
+        quality: of the JPEG, 1 to 95.
+        sharpest: the sharpest of so many frames before and after is taken.
+    """
+
+    size: int
+    quality: int
+    sharpest: int
+
+
+class Work(NamedTuple):
+    """Pairs of one source that are not extracted yet."""
+
+    source: FrameSource
+    pairs: list[ActionPair]
+    journal: Path
+
+
+class Shot(NamedTuple):
+    """A frame as it would be written, with its position and size in its source."""
+
+    position: int
+    image: Image.Image
+    sharpness: float
+    width: int
+    height: int
+
+
+class Search:
+    """The frames of one pair while its source is read.
+
+    Args:
+        pair: what is looked for.
+        frames: the source.
+        window: how many frames away the sharpest may be.
+
+    Raises:
+        Lost: the source has no frame at one of the places.
+    """
+
+    def __init__(self, pair: ActionPair, frames: SourceFrames, window: int) -> None:
+        assert pair.moments is not None
+        self.pair = pair
+        self.asked = [frames.find(moment.place) for moment in pair.moments]
+        self.near = [frames.around(position, window) for position in self.asked]
+        self.left = sum(map(len, self.near))
+        self.best: list[Shot | None] = [None, None]
+
+    def offer(self, slot: int, shot: Shot | None) -> bool:
+        """Takes a frame if it is the best so far; says whether it was the last one to come."""
+        self.left -= 1
+        best = self.best[slot]
+        if shot is not None and (best is None or self.rank(slot, shot) > self.rank(slot, best)):
+            self.best[slot] = shot
+        return self.left == 0
+
+    def rank(self, slot: int, shot: Shot) -> tuple[float, int]:
+        """The sharper the better; of equally sharp frames the nearest."""
+        return shot.sharpness, -abs(shot.position - self.asked[slot])
+
+    def result(self, frames: SourceFrames) -> tuple[PairRow, list[Image.Image]]:
+        """The journal's line and the two pictures.
+
+        Raises:
+            Lost: the frames make no pair.
+        """
+        assert self.pair.moments is not None
+        first, second = self.best
+        if first is None or second is None:
+            raise Lost(DAMAGED)
+        numbers = [
+            moment.number + shot.position - asked
+            for moment, shot, asked in zip(self.pair.moments, (first, second), self.asked, strict=True)
+        ]
+        if first.position >= second.position or numbers[0] >= numbers[1]:
+            raise Lost(NOT_BEFORE)
+        if first.image.size != second.image.size:
+            raise Lost(SHAPES)
+        row: PairRow = {
+            "clip": self.pair.clip,
+            "id": self.pair.id,
+            "width": first.width,
+            "height": first.height,
+            "fps": frames.fps,
+            "frames": [
+                frame_row(number, shot, frames.stamp(shot.position))
+                for number, shot in zip(numbers, (first, second), strict=True)
+            ],
+        }
+        return row, [first.image, second.image]
+
+
+def frame_row(number: int, shot: Shot, stamp: Stamp) -> FrameRow:
+    """What the journal says of a frame."""
+    sharp = round(shot.sharpness, 2)
+    return {"number": number, "pts": stamp.pts, "seconds": stamp.seconds, "sharpness": sharp, "sha256": ""}
+
+
+def extract(work: Work, layout: Layout, look: Look) -> None:
+    """Writes the frames of all pairs that can be had, and a journal line for every pair."""
+    journal = Journal(work.journal)
+    try:
+        with work.source.open() as frames:
+            for row in rows(frames, work.pairs, layout, look):
+                journal.add([dict(row)])
+    except Lost as lost:
+        log.warning("%s", lost)
+        journal.add([lost_row(pair, lost) for pair in work.pairs])
+
+
+def rows(
+    frames: SourceFrames, pairs: Sequence[ActionPair], layout: Layout, look: Look
+) -> Iterator[Mapping[str, object]]:
+    """Reads the source once and yields each pair's journal line when its frames are written."""
+    wishes: dict[int, list[tuple[Search, int]]] = defaultdict(list)
+    for pair in pairs:
+        try:
+            search = Search(pair, frames, look.sharpest)
+        except Lost as lost:
+            yield lost_row(pair, lost)
+            continue
+        for slot, near in enumerate(search.near):
+            for position in near:
+                wishes[position].append((search, slot))
+    for position, image in frames.images(sorted(wishes)):
+        shot = None if image is None else scaled(position, image, look.size)
+        for search, slot in wishes.pop(position):
+            if search.offer(slot, shot):
+                try:
+                    row, pictures = search.result(frames)
+                except Lost as lost:
+                    yield lost_row(search.pair, lost)
+                else:
+                    write(row, pictures, search.pair, layout, look.quality)
+                    yield row
+
+
+def scaled(position: int, image: Image.Image, height: int) -> Shot:
+    """A picture at the height of the data set, in its own aspect (Lanczos, F-DA-06)."""
+    width = max(1, round(image.width * height / image.height))
+    small = image.resize((width, height), Image.Resampling.LANCZOS)
+    return Shot(position, small, sharpness(small), image.width, image.height)
+
+
+def write(
+    row: PairRow, pictures: Sequence[Image.Image], pair: ActionPair, layout: Layout, quality: int
+) -> None:
+    """Writes a pair's frames and adds their hashes to its line; nothing else stays in its folder."""
+    contents = [encode(picture, quality) for picture in pictures]
+    for frame, content in zip(row["frames"], contents, strict=True):
+        frame["sha256"] = hashlib.sha256(content).hexdigest()
+    pair.row = row
+    files = pair.paths(layout)
+    remove(files)
+    for path, content in zip(files, [*contents, contents[1]], strict=False):
+        with atomic_open(path) as file:
+            file.write(content)
+
+
+def remove(files: Sequence[Path]) -> None:
+    """Removes the folders of a pair's files, with what a killed run may have left in them."""
+    for folder in {path.parent for path in files}:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def lost_row(pair: ActionPair, lost: Lost) -> dict[str, str]:
+    """The journal's line of a pair that cannot be had."""
+    return {"clip": pair.clip, "id": pair.id, "reason": lost.reason}

@@ -1,0 +1,146 @@
+"""Frames that are image files: EPIC-KITCHENS' numbered ones in a folder or a tar file, or a list of files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from egogen.errors import UserError
+from egogen.frames import FolderFrames, FrameStore, TarFrames, read_photo
+from egogen.prepare.pair_plan import AFTER_END, DAMAGED, MISSING, UNREADABLE, Lost, Place, Stamp
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """Files `frame_0000000001.jpg` and on, in a folder or in a tar file.
+
+    Args:
+        path: the folder or the tar file.
+        fps: frames in a second of video.
+    """
+
+    path: Path
+    fps: float
+
+    @property
+    def name(self) -> str:
+        """Names the source among others of its kind."""
+        return self.path.stem
+
+    @contextmanager
+    def open(self) -> Iterator[NumberedFrames]:
+        """Lists the frames.
+
+        Raises:
+            Lost: the tar file is damaged.
+        """
+        try:
+            frames = NumberedFrames(self)
+        except (UserError, OSError) as error:
+            raise Lost(UNREADABLE, str(error)) from None
+        yield frames
+
+
+class NumberedFrames:
+    """Frames by their number.
+
+    Args:
+        files: where they are.
+    """
+
+    def __init__(self, files: FrameFiles) -> None:
+        self.fps: float | None = files.fps
+        self.store: FrameStore
+        if files.path.is_file():
+            self.store = TarFrames(files.path)
+            names = list(self.store.members)
+        else:
+            self.store = FolderFrames(files.path)
+            names = [path.name for path in files.path.iterdir()]
+        # In some tar files the frames are in a folder.
+        self.names = {PurePosixPath(name).name: name for name in names}
+        self.last = max((name for name in self.names if name.startswith("frame_")), default="")
+
+    def find(self, place: Place) -> int:
+        """The number itself, if there is such a frame.
+
+        Raises:
+            Lost: there is none.
+        """
+        assert isinstance(place, int)
+        if file_name(place) not in self.names:
+            raise Lost(AFTER_END if file_name(place) > self.last else DAMAGED)
+        return place
+
+    def around(self, position: int, distance: int) -> list[int]:
+        """Numbers of the frames at most so many frames away."""
+        near = range(position - distance, position + distance + 1)
+        return [number for number in near if file_name(number) in self.names]
+
+    def stamp(self, position: int) -> Stamp:
+        """The time of a frame by its number."""
+        assert self.fps is not None
+        return Stamp(None, position / self.fps)
+
+    def images(self, positions: Sequence[int]) -> Iterator[tuple[int, Image.Image | None]]:
+        """Reads frames; None stands for one that is damaged."""
+        for number in positions:
+            try:
+                yield number, self.store.read(self.names[file_name(number)])
+            except UserError:
+                yield number, None
+
+
+def file_name(number: int) -> str:
+    """Name of a frame in EPIC-KITCHENS' folders and tar files."""
+    return f"frame_{number:010d}.jpg"
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files in a given order; positions are places in it.
+
+    Args:
+        name: of the source, among others of its kind.
+        files: the images.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    fps: None = None
+
+    @contextmanager
+    def open(self) -> Iterator[ImageFiles]:
+        """Is open always."""
+        yield self
+
+    def find(self, place: Place) -> int:
+        """The place of an image.
+
+        Raises:
+            Lost: there is no such file.
+        """
+        assert isinstance(place, int)
+        if not self.files[place].is_file():
+            raise Lost(MISSING, f"{self.files[place]}: no such image")
+        return place
+
+    def around(self, position: int, distance: int) -> list[int]:  # noqa: ARG002 - images have no neighbours
+        """The image alone."""
+        return [position]
+
+    def stamp(self, position: int) -> Stamp:  # noqa: ARG002 - nor times
+        """Not known."""
+        return Stamp(None, None)
+
+    def images(self, positions: Sequence[int]) -> Iterator[tuple[int, Image.Image | None]]:
+        """Reads images; None stands for one that is damaged."""
+        for position in positions:
+            try:
+                yield position, read_photo(self.files[position])
+            except UserError:
+                yield position, None

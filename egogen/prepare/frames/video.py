@@ -1,0 +1,165 @@
+"""Frames of a video, exactly: one pass over sorted positions, skipping ahead by key frames (PyAV)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from PIL import Image
+
+from egogen.prepare.frames.timeline import Timeline
+from egogen.prepare.pair_plan import AFTER_END, CUT_OFF, UNREADABLE, AtFrame, AtTime, Lost, Place, Stamp
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video on disk."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Names the source among others of its kind."""
+        return self.path.stem
+
+    @contextmanager
+    def open(self) -> Iterator[Video]:
+        """Opens the video.
+
+        Raises:
+            Lost: it is no video, or nothing of it can be read.
+        """
+        with ExitStack() as stack:
+            try:
+                video = Video(stack.enter_context(av.open(str(self.path))))
+            except (av.error.FFmpegError, ValueError) as error:
+                raise Lost(UNREADABLE, f"{self.path}: {error}") from None
+            yield video
+
+
+class ShownFrame(NamedTuple):
+    """A decoded frame with its time stamp; no frame stands for what is before the first."""
+
+    pts: int
+    frame: VideoFrame | None
+
+
+class Video:
+    """An open video.
+
+    Args:
+        container: as opened by PyAV.
+
+    Raises:
+        ValueError: it holds no pictures.
+    """
+
+    def __init__(self, container: InputContainer) -> None:
+        stream = container.streams.best("video")
+        if not isinstance(stream, VideoStream):
+            raise ValueError("no video stream")
+        self.container, self.stream = container, stream
+        # Videos are read side by side, each by one thread.
+        self.stream.codec_context.thread_count = 1
+        self.timeline = Timeline.read(container, self.stream)
+        rate = self.stream.average_rate
+        self.fps = float(rate) if rate else None
+
+    def find(self, place: Place) -> int:
+        """Position of the frame at a place.
+
+        Raises:
+            Lost: the video ends before.
+        """
+        if isinstance(place, AtFrame):
+            position = self.timeline.numbered(place.number, place.fps)
+        else:
+            assert isinstance(place, AtTime)
+            position = self.timeline.at(place.seconds)
+        if position is None:
+            raise Lost(CUT_OFF if self.timeline.cut_off else AFTER_END)
+        return position
+
+    def around(self, position: int, distance: int) -> list[int]:
+        """Positions of the frames at most so many frames away."""
+        last = len(self.timeline.pts) - 1
+        return list(range(max(0, position - distance), min(last, position + distance) + 1))
+
+    def stamp(self, position: int) -> Stamp:
+        """When a frame is shown."""
+        return Stamp(self.timeline.pts[position], float(self.timeline.seconds(position)))
+
+    def images(self, positions: Sequence[int]) -> Iterator[tuple[int, Image.Image | None]]:
+        """Decodes the frames at ascending positions; None stands for one that is damaged.
+
+        Nothing is decoded twice. Where the next frame lies behind a later key frame, what is between is
+        skipped; on the way to a frame, frames that no other refers to are left out.
+        """
+        stamps = [self.timeline.pts[position] for position in positions]
+        wanted = set(stamps)
+        frames: Iterator[ShownFrame] = iter(())
+        shown: ShownFrame | None = ShownFrame(self.timeline.pts[0] - 1, None)
+        for position, stamp in zip(positions, stamps, strict=True):
+            if shown is not None and shown.pts < self.timeline.keys_before(stamp)[-1]:
+                frames, shown = self.start(stamp, wanted)
+            while shown is not None and shown.pts < stamp:
+                shown = next(frames, None)
+            found = shown.frame if shown is not None and shown.pts == stamp else None
+            yield position, None if found is None else picture(found)
+
+    def start(self, stamp: int, wanted: set[int]) -> tuple[Iterator[ShownFrame], ShownFrame | None]:
+        """Begins decoding at the last key frame from which a time stamp is reached.
+
+        Returns:
+            The frames from the second on, and the first, if there is one up to the end of the file.
+        """
+        frames: Iterator[ShownFrame] = iter(())
+        first = None
+        for key in reversed(self.timeline.keys_before(stamp)):
+            frames = self.decode(key, wanted)
+            first = next(frames, None)
+            # Containers seek by decoding time: where frames are reordered they may come out one key too late.
+            if first is None or first.pts <= stamp:
+                break
+        return frames, first
+
+    def decode(self, key: int, wanted: set[int]) -> Iterator[ShownFrame]:
+        """Decodes from a key frame on; of what is not wanted, frames that no other refers to may be missing.
+
+        After an error everything is in doubt until the next key frame, so it is left out.
+        """
+        damaged = False
+        for packet in self.packets(key):
+            skip = packet.pts is not None and packet.pts not in wanted
+            self.stream.codec_context.skip_frame = "NONREF" if skip else "DEFAULT"
+            try:
+                decoded = [] if packet.is_corrupt else packet.decode()
+            except av.error.FFmpegError:
+                decoded, damaged = [], True
+            damaged = damaged or packet.is_corrupt
+            for frame in decoded:
+                damaged = damaged and not frame.key_frame
+                if not damaged and not frame.is_corrupt and frame.pts is not None:
+                    yield ShownFrame(frame.pts, frame)
+
+    def packets(self, key: int) -> Iterator[Packet[VideoStream]]:
+        """The stream's packets from a key frame on, as far as the file can be read."""
+        try:
+            self.container.seek(key, stream=self.stream)
+            yield from self.container.demux(self.stream)
+        except av.error.FFmpegError:
+            return
+
+
+def picture(frame: VideoFrame) -> Image.Image:
+    """A frame in RGB, turned as its display matrix says."""
+    image: Image.Image = frame.to_image()
+    return image.rotate(frame.rotation, expand=True) if frame.rotation else image

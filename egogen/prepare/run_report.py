@@ -1,0 +1,90 @@
+"""The report of a run in Markdown: counts by reason and split, broken sources, settings, a contact sheet."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from egogen.files import atomic_open
+from egogen.layout import Layout, Split
+from egogen.prepare.contact_sheet import contact_sheet
+from egogen.prepare.pair_plan import BROKEN, PairPlan
+from egogen.record import git_state, installed
+from egogen.table import text_table
+
+REPORT, SHEET = "report.md", "contact_sheet.jpg"
+MAX_SOURCES = 100
+PACKAGES = ("av", "numpy", "pillow")
+
+
+def summary(plan: PairPlan, splits: Sequence[Split]) -> str:
+    """Counts by reason and split, as a Markdown table that reads well in a terminal too."""
+    counts = plan.counts()
+    columns: list[Split | None] = [*splits]
+    if any(split is None for _, split in counts):
+        columns.append(None)
+    totals: dict[str | None, int] = {None: 0}
+    for (reason, _), count in counts.items():
+        totals[reason] = totals.get(reason, 0) + count
+    rows = [
+        (
+            f"left out: {reason}" if reason else "kept",
+            *(counts[reason, split] for split in columns),
+            totals[reason],
+        )
+        for reason in sorted(totals, key=lambda name: (name is not None, -totals[name]))
+    ]
+    return text_table(
+        ("actions", *(split or "no split" for split in columns), "all"), rows, markdown=True
+    ).rstrip()
+
+
+def write_report(
+    plan: PairPlan, layout: Layout, splits: Sequence[Split], settings: Mapping[str, object], folder: Path
+) -> None:
+    """Writes the report and its picture."""
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    command = " ".join(["python -m egogen.prepare", *sys.argv[1:]])
+    versions = ", ".join(f"{name} {installed(name)}" for name in PACKAGES)
+    parts = [
+        f"# {layout.dataset}: {', '.join(splits)}",
+        f"`{command}`  \n{started}, commit {(git_state() or {}).get('commit')}, {versions}",
+        summary(plan, splits),
+        "The decision on every action is in `manifest.jsonl`.",
+        similarity_note(settings),
+        *([f"## Missing or broken\n\n{broken}"] if (broken := broken_sources(plan)) else []),
+        f"## Settings\n\n```json\n{json.dumps(dict(settings), indent=2)}\n```",
+    ]
+    sheet = contact_sheet(plan, layout)
+    if sheet is not None:
+        with atomic_open(folder / SHEET) as file:
+            sheet.save(file, "JPEG", quality=90)
+        parts.insert(5, f"## Some pairs\n\n![input and target frames with their labels]({SHEET})")
+    with atomic_open(folder / REPORT) as file:
+        file.write("\n\n".join(parts).encode() + b"\n")
+
+
+def similarity_note(settings: Mapping[str, object]) -> str:
+    """Whether an image model had a say."""
+    judging = settings["judging"]
+    if not isinstance(judging, Mapping):
+        return (
+            "Similarity filter: **off** (no `--embedder`). The paper leaves out pairs outside 0.81 to 0.97."
+        )
+    low, high = judging["similarity"]
+    return f"Similarity filter: on, pairs whose embeddings have a cosine of {low:g} to {high:g} are kept."
+
+
+def broken_sources(plan: PairPlan) -> str:
+    """A list of what could not be read; empty if all could."""
+    broken: dict[str, tuple[str, int]] = {}
+    for pair in plan.pairs:
+        if pair.reason in BROKEN:
+            name = ", ".join(dict.fromkeys(map(str, pair.files)))
+            broken[name] = pair.reason, broken.get(name, ("", 0))[1] + 1
+    lines = [f"- `{name}`: {reason}, {count} actions" for name, (reason, count) in broken.items()]
+    more = [f"- and {len(lines) - MAX_SOURCES} more"] if len(lines) > MAX_SOURCES else []
+    return "\n".join([*lines[:MAX_SOURCES], *more])

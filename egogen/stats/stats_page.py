@@ -1,0 +1,70 @@
+"""The figures and some examples as one HTML page that needs no other file; for light and dark screens."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from egogen.annotations import DESCRIPTION_KEY
+from egogen.disk import readable
+from egogen.errors import UserError
+from egogen.frames import read_frame
+from egogen.pages import render
+from egogen.seeds import item_seed
+from egogen.stats.measure import SPREAD, SplitFigures, spread_of
+from egogen.stats.summary import counters, share
+
+THUMBNAIL_HEIGHT = 192
+JPEG_QUALITY = 82
+
+
+def page(splits: Sequence[SplitFigures], top: int, examples: int, title: str) -> str:
+    """Writes the page.
+
+    Args:
+        splits: what was measured.
+        top: how many verbs, nouns and sizes a chart shows.
+        examples: how many actions of each split are shown.
+        title: the data root's path.
+    """
+    shown = [section(each, examples) for each in splits]
+    words = {"title": title, "splits": shown, "top": top, "key": DESCRIPTION_KEY, "thumbnail": thumbnail}
+    return render("egogen.stats", "stats_page.html.j2", words)
+
+
+def section(figures: SplitFigures, examples: int) -> dict[str, object]:
+    """What the page shows of one split."""
+    facts = {
+        "clips": f"{figures.clips:,}",
+        "actions": f"{len(figures.items):,}",
+        "frames": f"{figures.frames:,}",
+        **({"frames missing": f"{figures.missing:,}"} if figures.missing else {}),
+        "described": share(figures),
+        f"words a label, {SPREAD}": spread_of(figures.labels),
+        f"words a description, {SPREAD}": spread_of(figures.descriptions),
+        "on disk": readable(figures.size),
+    }
+    return {
+        "name": figures.name,
+        "facts": facts,
+        "charts": counters(figures),
+        # Chosen by their ids alone: the same ones in any order of the file.
+        "examples": sorted(figures.items, key=lambda item: item_seed(0, item.clip, item.id))[:examples],
+        "folder": figures.layout.frames(figures.split),
+    }
+
+
+def thumbnail(path: Path) -> str | None:
+    """A small copy of a frame inside the page; None if it is missing or broken."""
+    try:
+        frame = read_frame(path)
+    except UserError:
+        return None
+    frame.thumbnail((4 * THUMBNAIL_HEIGHT, THUMBNAIL_HEIGHT), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    frame.save(stream, "JPEG", quality=JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,0 +1,141 @@
+"""A clip's metadata: who does what with what, where things are, and the signs that `success` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from PIL import Image
+
+from egogen.boxes import Box
+from egogen.toy.palette import RGB
+from egogen.toy.pen import Point
+from egogen.toy.picture import Area, Hand
+from egogen.toy.scene import OTHER
+from egogen.toy.staging import Story
+from egogen.toy.success import JUDGED_HEIGHT, Known, Sign, judged
+
+FPS = 30.0
+HAND_HALF = 0.095
+# No sign asks for less of a colour than a part of this: nothing at all must never do.
+MIN_SHARE = 0.1
+# A place counts as left if at least this share of its box changes colour.
+MIN_CHANGE = 0.3
+# Where an object ends upon its old place, nothing tells whether it left.
+MAX_OVERLAP = 0.3
+
+
+class FramePair(NamedTuple):
+    """The two frames of a story."""
+
+    before: Image.Image
+    after: Image.Image
+
+
+def metadata(story: Story, frames: FramePair, label: str, description: str) -> dict[str, object]:
+    """Flat facts of the clip's one action, as JSON values.
+
+    Args:
+        story: what happens.
+        frames: as drawn, to measure how far each sign is visible.
+        label: the action's label.
+        description: the curated text.
+    """
+    scene, width, height = story.scene, *frames.before.size
+    hands = {
+        "before": hand_of(story.before.hands, story.hand),
+        "after": hand_of(story.after.hands, story.hand),
+    }
+    others = [hand_of(picture.hands, OTHER[story.hand]) for picture in (story.before, story.after)]
+    shift = story.after.shift
+    boxes = {
+        "hand_box_0": box_of(hand_area(hands["before"]), (0.0, 0.0), width, height),
+        "hand_box_1": box_of(hand_area(hands["after"]), shift, width, height),
+        "other_hand_box_0": box_of(hand_area(others[0]), (0.0, 0.0), width, height),
+        "other_hand_box_1": box_of(hand_area(others[1]), shift, width, height),
+        "object_box_0": box_of(story.area_before, (0.0, 0.0), width, height),
+        "object_box_1": box_of(story.area_after, shift, width, height),
+    }
+    return {
+        "height": height,
+        "width": width,
+        "fps": FPS,
+        "verb": story.verb,
+        "label": label,
+        "description": description,
+        "hand": story.hand,
+        "object": story.subject.kind,
+        "object_colour": story.subject.colour,
+        "skin": list(scene.skin),
+        "sleeve": list(scene.sleeve),
+        "table": list(scene.table.tone),
+        **{name: box.model_dump() for name, box in boxes.items()},
+        "signs": [sign.model_dump() for sign in signs(story, frames, boxes)],
+    }
+
+
+def hand_of(hands: tuple[Hand, Hand], side: str) -> Hand:
+    """The hand of a side."""
+    return hands[side == "right"]
+
+
+def hand_area(hand: Hand) -> Area:
+    """The square around a palm and its fingers."""
+    return Area(hand.x, hand.y, HAND_HALF, HAND_HALF)
+
+
+def box_of(area: Area, shift: Point, width: int, height: int) -> Box:
+    """An area as a box in pixels, cut at the frame's edges."""
+    x, y = area.x + shift[0], area.y + shift[1]
+    left, right = (
+        min(width, max(0.0, width / 2 + (x + half) * height)) for half in (-area.half_width, area.half_width)
+    )
+    top, bottom = (
+        min(height, max(0.0, (y + half) * height)) for half in (-area.half_height, area.half_height)
+    )
+    return Box(x=round(left, 2), y=round(top, 2), width=round(right - left, 2), height=round(bottom - top, 2))
+
+
+def overlap(first: Box, second: Box) -> float:
+    """The share of the first box that the second covers, 0 to 1."""
+    across = min(first.x + first.width, second.x + second.width) - max(first.x, second.x)
+    down = min(first.y + first.height, second.y + second.height) - max(first.y, second.y)
+    return max(0.0, across) * max(0.0, down) / (first.width * first.height)
+
+
+def signs(story: Story, frames: FramePair, boxes: dict[str, Box]) -> Iterator[Sign]:
+    """The signs of the event with their shares without it (in the frame before, or none) and with it."""
+    scene, subject = story.scene, story.subject
+    width, height = frames.before.size
+    known = Known(scene.skin, scene.sleeve, scene.table.tone)
+    scale = JUDGED_HEIGHT / height
+    # Measured on frames of half the size: a detail that does not survive this is no sign, since generated
+    # frames are soft.
+    coarse = [frame.resize((width // 2, height // 2), Image.Resampling.BILINEAR) for frame in frames]
+    pixels = [judged(frame, width, height) for frame in coarse]
+
+    def shares(colour: RGB, box: Box) -> tuple[float, float]:
+        before, after = (round(known.share(part, colour, box, scale), 3) for part in pixels)
+        return before, after
+
+    def place(what: str, colour: RGB, name: str, without: float, share: float) -> Sign:
+        return Sign(what=what, colour=colour, box=boxes[name], without=without, share=share)
+
+    before, after = shares(scene.skin, boxes["hand_box_1"])
+    # An object of nearly the skin's colour may stand there before.
+    yield place("hand at its new place", scene.skin, "hand_box_1", min(before, after / 2), after)
+    _, after = shares(subject.rgb, boxes["object_box_1"])
+    yield place("object at its new place", subject.rgb, "object_box_1", 0.0, max(after, MIN_SHARE))
+    for who, colour in (("hand", scene.skin), ("object", subject.rgb)):
+        name = f"{who}_box_0"
+        before, after = shares(colour, boxes[name])
+        if overlap(boxes[name], boxes[f"{who}_box_1"]) <= MAX_OVERLAP and before - after >= MIN_CHANGE:
+            yield place(f"{who} left its place", colour, name, before, after)
+    fine = judged(frames.after, width, height)
+    for mark in story.marks:
+        box = box_of(mark.area, story.after.shift, width, height)
+        before, after = shares(mark.colour, box)
+        if abs(before - after) >= MIN_CHANGE:
+            sign = Sign(what=mark.what, colour=mark.colour, box=box, without=before, share=after)
+            if sign.holds(known.share(fine, mark.colour, box, scale)):
+                yield sign

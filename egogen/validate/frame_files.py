@@ -1,0 +1,118 @@
+"""Looks at every frame of a split once: is it whole, how large is it, what are its bytes?"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from PIL import Image
+from tqdm import tqdm
+
+from egogen.annotations import Item
+from egogen.errors import UserError, reason
+from egogen.frames import decode
+from egogen.layout import Layout, Split
+
+# Unfinished files of `egogen.files.atomic_open`; others that end so are somebody's own.
+PART = ".*.part"
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+# Cameras may add some bytes after the end of the picture.
+TRAILER = 1024
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+
+
+class Probe(NamedTuple):
+    """What a frame's file is: width and height in pixels, SHA-256 of its bytes, or what is wrong with it."""
+
+    size: tuple[int, int] | None
+    sha256: str
+    fault: str | None
+
+
+@dataclass
+class SplitFrames:
+    """A split: its actions, the files of its folder, and the frames among them that actions name.
+
+    Args:
+        layout: the data set.
+        split: train or val.
+        items: the actions.
+        files: the folder's files by their names below it, without unfinished ones.
+        probes: named frames that exist, looked at.
+    """
+
+    layout: Layout
+    split: Split
+    items: Sequence[Item]
+    files: set[str] = field(default_factory=set)
+    probes: dict[str, Probe] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where its frames are."""
+        return self.layout.frames(self.split)
+
+    @property
+    def named(self) -> list[str]:
+        """All frames that actions name, each once."""
+        pairs = ((item.action.image_0, item.action.image_1) for item in self.items)
+        return list(dict.fromkeys(name for pair in pairs for name in pair))
+
+    def content(self, name: str) -> str:
+        """What tells a frame from others: the sum of its bytes or, where there are none, its name."""
+        found = self.probes.get(name)
+        return (found.sha256 if found else "") or name
+
+    def look(self, workers: int) -> SplitFrames:
+        """Lists the folder and looks at the frames."""
+        self.files = set(files_below(self.folder))
+        present = [name for name in self.named if (self.folder / name).is_file()]
+        found = spread(
+            lambda name: probe(self.folder / name), present, workers, f"{self.layout.dataset} {self.split}"
+        )
+        self.probes = dict(zip(present, found, strict=True))
+        return self
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """The files below a folder, by names with `/`; unfinished ones (`.*.part`) are left out."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if not fnmatchcase(name, PART):
+                yield (Path(place) / name).relative_to(folder).as_posix()
+
+
+def probe(path: Path) -> Probe:
+    """Reads a frame's file and decodes all of it, coarsely."""
+    size: tuple[int, int] | None = None
+
+    def opened() -> Image.Image:
+        nonlocal size
+        image = Image.open(io.BytesIO(content))
+        size = image.size
+        return image
+
+    try:
+        content = path.read_bytes()
+        decode(opened, path.name, coarse=True)
+    except OSError as error:
+        return Probe(None, "", f"cannot be read ({reason(error)})")
+    except UserError as error:
+        return Probe(None, hashlib.sha256(content).hexdigest(), str(error).removeprefix(f"{path.name}: "))
+    cut_off = content.startswith(JPEG_START) and JPEG_END not in content[-TRAILER:]
+    return Probe(size, hashlib.sha256(content).hexdigest(), "is cut off" if cut_off else None)
+
+
+def spread(look: Callable[[Input], Output], inputs: Sequence[Input], workers: int, what: str) -> list[Output]:
+    """Applies a function in threads, in order, with a progress bar in a terminal."""
+    with ThreadPool(workers) as pool:
+        results = pool.imap(look, inputs, chunksize=16)
+        return list(tqdm(results, total=len(inputs), desc=what, unit="file", disable=None))
