@@ -22,10 +22,11 @@ from egogen.features.projector import Projector
 from egogen.features.rows import RowType
 from egogen.features.shards import SHARD_ITEMS, Shards, write_shard
 from egogen.features.store import Store, claim_store, made_by
+from egogen.journal import Row
 from egogen.layout import clip_folder, projector_path, shard_path
 from llava.convert import write_clip
 from llava.job import Job
-from llava.journal import Journal, Line
+from llava.journal import Descriptions
 from llava.model import Llava
 
 
@@ -61,7 +62,7 @@ class Saver(Protocol):
 
 
 def make_saver(
-    store: Store, job: Job, journal: Journal, settings: Mapping[str, Any], part: str, row_type: RowType
+    store: Store, job: Job, journal: Descriptions, settings: Mapping[str, Any], part: str, row_type: RowType
 ) -> Saver:
     """The saver for a store; its folders remember the settings.
 
@@ -77,15 +78,22 @@ def make_saver(
     return ShardSaver(job, journal, part, row_type, online=store == "online")
 
 
-def line(job: Job, item: Item, description: Description) -> Line:
-    """The journal's entry of an action."""
-    return Line(item, job.words(item), description.text, job.text_names[item.clip, item.id])
+def row(job: Job, item: Item, description: Description) -> Row:
+    """The journal's row of an action."""
+    return {
+        "clip": item.clip,
+        "id": item.id,
+        "original action": item.action.action,
+        "action": job.words(item),
+        "description": description.text,
+        "feature": job.text_names[item.clip, item.id],
+    }
 
 
 class NpySaver:
     """The published form: a file a feature, after every batch."""
 
-    def __init__(self, job: Job, journal: Journal) -> None:
+    def __init__(self, job: Job, journal: Descriptions) -> None:
         self.job, self.journal = job, journal
 
     def files(self, item: Item) -> tuple[Path, Path]:
@@ -110,7 +118,7 @@ class NpySaver:
                 write_feature(text, description.text_features.numpy())
             except ValueError as error:
                 raise not_finite(error) from None
-        self.journal.add([line(self.job, *pair) for pair in zip(items, made, strict=True)])
+        self.journal.add([row(self.job, *pair) for pair in zip(items, made, strict=True)])
 
     def close(self) -> None:
         """Nothing is in memory."""
@@ -127,13 +135,15 @@ class ShardSaver:
         online: image features are not stored; what computes them is.
     """
 
-    def __init__(self, job: Job, journal: Journal, part: str, row_type: RowType, *, online: bool) -> None:
+    def __init__(
+        self, job: Job, journal: Descriptions, part: str, row_type: RowType, *, online: bool
+    ) -> None:
         self.job, self.journal, self.part, self.row_type = job, journal, part, row_type
         self.texts = Shards(job.text_features)
         self.images = None if online else Shards(job.image_features)
         self.patches: dict[str, np.ndarray] = {}
         self.rows: dict[str, np.ndarray] = {}
-        self.lines: list[Line] = []
+        self.done: list[Row] = []
 
     def has(self, item: Item) -> bool:
         """Whether the text is written and the features are in shards that were there at the start."""
@@ -174,20 +184,20 @@ class ShardSaver:
                 self.rows[text] = as_half(one.text_features[:TEXT_TOKENS].numpy(), self.texts.place / text)
             except ValueError as error:
                 raise not_finite(error) from None
-            self.lines.append(line(self.job, item, one))
-        if len(self.lines) >= SHARD_ITEMS:
+            self.done.append(row(self.job, item, one))
+        if len(self.done) >= SHARD_ITEMS:
             self.close()
 
     def close(self) -> None:
         """Writes what waits: patches, text features, texts."""
-        if not self.lines:
+        if not self.done:
             return
         images, texts = self.next_shards()
         if self.images is not None:
             write_shard(images, self.patches, made_by(images.parent))
         write_shard(texts, self.rows, made_by(texts.parent), self.row_type)
-        self.journal.add(self.lines)
-        self.patches, self.rows, self.lines = {}, {}, []
+        self.journal.add(self.done)
+        self.patches, self.rows, self.done = {}, {}, []
 
     def next_shards(self) -> tuple[Path, Path]:
         """Paths for the next two shards of this process."""

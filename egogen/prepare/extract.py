@@ -9,15 +9,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
 from egogen.files import atomic_open
 from egogen.frames import encode
+from egogen.journal import Row
 from egogen.layout import Layout
-from egogen.prepare.journal import Journal
-from egogen.prepare.plan import DAMAGED, NOT_BEFORE, Frames, Lost, Pair, Source
+from egogen.prepare.plan import DAMAGED, NOT_BEFORE, Frames, Lost, Pair, Source, pair_journal
 from egogen.prepare.sharpness import sharpness
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Search:
         """The sharper the better; of equally sharp frames the nearest."""
         return shot.sharpness, -abs(shot.position - self.asked[slot])
 
-    def result(self, frames: Frames) -> tuple[dict[str, Any], list[Image.Image]]:
+    def result(self, frames: Frames) -> tuple[Row, list[Image.Image]]:
         """The journal's line and the two pictures.
 
         Raises:
@@ -128,7 +128,7 @@ class Search:
 
 def extract(work: Work, layout: Layout, look: Look) -> None:
     """Writes the frames of all pairs that can be had, and a journal line for every pair."""
-    journal = Journal(work.journal)
+    journal = pair_journal(work.journal)
     try:
         with work.source.open() as frames:
             for row in rows(frames, work.pairs, layout, look):
@@ -138,7 +138,7 @@ def extract(work: Work, layout: Layout, look: Look) -> None:
         journal.add([lost_row(pair, lost) for pair in work.pairs])
 
 
-def rows(frames: Frames, pairs: Sequence[Pair], layout: Layout, look: Look) -> Iterator[dict[str, Any]]:
+def rows(frames: Frames, pairs: Sequence[Pair], layout: Layout, look: Look) -> Iterator[Row]:
     """Reads the source once and yields each pair's journal line when its frames are written."""
     wishes: dict[int, list[tuple[Search, int]]] = defaultdict(list)
     for pair in pairs:
@@ -170,9 +170,7 @@ def scaled(position: int, image: Image.Image, height: int) -> Shot:
     return Shot(position, small, sharpness(small), image.width, image.height)
 
 
-def write(
-    row: dict[str, Any], pictures: Sequence[Image.Image], pair: Pair, layout: Layout, quality: int
-) -> None:
+def write(row: Row, pictures: Sequence[Image.Image], pair: Pair, layout: Layout, quality: int) -> None:
     """Writes a pair's frames and adds their hashes to its line; nothing else stays in its folder."""
     contents = [encode(picture, quality) for picture in pictures]
     for frame, content in zip(row["frames"], contents, strict=True):
@@ -191,6 +189,6 @@ def remove(files: Sequence[Path]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def lost_row(pair: Pair, lost: Lost) -> dict[str, Any]:
+def lost_row(pair: Pair, lost: Lost) -> Row:
     """The journal's line of a pair that cannot be had."""
     return {"clip": pair.clip, "id": pair.id, "reason": lost.reason}

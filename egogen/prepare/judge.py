@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32
@@ -12,9 +11,9 @@ from tqdm import tqdm
 
 from egogen.errors import UserError
 from egogen.frames import read_frame
+from egogen.journal import Journal, Row
 from egogen.layout import Layout
 from egogen.prepare.embedders import Embedder, load_embedder, load_head
-from egogen.prepare.journal import Journal
 from egogen.prepare.options import Judging
 from egogen.prepare.plan import Pair
 
@@ -45,7 +44,7 @@ def judge(pairs: Sequence[Pair], layout: Layout, judging: Judging, journal: Jour
 
 def score(
     pairs: Sequence[Pair], layout: Layout, embedder: Embedder, head: Float32[np.ndarray, " d1"] | None
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """A journal line for each pair: cosine of its frames' embeddings; their aesthetic scores.
 
     Raises:
@@ -59,7 +58,7 @@ def score(
         )
     found = found / np.linalg.norm(found, axis=1, keepdims=True)
     cosines = (found[0::2] * found[1::2]).sum(1)  # [pairs]
-    rows: list[dict[str, Any]] = [
+    rows: list[Row] = [
         {"clip": pair.clip, "id": pair.id, "similarity": round(float(cosine), 5)}
         for pair, cosine in zip(pairs, cosines, strict=True)
     ]
@@ -70,7 +69,7 @@ def score(
     return rows
 
 
-def verdict(scores: Mapping[str, Any] | None, judging: Judging) -> str | None:
+def verdict(scores: Row | None, judging: Judging) -> str | None:
     """Why a pair of these scores is left out; None if it is not, or has no scores."""
     if scores is None or judging.model is None:
         return None

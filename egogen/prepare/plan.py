@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from PIL import Image
 
+from egogen.journal import Journal, Row
 from egogen.layout import Layout, Split, image_name
 
 # Why an action makes no pair. These four say that the source is at fault, not the action.
@@ -145,7 +146,7 @@ class Pair:
     facts: dict[str, Any] = field(default_factory=dict)
     box_size: tuple[int, int] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
-    row: dict[str, Any] | None = None
+    row: Row | None = None
     scores: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -164,6 +165,11 @@ class Pair:
         """The extracted files: input, target and, in the val split, the target for the metrics."""
         assert self.split is not None
         return layout.pair_files(self.split, *self.images)
+
+
+def pair_journal(path: Path) -> Journal:
+    """The journal of one source, or of one kind of scores: a row a pair."""
+    return Journal(path, ("clip", "id"), anew="its pair is made anew")
 
 
 class Plan:

@@ -12,15 +12,15 @@ from typing import Any
 from tqdm import tqdm
 
 from egogen.errors import UserError
+from egogen.journal import Journal, Key, Row
 from egogen.layout import Layout, Split
 from egogen.manifest import claim
 from egogen.prepare.estimate import estimate
 from egogen.prepare.extract import Work, extract, remove
-from egogen.prepare.journal import Journal, Key
 from egogen.prepare.judge import judge, verdict
 from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, Options
 from egogen.prepare.outputs import write_outputs
-from egogen.prepare.plan import BROKEN, MISSING, UNREADABLE, Pair, Plan, Source
+from egogen.prepare.plan import BROKEN, MISSING, UNREADABLE, Pair, Plan, Source, pair_journal
 from egogen.prepare.processes import spread
 from egogen.prepare.report import broken_sources, summary, write_report
 
@@ -65,7 +65,7 @@ def carry_out(plan: Plan, job: Job) -> None:
         log.info("%s\n%s", summary(plan, job.splits), estimate(plan, job.options.look))
         return
     claim_splits(job)
-    scores = Journal(job.folder / SCORES)
+    scores = pair_journal(job.folder / SCORES)
     keep_extracted(plan, job, scores)
     keep_behind_limit(plan, behind, job, scores)
     extract_all(plan, job, scores)
@@ -106,7 +106,7 @@ def keep_extracted(plan: Plan, job: Job, scores: Journal) -> None:
     for path, pairs in missing.items():
         for pair in pairs:
             pair.reason = None
-        for pair in recall(pairs, Journal(path).rows, job, scores):
+        for pair in recall(pairs, pair_journal(path).rows, job, scores):
             pair.reason = MISSING
 
 
@@ -117,7 +117,7 @@ def keep_behind_limit(plan: Plan, behind: Sequence[Pair], job: Job, scores: Jour
         if pair.source is not None:
             sources.setdefault(journal_path(job, pair.source.name), []).append(pair)
     for path, pairs in sources.items():
-        left = {pair.key for pair in recall(pairs, Journal(path).rows, job, scores)}
+        left = {pair.key for pair in recall(pairs, pair_journal(path).rows, job, scores)}
         plan.pairs += [pair for pair in pairs if pair.key not in left]
 
 
@@ -136,7 +136,7 @@ def extract_all(plan: Plan, job: Job, scores: Journal) -> None:
     work = []
     for source, pairs in sources.items():
         journal = journal_path(job, source.name)
-        left = recall(pairs, Journal(journal).rows, job, scores)
+        left = recall(pairs, pair_journal(journal).rows, job, scores)
         if left:
             work.append(Work(source, left, journal))
     log.info("%d of %d sources are to be read", len(work), len(sources))
@@ -145,15 +145,13 @@ def extract_all(plan: Plan, job: Job, scores: Journal) -> None:
         for part, signal in spread(make, work, job.options.workers):
             if signal:
                 log.warning("%s: signal %d ended the decoder", part.source.name, signal)
-            rows = Journal(part.journal).rows
+            rows = pair_journal(part.journal).rows
             for pair in recall(part.pairs, rows, job, scores):
                 pair.reason = rows.get(pair.key, {}).get("reason", UNREADABLE)
             bar.update(len(part.pairs))
 
 
-def recall(
-    pairs: Sequence[Pair], rows: Mapping[Key, dict[str, Any]], job: Job, scores: Journal
-) -> list[Pair]:
+def recall(pairs: Sequence[Pair], rows: Mapping[Key, Row], job: Job, scores: Journal) -> list[Pair]:
     """Gives each pair what its source's journal says was extracted, if that is still there.
 
     Returns:
