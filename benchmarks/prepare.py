@@ -33,7 +33,7 @@ from egogen.frames import encode
 from egogen.layout import Layout
 from egogen.prepare.ego4d import Rules, make_plan, read_splits
 from egogen.prepare.ego4d_file import CRITICAL_FRAMES, read_videos
-from egogen.prepare.journal import Journal
+from egogen.prepare.plan import pair_journal
 from egogen.prepare.run import JOURNALS
 from egogen.prepare.video import VideoFile
 
@@ -184,7 +184,7 @@ def make_frames(root: Path) -> None:
             os.link(original, path)
             links += 1
     for name, lines in rows.items():
-        Journal(layout.preparation / "ego4d_train_val" / JOURNALS / f"{name}.jsonl").add(lines)
+        pair_journal(layout.preparation / "ego4d_train_val" / JOURNALS / f"{name}.jsonl").add(lines)
 
 
 def command(root: Path, *more: str, code: int = 0) -> dict[str, float]:

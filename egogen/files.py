@@ -41,8 +41,7 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
     try:
         with file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+        sync(part)
         if path.is_dir():
             raise UserError(f"{path}: is a folder; expected a file's path")
         part.replace(path)
@@ -91,6 +90,16 @@ def this_host() -> str:
     return f"{zlib.crc32(platform.node().encode()):08x}"
 
 
+def ends_with(path: Path, mark: bytes) -> bool:
+    """Whether a file is there and ends so: tells one that is empty or cut off, of which no more is read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(mark), os.SEEK_END)
+            return file.read() == mark
+    except OSError:  # absent, or shorter than the mark
+        return False
+
+
 def clean_parts(folder: Path, pattern: str = "**/.*.part") -> None:
     """Removes the unfinished files and folders that ended runs left; those of living ones stay.
 
@@ -113,11 +122,10 @@ def is_left(part: Path, host: str, process: int) -> bool:
     """Whether nobody writes an unfinished file or folder any more."""
     if os.name == "posix" and host == this_host():
         try:
-            os.kill(process, 0)  # asks for the process, sends nothing
+            with suppress(PermissionError):  # another user's
+                os.kill(process, 0)  # asks for the process, sends nothing
         except ProcessLookupError:
             return True
-        except PermissionError:
-            pass  # another user's
     with suppress(FileNotFoundError):  # finished meanwhile
         newest = max(path.stat().st_mtime for path in (part, *part.rglob("*")))
         return time.time() - newest > ABANDONED

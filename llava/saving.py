@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +15,19 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from egogen.annotations import Item
 from egogen.errors import UserError
-from egogen.features import TEXT_TOKENS, as_half, write_feature
+from egogen.features import (
+    TEXT_TOKENS,
+    as_half,
+    check_image_feature,
+    check_text_feature,
+    is_done,
+    write_feature,
+)
 from egogen.features.projector import Projector
 from egogen.features.rows import RowType
-from egogen.features.shards import SHARD_ITEMS, Shards, write_shard
+from egogen.features.shards import SHARD_ITEMS, Shards, set_damaged_aside, write_shard
 from egogen.features.store import Store, claim_store, made_by
+from egogen.files import atomic_folder
 from egogen.journal import Row
 from egogen.layout import clip_folder, projector_path, shard_path
 from llava.convert import write_clip
@@ -67,7 +73,7 @@ def make_saver(
     """The saver for a store; its folders remember the settings.
 
     Raises:
-        UserError: they were made with others, or a shard is damaged.
+        UserError: they were made with others.
     """
     if store == "npy":
         for folder in (job.image_features, job.text_features):
@@ -102,9 +108,10 @@ class NpySaver:
         return self.job.image_features / image, self.job.text_features / text
 
     def has(self, item: Item) -> bool:
-        """Whether text and both files are there."""
+        """Whether the text is written, and both files are there and whole."""
+        image, text = self.files(item)
         written = self.journal.has(item, self.job.text_names[item.clip, item.id])
-        return written and all(file.exists() for file in self.files(item))
+        return written and is_done(image, check_image_feature) and is_done(text, check_text_feature)
 
     def begin(self, model: Llava, processor: CLIPImageProcessorPil) -> None:
         """Nothing is kept once."""
@@ -139,6 +146,8 @@ class ShardSaver:
         self, job: Job, journal: Descriptions, part: str, row_type: RowType, *, online: bool
     ) -> None:
         self.job, self.journal, self.part, self.row_type = job, journal, part, row_type
+        for folder in (job.text_features, job.image_features):
+            set_damaged_aside(folder)
         self.texts = Shards(job.text_features)
         self.images = None if online else Shards(job.image_features)
         self.patches: dict[str, np.ndarray] = {}
@@ -166,12 +175,8 @@ class ShardSaver:
         Projector(weight, bias).write(projector_path(self.job.image_features))
         clip = clip_folder(self.job.image_features)
         if self.images is None and not clip.exists():
-            part = clip.with_name(f".{clip.name}.{secrets.token_hex(8)}.part")
-            write_clip(model, processor, part)
-            try:
-                part.rename(clip)
-            except OSError:  # another process was first
-                shutil.rmtree(part)
+            with atomic_folder(clip) as part:
+                write_clip(model, processor, part)
 
     def add(self, items: Sequence[Item], made: Sequence[Description]) -> None:
         """Keeps a batch in memory until a shard is full."""

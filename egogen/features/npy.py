@@ -6,6 +6,7 @@ Image feature: the projector's output, [256, d]. Text feature: one last-layer st
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from tokenize import TokenError
@@ -15,6 +16,8 @@ from jaxtyping import Float, Float16, Float32
 
 from egogen.errors import UserError
 from egogen.files import atomic_open
+
+log = logging.getLogger(__name__)
 
 IMAGE_TOKENS = 256
 TEXT_TOKENS = 77
@@ -167,6 +170,22 @@ def opened(path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:
     if values.dtype.kind != "f":
         raise UserError(f"{path}: features are {values.dtype}, expected floating point; {REMEDY}")
     return values
+
+
+def is_done(path: Path, check: Callable[[Path], None]) -> bool:
+    """Whether a feature is on disk, by its file's header and size; a damaged one gets a warning.
+
+    Args:
+        path: the `.npy` file.
+        check: what a feature of its kind is: `check_image_feature` or `check_text_feature`.
+    """
+    try:
+        check(path)
+    except UserError:
+        if path.exists():
+            log.warning("%s: empty, cut off or of another shape; it is made anew", path)
+        return False
+    return True
 
 
 class NpyFiles:

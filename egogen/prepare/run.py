@@ -12,6 +12,8 @@ from typing import Any
 from tqdm import tqdm
 
 from egogen.errors import UserError
+from egogen.files import ends_with
+from egogen.frames import JPEG_END
 from egogen.journal import Journal, Key, Row
 from egogen.layout import Layout, Split
 from egogen.manifest import claim
@@ -163,7 +165,7 @@ def recall(pairs: Sequence[Pair], rows: Mapping[Key, Row], job: Job, scores: Jou
         row = rows.get(pair.key)
         pair.row = row if row is not None and "frames" in row else None
         if pair.row is not None and verdict(scores.rows.get(pair.key), job.options.judging) is None:
-            pair.row = pair.row if all(path.exists() for path in pair.paths(job.layout)) else None
+            pair.row = pair.row if all(ends_with(path, JPEG_END) for path in pair.paths(job.layout)) else None
         if pair.row is None:
             left.append(pair)
     return left

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -165,6 +166,21 @@ def test_a_missing_feature_is_made_again(whole: Path, split: Path, tiny: Path) -
     lost.unlink()
     main(flags(split, tiny, whole))
     assert np.allclose(np.load(lost), before, atol=2e-3)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "other shape"])
+def test_a_damaged_feature_is_made_again(
+    whole: Path, split: Path, tiny: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for lost in (whole / "text/a/0/x.npy", whole / "image/a/0/x.npy"):
+        before = np.load(lost)
+        if damage == "other shape":
+            np.save(lost, before[:0])
+        else:
+            os.truncate(lost, 0 if damage == "empty" else lost.stat().st_size - 1)
+        main(flags(split, tiny, whole))
+        assert f"{lost}: empty, cut off or of another shape; it is made anew" in caplog.text
+        assert np.allclose(np.load(lost), before, atol=2e-3)
 
 
 def test_the_target_frame_can_be_described(split: Path, tiny: Path, tmp_path: Path) -> None:
