@@ -15,14 +15,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from egogen.annotations import Item
 from egogen.errors import UserError
-from egogen.features import (
-    TEXT_TOKENS,
-    as_half,
-    check_image_feature,
-    check_text_feature,
-    is_done,
-    write_feature,
-)
+from egogen.features import TEXT_TOKENS, as_half, is_done, write_feature
 from egogen.features.projector import Projector
 from egogen.features.rows import RowType
 from egogen.features.shards import SHARD_ITEMS, Shards, set_damaged_aside, write_shard
@@ -111,7 +104,7 @@ class NpySaver:
         """Whether the text is written, and both files are there and whole."""
         image, text = self.files(item)
         written = self.journal.has(item, self.job.text_names[item.clip, item.id])
-        return written and is_done(image, check_image_feature) and is_done(text, check_text_feature)
+        return written and is_done(image) and is_done(text)
 
     def begin(self, model: Llava, processor: CLIPImageProcessorPil) -> None:
         """Nothing is kept once."""

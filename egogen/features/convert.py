@@ -22,7 +22,7 @@ from tqdm import tqdm
 from egogen.errors import UserError
 from egogen.features.difference import Difference
 from egogen.features.folders import FeatureFolder
-from egogen.features.npy import TEXT_TOKENS, check_image_feature, check_text_feature, is_done, write_feature
+from egogen.features.npy import TEXT_TOKENS, is_done, write_feature
 from egogen.features.projector import Projector, read_projector
 from egogen.features.rows import RowType
 from egogen.features.shards import SHARD_ITEMS, read_difference, write_shard
@@ -154,10 +154,9 @@ def run(job: Job, wish: Wish) -> Outcome:
 
 def to_npy(job: Job, wish: Wish) -> None:
     """Writes a file for each feature that has no whole one yet."""
-    check = check_text_feature if job.source.kind == "llava_text" else check_image_feature
 
     def write(name: str) -> None:
-        if not is_done(job.target / name, check):
+        if not is_done(job.target / name):
             write_feature(job.target / name, job.source.features(name))
 
     names = job.source.names
