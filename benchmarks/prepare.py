@@ -34,7 +34,7 @@ from egogen.layout import Layout
 from egogen.prepare.ego4d.ego4d_file import CRITICAL_FRAMES, read_videos
 from egogen.prepare.ego4d.ego4d_pairs import Rules, make_plan, read_splits
 from egogen.prepare.frames.video import VideoFile
-from egogen.prepare.journal import Journal
+from egogen.prepare.pair_plan import pair_journal
 from egogen.prepare.run import JOURNALS
 
 FPS, WIDTH, HEIGHT = 30, 640, 480
@@ -184,7 +184,7 @@ def make_frames(root: Path) -> None:
             os.link(original, path)
             links += 1
     for name, lines in rows.items():
-        Journal(layout.preparation / "ego4d_train_val" / JOURNALS / f"{name}.jsonl").add(lines)
+        pair_journal(layout.preparation / "ego4d_train_val" / JOURNALS / f"{name}.jsonl").add(lines)
 
 
 def command(root: Path, *more: str, code: int = 0) -> dict[str, float]:

@@ -1,12 +1,18 @@
-"""Files that are either whole or absent: atomic writes, and reading JSON and YAML with named errors."""
+"""Files and folders that are whole or absent: atomic writes, and JSON and YAML with named errors."""
 
 from __future__ import annotations
 
+import glob
 import json
+import os
+import platform
 import re
 import secrets
+import shutil
+import time
+import zlib
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,16 +20,21 @@ import yaml
 
 from egogen.errors import UserError, reason
 
+PART = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part")  # host, process, chance
+ABANDONED = 86400.0  # seconds without a change after which a part belongs to nobody
+
 
 @contextmanager
 def atomic_open(path: Path) -> Iterator[IO[bytes]]:
     """Opens a temporary neighbour of `path` for writing and renames it to `path` when the block ends well.
 
+    The bytes are on disk before they get their name: not even a machine that crashes leaves a cut file.
+
     Raises:
         UserError: the file cannot be made there (no permission, a folder of that name ...).
     """
     # Not by tempfile: it makes files that only the owner may read; results are to be shared.
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = part.open("xb")
@@ -32,12 +43,105 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
     try:
         with file:
             yield file
+        sync(part)
         if path.is_dir():
             raise UserError(f"{path}: is a folder; expected a file's path")
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    sync(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Makes a temporary neighbour of `path` to fill and renames it to `path` when the block ends well.
+
+    Where another run has made `path` meanwhile, its folder stays and this one is dropped.
+
+    Raises:
+        UserError: the folder cannot be made there.
+    """
+    clean_parts(path.parent, f".{glob.escape(path.name)}.*.part")
+    part = part_of(path)
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        yield part
+        for found in (*part.rglob("*"), part):
+            sync(found)
+        try:
+            part.rename(path)
+        except OSError as error:
+            if not path.is_dir():
+                raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        sync(path.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def part_of(path: Path) -> Path:
+    """An unfinished neighbour's name, which says who writes it."""
+    return path.with_name(f".{path.name}.{this_host()}-{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def this_host() -> str:
+    """A short name of this machine."""
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def ends_with(path: Path, mark: bytes) -> bool:
+    """Whether a file is there and ends so: tells one that is empty or cut off, of which no more is read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(mark), os.SEEK_END)
+            return file.read() == mark
+    except OSError:  # absent, or shorter than the mark
+        return False
+
+
+def clean_parts(folder: Path, pattern: str = "**/.*.part") -> None:
+    """Removes the unfinished files and folders that ended runs left; those of living ones stay.
+
+    A run has ended if its process is gone from this machine; of runs whose process cannot be told (another
+    machine's), what has not changed for a day counts as left.
+
+    Args:
+        folder: where to look.
+        pattern: below it.
+    """
+    for part in list(folder.glob(pattern)):
+        if (match := PART.fullmatch(part.name)) and is_left(part, match[1], int(match[2])):
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
+
+
+def is_left(part: Path, host: str, process: int) -> bool:
+    """Whether nobody writes an unfinished file or folder any more."""
+    if os.name == "posix" and host == this_host():
+        try:
+            with suppress(PermissionError):  # another user's
+                os.kill(process, 0)  # asks for the process, sends nothing
+        except ProcessLookupError:
+            return True
+    with suppress(FileNotFoundError):  # finished meanwhile
+        newest = max(path.stat().st_mtime for path in (part, *part.rglob("*")))
+        return time.time() - newest > ABANDONED
+    return False
+
+
+def sync(path: Path) -> None:
+    """Waits until the bytes of a file, or the names in a folder where the system can, are on disk."""
+    with suppress(OSError) if path.is_dir() else nullcontext():
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_json(path: Path, value: object, indent: int | None = 4) -> None:

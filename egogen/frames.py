@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import tarfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,9 @@ from PIL import Image, ImageOps
 
 from egogen.errors import UserError, reason
 from egogen.files import atomic_open
+
+JPEG_END = b"\xff\xd9"
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -187,13 +191,13 @@ def pack(folder: Path, names: list[str], out: Path, frames_per_tar: int = 5000) 
         frames_per_tar: how many frames one tar file holds.
 
     Returns:
-        The tar files. One that exists is not written again.
+        The tar files. One that exists and is whole is not written again.
     """
     paths = []
     for number, first in enumerate(range(0, len(names), frames_per_tar)):
         path = out / f"frames-{number:05d}.tar"
         paths.append(path)
-        if path.exists():
+        if has_members(path, len(names[first : first + frames_per_tar])):
             continue
         with (
             atomic_open(path) as file,
@@ -202,6 +206,19 @@ def pack(folder: Path, names: list[str], out: Path, frames_per_tar: int = 5000) 
             for name in names[first : first + frames_per_tar]:
                 add_file(tar, folder / name, name)
     return paths
+
+
+def has_members(path: Path, count: int) -> bool:
+    """Whether a tar file is there with so many files in it, none cut off; a damaged one gets a warning."""
+    if not path.exists():
+        return False
+    try:
+        found = len(TarFrames(path).members)
+    except UserError:
+        found = 0
+    if found != count:
+        log.warning("%s: damaged, %d of %d files are whole; it is written anew", path, found, count)
+    return found == count
 
 
 def add_file(tar: tarfile.TarFile, path: Path, name: str) -> None:

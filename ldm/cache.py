@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
+import logging
 import shutil
+from contextlib import suppress
 from copy import copy
 from functools import cache
 from pathlib import Path
@@ -18,14 +19,18 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
+from egogen.errors import UserError
+from egogen.features.npy import mapped
+from egogen.files import atomic_folder
 from egogen.layout import run_root
-from egogen.manifest import checkpoint_hash, claim, file_hash
+from egogen.manifest import NAME, checkpoint_hash, claim, file_hash
 from ldm.architecture import Parts
 from ldm.data import EgoGenPairs, Sample
 from ldm.text import embed
 
 ARRAYS = ("source_latent", "target_moments", "text")
 BATCH = 32
+log = logging.getLogger(__name__)
 
 
 class CachedPairs(Dataset[Sample]):
@@ -102,14 +107,34 @@ def build_cache(
     }
     name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     folder = run_root() / "cache" / f"{pairs.config.dataset}_{pairs.split}_{name}"
-    if (folder / "manifest.json").exists():
-        claim(folder, settings)
-        return folder
-    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
-    part.mkdir(parents=True)
+    if not is_built(folder, len(pairs)):
+        with atomic_folder(folder) as part:
+            fill(part, pairs, parts, tokenizer, device)
+            claim(part, settings)
+    claim(folder, settings)
+    return folder
+
+
+def is_built(folder: Path, pairs: int) -> bool:
+    """Whether a cache holds all pairs, by its arrays' headers and sizes; a damaged one is removed."""
+    if not folder.exists():
+        return False
+    with suppress(UserError):
+        if (folder / NAME).exists() and all(len(mapped(folder / f"{name}.npy")) == pairs for name in ARRAYS):
+            return True
+    log.warning("%s: damaged; it is built anew", folder)
+    shutil.rmtree(folder)
+    return False
+
+
+def fill(
+    folder: Path, pairs: EgoGenPairs, parts: Parts, tokenizer: CLIPTokenizer, device: torch.device | str
+) -> None:
+    """Encodes all pairs into the arrays of a folder."""
     before = parts.vae.device
     for network in (parts.vae, parts.text_encoder):
         nn.Module.to(network, device)
+    flips = pairs.config.flip > 0 and pairs.split == "train"
     plain = copy(pairs)
     plain.features = None  # those of stage 1 are not encoded
     loader = DataLoader(plain, BATCH, num_workers=pairs.config.workers)
@@ -124,7 +149,7 @@ def build_cache(
             for key, values in rows.items():
                 if key not in arrays:
                     arrays[key] = np.lib.format.open_memmap(
-                        part / f"{key}.npy", "w+", np.float16, (len(pairs), *values.shape[1:])
+                        folder / f"{key}.npy", "w+", np.float16, (len(pairs), *values.shape[1:])
                     )
                 arrays[key][bar.n : bar.n + len(values)] = values.half().cpu().numpy()
             bar.update(len(batch["prompt"]))
@@ -132,13 +157,6 @@ def build_cache(
         array.flush()
     for network in (parts.vae, parts.text_encoder):
         nn.Module.to(network, before)
-    claim(part, settings)  # last: its presence says that the arrays are whole
-    try:
-        part.rename(folder)
-    except OSError:  # another run was first
-        shutil.rmtree(part)
-        claim(folder, settings)
-    return folder
 
 
 @cache

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from egogen.cli import parser, run
 from egogen.errors import UserError
+from egogen.files import atomic_folder
 from ldm.checkpoint import load_parts, published_state, write
 from ldm.folder import INDEX, architecture_of
 from ldm.pipeline import LegoPipeline
@@ -46,10 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.source.is_dir():
             raise UserError(f"{args.source}: is a folder; expected a .ckpt or .safetensors file")
         pipeline = LegoPipeline.from_single_file(args.source, args.config, use_ema=not args.no_ema)
-        part = args.target.with_name(f".{args.target.name}.part")
-        save = pipeline.save_instruct_pix2pix if args.stock else pipeline.save_pretrained
-        save(part)
-        part.rename(args.target)
+        with atomic_folder(args.target) as part:
+            save = pipeline.save_instruct_pix2pix if args.stock else pipeline.save_pretrained
+            save(part)
     else:
         if not (args.source / INDEX).is_file():
             raise UserError(f"{args.source}: no {INDEX} here; expected a diffusers pipeline folder")

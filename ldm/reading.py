@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import zipfile
 from pathlib import Path
@@ -13,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from egogen.errors import UserError, reason
+
+log = logging.getLogger(__name__)
 
 # Our files state their sizes under this key, beside `state_dict`.
 ARCHITECTURE = "architecture"
@@ -70,6 +73,18 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: found {type(content).__name__}, expected a checkpoint with `state_dict`")
     return content if "state_dict" in content else {"state_dict": content}
+
+
+def is_made(path: Path) -> bool:
+    """Whether a checkpoint is there and whole; a damaged one gets a warning: it is to be made anew."""
+    if not path.exists():
+        return False
+    try:
+        read(path)
+    except UserError as error:
+        log.warning("%s; it is made anew", error)
+        return False
+    return True
 
 
 def first_line(error: BaseException) -> str:

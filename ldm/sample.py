@@ -16,6 +16,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from egogen.validate.frames import probe
 from PIL import Image
 from tqdm import tqdm
 
@@ -180,13 +181,13 @@ class Job:
         self.claimed = True
 
     def take(self, items: Sequence[Item]) -> None:
-        """Keeps those of the items whose frames are not there yet.
+        """Keeps those of the items whose frames are not there yet; a frame that is damaged is drawn anew.
 
         Raises:
             UserError: there are frames, and nothing says what drew them.
         """
         kind = self.config.sampling.format
-        self.items = [item for item in items if not frame_path(self.out, item, kind).exists()]
+        self.items = [item for item in items if not is_drawn(frame_path(self.out, item, kind))]
         if len(self.items) < len(items) and not (self.out / MANIFEST).exists():
             raise UserError(
                 f"{self.out}: has frames but no {MANIFEST}, which says what drew them; choose another output "
@@ -295,6 +296,16 @@ def frame_path(out: Path, item: Item, kind: str) -> Path:
     """Where an item's frame goes: under the target's own name, unless another format is asked for."""
     path = generated_path(out, item.action.image_1)
     return path if kind == "jpg" else path.with_suffix(f".{kind}")
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether a frame is there and can be decoded to its end."""
+    if not path.exists():
+        return False
+    fault = probe(path).fault
+    if fault:
+        log.warning("%s: %s; it is drawn anew", path, fault)
+    return not fault
 
 
 def draw_jobs(work: Sequence[Job], drawer: Drawer | None, pairs: EgoGenPairs, device: torch.device) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from egogen import cli
 from egogen.errors import UserError
-from egogen.files import write_json
+from egogen.files import atomic_folder, atomic_open, write_json
 from llava.checkpoint import VISION, our_name, save_pickle, write_published_weights
 from llava.decode import BOS, BOS_TEXT, EOS, EOS_TEXT
 from llava.lora import base_of, is_adapter
@@ -48,17 +47,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{args.target}: exists; choose a new folder")
     dtype = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype") or "float32"))
     model, tokenizer, processor = load(args.source, vision_tower=args.vision_tower, dtype=dtype)
-    # A folder appears whole or not at all.
-    part = args.target.with_name(f".{args.target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    if args.direction == "llava2hf":
-        save(model, tokenizer, processor, part)
-    else:
-        name = str(getattr(model.config, "mm_vision_tower", "") or f"openai/{args.target.name}-vision")
-        write_published(model, tokenizer, part, name)
-        if find_clip(name, args.target) is None:
-            write_clip(model, processor, args.target.parent / name)
-    part.replace(args.target)
+    with atomic_folder(args.target) as part:
+        if args.direction == "llava2hf":
+            save(model, tokenizer, processor, part)
+        else:
+            name = str(getattr(model.config, "mm_vision_tower", "") or f"openai/{args.target.name}-vision")
+            write_published(model, tokenizer, part, name)
+            if find_clip(name, args.target) is None:
+                with atomic_folder(args.target.parent / name) as clip:
+                    write_clip(model, processor, clip)
     log.info("%s: written", args.target)
 
 
@@ -98,7 +95,8 @@ def write_published_tokenizer(source: Path, folder: Path, *, legacy: bool) -> No
         name: {"content": text, **marks}
         for name, text in (("bos_token", BOS_TEXT), ("eos_token", EOS_TEXT), ("unk_token", UNK_TEXT))
     }
-    shutil.copyfile(source, folder / MODEL)
+    with atomic_open(folder / MODEL) as file:
+        file.write(source.read_bytes())
     write_json(folder / "special_tokens_map.json", {**tokens, "pad_token": UNK_TEXT})
     settings = {
         "add_bos_token": True,

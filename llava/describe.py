@@ -34,7 +34,7 @@ from egogen.shards import parse_shard, process, take_chunk, take_shard
 from llava.decode import Answer, Sampling, answer, to_text
 from llava.images import check_images, open_image, pixels
 from llava.job import Job
-from llava.journal import Journal
+from llava.journal import Descriptions
 from llava.labels import CUTS, guess_dataset
 from llava.lemmas import LEMMAS
 from llava.lora import base_of, is_adapter
@@ -300,7 +300,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     split = {"parts": part.rpartition("_")[2], "split_by": part.partition("_")[0]}
     claim(args.save_path, {**settings, **split})
-    journal = Journal(args.save_path / f"{part}.jsonl")
+    journal = Descriptions(args.save_path / f"{part}.jsonl")
     saver = make_saver(args.feature_store, job, journal, settings, part, args.text_type)
     todo = [item for item in items if not saver.has(item)]
     log.info("%s: %d actions, %d done, %d to do", part, len(items), len(items) - len(todo), len(todo))

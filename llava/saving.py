@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +15,17 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from egogen.annotations import Item
 from egogen.errors import UserError
-from egogen.features import TEXT_TOKENS, as_half, write_feature
-from egogen.features.feature_shards import SHARD_ITEMS, Shards, write_shard
+from egogen.features import TEXT_TOKENS, as_half, is_done, write_feature
+from egogen.features.feature_shards import SHARD_ITEMS, Shards, set_damaged_aside, write_shard
 from egogen.features.projector import Projector
 from egogen.features.rows import RowType
 from egogen.features.store import Store, claim_store, made_by
+from egogen.files import atomic_folder
+from egogen.journal import Row
 from egogen.layout import clip_folder, projector_path, shard_path
 from llava.convert import write_clip
 from llava.job import Job
-from llava.journal import Journal, Line
+from llava.journal import Descriptions
 from llava.model import Llava
 
 
@@ -61,12 +61,12 @@ class Saver(Protocol):
 
 
 def make_saver(
-    store: Store, job: Job, journal: Journal, settings: Mapping[str, Any], part: str, row_type: RowType
+    store: Store, job: Job, journal: Descriptions, settings: Mapping[str, Any], part: str, row_type: RowType
 ) -> Saver:
     """The saver for a store; its folders remember the settings.
 
     Raises:
-        UserError: they were made with others, or a shard is damaged.
+        UserError: they were made with others.
     """
     if store == "npy":
         for folder in (job.image_features, job.text_features):
@@ -77,15 +77,22 @@ def make_saver(
     return ShardSaver(job, journal, part, row_type, online=store == "online")
 
 
-def line(job: Job, item: Item, description: Description) -> Line:
-    """The journal's entry of an action."""
-    return Line(item, job.words(item), description.text, job.text_names[item.clip, item.id])
+def row(job: Job, item: Item, description: Description) -> Row:
+    """The journal's row of an action."""
+    return {
+        "clip": item.clip,
+        "id": item.id,
+        "original action": item.action.action,
+        "action": job.words(item),
+        "description": description.text,
+        "feature": job.text_names[item.clip, item.id],
+    }
 
 
 class NpySaver:
     """The published form: a file a feature, after every batch."""
 
-    def __init__(self, job: Job, journal: Journal) -> None:
+    def __init__(self, job: Job, journal: Descriptions) -> None:
         self.job, self.journal = job, journal
 
     def files(self, item: Item) -> tuple[Path, Path]:
@@ -94,9 +101,10 @@ class NpySaver:
         return self.job.image_features / image, self.job.text_features / text
 
     def has(self, item: Item) -> bool:
-        """Whether text and both files are there."""
+        """Whether the text is written, and both files are there and whole."""
+        image, text = self.files(item)
         written = self.journal.has(item, self.job.text_names[item.clip, item.id])
-        return written and all(file.exists() for file in self.files(item))
+        return written and is_done(image) and is_done(text)
 
     def begin(self, model: Llava, processor: CLIPImageProcessorPil) -> None:
         """Nothing is kept once."""
@@ -110,7 +118,7 @@ class NpySaver:
                 write_feature(text, description.text_features.numpy())
             except ValueError as error:
                 raise not_finite(error) from None
-        self.journal.add([line(self.job, *pair) for pair in zip(items, made, strict=True)])
+        self.journal.add([row(self.job, *pair) for pair in zip(items, made, strict=True)])
 
     def close(self) -> None:
         """Nothing is in memory."""
@@ -127,13 +135,17 @@ class ShardSaver:
         online: image features are not stored; what computes them is.
     """
 
-    def __init__(self, job: Job, journal: Journal, part: str, row_type: RowType, *, online: bool) -> None:
+    def __init__(
+        self, job: Job, journal: Descriptions, part: str, row_type: RowType, *, online: bool
+    ) -> None:
         self.job, self.journal, self.part, self.row_type = job, journal, part, row_type
+        for folder in (job.text_features, job.image_features):
+            set_damaged_aside(folder)
         self.texts = Shards(job.text_features)
         self.images = None if online else Shards(job.image_features)
         self.patches: dict[str, np.ndarray] = {}
         self.rows: dict[str, np.ndarray] = {}
-        self.lines: list[Line] = []
+        self.done: list[Row] = []
 
     def has(self, item: Item) -> bool:
         """Whether the text is written and the features are in shards that were there at the start."""
@@ -156,12 +168,8 @@ class ShardSaver:
         Projector(weight, bias).write(projector_path(self.job.image_features))
         clip = clip_folder(self.job.image_features)
         if self.images is None and not clip.exists():
-            part = clip.with_name(f".{clip.name}.{secrets.token_hex(8)}.part")
-            write_clip(model, processor, part)
-            try:
-                part.rename(clip)
-            except OSError:  # another process was first
-                shutil.rmtree(part)
+            with atomic_folder(clip) as part:
+                write_clip(model, processor, part)
 
     def add(self, items: Sequence[Item], made: Sequence[Description]) -> None:
         """Keeps a batch in memory until a shard is full."""
@@ -174,20 +182,20 @@ class ShardSaver:
                 self.rows[text] = as_half(one.text_features[:TEXT_TOKENS].numpy(), self.texts.place / text)
             except ValueError as error:
                 raise not_finite(error) from None
-            self.lines.append(line(self.job, item, one))
-        if len(self.lines) >= SHARD_ITEMS:
+            self.done.append(row(self.job, item, one))
+        if len(self.done) >= SHARD_ITEMS:
             self.close()
 
     def close(self) -> None:
         """Writes what waits: patches, text features, texts."""
-        if not self.lines:
+        if not self.done:
             return
         images, texts = self.next_shards()
         if self.images is not None:
             write_shard(images, self.patches, made_by(images.parent))
         write_shard(texts, self.rows, made_by(texts.parent), self.row_type)
-        self.journal.add(self.lines)
-        self.patches, self.rows, self.lines = {}, {}, []
+        self.journal.add(self.done)
+        self.patches, self.rows, self.done = {}, {}, []
 
     def next_shards(self) -> tuple[Path, Path]:
         """Paths for the next two shards of this process."""

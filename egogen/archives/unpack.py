@@ -136,12 +136,22 @@ def extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, path
         if target.exists():
             if target.stat().st_size == entry.file_size and crc(target) == entry.CRC:
                 return False
-            raise UserError(f"{target}: there already, with other bytes than in {path}; move it away")
+            if not is_cut_off(archive, entry, target):
+                raise UserError(f"{target}: there already, with other bytes than in {path}; move it away")
         with archive.open(entry) as source, atomic_open(target) as file:
             shutil.copyfileobj(source, file, 1 << 20)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({reason(error)})") from None
     return True
+
+
+def is_cut_off(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> bool:
+    """Whether a file is only the beginning of what it should be, as a crash of the machine may leave it."""
+    size = target.stat().st_size
+    if size >= entry.file_size:
+        return False
+    with archive.open(entry) as source:
+        return source.read(size) == target.read_bytes()
 
 
 def crc(path: Path) -> int:

@@ -10,6 +10,7 @@ from egogen.features.npy import as_text_feature as as_text_feature
 from egogen.features.npy import check_image_feature as check_image_feature
 from egogen.features.npy import check_text_feature as check_text_feature
 from egogen.features.npy import fit_tokens as fit_tokens
+from egogen.features.npy import is_done as is_done
 from egogen.features.npy import load as load
 from egogen.features.npy import mapped as mapped
 from egogen.features.npy import read_image_feature as read_image_feature

@@ -8,6 +8,7 @@ give the same bytes.
 from __future__ import annotations
 
 import json
+import logging
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -25,6 +26,8 @@ from egogen.features.rows import RowType, decode, encode
 from egogen.features.store import check_form, made_by, row_type_of
 from egogen.files import atomic_open
 from egogen.layout import shard_paths
+
+log = logging.getLogger(__name__)
 
 SHARD_ITEMS = 256  # features in a shard: about 0.2 GB at the published sizes
 FACTS = "egogen"  # the one key of a shard's metadata: several would be written in any order
@@ -124,6 +127,16 @@ def read_difference(path: Path) -> Difference:
 def damaged(path: Path, reason: str) -> UserError:
     """The error that names a damaged shard."""
     return UserError(f"{path}: damaged shard ({reason}); delete it and run what wrote it again")
+
+
+def set_damaged_aside(folder: Path) -> None:
+    """Renames shards that are empty or cut off, so that their features are made anew."""
+    for path in shard_paths(folder):
+        try:
+            open_shard(path)
+        except UserError:
+            log.warning("%s: damaged; it is renamed to .damaged, and its features are made anew", path)
+            path.replace(path.with_suffix(".damaged"))
 
 
 class Shards:

@@ -6,6 +6,7 @@ Image feature: the projector's output, [256, d]. Text feature: one last-layer st
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from tokenize import TokenError
@@ -15,6 +16,8 @@ from jaxtyping import Float, Float16, Float32
 
 from egogen.errors import UserError
 from egogen.files import atomic_open
+
+log = logging.getLogger(__name__)
 
 IMAGE_TOKENS = 256
 TEXT_TOKENS = 77
@@ -167,6 +170,18 @@ def opened(path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:
     if values.dtype.kind != "f":
         raise UserError(f"{path}: features are {values.dtype}, expected floating point; {REMEDY}")
     return values
+
+
+def is_done(path: Path) -> bool:
+    """Whether a feature [n, d] is on disk, by its file's header and size; a damaged one gets a warning."""
+    try:
+        shape = mapped(path).shape
+    except UserError:
+        shape = ()
+    done = len(shape) == 2 and shape[0] > 0
+    if not done and path.exists():
+        log.warning("%s: empty, cut off or of another shape; it is made anew", path)
+    return done
 
 
 class NpyFiles:

@@ -24,10 +24,11 @@ from egogen.errors import UserError
 from egogen.features.difference import Difference
 from egogen.features.feature_shards import SHARD_ITEMS, read_difference, write_shard
 from egogen.features.folders import FeatureFolder
-from egogen.features.npy import TEXT_TOKENS, write_feature
+from egogen.features.npy import TEXT_TOKENS, is_done, write_feature
 from egogen.features.projector import Projector, read_projector
 from egogen.features.rows import RowType
 from egogen.features.store import Form, Store, claim_store, made_by, read_manifest
+from egogen.files import atomic_folder, clean_parts
 from egogen.layout import clip_folder, feature_folders, projector_path, shard_path
 
 log = logging.getLogger(__name__)
@@ -152,10 +153,10 @@ def run(job: FolderConversion, wish: Wish) -> Outcome:
 
 
 def to_npy(job: FolderConversion, wish: Wish) -> None:
-    """Writes a file for each feature that has none yet."""
+    """Writes a file for each feature that has no whole one yet."""
 
     def write(name: str) -> None:
-        if not (job.target / name).exists():
+        if not is_done(job.target / name):
             write_feature(job.target / name, job.source.features(name))
 
     names = job.source.names
@@ -176,8 +177,7 @@ def parts_of(names: Sequence[str], wish: Wish) -> Iterator[Sequence[str]]:
 
 def to_shards(job: FolderConversion, wish: Wish) -> Difference:
     """Writes the shards that are not there yet, one at a time in memory; a damaged one is written anew."""
-    for left in job.target.glob(".*.part"):  # of a run that was killed
-        left.unlink()
+    clean_parts(job.target)
     names, maker, difference = job.source.names, made_by(job.target), Difference()
     with (
         ThreadPoolExecutor(wish.workers) as pool,
@@ -257,9 +257,6 @@ def copy_files(paths: Sequence[Path], target: Path) -> None:
     """Copies files into a folder that appears whole or not at all; one that is there is left alone."""
     if target.exists():
         return
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    for path in paths:
-        shutil.copyfile(path, part / path.name)
-    part.replace(target)
+    with atomic_folder(target) as part:
+        for path in paths:
+            shutil.copyfile(path, part / path.name)

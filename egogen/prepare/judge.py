@@ -12,9 +12,9 @@ from tqdm import tqdm
 from egogen.annotations import JsonObject
 from egogen.errors import UserError
 from egogen.frames import read_frame
+from egogen.journal import Journal
 from egogen.layout import Layout
 from egogen.prepare.embedders import Embedder, load_embedder, load_head
-from egogen.prepare.journal import Journal
 from egogen.prepare.options import Judging
 from egogen.prepare.pair_plan import ActionPair
 

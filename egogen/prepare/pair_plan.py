@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from PIL import Image
 
+from egogen.journal import Journal
 from egogen.layout import Layout, Split, image_name
 from egogen.prepare.pair_rows import PairRow
 
@@ -165,6 +166,11 @@ class ActionPair:
         """The extracted files: input, target and, in the val split, the target for the metrics."""
         assert self.split is not None
         return layout.pair_files(self.split, *self.images)
+
+
+def pair_journal(path: Path) -> Journal:
+    """The journal of one source, or of one kind of scores: a row a pair."""
+    return Journal(path, ("clip", "id"), anew="its pair is made anew")
 
 
 class PairPlan:

@@ -12,15 +12,25 @@ from typing import cast
 from tqdm import tqdm
 
 from egogen.errors import UserError
+from egogen.files import ends_with
+from egogen.frames import JPEG_END
+from egogen.journal import Journal, Key
 from egogen.layout import Layout, Split
 from egogen.manifest import claim
 from egogen.prepare.estimate import estimate
 from egogen.prepare.frames.extract import Work, extract, remove
-from egogen.prepare.journal import Journal, Key
 from egogen.prepare.judge import judge, verdict
 from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, PrepareOptions
 from egogen.prepare.outputs import write_outputs
-from egogen.prepare.pair_plan import BROKEN, MISSING, UNREADABLE, ActionPair, FrameSource, PairPlan
+from egogen.prepare.pair_plan import (
+    BROKEN,
+    MISSING,
+    UNREADABLE,
+    ActionPair,
+    FrameSource,
+    PairPlan,
+    pair_journal,
+)
 from egogen.prepare.pair_rows import ClipSize, PairRow
 from egogen.prepare.processes import spread
 from egogen.prepare.run_report import broken_sources, summary, write_report
@@ -66,7 +76,7 @@ def carry_out(plan: PairPlan, job: Preparation) -> None:
         log.info("%s\n%s", summary(plan, job.splits), estimate(plan, job.options.look))
         return
     claim_splits(job)
-    scores = Journal(job.folder / SCORES)
+    scores = pair_journal(job.folder / SCORES)
     keep_extracted(plan, job, scores)
     keep_behind_limit(plan, behind, job, scores)
     extract_all(plan, job, scores)
@@ -107,7 +117,7 @@ def keep_extracted(plan: PairPlan, job: Preparation, scores: Journal) -> None:
     for path, pairs in missing.items():
         for pair in pairs:
             pair.reason = None
-        for pair in recall(pairs, Journal(path).rows, job, scores):
+        for pair in recall(pairs, pair_journal(path).rows, job, scores):
             pair.reason = MISSING
 
 
@@ -120,7 +130,7 @@ def keep_behind_limit(
         if pair.source is not None:
             sources.setdefault(journal_path(job, pair.source.name), []).append(pair)
     for path, pairs in sources.items():
-        left = {pair.key for pair in recall(pairs, Journal(path).rows, job, scores)}
+        left = {pair.key for pair in recall(pairs, pair_journal(path).rows, job, scores)}
         plan.pairs += [pair for pair in pairs if pair.key not in left]
 
 
@@ -139,7 +149,7 @@ def extract_all(plan: PairPlan, job: Preparation, scores: Journal) -> None:
     work = []
     for source, pairs in sources.items():
         journal = journal_path(job, source.name)
-        left = recall(pairs, Journal(journal).rows, job, scores)
+        left = recall(pairs, pair_journal(journal).rows, job, scores)
         if left:
             work.append(Work(source, left, journal))
     log.info("%d of %d sources are to be read", len(work), len(sources))
@@ -148,7 +158,7 @@ def extract_all(plan: PairPlan, job: Preparation, scores: Journal) -> None:
         for part, signal in spread(make, work, job.options.workers):
             if signal:
                 log.warning("%s: signal %d ended the decoder", part.source.name, signal)
-            rows = Journal(part.journal).rows
+            rows = pair_journal(part.journal).rows
             for pair in recall(part.pairs, rows, job, scores):
                 pair.reason = rows.get(pair.key, {}).get("reason", UNREADABLE)
             bar.update(len(part.pairs))
@@ -168,7 +178,7 @@ def recall(
         row = rows.get(pair.key)
         pair.row = cast("PairRow", row) if row is not None and "frames" in row else None
         if pair.row is not None and verdict(scores.rows.get(pair.key), job.options.judging) is None:
-            pair.row = pair.row if all(path.exists() for path in pair.paths(job.layout)) else None
+            pair.row = pair.row if all(ends_with(path, JPEG_END) for path in pair.paths(job.layout)) else None
         if pair.row is None:
             left.append(pair)
     return left

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from egogen.conversations import Conversation, Turn, write_conversations
 from egogen.errors import UserError
-from egogen.files import atomic_open, write_json
-from egogen.frames import encode
+from egogen.files import atomic_open, ends_with, write_json
+from egogen.frames import JPEG_END, encode
 from egogen.layout import FOLDERS, Layout, Split, image_name
 from egogen.manifest import NAME, claim
 from egogen.seeds import item_seed
@@ -118,7 +118,7 @@ def claim_world(out: Path, settings: dict[str, object]) -> None:
 
 
 def is_complete(out: Path, train: int, val: int) -> bool:
-    """Whether every file of the world is there. The texts come after the frames that they name."""
+    """Whether every file of the world is there to its end. The texts come after the frames that they name."""
     counts: dict[Split, int] = {"train": train, "val": val}
     for dataset in FOLDERS:
         layout = Layout(out, dataset)
@@ -129,7 +129,8 @@ def is_complete(out: Path, train: int, val: int) -> bool:
             for index in range(count)
             for path in frame_paths(layout, Task(dataset, split, index))
         ]
-        if not all(path.exists() for path in (*texts, *frames)):
+        ends = {**dict.fromkeys(texts, b"\n"), **dict.fromkeys(frames, JPEG_END)}
+        if not all(ends_with(path, end) for path, end in ends.items()):
             return False
     return True
 

@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from egogen.annotations import Item
 from egogen.errors import UserError, reason
-from egogen.frames import decode
+from egogen.frames import JPEG_END, decode
 from egogen.layout import Layout, Split
 
 # Unfinished files of `egogen.files.atomic_open`; others that end so are somebody's own.
 PART = ".*.part"
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+JPEG_START = b"\xff\xd8"
 # Cameras may add some bytes after the end of the picture.
 TRAILER = 1024
 Input = TypeVar("Input")

@@ -41,6 +41,7 @@ from ldm.architecture import (
 )
 from ldm.checkpoint import published_state, training_schedule, write
 from ldm.optim import p2_weight
+from ldm.reading import is_made
 from ldm.text import embed, make_tokenizer, tokenize
 from ldm.toy.crops import close_ups, target_of
 from ldm.toy.linear import pass_colours_through, pass_noise_through, standardize_latents
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     made.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     args = made.parse_args(argv)
-    if args.out.exists():
+    if is_made(args.out):
         log.info("%s is there already", args.out)
         return
     layout = Layout(args.data_root, args.dataset)
@@ -275,7 +276,7 @@ def optimize(
     """
     optimizer = AdamW(parameters, lr=rate, weight_decay=0.0)
     schedule = OneCycleLR(optimizer, rate, total_steps=max(steps, 2), pct_start=0.1)
-    done = resume(keep, parameters, optimizer, schedule) if keep and keep.exists() else 0
+    done = resume(keep, parameters, optimizer, schedule) if keep and is_made(keep) else 0
     began, smooth = time.monotonic(), 0.0
     bar = tqdm(range(done, steps), desc=title, unit="step", initial=done, total=steps)
     for step in bar:

@@ -28,6 +28,7 @@ from egogen.files import atomic_open
 from egogen.frames import read_frame
 from egogen.layout import Layout, Split
 from ldm.devices import HELP, find_device
+from ldm.reading import is_made
 from ldm.transforms import to_model
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     made.add_argument("--device", default="auto", help=HELP)
     args = made.parse_args(argv)
-    if args.out.exists():
+    if is_made(args.out):
         log.info("%s is there already", args.out)
         return
     device = find_device(args.device)

@@ -22,6 +22,7 @@ from ldm.checkpoint import load_parts, published_state, training_schedule, write
 from ldm.devices import HELP, find_device
 from ldm.folder import architecture_of
 from ldm.optim import p2_weight
+from ldm.reading import is_made
 from ldm.text import embed, make_tokenizer
 from ldm.toy.__main__ import add_noise, draw_prompts, encode, optimize, read_labels, read_world
 from ldm.toy.crops import close_ups, objects, zoomed
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--seed", type=int, default=0, help="seed of batches and noise")
     made.add_argument("--device", default="cpu", help=f"where the UNet trains: {HELP}")
     args = made.parse_args(argv)
-    if args.out.exists():
+    if is_made(args.out):
         log.info("%s is there already", args.out)
         return
     device = find_device(args.device)

@@ -5,9 +5,7 @@ A run reads all files of the folder and appends to one of its own: runs share an
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import secrets
 import threading
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
-from egogen.errors import UserError, reason
+from egogen.journal import Journal, Row
 from llava.curate.exchange import Reply
 
 log = logging.getLogger(__name__)
@@ -35,7 +33,7 @@ class Answers:
     """The answers of a folder.
 
     Args:
-        folder: of `.jsonl` files; a line that a killed run left unfinished is passed over.
+        folder: of `.jsonl` files; a line that is damaged or unfinished is passed over.
 
     Raises:
         UserError: a file cannot be read.
@@ -47,23 +45,13 @@ class Answers:
         self.lock = threading.Lock()
         self.replies: dict[str, Reply] = {}
         for path in sorted(folder.glob("*.jsonl")):
-            self.read(path)
-
-    def read(self, path: Path) -> None:
-        """Reads the whole lines of a file."""
-        try:
-            lines = path.read_bytes().split(b"\n")
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({reason(error)})") from None
-        damaged = 0
-        for line in filter(None, lines):
-            try:
-                entry = json.loads(line)
-                self.replies[entry["key"]] = Reply(**entry["reply"])
-            except (ValueError, TypeError, KeyError):
-                damaged += 1
-        if damaged:
-            log.warning("%s: passed over %d unfinished or damaged lines; they are asked anew", path, damaged)
+            earlier = open_journal(path)
+            self.replies |= {row["key"]: Reply(**row["reply"]) for row in earlier.rows.values()}
+            if count := earlier.damaged:
+                log.warning(
+                    "%s: passed over %d unfinished or damaged lines; they are asked anew", path, count
+                )
+        self.journal = open_journal(self.path)
 
     def get(self, key: str) -> Reply | None:
         """The answer to a request, if there is one."""
@@ -75,14 +63,20 @@ class Answers:
         Raises:
             UserError: the file cannot be written.
         """
-        text = "".join(json.dumps({**line._asdict(), "reply": asdict(line.reply)}) + "\n" for line in made)
         with self.lock:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except OSError as error:
-                raise UserError(f"{self.path}: cannot be written ({reason(error)})") from None
+            self.journal.add([{**line._asdict(), "reply": asdict(line.reply)} for line in made])
             self.replies.update({line.key: line.reply for line in made})
+
+
+def open_journal(path: Path) -> Journal:
+    """One file of answers."""
+    return Journal(path, ("key",), is_whole=is_reply, anew="it is asked anew", tolerant=True)
+
+
+def is_reply(row: Row) -> bool:
+    """Whether a row holds an answer."""
+    try:
+        Reply(**row["reply"])
+    except (KeyError, TypeError):
+        return False
+    return True

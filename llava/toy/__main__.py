@@ -26,6 +26,7 @@ from egogen.toy.scene import KINDS
 from llava.conversations import encode, messages
 from llava.convert import write_clip, write_published
 from llava.images import load_image_processor, open_image, pixels
+from llava.model import read_checkpoint
 from llava.prompts import render
 from llava.settings import patches_across
 from llava.tokenizer import MODEL, load_tokenizer
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     claim(
         args.out, {"made_by": "python -m llava.toy", "dataset": args.dataset, "seed": args.seed}, f".{NAME}"
     )
-    if (args.out / "config.json").exists():
+    if is_built(args.out):
         log.info("%s: the toy LLaVA is there", args.out)
         return
     torch.manual_seed(args.seed)
@@ -96,6 +97,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = make_tokenizer(Path(folder), [*records, *(said.record for said in talks)])
         build(args.out, seen, talks, tokenizer, budget)
+
+
+def is_built(out: Path) -> bool:
+    """Whether the checkpoint and its CLIP are there and whole; damaged ones get a warning."""
+    if not (out / "config.json").exists():
+        return False
+    try:
+        read_checkpoint(out)
+    except UserError as error:
+        log.warning("%s; the toy LLaVA is made anew", error)
+        return False
+    return True
 
 
 def ask(seen: Sequence[View], data_root: Path, seed: int) -> list[Talk]:

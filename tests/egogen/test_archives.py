@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import shutil
 import stat
@@ -243,6 +244,9 @@ def test_a_second_run_goes_on(tmp_path: Path) -> None:
     unpack(paths, tmp_path, everything(out))
     (out / "EgoGen/3/x.bin").unlink()
     assert unpack(paths, tmp_path, everything(out)) == (1, 20, 0)
+    for size in (0, 5):
+        os.truncate(out / "EgoGen/3/x.bin", size)  # as a crash of the machine leaves it
+        assert unpack(paths, tmp_path, everything(out)) == (1, 20, 0)
     (out / "EgoGen/4/x.bin").write_bytes(bytes(700))
     with pytest.raises(UserError, match=r"4/x\.bin: there already, with other bytes than in .*move it away"):
         unpack(paths, tmp_path, everything(out))

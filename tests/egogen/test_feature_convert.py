@@ -23,7 +23,7 @@ from egogen.features.__main__ import main
 from egogen.features.byte_sizes import FeatureShape, sizes
 from egogen.features.compare import compare
 from egogen.features.feature_shards import Shards
-from egogen.files import write_json
+from egogen.files import part_of, write_json
 from egogen.layout import clip_folder, feature_folders, projector_path, shard_path, shard_paths
 from tests.feature_store import NAMES, PATCH_WIDTH, WIDTH, folder, patches, projector, text, write_tree
 
@@ -157,7 +157,8 @@ def test_a_killed_run_goes_on(
 
     def interrupted(path: Path, *args: Any) -> Any:
         if len(written) == 4:
-            (path.parent / f".{path.name}.ab12.part").write_text("half a shard")
+            left = part_of(path).name.replace(f"-{os.getpid()}-", "-4194305-")  # more than a process's number
+            (path.parent / left).write_text("half a shard")
             raise KeyboardInterrupt
         written.append(path)
         return real(path, *args)
@@ -177,6 +178,17 @@ def test_a_killed_run_goes_on(
     assert {path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if path != written[1]} == {
         True
     }
+
+
+def test_damaged_npy_files_are_written_again(compact: Path, tmp_path: Path) -> None:
+    argv = ["convert", str(compact), str(tmp_path / "x"), "--to", "npy"]
+    main(argv)
+    before = content(tmp_path / "x")
+    files = sorted((tmp_path / "x").rglob("*.npy"))
+    os.truncate(files[0], 0)
+    os.truncate(files[-1], 200)
+    main(argv)
+    assert content(tmp_path / "x") == before
 
 
 @pytest.mark.slow

@@ -1,12 +1,26 @@
 """Files are whole or absent; JSON faults are named."""
 
+import os
+import stat
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from egogen.errors import UserError, reason
-from egogen.files import atomic_open, read_json, read_yaml, write_json
+from egogen.files import (
+    atomic_folder,
+    atomic_open,
+    clean_parts,
+    part_of,
+    read_json,
+    read_yaml,
+    this_host,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -142,3 +156,89 @@ def test_yaml_as_people_mean_it(tmp_path: Path) -> None:
 )
 def test_the_reason_of_an_error_is_one_line(error: Exception, text: str) -> None:
     assert reason(error) == text
+
+
+def test_bytes_are_on_disk_before_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, events = tmp_path / "x.bin", list[str]()
+    real, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append(kind(handle)), real(handle)))
+    monkeypatch.setattr(Path, "replace", lambda part, goal: (events.append("rename"), replace(part, goal))[1])
+
+    def kind(handle: int) -> str:
+        found = os.fstat(handle)
+        return "folder" if stat.S_ISDIR(found.st_mode) else f"{found.st_size} bytes"
+
+    with atomic_open(path) as file:
+        file.write(b"four")
+    assert events == ["4 bytes", "rename", "folder"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced = tmp_path / "new/made", set[int]()
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.add(os.fstat(handle).st_ino), real(handle)))
+
+    def interrupted() -> None:
+        with atomic_folder(path) as part:
+            (part / "a").write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(path.parent.iterdir()) == []
+    with atomic_folder(path) as part:
+        (part / "inner").mkdir()
+        (part / "inner/a").write_bytes(b"whole")
+        assert not path.exists()
+    assert (path / "inner/a").read_bytes() == b"whole"
+    assert {found.stat().st_ino for found in (path, path / "inner", path / "inner/a")} <= synced
+
+
+def test_a_folder_that_another_run_made_first_stays(tmp_path: Path) -> None:
+    path = tmp_path / "made"
+    with atomic_folder(path) as mine:
+        (mine / "a").write_bytes(b"mine")
+        with atomic_folder(path) as other:
+            (other / "a").write_bytes(b"other")
+    assert (path / "a").read_bytes() == b"other"
+    assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: cannot be written"), atomic_folder(tmp_path / "file"):
+        pass
+
+
+def test_parts_of_ended_runs_are_removed_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / "inner").mkdir()
+    mine = part_of(tmp_path / "inner/x.npy")
+    mine.touch()
+    dead = mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-"))
+    dead.mkdir()
+    (dead / "a").touch()
+    there = mine.with_name(mine.name.replace(this_host(), "00000000"))
+    old = there.with_name(there.name.replace(".x.npy.", ".y.npy."))
+    others = [mine, there, tmp_path / "inner/.x.tar.0123abcd.part", tmp_path / "x.part"]
+    for path in (*others, old):
+        path.touch()
+    two_days_ago = time.time() - 2 * 86400
+    os.utime(old, (two_days_ago, two_days_ago))
+    clean_parts(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if not path.is_dir()) == sorted(others)
+    assert not dead.exists()
+
+
+def test_a_folder_is_made_where_an_ended_run_left_its_part(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib; from egogen.files import atomic_folder; path = pathlib.Path('made')\n"
+        "with atomic_folder(path) as part: (part / 'a').touch(); os._exit(1)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 1
+    assert len(list(tmp_path.iterdir())) == 1
+    with atomic_folder(tmp_path / "other"):
+        pass
+    assert len(list(tmp_path.iterdir())) == 2, "it is not of that result"
+    with atomic_folder(tmp_path / "made") as part:
+        (part / "b").touch()
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["b"]
+    assert len(list(tmp_path.iterdir())) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -47,6 +48,10 @@ def test_the_same_input_gives_the_same_bytes_and_finished_files_stay(folder: Pat
     before = first.stat().st_mtime_ns
     pack(folder, NAMES, tmp_path / "one")
     assert first.stat().st_mtime_ns == before
+    for size in (0, 600, first.stat().st_size // 2):
+        os.truncate(first, size)
+        pack(folder, NAMES, tmp_path / "one")
+        assert first.read_bytes() == second.read_bytes()
 
 
 def test_the_command_packs_a_split(tmp_path: Path) -> None:

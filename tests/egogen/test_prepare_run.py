@@ -72,8 +72,9 @@ def test_a_finished_run_is_left_and_a_hole_is_filled(source: Ego4D, tmp_path: Pa
     prepare(source, tmp_path / "out")
     assert frames(layout) == before
     lost = next(layout.frames("val").rglob("*61.jpg"))
-    lost.unlink()
-    prepare(source, tmp_path / "out")
+    for size in (None, 0, 500):
+        lost.unlink() if size is None else os.truncate(lost, size)
+        prepare(source, tmp_path / "out")
     after = frames(layout)
     assert {name: content for name, (content, _) in after.items()} == {
         name: content for name, (content, _) in before.items()

@@ -1,5 +1,6 @@
 """The toy world on disk: layout, contents, determinism, refusals."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -108,9 +109,14 @@ def test_an_unfinished_world_is_completed_and_a_complete_one_left(tmp_path: Path
     before = contents(tmp_path)
     texts = tmp_path / "EgoGen" / "epickitchen_train.json"
     texts.unlink()
-    next(tmp_path.rglob("*45.jpg")).unlink()
+    frame = next(tmp_path.rglob("*45.jpg"))
+    frame.unlink()
     main(arguments)
     assert contents(tmp_path) == before
+    for path, size in ((frame, 0), (frame, 500), (texts, 0), (texts, 50)):
+        os.truncate(path, size)
+        main(arguments)
+        assert contents(tmp_path) == before
     written = texts.stat().st_mtime_ns
     main(arguments)
     assert texts.stat().st_mtime_ns == written

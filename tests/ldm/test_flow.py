@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -116,7 +117,15 @@ def test_cached_latents_are_built_once_and_train(run: Run) -> None:
     folder = fit(run, "cached", *words)
     state = read(folder / "checkpoints" / "last.ckpt")["state_dict"]
     assert all(value.isfinite().all() for value in state.values())
-    assert len(list((run.root / "runs" / "cache").iterdir())) == 2
+    caches = sorted((run.root / "runs" / "cache").iterdir())
+    assert len(caches) == 2
+    for cut in (caches[0] / "text.npy", caches[1] / "manifest.json"):
+        whole = cut.read_bytes()
+        cut.unlink() if cut.suffix == ".json" else os.truncate(cut, 0)
+        (folder / "checkpoints" / "last.ckpt").unlink()
+        folder = fit(run, f"cached{len(whole)}", *words)
+        assert cut.read_bytes() == whole
+    assert sorted((run.root / "runs" / "cache").iterdir()) == caches
 
 
 def test_published_training_leaves_the_conditioner_at_its_start(run: Run) -> None:
@@ -151,8 +160,9 @@ def test_frames_do_not_depend_on_batch_or_shard(run: Run, trained: Path, tmp_pat
 def test_sampling_continues_and_refuses_to_mix(run: Run, trained: Path, tmp_path: Path) -> None:
     first = draw(run, trained, tmp_path)
     victim = tmp_path / next(iter(first))
-    victim.unlink()
-    assert draw(run, trained, tmp_path) == first
+    for kept in (None, 0, 300, victim.stat().st_size - 2):
+        victim.unlink() if kept is None else os.truncate(victim, kept)
+        assert draw(run, trained, tmp_path) == first
     with pytest.raises(UserError, match=r"manifest.json: the folder was made with sampling"):
         draw(run, trained, tmp_path, "sampling.seed=1")
     with pytest.raises(UserError, match=r"made with checkpoint"):

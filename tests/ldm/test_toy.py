@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -60,6 +61,9 @@ def test_the_command_writes_a_published_file_once(world: Path, tmp_path: Path) -
     before = out.stat().st_mtime_ns
     main(words)
     assert out.stat().st_mtime_ns == before
+    os.truncate(out, out.stat().st_size - 1000)
+    main([*words, "--vae-steps", "1", "--text-steps", "1", "--unet-steps", "1"])
+    assert read(out)["state_dict"].keys() == state.keys()
 
 
 @torch.no_grad()
@@ -264,6 +268,10 @@ def test_a_stopped_editor_goes_on_as_if_never_stopped(
     assert not (tmp_path / "parts.ckpt").exists()
     with pytest.raises(UserError, match=r"parts.training: kept by a training with other settings; delete it"):
         editor.main([*options, "--steps", "9", "--out", str(tmp_path / "parts.ckpt")])
+    (tmp_path / "cut.training").write_bytes((tmp_path / "parts.training").read_bytes()[:999])
+    (tmp_path / "cut.ckpt").touch()
+    editor.main([*options, "--out", str(tmp_path / "cut.ckpt")])
+    assert read(tmp_path / "cut.ckpt")["state_dict"].keys() == whole.keys()
     editor.main([*options, "--out", str(tmp_path / "parts.ckpt")])
     assert not (tmp_path / "parts.training").exists()
     resumed = read(tmp_path / "parts.ckpt")["state_dict"]

@@ -14,6 +14,7 @@ from egogen.layout import Layout
 from egogen.toy.world import write_world
 from ldm import evaluate
 from ldm.metrics.results import read_details
+from ldm.reading import read
 from ldm.report.curves import curves
 from ldm.toy import claims, classifier, curve, pool
 from tests.ldm.evaluation.conftest import save_noise
@@ -54,6 +55,11 @@ def test_a_finished_classifier_is_left_alone(world: Path, weights: Path) -> None
     before = weights.stat().st_mtime_ns
     classifier.main(["--data-root", str(world), "--out", str(weights)])
     assert weights.stat().st_mtime_ns == before
+    damaged = weights.with_name("damaged.safetensors")
+    for size in (0, weights.stat().st_size - 1):
+        damaged.write_bytes(weights.read_bytes()[:size])
+        classifier.main(["--data-root", str(world), "--out", str(damaged), "--steps", "1", "--device", "cpu"])
+        assert read(damaged)["state_dict"].keys() == read(weights)["state_dict"].keys()
 
 
 def test_other_data_and_files_are_refused(world: Path, weights: Path, tmp_path: Path) -> None:

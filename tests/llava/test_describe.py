@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from egogen.manifest import checkpoint_hash
 from llava import describe as module
 from llava.decode import Sampling
 from llava.describe import Description, main
-from llava.journal import Journal, Line
+from llava.journal import Descriptions
 from llava.merge import main as merge
 from llava.model import load
 
@@ -165,6 +166,21 @@ def test_a_missing_feature_is_made_again(whole: Path, split: Path, tiny: Path) -
     lost.unlink()
     main(flags(split, tiny, whole))
     assert np.allclose(np.load(lost), before, atol=2e-3)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "other shape"])
+def test_a_damaged_feature_is_made_again(
+    whole: Path, split: Path, tiny: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for lost in (whole / "text/a/0/x.npy", whole / "image/a/0/x.npy"):
+        before = np.load(lost)
+        if damage == "other shape":
+            np.save(lost, before[:0])
+        else:
+            os.truncate(lost, 0 if damage == "empty" else lost.stat().st_size - 1)
+        main(flags(split, tiny, whole))
+        assert f"{lost}: empty, cut off or of another shape; it is made anew" in caplog.text
+        assert np.allclose(np.load(lost), before, atol=2e-3)
 
 
 def test_the_target_frame_can_be_described(split: Path, tiny: Path, tmp_path: Path) -> None:
@@ -331,9 +347,10 @@ def test_a_killed_run_goes_on(whole: Path, split: Path, tiny: Path, tmp_path: Pa
 
 def test_a_changed_label_or_feature_is_described_anew(tmp_path: Path, split: Path) -> None:
     items = Annotations.read(split / "ego4d_val.json").items
-    journal = Journal(tmp_path / "j.jsonl")
-    journal.add([Line(items[0], "words", "text \u2603", "a/0/x.jpg")])
-    again = Journal(tmp_path / "j.jsonl")
+    journal = Descriptions(tmp_path / "j.jsonl")
+    texts = {"original action": items[0].action.action, "action": "words", "description": "text \u2603"}
+    journal.add([{"clip": items[0].clip, "id": items[0].id, **texts, "feature": "a/0/x.jpg"}])
+    again = Descriptions(tmp_path / "j.jsonl")
     assert again.has(items[0], "a/0/x.jpg")
     assert not again.has(items[0], "a/0/x.a.0.jpg")
     assert not again.has(items[1], "a/0/x.jpg")
@@ -341,7 +358,7 @@ def test_a_changed_label_or_feature_is_described_anew(tmp_path: Path, split: Pat
     with (tmp_path / "j.jsonl").open("a") as file:
         file.write("{broken}\n")
     with pytest.raises(UserError, match="line 2 is damaged"):
-        Journal(tmp_path / "j.jsonl")
+        Descriptions(tmp_path / "j.jsonl")
 
 
 def test_features_that_are_no_numbers_are_refused(

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,6 +120,11 @@ def test_what_is_there_is_left_and_other_seeds_are_not_mixed(built: Path, data: 
     assert (built / "pytorch_model.bin").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="seed"):
         build(data, built, [*SMALL, "--seed", "1"])
+    weights = built / "pytorch_model.bin"
+    for size in (0, weights.stat().st_size // 2):
+        os.truncate(weights, size)
+        build(data, built)
+        load(built)
 
 
 def test_other_data_are_refused(tmp_path: Path) -> None:

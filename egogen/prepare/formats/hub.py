@@ -100,16 +100,18 @@ def copy(files: Mapping[Path, Path], root: Path) -> None:
 
 
 def keep_or_write(goal: Path, content: bytes, origin: Path) -> None:
-    """Writes a file unless it is there already.
+    """Writes a file unless it is there already; one that was cut off is written anew.
 
     Raises:
         UserError: another file is there.
     """
-    if not goal.exists():
-        with atomic_open(goal) as file:
-            file.write(content)
-    elif goal.read_bytes() != content:
+    there = goal.read_bytes() if goal.exists() else b""
+    if there == content:
+        return
+    if not content.startswith(there):
         raise UserError(f"{goal}: there already, with other bytes than in {origin}; move it away")
+    with atomic_open(goal) as file:
+        file.write(content)
 
 
 def unpack_table(path: Path, root: Path) -> None:

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     shards = source.shards
     for number, items in enumerate(tqdm(shards, unit="shard", disable=None)):
         path = shard_path(args.out, source.name, number, len(shards))
-        if not path.exists():
+        if not has_rows(path, len(items)):
             write_shard(path, items, source, PROMPTS[prompt])
     copy_texts(source, Layout(args.out, args.dataset))
     write_card(args.out)
@@ -94,6 +94,19 @@ def schema(source: ExportSplit) -> pa.Schema:
     return pa.schema(
         [(name, image if name in IMAGES else pa.string()) for name in COLUMNS], metadata=metadata
     )
+
+
+def has_rows(path: Path, count: int) -> bool:
+    """Whether a Parquet file is there with so many rows, by its footer; a damaged one gets a warning."""
+    if not path.exists():
+        return False
+    try:
+        found = pq.read_metadata(path).num_rows
+    except (pa.ArrowException, OSError):
+        found = 0
+    if found != count:
+        log.warning("%s: damaged; it is written anew", path)
+    return bool(found == count)
 
 
 def write_shard(path: Path, items: list[Item], source: ExportSplit, prompt_key: str) -> None:

@@ -15,13 +15,15 @@ from tqdm import tqdm
 
 from egogen.annotations import Item
 from egogen.files import atomic_open, write_json
-from egogen.frames import add_bytes
+from egogen.frames import add_bytes, has_members
 from egogen.layout import Layout
 from egogen.manifest import file_hash
 from egogen.prepare.formats import export
 from egogen.prepare.formats.export import ExportSplit, describe
 
 log = logging.getLogger(__name__)
+
+FILES = 3  # of one sample
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     shards = []
     for number, items in enumerate(tqdm(source.shards, unit="shard", disable=None)):
         path = args.out / f"{source.name}-{number:06d}.tar"
-        if not path.exists():
+        if not has_members(path, FILES * len(items)):
             write_shard(path, items, source, number * source.per_shard)
         size = path.stat().st_size
         shards.append({"file": path.name, "samples": len(items), "bytes": size, "sha256": file_hash(path)})

@@ -17,8 +17,16 @@ from egogen.files import atomic_open
 from egogen.frames import encode
 from egogen.layout import Layout
 from egogen.prepare.frames.sharpness import sharpness
-from egogen.prepare.journal import Journal
-from egogen.prepare.pair_plan import DAMAGED, NOT_BEFORE, ActionPair, FrameSource, Lost, SourceFrames, Stamp
+from egogen.prepare.pair_plan import (
+    DAMAGED,
+    NOT_BEFORE,
+    ActionPair,
+    FrameSource,
+    Lost,
+    SourceFrames,
+    Stamp,
+    pair_journal,
+)
 from egogen.prepare.pair_rows import FrameRow, PairRow
 
 log = logging.getLogger(__name__)
@@ -131,7 +139,7 @@ def frame_row(number: int, shot: Shot, stamp: Stamp) -> FrameRow:
 
 def extract(work: Work, layout: Layout, look: Look) -> None:
     """Writes the frames of all pairs that can be had, and a journal line for every pair."""
-    journal = Journal(work.journal)
+    journal = pair_journal(work.journal)
     try:
         with work.source.open() as frames:
             for row in rows(frames, work.pairs, layout, look):

@@ -1,0 +1,95 @@
+"""A journal's rows outlive its writer: witness is the file's own bytes, cut or damaged by hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from egogen.errors import UserError
+from egogen.journal import Journal
+
+ROWS = [{"clip": "a", "id": "0", "text": "\u2603"}, {"clip": "a", "id": "1", "text": "b"}]
+
+
+def journal(path: Path, *, tolerant: bool = False) -> Journal:
+    return Journal(path, ("clip", "id"), anew="its action is done anew", tolerant=tolerant)
+
+
+def test_rows_come_back_by_their_key_and_the_last_counts(tmp_path: Path) -> None:
+    path = tmp_path / "new/j.jsonl"
+    first = journal(path)
+    first.add(ROWS[:1])
+    first.add([ROWS[1], {**ROWS[0], "text": "later"}])
+    expected = {("a", "0"): {**ROWS[0], "text": "later"}, ("a", "1"): ROWS[1]}
+    assert first.rows == journal(path).rows == expected
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kept", [1, 20, -2])
+def test_a_cut_tail_is_passed_over_by_readers_and_removed_by_the_writer(
+    tmp_path: Path, kept: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "j.jsonl"
+    journal(path).add(ROWS)
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + second[:kept])
+    found = journal(path)
+    assert list(found.rows) == [("a", "0")]
+    assert "dropped an unfinished last line" in caplog.text
+    assert path.read_bytes() == first + second[:kept], "another process may be writing it"
+    found.add(ROWS[1:])
+    assert path.read_bytes() == first + second
+
+
+def test_a_whole_last_line_without_its_end_counts_and_gets_it(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    journal(path).add(ROWS[:1])
+    path.write_bytes(path.read_bytes().rstrip())
+    found = journal(path)
+    assert list(found.rows) == [("a", "0")]
+    found.add(ROWS[1:])
+    assert journal(path).rows == {("a", "0"): ROWS[0], ("a", "1"): ROWS[1]}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{broken}",
+        b"[1]",
+        b"1",
+        b'"a"',
+        b"",
+        b'{"clip": "a"}',
+        b'{"clip": "a", "id": []}',
+        b'{"clip": "\xff"}',
+    ],
+)
+def test_a_damaged_line_is_named_with_its_number(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "j.jsonl"
+    journal(path).add(ROWS[:1])
+    path.write_bytes(path.read_bytes() + line + b"\n" + path.read_bytes())
+    with pytest.raises(
+        UserError, match=r"j\.jsonl: line 2 is damaged; delete the line, and its action is done"
+    ):
+        journal(path)
+    assert (journal(path, tolerant=True).damaged, len(journal(path, tolerant=True).rows)) == (1, 1)
+
+
+def test_rows_are_on_disk_before_they_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "j.jsonl"
+    synced: list[int] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(os.fstat(handle).st_size), real(handle)))
+    for number in (1, 2):
+        journal(path).add(ROWS[:1])
+        assert path.stat().st_size in synced[number - 1 :]
+
+
+def test_places_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/j\.jsonl: cannot be written"):
+        journal(tmp_path / "file/j.jsonl").add(ROWS)
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
+        journal(tmp_path)
