@@ -6,13 +6,17 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import field, fields
+from typing import Any, TypeVar
 
 from egogen.errors import UserError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 DEBUG_FLAG = "--debug"
+
+Options = TypeVar("Options")
 
 
 def parser(prog: str, description: str | None) -> argparse.ArgumentParser:
@@ -27,6 +31,48 @@ def parser(prog: str, description: str | None) -> argparse.ArgumentParser:
     )
     made.add_argument("-d", DEBUG_FLAG, action="store_true", help="on an error, show the full traceback")
     return made
+
+
+def flag(meaning: str, **how: object) -> Any:  # noqa: ANN401 - stands for a field of any type
+    """A field of a dataclass for `options`, filled from the flag of its name.
+
+    Args:
+        meaning: text for `--help`.
+        how: as `add_argument` takes it (a default may be a function, called when the flags are read); or
+            `positional=True`: an argument by its place; `either=True`: one of these must be given.
+    """
+    return field(metadata={"help": meaning, **how})
+
+
+def options(kind: type[Options], argv: Sequence[str] | None, prog: str, description: str | None) -> Options:
+    """Reads the command line into a frozen dataclass whose fields are flags (`flag`).
+
+    Args:
+        kind: the dataclass; its `__post_init__` may raise `argparse.ArgumentTypeError`.
+        argv: the words; None takes the process's.
+        prog: as for `parser`.
+        description: likewise.
+
+    Raises:
+        SystemExit: a flag is unknown, or its value is none or does not fit the others; with code 2.
+    """
+    made = parser(prog, description)
+    one_of = None
+    for each in fields(kind):  # type: ignore[arg-type]
+        how = dict(each.metadata)
+        if callable(how.get("default")):
+            how["default"] = how["default"]()
+        name = each.name if how.pop("positional", False) else f"--{each.name.replace('_', '-')}"
+        if how.pop("either", False):
+            one_of = one_of or made.add_mutually_exclusive_group(required=True)
+            one_of.add_argument(name, **how)
+        else:
+            made.add_argument(name, **how)
+    values = vars(made.parse_args(argv))
+    try:
+        return kind(**{each.name: values[each.name] for each in fields(kind)})  # type: ignore[arg-type]
+    except argparse.ArgumentTypeError as error:
+        made.error(f"{error}")
 
 
 def run(main: Callable[[], object]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from egogen import cli
+from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.files import atomic_folder, atomic_open, write_json
 from llava.checkpoint import VISION, our_name, save_pickle, write_published_weights
@@ -28,16 +30,19 @@ from llava.vision import find_clip
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class ConvertOptions:
+    """The command line."""
+
+    direction: str = flag("which format to write", positional=True, choices=["llava2hf", "hf2llava"])
+    source: Path = flag("checkpoint folder to read", positional=True, type=Path)
+    target: Path = flag("folder to write; must not exist", positional=True, type=Path)
+    vision_tower: Path | None = flag("CLIP folder, if not the one it names", type=Path)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Converts one folder."""
-    parser = cli.parser("python -m llava.convert", __doc__)
-    parser.add_argument("direction", choices=["llava2hf", "hf2llava"], help="which format to write")
-    parser.add_argument("source", type=Path, help="checkpoint folder to read")
-    parser.add_argument("target", type=Path, help="folder to write; must not exist")
-    parser.add_argument(
-        "--vision-tower", type=Path, default=None, help="CLIP folder, if not the one it names"
-    )
-    args = parser.parse_args(argv)
+    args = cli.options(ConvertOptions, argv, "python -m llava.convert", __doc__)
     adapters = is_adapter(args.source)  # merged into their base, whose format does not matter
     raw = read_config(base_of(args.source) if adapters else args.source)
     if not adapters and is_published(raw) != (args.direction == "llava2hf"):

@@ -6,13 +6,11 @@ final-norm state a generated token (`llava.decode`). Resumable: run the same com
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,18 +23,16 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from egogen import cli
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
-from egogen.features.rows import ROW_TYPES
-from egogen.features.store import STORES
 from egogen.files import write_json
 from egogen.manifest import checkpoint_hash, claim
 from egogen.seeds import item_seed
 from egogen.shards import parse_shard, process, take_chunk, take_shard
 from llava.decode import Answer, Sampling, answer, to_text
+from llava.describing.describe_options import DescribeOptions
 from llava.images import check_images, open_image, pixels
 from llava.job import Job
 from llava.journal import Descriptions
-from llava.labels import CUTS, guess_dataset
-from llava.lemmas import LEMMAS
+from llava.labels import guess_dataset
 from llava.lora import base_of, is_adapter
 from llava.model import Llava, load, pick_device, read_checkpoint
 from llava.prompts import QUESTION, prompt_ids
@@ -45,6 +41,7 @@ from llava.settings import text_settings
 
 log = logging.getLogger(__name__)
 
+Loaded = tuple[Llava, PreTrainedTokenizerBase, CLIPImageProcessorPil]
 CPU_BATCH, MAX_BATCH = 64, 512  # sizes that `--batch-size auto` takes, and at most
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -131,9 +128,7 @@ def fitting_batch_size(model: Llava, prompt_length: int, sampling: Sampling) -> 
     return max(1, min(MAX_BATCH, int(0.8 * free) // row))
 
 
-def run_job(
-    job: Job, todo: list[Item], loaded: tuple[Any, ...], saver: Saver, batch_size: int | None
-) -> None:
+def run_job(job: Job, todo: list[Item], loaded: Loaded, saver: Saver, batch_size: int | None) -> None:
     """Describes the items that are not done yet; without a batch size, as many at a time as fit."""
     model, tokenizer, processor = loaded
     saver.begin(model, processor)
@@ -171,73 +166,6 @@ def run_job(
             bar.update(len(items))
 
 
-def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Reads the command line; the first ten flags are the reference's."""
-    parser = cli.parser("python -m llava.describe", __doc__)
-    add = parser.add_argument
-    add("--model-path", type=Path, required=True, help="checkpoint folder, published or Hugging Face format")
-    add("--image-dir", type=Path, required=True, help="folder that image_0 and image_1 are relative to")
-    add("--action-label", type=Path, required=True, help="annotation file with the actions")
-    add("--query", default=QUESTION, help="the question; {} stands for the action")
-    add("--save-path", type=Path, required=True, help="folder for the descriptions")
-    add("--save-image-feature-path", type=Path, required=True, help="folder for image features")
-    add("--save-text-feature-path", type=Path, required=True, help="folder for text features")
-    add(
-        "--feature-store", choices=STORES, default="npy",
-        help="npy: a file a feature, as published; compact: CLIP's patches and text rows in shards; "
-        "online: text rows, and what computes image features from frames",
-    )  # fmt: skip
-    add("--text-type", choices=ROW_TYPES, default="float16", help="of text rows in shards")
-    add("--seed", type=int, default=42, help="draws depend on it and on the action's id")
-    add("--num-chunks", type=int, default=1, help="the published split of clips into contiguous chunks")
-    add("--chunk-idx", type=int, default=1, help="which chunk, counted from 1")
-    add("--shard", default=None, metavar="I/N", help="every N-th action from the I-th, instead of chunks")
-    add(
-        "--batch-size", type=batch_size, default=None, metavar="N|auto",
-        help="frames at a time; changes no result [auto: what fits the GPU; 64 on a CPU]",
-    )  # fmt: skip
-    add(
-        "--setting",
-        choices=["forecast", "description"],
-        default="forecast",
-        help="describe image_0 or image_1",
-    )
-    add(
-        "--dataset",
-        choices=["ego4d", "epickitchen"],
-        default=None,
-        help="label style; default: from the file's name",
-    )
-    add(
-        "--label-cut", choices=CUTS, default="published",
-        help="Ego4D labels: drop the first characters as published, or a tag and the wearer's letter",
-    )  # fmt: skip
-    add("--lemmas", choices=LEMMAS, default="lemminflect", help="Ego4D labels: whose base forms of verbs")
-    add("--temperature", type=float, default=0.2, help="of the draws, above 0")
-    add("--top-k", type=int, default=50, help="tokens drawn from")
-    add("--greedy", action="store_true", help="take the likeliest token instead of drawing")
-    add("--max-new-tokens", type=int, default=1024, help="longest answer")
-    add("--vision-tower", type=Path, default=None, help="CLIP folder to use instead of the checkpoint's")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    add("--dtype", choices=DTYPES, default=None, help="default: float16 on a GPU, float32 on the CPU")
-    chosen = parser.parse_args(argv)
-    for flag in ("max_new_tokens", "top_k", "num_chunks"):
-        if getattr(chosen, flag) < 1:
-            parser.error(f"--{flag.replace('_', '-')}: found {getattr(chosen, flag)}, expected at least 1")
-    if not chosen.temperature > 0:
-        parser.error(f"--temperature: found {chosen.temperature}, expected above 0; --greedy draws nothing")
-    return chosen
-
-
-def batch_size(text: str) -> int | None:
-    """Reads `--batch-size`; None stands for `auto`."""
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"found {text}, expected at least 1, or auto")
-    return int(text)
-
-
 def vision_hash(model: Path, vision_tower: Path | None) -> str | None:
     """Hash of the CLIP folder that a model sees with; None if its own weights serve."""
     folder = base_of(model) if is_adapter(model) else model
@@ -245,7 +173,7 @@ def vision_hash(model: Path, vision_tower: Path | None) -> str | None:
     return None if seen_with == folder else checkpoint_hash(seen_with)
 
 
-def take_part(items: Sequence[Item], args: argparse.Namespace) -> tuple[list[Item], str]:
+def take_part(items: Sequence[Item], shard: str | None, chunk: int, chunks: int) -> tuple[list[Item], str]:
     """The actions of this process, shard or chunk, and the name of its file.
 
     Raises:
@@ -253,23 +181,23 @@ def take_part(items: Sequence[Item], args: argparse.Namespace) -> tuple[list[Ite
     """
     rank, _, world_size = process()
     if world_size > 1:
-        if args.shard is not None or args.num_chunks > 1:
+        if shard is not None or chunks > 1:
             raise UserError("--shard, --num-chunks: not under torchrun, whose processes are the shards")
         return take_shard(items, rank + 1, world_size), f"shard_{rank + 1}_of_{world_size}"
-    if args.shard is not None:
-        index, count = parse_shard(args.shard)
+    if shard is not None:
+        index, count = parse_shard(shard)
         return take_shard(items, index, count), f"shard_{index}_of_{count}"
-    clips = take_chunk(list(dict.fromkeys(item.clip for item in items)), args.chunk_idx, args.num_chunks)
+    clips = take_chunk(list(dict.fromkeys(item.clip for item in items)), chunk, chunks)
     mine = set(clips)
-    name = f"chunk_{args.chunk_idx}_of_{args.num_chunks}"
+    name = f"chunk_{chunk}_of_{chunks}"
     return [item for item in items if item.clip in mine], name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Describes one shard of a split."""
-    args = arguments(argv)
+    args = cli.options(DescribeOptions, argv, "python -m llava.describe", __doc__)
     everything = Annotations.read(args.action_label).items
-    items, part = take_part(everything, args)
+    items, part = take_part(everything, args.shard, args.chunk_idx, args.num_chunks)
     job = Job(
         items=everything,
         image_dir=args.image_dir,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from egogen import cli
 from egogen.annotations import DESCRIPTION_KEY, Annotations, check_object, validate
+from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.files import read_json
 from egogen.manifest import NAME
@@ -17,9 +19,19 @@ from egogen.manifest import NAME
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str]
+Described = dict[Key, tuple["DescribedAction", Path]]
 
 
-class Entry(BaseModel):
+@dataclass(frozen=True)
+class MergeOptions:
+    """The command line."""
+
+    save_path: Path = flag("folder that llava.describe wrote", type=Path, required=True)
+    edits: Path = flag("annotation file that was described", type=Path, required=True)
+    out: Path = flag(f"annotation file to write, with {DESCRIPTION_KEY}", type=Path, required=True)
+
+
+class DescribedAction(BaseModel):
     """A description as `llava.describe` and the published loop write it."""
 
     model_config = ConfigDict(strict=True, extra="allow")
@@ -28,14 +40,14 @@ class Entry(BaseModel):
     description: str
 
 
-def read_shard(path: Path) -> dict[Key, Entry]:
+def read_shard(path: Path) -> dict[Key, DescribedAction]:
     """Reads one shard's JSON.
 
     Raises:
         UserError: it is not of the form clip -> action id -> texts.
     """
     return {
-        (clip, action_id): validate(Entry, entry, f"{path}: clip {clip!r}, action {action_id!r}")
+        (clip, action_id): validate(DescribedAction, entry, f"{path}: clip {clip!r}, action {action_id!r}")
         for clip, actions in check_object(read_json(path), f"{path}", "clips by clip_id").items()
         for action_id, entry in check_object(
             actions, f"{path}: clip {clip!r}", "actions by action_id"
@@ -71,13 +83,13 @@ def shard_files(folder: Path) -> list[Path]:
     return files
 
 
-def join(files: Sequence[Path]) -> dict[Key, tuple[Entry, Path]]:
+def join(files: Sequence[Path]) -> Described:
     """Joins shards.
 
     Raises:
         UserError: an action occurs in two of them.
     """
-    joined: dict[Key, tuple[Entry, Path]] = {}
+    joined: Described = {}
     for path in files:
         for key, entry in read_shard(path).items():
             if key in joined:
@@ -88,7 +100,9 @@ def join(files: Sequence[Path]) -> dict[Key, tuple[Entry, Path]]:
     return joined
 
 
-def merge(edits: Annotations, described: dict[Key, tuple[Entry, Path]], folder: Path) -> Annotations:
+def merge(
+    edits: Annotations, described: dict[Key, tuple[DescribedAction, Path]], folder: Path
+) -> Annotations:
     """Puts the descriptions into the annotations.
 
     Raises:
@@ -115,17 +129,10 @@ def merge(edits: Annotations, described: dict[Key, tuple[Entry, Path]], folder: 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Merges a folder of shards into a copy of an annotation file."""
-    parser = cli.parser("python -m llava.merge", __doc__)
-    parser.add_argument("--save-path", type=Path, required=True, help="folder that llava.describe wrote")
-    parser.add_argument("--edits", type=Path, required=True, help="annotation file that was described")
-    parser.add_argument(
-        "--out", type=Path, required=True, help=f"annotation file to write, with {DESCRIPTION_KEY}"
-    )
-    args = parser.parse_args(argv)
-    edits = Annotations.read(args.edits)
-    merged = merge(edits, join(shard_files(args.save_path)), args.save_path)
-    merged.write(args.out)
-    log.info("%s: %d descriptions", args.out, len(merged))
+    options = cli.options(MergeOptions, argv, "python -m llava.merge", __doc__)
+    merged = merge(Annotations.read(options.edits), join(shard_files(options.save_path)), options.save_path)
+    merged.write(options.out)
+    log.info("%s: %d descriptions", options.out, len(merged))
 
 
 if __name__ == "__main__":

@@ -7,23 +7,22 @@ run stopped, and no answer is paid for twice.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 from egogen import cli
-from llava.curate.answers import Answers
-from llava.curate.budget import Budget, sum_of
+from egogen.files import write_json
+from llava.curate.budget import Budget, Spending
+from llava.curate.curation import Curation, read_curation
 from llava.curate.endpoint import connect
-from llava.curate.exchange import Model
-from llava.curate.flags import arguments
-from llava.curate.job import Job, read_job
-from llava.curate.result import check_place, report, spending, summary, write_report, write_result
+from llava.curate.exchange import LanguageModel
+from llava.curate.flags import CurationOptions
+from llava.curate.paid_answers import Answers
+from llava.curate.result import check_place, report, summary, write_result
+from llava.curate.review_sheet import write_sheet
 from llava.curate.rounds import Rounds
-from llava.curate.sheet import write_sheet
 
 log = logging.getLogger(__name__)
 
@@ -31,59 +30,62 @@ EXIT_LEFT_OUT, EXIT_OVER_BUDGET = 3, 4
 TOLD = 5  # actions that are left out whose reasons are told at once
 
 
-def open_model(job: Job, args: argparse.Namespace, budget: Budget, stop: threading.Event) -> Model:
+def open_model(
+    work: Curation, options: CurationOptions, budget: Budget, stop: threading.Event
+) -> LanguageModel:
     """The language model that the flags name."""
-    if args.local is None:
-        return connect(job.model, job.sampling, budget, stop, args)
+    if options.local is None:
+        return connect(options, work.model, work.sampling, budget, stop)
     # Imported late: an endpoint needs no torch.
     from llava.curate.local import load_local
 
-    return load_local(args.local, job.model, job.sampling, args.batch_size)
+    return load_local(options.local, work.model, work.sampling, options.batch_size)
 
 
-def finish(job: Job, args: argparse.Namespace, made: dict[str, Any]) -> None:
+def finish(
+    work: Curation, options: CurationOptions, this_run: Spending, all_runs: Spending, lost: int
+) -> None:
     """Writes the result, the report and the sheet, and tells what came of it."""
-    write_result(job)
-    path = write_report(job.part, made)
-    if args.sheet is not None:
-        about = {name: str(job.settings[name]) for name in ("dataset", "split", "model", "prompt")}
-        write_sheet(args.sheet, job.cases, args.sheet_size, job.layout.frames(args.split), about)
-        log.info("%s: a sample to read", args.sheet)
-    for item in made["actions_left_out"][:TOLD]:
-        log.warning("left out: clip %r, action %r (%s): %s", *item.values())
-    log.info("%s", summary(made))
-    log.info("%s: conversations; %s: the report", job.part, path.name)
+    write_result(work)
+    path = work.part.with_name(f"{work.part.stem}.report.json")
+    write_json(path, report(work, this_run, all_runs, lost))
+    if options.sheet is not None:
+        about = {name: str(work.settings[name]) for name in ("dataset", "split", "model", "prompt")}
+        frames = work.layout.frames(options.split)
+        write_sheet(options.sheet, work.cases, options.sheet_size, frames, about)
+        log.info("%s: a sample to read", options.sheet)
+    for item, case in work.left_out[:TOLD]:
+        log.warning(
+            "left out: clip %r, action %r (%s): %s", item.clip, item.id, item.action.action, case.reason
+        )
+    log.info("%s", summary(work, this_run, all_runs))
+    log.info("%s: conversations; %s: the report", work.part, path.name)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Describes a split, or tells what that would take."""
-    args = arguments(argv, __doc__)
-    job = read_job(args)
-    rounds = Rounds(job.prompt, job.recipe, Answers(args.cache), args.ask_again + 1)
-    todo = rounds.replay(job.cases)
-    if args.dry_run:
-        sys.stdout.write(job.plan(todo) + "\n")
+    options = cli.options(CurationOptions, argv, "python -m llava.curate", __doc__)
+    work = read_curation(options)
+    rounds = Rounds(work.prompt, work.recipe, Answers(options.cache), options.ask_again + 1)
+    todo = rounds.replay(work.cases)
+    if options.dry_run:
+        sys.stdout.write(work.plan(todo) + "\n")
         return
-    log.info("%s", job.plan(todo))
-    check_place(job.out, job.settings)
-    earlier = dict(rounds.used)
-    spent = job.prices.of(sum_of(reply.usage for reply in earlier.values()))
-    budget = Budget(job.prices, args.max_cost, spent)
+    log.info("%s", work.plan(todo))
+    check_place(work.out, work.settings)
+    earlier = set(rounds.used)
+    budget = Budget(work.prices, options.max_cost, Spending.of(rounds.used.values(), work.prices).cost)
     if todo:
         stop = threading.Event()
-        rounds.run(todo, open_model(job, args, budget, stop), stop)
-    costs = {
-        "this_run": spending([rounds.used[key] for key in rounds.used.keys() - earlier.keys()], job.prices),
-        "all_runs": spending(list(rounds.used.values()), job.prices),
-        "tries_of_this_run_that_may_have_been_charged_too": budget.lost,
-    }
-    finish(job, args, report(job.cases, costs, job.settings))
+        rounds.run(todo, open_model(work, options, budget, stop), stop)
+    this_run = Spending.of([rounds.used[key] for key in rounds.used.keys() - earlier], work.prices)
+    finish(work, options, this_run, Spending.of(rounds.used.values(), work.prices), budget.lost)
     if rounds.over_budget:
         log.warning(
-            "--max-cost %g: stopped before it; give more, and the same command goes on", args.max_cost
+            "--max-cost %g: stopped before it; give more, and the same command goes on", options.max_cost
         )
         raise SystemExit(EXIT_OVER_BUDGET)
-    if any(case.description is None for case in job.cases):
+    if work.left_out:
         raise SystemExit(EXIT_LEFT_OUT)
 
 

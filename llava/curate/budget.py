@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from llava.curate.exchange import Message, Usage
+from llava.curate.exchange import Message, Reply, Usage
 
 # Measured on requests about toy actions in cl100k_base and o200k_base alike: boxes are rich in tokens.
 BYTES_PER_TOKEN = 3.0
@@ -30,10 +30,8 @@ def chat_tokens(chat: Sequence[Message]) -> int:
 
 def sum_of(usages: Iterable[Usage]) -> Usage:
     """All of them together."""
-    total = Usage(0, 0)
-    for usage in usages:
-        total = Usage(total.prompt + usage.prompt, total.completion + usage.completion)
-    return total
+    found = list(usages)
+    return Usage(sum(usage.prompt for usage in found), sum(usage.completion for usage in found))
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,29 @@ class Prices:
     def of(self, usage: Usage) -> float:
         """Price of these tokens."""
         return (usage.prompt * self.prompt + usage.completion * self.completion) / 1e6
+
+
+@dataclass(frozen=True)
+class Spending:
+    """Tokens and cost of some answers, by the server's count where it gave one."""
+
+    answers: int
+    of_which_tokens_are_estimated: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float
+
+    @classmethod
+    def of(cls, replies: Collection[Reply], prices: Prices) -> Spending:
+        """Sums them up."""
+        usage = sum_of(reply.usage for reply in replies)
+        estimated = sum(not reply.counted for reply in replies)
+        return cls(len(replies), estimated, usage.prompt, usage.completion, prices.of(usage))
+
+    def __str__(self) -> str:
+        cost = f", cost {self.cost:.4f}" if self.cost else ""
+        tokens = f"{self.prompt_tokens:,} tokens read, {self.completion_tokens:,} written"
+        return f"{self.answers} answers, {tokens}{cost}"
 
 
 class OverBudget(Exception):  # noqa: N818 - an end, not an error

@@ -9,9 +9,9 @@ from pathlib import Path
 from egogen.annotations import ClipMetadata, Item
 from egogen.errors import UserError
 from egogen.frames import read_frame
-from llava.curate.checks import clean, faults
+from llava.curate.answer_checks import clean, faults
 from llava.curate.exchange import Message, Reply
-from llava.curate.facts import Facts, facts_of
+from llava.curate.pair_facts import PairFacts, facts_of
 from llava.curate.prompt import Prompt
 from llava.labels import action_words
 from llava.prompts import QUESTION, RESERVED, question
@@ -31,23 +31,14 @@ class Attempt:
 
 @dataclass
 class Case:
-    """One description that is wanted.
+    """One description that is wanted; one answer serves all actions of equal facts."""
 
-    Args:
-        words: of the label.
-        facts: what the language model is told.
-        image: the frame that it is shown, if any.
-        items: the actions of these facts; one answer serves all.
-        attempts: answers so far; all but the last have faults.
-        hindrance: why no further answer can be had.
-    """
-
-    words: str
-    facts: Facts
-    image: Path | None
+    words: str  # of the label
+    facts: PairFacts  # what the language model is told
+    image: Path | None  # the frame that it is shown, if any
     items: list[Item]
-    attempts: list[Attempt] = field(default_factory=list)
-    hindrance: str | None = None
+    attempts: list[Attempt] = field(default_factory=list)  # answers so far; all but the last have faults
+    hindrance: str | None = None  # why no further answer can be had
 
     @property
     def description(self) -> str | None:
@@ -78,7 +69,7 @@ class Case:
         messages = prompt.first(self.facts.text(), self.image)
         for attempt in self.attempts:
             messages.append(Message("assistant", attempt.text or "(nothing)"))
-            messages.append(prompt.again(list(attempt.faults.values())))
+            messages.append(prompt.mend(list(attempt.faults.values())))
         return messages
 
     def take(self, reply: Reply, prompt: Prompt) -> None:

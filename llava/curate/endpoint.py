@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import random
@@ -10,21 +9,23 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 from urllib.parse import urlsplit
 
 import openai
+import tenacity
+from openai.types.chat import ChatCompletionMessageParam
 
 from egogen.errors import UserError
 from llava.curate.budget import Budget, chat_tokens
-from llava.curate.completion import read_completion, retry_after
-from llava.curate.exchange import Message, NoAnswer, Reply, Sampling, Usage
-from llava.curate.flags import OPENAI
+from llava.curate.completion import reply_of, retry_after
+from llava.curate.exchange import IMAGE_SIDE, ChatSampling, Message, NoAnswer, Reply, Usage, data_url
+from llava.curate.flags import OPENAI, CurationOptions
 from llava.curate.pace import Pace
 
 log = logging.getLogger(__name__)
 
-FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds before the second try, and before a late one
+GROWING = tenacity.wait_exponential(0.5, max=60.0)  # seconds before the second try, the third ...
 LONGEST_HOLD = 3600.0  # seconds that a server may ask us to wait
 NO_KEY = "no-key-needed"  # what the client sends to endpoints that need no key
 # No request will fare better: wrong key, no money, no such address or model.
@@ -35,44 +36,39 @@ PASSING = (408, 409, 425, 429)  # and all from 500
 
 
 class Again(Exception):  # noqa: N818 - an event, which is dealt with
-    """A try that failed in a way that may pass.
-
-    Args:
-        reason: what happened.
-        wait: seconds that the server asks for.
-        charged: the server may have worked on it.
-    """
+    """A try that failed in a way that may pass; the server asks to wait, and may have charged for it."""
 
     def __init__(self, reason: str, wait: float = 0.0, *, charged: bool = False) -> None:
         super().__init__(reason)
         self.wait, self.charged = wait, charged
 
 
+def as_sent(message: Message) -> ChatCompletionMessageParam:
+    """A message in the chat-completions protocol; a picture becomes a data URL.
+
+    Raises:
+        UserError: the picture cannot be read.
+    """
+    content: object = message.text
+    if message.image is not None:
+        picture = {"type": "image_url", "image_url": {"url": data_url(message.image, IMAGE_SIDE)}}
+        content = [{"type": "text", "text": message.text}, picture]
+    return cast(ChatCompletionMessageParam, {"role": message.role, "content": content})
+
+
 @dataclass
 class Endpoint:
-    """A model behind an endpoint.
+    """A model behind an endpoint. Tries are counted here, not by the client: each is within the budget."""
 
-    Args:
-        client: of the `openai` package, without retries of its own.
-        name: of the model.
-        sampling: of answers.
-        pace: rate limits.
-        budget: of money.
-        retries: how often a request is sent again after a failure that may pass.
-        workers: requests at a time.
-        pause: waits so many seconds, or raises to end the wait.
-        draw: random numbers, 0 to 1, that spread the waits of several requests.
-    """
-
-    client: openai.OpenAI
-    name: str
-    sampling: Sampling
+    client: openai.OpenAI  # without retries of its own
+    name: str  # of the model
+    sampling: ChatSampling
     pace: Pace
     budget: Budget
-    retries: int
-    workers: int
-    pause: Callable[[float], None]
-    draw: Callable[[], float] = random.random
+    retries: int  # how often a request is sent again after a failure that may pass
+    workers: int  # requests at a time
+    pause: Callable[[float], None]  # waits so many seconds, or raises to end the wait
+    draw: Callable[[], float] = random.random  # from 0 to 1: spreads the waits of several requests
     batch: int = 1
     limit_name: str = LIMIT
 
@@ -88,23 +84,28 @@ class Endpoint:
             UserError: the server rejects us.
             OverBudget: another try might pass the limit.
         """
-        messages = [{"role": message.role, "content": message.content()} for message in chat]
+        messages = [as_sent(message) for message in chat]
         most = Usage(chat_tokens(chat), self.sampling.max_tokens)
-        for tries in range(1, self.retries + 2):
-            try:
-                return self.attempt(messages, most)
-            except Again as trouble:
-                reason = str(trouble)
-                if tries > self.retries:
-                    break
-                delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** (tries - 1)) * (0.5 + 0.5 * self.draw())
-                if tries > 1:
-                    log.warning("%s; try %d of %d", reason, tries + 1, self.retries + 1)
-                self.pace.hold(trouble.wait)
-                self.pause(trouble.wait + delay)
-        raise NoAnswer(f"no answer in {self.retries + 1} tries; the last: {reason}")
+        tries = tenacity.Retrying(
+            sleep=self.pause, stop=tenacity.stop_after_attempt(self.retries + 1), wait=self.delay,
+            retry=tenacity.retry_if_exception_type(Again),
+        )  # fmt: skip
+        try:
+            return tries(self.attempt, messages, most)
+        except tenacity.RetryError as error:
+            trouble = error.last_attempt.exception()
+            raise NoAnswer(f"no answer in {self.retries + 1} tries; the last: {trouble}") from None
 
-    def attempt(self, messages: list[dict[str, Any]], most: Usage) -> Reply:
+    def delay(self, state: tenacity.RetryCallState) -> float:
+        """Seconds until the next try; what the server asks for holds all requests back."""
+        trouble = state.outcome and state.outcome.exception()
+        asked = trouble.wait if isinstance(trouble, Again) else 0.0
+        self.pace.hold(asked)
+        if 1 < state.attempt_number <= self.retries:
+            log.warning("%s; try %d of %d", trouble, state.attempt_number + 1, self.retries + 1)
+        return asked + GROWING(state) * (0.5 + 0.5 * self.draw())
+
+    def attempt(self, messages: Sequence[ChatCompletionMessageParam], most: Usage) -> Reply:
         """Sends a request once, within rates and budget.
 
         Raises:
@@ -122,13 +123,16 @@ class Endpoint:
         self.pace.correct(sent, reply.usage.total)
         return reply
 
-    def send(self, messages: list[dict[str, Any]], most: Usage) -> Reply:
+    def send(self, messages: Sequence[ChatCompletionMessageParam], most: Usage) -> Reply:
         """One request and its answer."""
-        create: Any = self.client.chat.completions.with_raw_response.create
         limit = self.limit_name
-        settings = {"temperature": self.sampling.temperature, limit: self.sampling.max_tokens}
         try:
-            raw = create(model=self.name, messages=messages, **settings)
+            raw = self.client.chat.completions.with_raw_response.create(
+                model=self.name,
+                messages=messages,
+                temperature=self.sampling.temperature,
+                extra_body={limit: self.sampling.max_tokens},
+            )
         except openai.APITimeoutError:
             raise Again(f"no answer within {self.client.timeout} s", charged=True) from None
         except openai.APIConnectionError as error:
@@ -142,9 +146,10 @@ class Endpoint:
                 return self.send(messages, most)
             raise self.sorted_out(error) from None
         try:
-            return read_completion(raw.http_response.content, most.prompt)
-        except ValueError as error:
-            raise Again(self.clean(f"{error}"), charged=True) from None
+            return reply_of(raw.parse(), most.prompt)
+        except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
+            body = raw.http_response.text[:2000]
+            raise Again(self.clean(f"the answer is no chat completion: {body}"), charged=True) from None
 
     def sorted_out(self, error: openai.APIStatusError) -> Exception:
         """What a status means: for this request, or for all."""
@@ -174,24 +179,17 @@ class Endpoint:
 
 
 def connect(
-    name: str, sampling: Sampling, budget: Budget, stop: threading.Event, args: argparse.Namespace
+    options: CurationOptions, name: str, sampling: ChatSampling, budget: Budget, stop: threading.Event
 ) -> Endpoint:
-    """Opens an endpoint by the flags; its key is `OPENAI_API_KEY`.
-
-    Args:
-        name: of the model.
-        sampling: of answers.
-        budget: of money.
-        stop: ends all waiting when it is set.
-        args: `base_url`, `timeout`, `retries`, `concurrency` and the rates.
+    """Opens an endpoint by the flags; its key is `OPENAI_API_KEY`. `stop` ends all waiting when it is set.
 
     Raises:
         UserError: the key is missing where one is needed, or is none.
     """
     key = os.environ.get("OPENAI_API_KEY", "").strip()
-    if not key and urlsplit(args.base_url).hostname == urlsplit(OPENAI).hostname:
+    if not key and urlsplit(options.base_url).hostname == urlsplit(OPENAI).hostname:
         raise UserError(
-            f"OPENAI_API_KEY is not set, and {args.base_url} needs one; set it, or give --base-url for "
+            f"OPENAI_API_KEY is not set, and {options.base_url} needs one; set it, or give --base-url for "
             "another endpoint"
         )
     if not (key.isascii() and key.isprintable()):
@@ -201,15 +199,8 @@ def connect(
         if stop.wait(seconds):
             raise NoAnswer("the run was stopped")
 
-    return Endpoint(
-        client=openai.OpenAI(
-            api_key=key or NO_KEY, base_url=args.base_url, timeout=args.timeout, max_retries=0
-        ),
-        name=name,
-        sampling=sampling,
-        pace=Pace(args.requests_per_minute, args.tokens_per_minute, time.monotonic, pause),
-        budget=budget,
-        retries=args.retries,
-        workers=args.concurrency,
-        pause=pause,
+    client = openai.OpenAI(
+        api_key=key or NO_KEY, base_url=options.base_url, timeout=options.timeout, max_retries=0
     )
+    pace = Pace(options.requests_per_minute, options.tokens_per_minute, time.monotonic, pause)
+    return Endpoint(client, name, sampling, pace, budget, options.retries, options.concurrency, pause)

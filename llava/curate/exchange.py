@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -27,17 +27,6 @@ class Message:
     role: Literal["system", "user", "assistant"]
     text: str
     image: Path | None = None
-
-    def content(self) -> str | list[dict[str, Any]]:
-        """Its content in the chat-completions protocol; a picture becomes a data URL.
-
-        Raises:
-            UserError: the picture cannot be read.
-        """
-        if self.image is None:
-            return self.text
-        picture = {"type": "image_url", "image_url": {"url": data_url(self.image, IMAGE_SIDE)}}
-        return [{"type": "text", "text": self.text}, picture]
 
 
 def well_formed(text: str) -> str:
@@ -59,16 +48,11 @@ def data_url(path: Path, side: int) -> str:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How answers are drawn.
+class ChatSampling:
+    """How answers are drawn."""
 
-    Args:
-        temperature: divides the logits; 0 takes the likeliest token.
-        max_tokens: where an answer is cut.
-    """
-
-    temperature: float
-    max_tokens: int
+    temperature: float  # divides the logits; 0 takes the likeliest token
+    max_tokens: int  # where an answer is cut
 
 
 @dataclass(frozen=True)
@@ -86,23 +70,14 @@ class Usage:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer.
+    """An answer."""
 
-    Args:
-        text: as it came.
-        cut: it ended at the limit of tokens.
-        refused: it was marked as a refusal.
-        prompt_tokens: that were charged.
-        completion_tokens: likewise.
-        counted: by who answered; else by our estimate.
-    """
-
-    text: str
-    cut: bool
-    refused: bool
-    prompt_tokens: int
-    completion_tokens: int
-    counted: bool
+    text: str  # as it came
+    cut: bool  # at the limit of tokens
+    refused: bool  # marked as a refusal
+    prompt_tokens: int  # that were charged
+    completion_tokens: int  # likewise
+    counted: bool  # by who answered; else by our estimate
 
     @property
     def usage(self) -> Usage:
@@ -124,18 +99,12 @@ class NoAnswer(Exception):  # noqa: N818 - it is what came back, for one request
 
 
 @runtime_checkable
-class Model(Protocol):
-    """A language model.
+class LanguageModel(Protocol):
+    """A language model."""
 
-    Attributes:
-        name: by which its answers are remembered.
-        workers: how many calls of `ask` may run at a time.
-        batch: how many requests a call takes.
-    """
-
-    name: str
-    workers: int
-    batch: int
+    name: str  # by which its answers are remembered
+    workers: int  # how many calls of `ask` may run at a time
+    batch: int  # how many requests a call takes
 
     def ask(self, chats: Sequence[Sequence[Message]]) -> list[Reply]:
         """Answers a batch of chats.
@@ -147,7 +116,7 @@ class Model(Protocol):
         ...
 
 
-def key_of(chat: Sequence[Message], recipe: Mapping[str, Any]) -> str:
+def key_of(chat: Sequence[Message], recipe: Mapping[str, object]) -> str:
     """SHA-256 of all that decides an answer: the messages, a picture by its file's bytes, and the recipe.
 
     Args:

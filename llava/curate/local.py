@@ -6,19 +6,25 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from egogen.errors import UserError, reason
 from egogen.manifest import checkpoint_hash, file_hash
 from egogen.seeds import item_seed
 from llava import decode
-from llava.curate.exchange import Message, Reply, Sampling
+from llava.curate.exchange import ChatSampling, Message, Reply
 from llava.model import pick_device
 
 
@@ -46,21 +52,13 @@ class KeyedDraws(LogitsProcessor):
 
 @dataclass
 class LocalModel:
-    """A model and its tokenizer.
+    """A model and its tokenizer."""
 
-    Args:
-        name: with its weights' hash: what its answers are remembered by.
-        model: on its device.
-        tokenizer: pads at the left.
-        sampling: of answers.
-        batch: chats at a time.
-    """
-
-    name: str
-    model: Any
-    tokenizer: Any
-    sampling: Sampling
-    batch: int
+    name: str  # with its weights' hash: what its answers are remembered by
+    model: PreTrainedModel  # on its device
+    tokenizer: PreTrainedTokenizerBase  # pads at the left
+    sampling: ChatSampling
+    batch: int  # chats at a time
     workers: int = 1
 
     @torch.no_grad()
@@ -74,7 +72,7 @@ class LocalModel:
         sampling = decode.Sampling(self.sampling.temperature, max_new_tokens=self.sampling.max_tokens)
         draws = KeyedDraws([item_seed(0, prompt) for prompt in prompts], sampling, start)
         try:
-            written = self.model.generate(
+            written = self.model.generate(  # type: ignore[operator]
                 **given,
                 max_new_tokens=sampling.max_new_tokens,
                 do_sample=False,
@@ -114,18 +112,15 @@ class LocalModel:
         """
         system, *rest = [{"role": message.role, "content": message.text} for message in chat]
         joined = {"role": "user", "content": f"{system['content']}\n\n{rest[0]['content']}"}
-        try:
-            return self.apply([system, *rest])
-        except jinja2.TemplateError:
-            pass
-        try:
-            return self.apply([joined, *rest[1:]])
-        except jinja2.TemplateError as error:
-            raise UserError(f"{self.name}: its chat template takes no such chat ({error})") from None
-
-    def apply(self, messages: list[dict[str, str]]) -> str:
-        """The text of a chat, up to where the answer begins."""
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        for messages in ([system, *rest], [joined, *rest[1:]]):
+            try:
+                text = self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True
+                )
+                return str(text)
+            except jinja2.TemplateError as error:
+                fault = error
+        raise UserError(f"{self.name}: its chat template takes no such chat ({fault})")
 
 
 def local_name(folder: Path) -> str:
@@ -141,7 +136,7 @@ def local_name(folder: Path) -> str:
     return f"local {hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}"
 
 
-def load_local(folder: Path, name: str, sampling: Sampling, batch: int) -> LocalModel:
+def load_local(folder: Path, name: str, sampling: ChatSampling, batch: int) -> LocalModel:
     """Loads a model, on a GPU in bfloat16, else in 32 bits.
 
     Args:
@@ -157,7 +152,9 @@ def load_local(folder: Path, name: str, sampling: Sampling, batch: int) -> Local
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", local_files_only=True)
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True
+        )
     except Exception as error:  # noqa: BLE001 - libraries raise anything over a folder that is no model
         raise UserError(
             f"--local {folder}: not a causal language model of transformers ({reason(error)})"
@@ -167,7 +164,7 @@ def load_local(folder: Path, name: str, sampling: Sampling, batch: int) -> Local
             f"--local {folder}: the tokenizer has no chat template; take a model that was tuned on chats, or "
             "add chat_template.jinja"
         )
-    model.to(device)
+    nn.Module.to(model, device)  # the method of PreTrainedModel has no usable type
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return LocalModel(name, model.eval(), tokenizer, sampling, batch)

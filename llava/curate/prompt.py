@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -15,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from egogen.annotations import check_object, validate
 from egogen.errors import UserError
 from egogen.files import read_yaml
-from llava.curate.checks import Bounds, faults
+from llava.curate.answer_checks import Bounds, faults
 from llava.curate.exchange import Message
-from llava.curate.facts import Facts
+from llava.curate.pair_facts import PairFacts
 
 OURS = Path(str(files("llava.curate").joinpath("prompt.yaml")))
 SLOT = re.compile(r"\{(\w*)\}")
@@ -45,17 +44,13 @@ class Example(BaseModel):
     during: dict[str, ExampleBox] = Field(default_factory=dict)
     description: Text
 
-    def facts(self) -> Facts:
-        """Its facts, as those of an annotated action."""
-        before, during = (
-            {name: (box[0], box[1], box[2], box[3]) for name, box in boxes.items()}
-            for boxes in (self.before, self.during)
-        )
-        return Facts(self.action, self.narration, before, during)
+    def text(self) -> str:
+        """Its facts, told as those of an annotated action."""
+        return PairFacts(self.action, self.narration, self.before, self.during).text()
 
 
-class Texts(BaseModel):
-    """The file's fields."""
+class Prompt(BaseModel):
+    """A prompt file: its fields, and the messages made of them."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -68,46 +63,30 @@ class Texts(BaseModel):
     again: Text
     examples: list[Example]
 
-
-@dataclass(frozen=True)
-class Prompt:
-    """A validated prompt.
-
-    Args:
-        texts: the file's fields.
-    """
-
-    texts: Texts
-
-    @property
-    def version(self) -> str:
-        """What answers are remembered by, beside the messages themselves."""
-        return self.texts.version
-
     @property
     def bounds(self) -> Bounds:
         """Words that a description may have."""
-        return Bounds(self.texts.min_words, self.texts.max_words)
+        return Bounds(self.min_words, self.max_words)
 
     def first(self, facts: str, image: Path | None) -> list[Message]:
         """The messages that ask about an action: instructions, examples, its facts, its frame if given."""
-        question = self.fill(self.texts.ask, facts=facts)
+        question = self.fill(self.ask, facts=facts)
         if image is not None:
-            question += "\n\n" + self.fill(self.texts.with_image)
+            question += "\n\n" + self.fill(self.with_image)
         return [*self.opening, Message("user", question, image)]
 
     @cached_property
     def opening(self) -> list[Message]:
         """What all requests begin with."""
-        messages = [Message("system", self.fill(self.texts.system))]
-        for example in self.texts.examples:
-            messages.append(Message("user", self.fill(self.texts.ask, facts=example.facts().text())))
+        messages = [Message("system", self.fill(self.system))]
+        for example in self.examples:
+            messages.append(Message("user", self.fill(self.ask, facts=example.text())))
             messages.append(Message("assistant", example.description))
         return messages
 
-    def again(self, found: Sequence[str]) -> Message:
+    def mend(self, found: Sequence[str]) -> Message:
         """What follows an answer with faults."""
-        return Message("user", self.fill(self.texts.again, faults="; ".join(found)))
+        return Message("user", self.fill(self.again, faults="; ".join(found)))
 
     def fill(self, text: str, **slots: str) -> str:
         """A text of the file with its slots filled, the bounds among them; braces in what fills them stay."""
@@ -123,24 +102,24 @@ def read_prompt(path: Path | None) -> Prompt:
     """
     source = path or OURS
     raw = check_object(read_yaml(source), f"{source}", "the prompt's texts by name")
-    unknown = [key for key in raw if key not in Texts.model_fields]
+    unknown = [key for key in raw if key not in Prompt.model_fields]
     if unknown:
-        named, allowed = ", ".join(map(repr, unknown)), ", ".join(Texts.model_fields)
+        named, allowed = ", ".join(map(repr, unknown)), ", ".join(Prompt.model_fields)
         raise UserError(f"{source}: unknown key {named}; allowed are {allowed}")
-    prompt = Prompt(validate(Texts, raw, f"{source}"))
-    check_slots(prompt.texts, source)
+    prompt = validate(Prompt, raw, f"{source}")
+    check_slots(prompt, source)
     check_examples(prompt, source)
     return prompt
 
 
-def check_slots(texts: Texts, source: Path) -> None:
+def check_slots(prompt: Prompt, source: Path) -> None:
     """Checks that each text has the slots that it needs and no unknown one.
 
     Raises:
         UserError: names the text and the slot.
     """
     for name, (needed, allowed) in SLOTS.items():
-        found = set(SLOT.findall(getattr(texts, name)))
+        found = set(SLOT.findall(getattr(prompt, name)))
         for slot in sorted(needed - found):
             raise UserError(f"{source}, field {name!r}: lacks {{{slot}}}; put it where it is to be filled in")
         for slot in sorted(found - allowed):
@@ -157,7 +136,7 @@ def check_examples(prompt: Prompt, source: Path) -> None:
     low, high = prompt.bounds
     if low > high:
         raise UserError(f"{source}: min_words is {low}, max_words {high}; expected at most max_words")
-    for number, example in enumerate(prompt.texts.examples, start=1):
+    for number, example in enumerate(prompt.examples, start=1):
         found = faults(example.description, example.action, prompt.bounds)
         if found:
             raise UserError(

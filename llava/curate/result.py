@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from egogen.annotations import Item
 from egogen.conversations import Conversation, Turn, write_conversations
 from egogen.errors import UserError, reason
-from egogen.files import write_json
 from egogen.manifest import claim
 from egogen.record import run_record
-from llava.curate.budget import Prices, sum_of
-from llava.curate.cases import Case
-from llava.curate.exchange import Reply
-from llava.curate.job import Job
+from llava.curate.budget import Spending
+from llava.curate.curation import Curation
 from llava.prompts import QUESTION, question
 
 
@@ -26,7 +23,7 @@ def manifest_name(out: Path) -> str:
     return f"{out.stem}.manifest.json"
 
 
-def check_place(out: Path, settings: Mapping[str, Any]) -> None:
+def check_place(out: Path, settings: Mapping[str, object]) -> None:
     """Checks, before anything is paid for, that the result can be written and mixes with nothing.
 
     Raises:
@@ -55,81 +52,51 @@ def conversation(item: Item, words: str, description: str) -> Conversation:
     return Conversation(id=f"{item.clip}_{item.id}", image=item.action.image_0, conversations=turns)
 
 
-def write_result(job: Job) -> None:
+def write_result(work: Curation) -> None:
     """Writes the described actions as conversations, in the order of the annotation file, and what made them.
 
     Raises:
         UserError: meanwhile the place was taken by a run with other settings.
     """
-    claim(job.out.parent, job.settings, manifest_name(job.out))
+    claim(work.out.parent, work.settings, manifest_name(work.out))
     made = {
         (item.clip, item.id): conversation(item, case.words, case.description)
-        for case in job.cases
+        for case in work.cases
         if case.description is not None
         for item in case.items
     }
-    keys = [(item.clip, item.id) for item in job.items]
-    write_conversations(job.part, [made[key] for key in keys if key in made])
+    keys = [(item.clip, item.id) for item in work.items]
+    write_conversations(work.part, [made[key] for key in keys if key in made])
 
 
-def report(cases: Sequence[Case], costs: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """How a run went, as JSON values.
-
-    Args:
-        cases: all of the run.
-        costs: its tokens and money (`spending`).
-        settings: what made the result.
-    """
-    left_out = [(item, case) for case in cases if case.description is None for item in case.items]
-    actions = sum(len(case.items) for case in cases)
+def report(work: Curation, this_run: Spending, all_runs: Spending, lost: int) -> dict[str, object]:
+    """How a run went, as JSON values; `lost` tries may have been charged for nothing."""
+    failed = Counter(name for case in work.cases for attempt in case.attempts for name in attempt.faults)
     return {
-        "settings": dict(settings),
-        "actions": actions,
-        "described": actions - len(left_out),
-        "left_out": len(left_out),
-        "left_out_by_check": dict(Counter(name for _, case in left_out for name in case.failed)),
-        "answers_that_failed_by_check": dict(
-            Counter(name for case in cases for attempt in case.attempts for name in attempt.faults)
-        ),
-        **costs,
+        "settings": work.settings,
+        "actions": work.actions,
+        "described": work.actions - len(work.left_out),
+        "left_out": len(work.left_out),
+        "left_out_by_check": Counter(name for _, case in work.left_out for name in case.failed),
+        "answers_that_failed_by_check": failed,
+        "this_run": asdict(this_run),
+        "all_runs": asdict(all_runs),
+        "tries_of_this_run_that_may_have_been_charged_too": lost,
         "actions_left_out": [
             {"clip": item.clip, "id": item.id, "action": item.action.action, "reason": case.reason}
-            for item, case in left_out
+            for item, case in work.left_out
         ],
         "run": run_record(["lego-egogen", "openai", "transformers"]),
     }
 
 
-def spending(replies: Sequence[Reply], prices: Prices) -> dict[str, Any]:
-    """Tokens and cost of some replies, by the server's count where it gave one."""
-    usage = sum_of(reply.usage for reply in replies)
-    return {
-        "answers": len(replies),
-        "of_which_tokens_are_estimated": sum(not reply.counted for reply in replies),
-        "prompt_tokens": usage.prompt,
-        "completion_tokens": usage.completion,
-        "cost": prices.of(usage),
-    }
-
-
-def write_report(out: Path, made: Mapping[str, Any]) -> Path:
-    """Writes the report beside the conversations."""
-    path = out.with_name(f"{out.stem}.report.json")
-    write_json(path, made)
-    return path
-
-
-def summary(made: Mapping[str, Any]) -> str:
+def summary(work: Curation, this_run: Spending, all_runs: Spending) -> str:
     """The report in three lines."""
-    counts = ", ".join(f"{name} {count}" for name, count in made["left_out_by_check"].items())
-    lines = [
-        f"{made['actions']} actions: {made['described']} described, {made['left_out']} left out"
+    failed = Counter(name for _, case in work.left_out for name in case.failed)
+    counts = ", ".join(f"{name} {count}" for name, count in failed.items())
+    left_out = len(work.left_out)
+    return (
+        f"{work.actions} actions: {work.actions - left_out} described, {left_out} left out"
         + (f" ({counts})" if counts else "")
-    ]
-    for name in ("this_run", "all_runs"):
-        part = made[name]
-        lines.append(
-            f"{name.replace('_', ' ')}: {part['answers']} answers, {part['prompt_tokens']:,} tokens read, "
-            f"{part['completion_tokens']:,} written" + (f", cost {part['cost']:.4f}" if part["cost"] else "")
-        )
-    return "\n".join(lines)
+        + f"\nthis run: {this_run}\nall runs: {all_runs}"
+    )

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from egogen.errors import UserError
-from llava.curate.answers import Answers, Line
 from llava.curate.budget import OverBudget
 from llava.curate.cases import Case
-from llava.curate.exchange import Message, Model, NoAnswer, Reply, key_of
+from llava.curate.exchange import LanguageModel, Message, NoAnswer, Reply, key_of
+from llava.curate.paid_answers import Answers, Line
 from llava.curate.prompt import Prompt
 
 log = logging.getLogger(__name__)
@@ -35,27 +35,16 @@ class Wanted(NamedTuple):
 
 @dataclass
 class Rounds:
-    """The rounds of a run.
+    """The rounds of a run."""
 
-    Args:
-        prompt: what is asked.
-        recipe: what decides an answer beside the messages.
-        answers: those that are there already, and where new ones go.
-        most_attempts: answers that a case may get.
-        used: the replies behind the cases' attempts, by key.
-        over_budget: asking stopped at the limit of money.
-        works: the recipe has got answers, so that it is not to blame where a request is rejected.
-        unanswered: requests in a row that got no answer.
-    """
-
-    prompt: Prompt
-    recipe: Mapping[str, Any]
-    answers: Answers
-    most_attempts: int
-    used: dict[str, Reply] = field(default_factory=dict)
-    over_budget: bool = False
-    works: bool = False
-    unanswered: int = 0
+    prompt: Prompt  # what is asked
+    recipe: Mapping[str, object]  # what decides an answer beside the messages
+    answers: Answers  # those that are there already, and where new ones go
+    most_attempts: int  # answers that a case may get
+    used: dict[str, Reply] = field(default_factory=dict)  # the replies behind the cases' attempts, by key
+    over_budget: bool = False  # asking stopped at the limit of money
+    works: bool = False  # the recipe has got answers: it is not to blame where a request is rejected
+    unanswered: int = 0  # requests in a row that got no answer
 
     def replay(self, cases: Sequence[Case]) -> list[Case]:
         """Takes the answers that are there already; returns the cases that are still open."""
@@ -70,7 +59,7 @@ class Rounds:
                 case.take(reply, self.prompt)
         return [case for case in cases if case.is_open(self.most_attempts)]
 
-    def run(self, cases: Sequence[Case], model: Model, stop: threading.Event) -> None:
+    def run(self, cases: Sequence[Case], model: LanguageModel, stop: threading.Event) -> None:
         """Asks until no case is open; cases that get no answer at all are given up for this run."""
         self.answers.add([])  # a folder that cannot be written is noticed before anything is paid
         still_open = list(cases)
@@ -78,21 +67,20 @@ class Rounds:
             if not still_open or self.over_budget:
                 return
             name = "ask" if number == 1 else f"ask again ({number - 1})"
-            with tqdm(total=len(still_open), desc=name, unit="case") as bar:
-                self.ask_all(still_open, model, stop, bar)
+            self.ask_all(still_open, model, stop, name)
             still_open = self.replay(still_open)
 
-    def ask_all(self, cases: Sequence[Case], model: Model, stop: threading.Event, bar: tqdm[Any]) -> None:
+    def ask_all(self, cases: Sequence[Case], model: LanguageModel, stop: threading.Event, name: str) -> None:
         """Asks about each case once, several at a time; equal requests are sent once.
 
         Interrupted, it waits for the answers that are under way, since they are paid for.
         """
-        batches = self.batches(cases, model.batch)
+        requests = self.requests(cases)
         running: dict[Future[None], list[Wanted]] = {}
-        with ThreadPoolExecutor(model.workers) as pool:
+        with tqdm(total=len(cases), desc=name, unit="case") as bar, ThreadPoolExecutor(model.workers) as pool:
             try:
                 while True:
-                    for batch in islice(batches, model.workers - len(running)):
+                    while len(running) < model.workers and (batch := list(islice(requests, model.batch))):
                         running[pool.submit(self.ask, model, batch)] = batch
                     if not running:
                         return
@@ -105,26 +93,19 @@ class Rounds:
                 stop.set()
                 raise
 
-    def batches(self, cases: Sequence[Case], size: int) -> Iterator[list[Wanted]]:
-        """The requests of a round that have no answer yet, until the budget is spent."""
+    def requests(self, cases: Sequence[Case]) -> Iterator[Wanted]:
+        """The requests of a round, equal ones once, until the budget is spent."""
         seen: set[str] = set()
-        batch: list[Wanted] = []
         for case in cases:
-            if self.over_budget:
-                break
             chat = case.chat(self.prompt)
             key = key_of(chat, self.recipe)
-            if key in seen:
-                continue
-            seen.add(key)
-            batch.append(Wanted(case, chat, key))
-            if len(batch) == size:
-                yield batch
-                batch = []
-        if batch and not self.over_budget:
-            yield batch
+            if self.over_budget:
+                return
+            if key not in seen:
+                seen.add(key)
+                yield Wanted(case, chat, key)
 
-    def ask(self, model: Model, batch: Sequence[Wanted]) -> None:
+    def ask(self, model: LanguageModel, batch: Sequence[Wanted]) -> None:
         """Gets the answers of a batch and writes them down at once; runs in a thread."""
         replies = model.ask([wanted.chat for wanted in batch])
         self.answers.add(

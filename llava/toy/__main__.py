@@ -54,7 +54,7 @@ MAX_TALK_TOKENS = 512
 WORD_GROUPS = (SUBJECTS, TONES, ROW_NAMES, COLUMN_NAMES)
 
 
-class Budget(NamedTuple):
+class ToyTraining(NamedTuple):
     """Batches, which decide the result, and the time after which each training stops early."""
 
     vision_steps: int
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for flag in ("vision_steps", "language_steps", "seconds"):
         if getattr(args, flag) <= 0:
             raise UserError(f"--{flag.replace('_', '-')} {getattr(args, flag)}: expected a number above 0")
-    budget = Budget(args.vision_steps, args.language_steps, args.seconds)
+    budget = ToyTraining(args.vision_steps, args.language_steps, args.seconds)
     claim(
         args.out, {"made_by": "python -m llava.toy", "dataset": args.dataset, "seed": args.seed}, f".{NAME}"
     )
@@ -128,7 +128,7 @@ def build(
     seen: Sequence[View],
     talks: Sequence[Talk],
     tokenizer: PreTrainedTokenizerBase,
-    budget: Budget,
+    budget: ToyTraining,
 ) -> None:
     """Trains CLIP, then LLaMA, and writes both; `config.json` of the checkpoint comes last."""
     processor: CLIPImageProcessorPil = load_image_processor(Path(), toy_vision_config())

@@ -1,7 +1,9 @@
-"""How commands end: exit codes, one-line errors, tracebacks on request."""
+"""How commands begin and end: flags, exit codes, one-line errors, tracebacks on request."""
 
 import logging
 import sys
+from argparse import ArgumentTypeError
+from dataclasses import dataclass
 
 import pytest
 
@@ -73,3 +75,43 @@ def test_help_shows_defaults(capsys: pytest.CaptureFixture[str]) -> None:
 def test_noisy_libraries_are_quiet() -> None:
     cli.run(lambda: None)
     assert logging.getLogger("PIL").getEffectiveLevel() == logging.WARNING
+
+
+@dataclass(frozen=True)
+class Words:
+    """Arguments of each kind that `options` knows."""
+
+    place: str = cli.flag("by its place", positional=True)
+    some_size: int = cli.flag("a number", type=int, default=lambda: 3)
+    left: str | None = cli.flag("either this", either=True)
+    right: str | None = cli.flag("or that", either=True)
+
+    def __post_init__(self) -> None:
+        if self.some_size < 1:
+            raise ArgumentTypeError(f"--some-size: found {self.some_size}, expected at least 1")
+
+
+def test_flags_become_a_dataclass() -> None:
+    read = cli.options(Words, ["here", "--left", "a", "--debug"], "words", None)
+    assert read == Words(place="here", some_size=3, left="a", right=None)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["here"], "one of the arguments --left --right is required"),
+        (["here", "--left", "a", "--right", "b"], "not allowed with argument"),
+        (
+            ["here", "--left", "a", "--some-size", "0"],
+            "--some-size: found 0, expected at least 1",
+        ),
+        (["--left", "a"], "required: place"),
+    ],
+)
+def test_flags_that_do_not_fit_end_with_code_2(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.options(Words, argv, "words", None)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err

@@ -13,7 +13,7 @@ from egogen.errors import UserError
 from llava.curate.budget import Budget, Prices
 from llava.curate.completion import retry_after
 from llava.curate.endpoint import Endpoint
-from llava.curate.exchange import Message, NoAnswer, Sampling, Usage
+from llava.curate.exchange import ChatSampling, Message, NoAnswer, Usage
 from llava.curate.pace import Pace
 from tests.llava.curate.server import KEY, Answer, Server, completion, in_turn, serve
 
@@ -30,7 +30,7 @@ class Opened:
         self.model = Endpoint(
             client=openai.OpenAI(api_key=KEY, base_url=server.url, timeout=timeout, max_retries=0),
             name="m",
-            sampling=Sampling(0.5, 99),
+            sampling=ChatSampling(0.5, 99),
             pace=Pace(None, None, lambda: self.clock, self.pause),
             budget=budget,
             retries=retries,

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from llava.curate.flags import arguments
+from egogen import cli
+from llava.curate.flags import CurationOptions
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ from llava.curate.flags import arguments
 )
 def test_flags_that_make_no_sense(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        arguments(["--dataset", "ego4d", *flags], None)
+        cli.options(CurationOptions, ["--dataset", "ego4d", *flags], "curate", None)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -38,5 +39,5 @@ def test_a_broken_address_in_the_environment_is_named(
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "nonsense")
     with pytest.raises(SystemExit):
-        arguments(["--dataset", "ego4d", "--model", "m"], None)
+        cli.options(CurationOptions, ["--dataset", "ego4d", "--model", "m"], "curate", None)
     assert "expected such as http://localhost:8000/v1" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from egogen.conversations import read_conversations
 from egogen.errors import UserError
 from llava.curate import local
 from llava.curate.__main__ import main
-from llava.curate.exchange import Message, Reply, Sampling
+from llava.curate.exchange import ChatSampling, Message, Reply
 from llava.curate.local import LocalModel, load_local
 from tests.llava.curate.conftest import ACTIONS
 
@@ -71,7 +71,7 @@ def texts(replies: list[Reply]) -> list[str]:
 
 
 def test_an_answer_does_not_depend_on_its_batch(folder: Path) -> None:
-    model = load_local(folder, "m", Sampling(0.7, 6), batch=3)
+    model = load_local(folder, "m", ChatSampling(0.7, 6), batch=3)
     together = model.ask(CHATS)
     alone = [model.ask([chat])[0] for chat in CHATS]
     assert texts(together) == texts(alone) == texts(model.ask(CHATS[::-1])[::-1])
@@ -80,7 +80,7 @@ def test_an_answer_does_not_depend_on_its_batch(folder: Path) -> None:
 
 
 def test_greedy_is_what_transformers_does(folder: Path) -> None:
-    model = load_local(folder, "m", Sampling(0.0, 12), batch=1)
+    model = load_local(folder, "m", ChatSampling(0.0, 12), batch=1)
     (reply,) = model.ask(CHATS[:1])
     text = "<bos>[system]Say.[user]Action: cut it[assistant]"
     ids = model.tokenizer(text, add_special_tokens=False, return_tensors="pt")
@@ -92,12 +92,12 @@ def test_greedy_is_what_transformers_does(folder: Path) -> None:
 
 
 def test_temperature_matters(folder: Path) -> None:
-    drawn = load_local(folder, "m", Sampling(1.5, 6), batch=3).ask(CHATS)
-    assert texts(drawn) != texts(load_local(folder, "m", Sampling(0.0, 6), batch=3).ask(CHATS))
+    drawn = load_local(folder, "m", ChatSampling(1.5, 6), batch=3).ask(CHATS)
+    assert texts(drawn) != texts(load_local(folder, "m", ChatSampling(0.0, 6), batch=3).ask(CHATS))
 
 
 def test_where_an_answer_ends(folder: Path) -> None:
-    model = load_local(folder, "m", Sampling(0.0, 12), batch=1)
+    model = load_local(folder, "m", ChatSampling(0.0, 12), batch=1)
     whole = model.reply([50, 51, 2, 0, 0], 7)
     assert (whole.cut, whole.completion_tokens) == (False, 3)
     cut = model.reply([50, 51, 52], 7)
@@ -106,7 +106,7 @@ def test_where_an_answer_ends(folder: Path) -> None:
 
 
 def test_a_template_without_a_system_role(folder: Path) -> None:
-    plain = load_local(folder, "m", Sampling(0.0, 4), batch=1)
+    plain = load_local(folder, "m", ChatSampling(0.0, 4), batch=1)
     assert plain.render(CHATS[0]) == "<bos>[system]Say.[user]Action: cut it[assistant]"
     plain.tokenizer.chat_template = NO_SYSTEM
     assert plain.render(CHATS[0]) == "<bos>[user]Say.\n\nAction: cut it[assistant]"
@@ -116,7 +116,7 @@ def test_a_template_without_a_system_role(folder: Path) -> None:
 
 
 def test_a_model_without_a_padding_token(tmp_path: Path) -> None:
-    model = load_local(write_model(tmp_path / "m", pad=False), "m", Sampling(0.0, 4), batch=3)
+    model = load_local(write_model(tmp_path / "m", pad=False), "m", ChatSampling(0.0, 4), batch=3)
     assert texts(model.ask(CHATS)) == [model.ask([chat])[0].text for chat in CHATS]
 
 
@@ -127,7 +127,7 @@ def test_another_template_or_weights_are_another_model(tmp_path: Path, folder: P
 
 
 def test_what_is_no_model_is_named(tmp_path: Path) -> None:
-    sampling = Sampling(0.0, 4)
+    sampling = ChatSampling(0.0, 4)
     with pytest.raises(UserError, match=r"--local .*none: no such folder"):
         local.local_name(tmp_path / "none")
     (tmp_path / "empty").mkdir()
@@ -142,7 +142,7 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
 
 
 def test_too_large_a_batch_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load_local(folder, "m", Sampling(0.0, 4), batch=64)
+    model = load_local(folder, "m", ChatSampling(0.0, 4), batch=64)
 
     def full(**_: object) -> None:
         raise torch.OutOfMemoryError

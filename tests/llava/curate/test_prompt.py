@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from egogen.errors import UserError
-from llava.curate.checks import Bounds
+from llava.curate.answer_checks import Bounds
 from llava.curate.exchange import key_of
 from llava.curate.prompt import OURS, read_prompt
 
@@ -28,7 +28,7 @@ def test_our_prompt_is_a_chat_with_examples() -> None:
     assert "15 to 70 words" in chat[0].text
     assert prompt.bounds == Bounds(15, 70)
     assert chat[1].text.startswith("Action: cut the carrot\nBoxes before the action")
-    assert "no hands; too long" in prompt.again(["no hands", "too long"]).text
+    assert "no hands; too long" in prompt.mend(["no hands", "too long"]).text
 
 
 def test_an_image_comes_with_a_word_on_it() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from llava.curate.cases import Attempt, Case
-from llava.curate.facts import Facts
-from llava.curate.sheet import outline, sample
+from llava.curate.pair_facts import PairFacts
+from llava.curate.review_sheet import page as template
+from llava.curate.review_sheet import sample
 from tests.llava.curate.conftest import ACTIONS, Run
 from tests.llava.curate.server import Answer, completion, describe, serve
-from tests.llava.curate.test_facts import item
+from tests.llava.curate.test_pair_facts import item
 
 VOID = {"meta", "img"}
 
@@ -78,7 +79,7 @@ def test_a_sheet_is_sound_html_that_loads_nothing(page: str) -> None:
     parser.feed(page)
     assert parser.stack == []
     assert all(source.startswith("data:image/jpeg;base64,") for source in parser.sources)
-    assert "I&#x27;m sorry &lt;b&gt;no&lt;/b&gt;." in page
+    assert "I&#39;m sorry &lt;b&gt;no&lt;/b&gt;." in page
 
 
 def test_a_frame_that_is_missing_is_told(run: Run, tmp_path: Path, world: Path) -> None:
@@ -92,15 +93,16 @@ def test_a_frame_that_is_missing_is_told(run: Run, tmp_path: Path, world: Path) 
 
 
 def test_names_of_boxes_find_room() -> None:
-    assert 'class="hand"' in outline("left hand", 0.2, 0.5, 0.3, 0.6)
-    assert 'class="high far"' in outline("cup <1>", 0.8, 0.0, 0.9, 0.1)
-    assert "cup &lt;1&gt;" in outline("cup <1>", 0.8, 0.0, 0.9, 0.1)
+    outline = template().make_module({"style": "", "head": {}, "shown": []}).outline  # type: ignore[attr-defined]
+    assert 'class="hand"' in outline("left hand", (0.2, 0.5, 0.3, 0.6))
+    assert 'class="high far"' in outline("cup <1>", (0.8, 0.0, 0.9, 0.1))
+    assert "cup &lt;1&gt;" in outline("cup <1>", (0.8, 0.0, 0.9, 0.1))
 
 
 def case(number: int, good: bool) -> Case:
     entry = item(image_0=f"c/{number}/a.jpg")._replace(id=str(number))
     return Case(
-        "cut it", Facts("cut it"), None, [entry], [Attempt("x", {} if good else {"hands": "no hands"})]
+        "cut it", PairFacts("cut it"), None, [entry], [Attempt("x", {} if good else {"hands": "no hands"})]
     )
 
 

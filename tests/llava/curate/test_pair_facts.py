@@ -6,7 +6,7 @@ import pytest
 
 from egogen.annotations import Action, ClipMetadata, Item
 from egogen.errors import UserError
-from llava.curate.facts import Facts, facts_of
+from llava.curate.pair_facts import PairFacts, facts_of
 
 BOX = {"x": 100, "y": 50, "width": 200, "height": 100}
 
@@ -16,7 +16,7 @@ def item(**more: Any) -> Item:
     return Item("c", "0", Action.model_validate(entry))
 
 
-def facts(entry: Item, **clip: Any) -> Facts:
+def facts(entry: Item, **clip: Any) -> PairFacts:
     return facts_of(entry, "cut the carrot", ClipMetadata(width=1000, height=500, **clip), "m.json")
 
 
@@ -49,11 +49,11 @@ def test_a_narration_is_told_in_one_line() -> None:
 
 
 def test_odd_letters_of_a_label_can_be_sent() -> None:
-    assert Facts("cut \ud800 the\n jalape\u00f1o").text() == "Action: cut ? the jalape\u00f1o"
+    assert PairFacts("cut \ud800 the\n jalape\u00f1o").text() == "Action: cut ? the jalape\u00f1o"
 
 
 def test_a_clip_without_metadata_has_no_boxes() -> None:
-    assert facts_of(item(hand_box_0=BOX), "cut the carrot", None, "m.json") == Facts("cut the carrot")
+    assert facts_of(item(hand_box_0=BOX), "cut the carrot", None, "m.json") == PairFacts("cut the carrot")
 
 
 def test_a_malformed_box_is_named() -> None:

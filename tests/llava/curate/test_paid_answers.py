@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from egogen.errors import UserError
-from llava.curate.answers import Answers, Line
 from llava.curate.exchange import Reply
+from llava.curate.paid_answers import Answers, Line
 
 REPLY = Reply("A hand \u2603\ncuts.", False, False, 10, 5, True)
 

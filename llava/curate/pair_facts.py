@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from egogen.annotations import ClipMetadata, Item
@@ -10,25 +10,18 @@ from egogen.boxes import Frame, read_boxes
 from llava.curate.exchange import well_formed
 
 # Left, top, right, bottom as shares of the frame.
-Shares = tuple[float, float, float, float]
+Shares = Sequence[float]
 Boxes = Mapping[str, Shares]
 
 
 @dataclass(frozen=True)
-class Facts:
-    """One action as the language model sees it.
+class PairFacts:
+    """One action as the language model sees it."""
 
-    Args:
-        action: the label's words (`llava.labels.action_words`).
-        narration: what an annotator said, if that is known beside the label.
-        before: boxes by name in the frame before the action.
-        during: boxes by name in the frame of the action.
-    """
-
-    action: str
-    narration: str | None = None
-    before: Boxes = field(default_factory=dict)
-    during: Boxes = field(default_factory=dict)
+    action: str  # the label's words (`llava.labels.action_words`)
+    narration: str | None = None  # what an annotator said, if that is known beside the label
+    before: Boxes = field(default_factory=dict)  # by name, in the frame before the action
+    during: Boxes = field(default_factory=dict)  # by name, in the frame of the action
 
     def text(self) -> str:
         """The lines that stand for `{facts}` in the prompt."""
@@ -44,7 +37,7 @@ class Facts:
         return well_formed("\n".join(lines))
 
 
-def facts_of(item: Item, words: str, clip: ClipMetadata | None, source: str) -> Facts:
+def facts_of(item: Item, words: str, clip: ClipMetadata | None, source: str) -> PairFacts:
     """The facts of an annotated action.
 
     Args:
@@ -56,15 +49,10 @@ def facts_of(item: Item, words: str, clip: ClipMetadata | None, source: str) -> 
     Raises:
         UserError: a box is malformed.
     """
-    narration = " ".join((item.action.text("narration") or "").split())
+    narration = " ".join((item.action.text("narration") or "").split()) or None
     if clip is None:
-        return Facts(words, narration or None)
-    return Facts(
-        words,
-        narration or None,
-        visible_boxes(item, clip, 0, source),
-        visible_boxes(item, clip, 1, source),
-    )
+        return PairFacts(words, narration)
+    return PairFacts(words, narration, *(visible_boxes(item, clip, frame, source) for frame in (0, 1)))
 
 
 def visible_boxes(item: Item, clip: ClipMetadata, frame: Frame, source: str) -> dict[str, Shares]:

@@ -5,7 +5,7 @@ import pytest
 from egogen.seeds import item_seed
 from egogen.toy.actions import imagine
 from egogen.toy.wording import description, label
-from llava.curate.checks import Bounds, clean, faults
+from llava.curate.answer_checks import Bounds, clean, faults
 from llava.labels import action_words
 
 BOUNDS = Bounds(8, 40)
