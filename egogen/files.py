@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from egogen.disk import no_room
 from egogen.errors import UserError
 
 
@@ -17,7 +18,7 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
     """Opens a temporary neighbour of `path` for writing and renames it to `path` when the block ends well.
 
     Raises:
-        UserError: the file cannot be made there (no permission, a folder of that name ...).
+        UserError: the file cannot be made there (no permission, a full disk, a folder of that name ...).
     """
     # Not by tempfile: it makes files that only the owner may read; results are to be shared.
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
@@ -25,15 +26,19 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = part.open("xb")
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        raise no_room(path, error) or UserError(f"{path}: cannot be written ({error.strerror})") from None
     try:
         with file:
             yield file
         if path.is_dir():
             raise UserError(f"{path}: is a folder; expected a file's path")
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
+        written = part.stat().st_size if part.exists() else 0
         part.unlink(missing_ok=True)
+        told = None if isinstance(error, UserError) else no_room(path, error, written)
+        if told is not None:
+            raise told from None
         raise
 
 

@@ -18,7 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
+from egogen.disk import reserve, writing
 from egogen.layout import run_root
+from egogen.locks import hold
 from egogen.manifest import checkpoint_hash, claim, file_hash
 from ldm.architecture import Parts
 from ldm.data import EgoGenPairs, Sample
@@ -102,11 +104,31 @@ def build_cache(
     }
     name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     folder = run_root() / "cache" / f"{pairs.config.dataset}_{pairs.split}_{name}"
-    if (folder / "manifest.json").exists():
-        claim(folder, settings)
-        return folder
-    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
-    part.mkdir(parents=True)
+    with hold(folder, "encoding", wait=True), writing(folder):
+        if (folder / "manifest.json").exists():
+            claim(folder, settings)
+            return folder
+        part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+        part.mkdir(parents=True)
+        encode_all(pairs, parts, tokenizer, part, flips, device)
+        claim(part, settings)  # last: its presence says that the arrays are whole
+        try:
+            part.rename(folder)
+        except OSError:  # another run was first, where there are no locks
+            shutil.rmtree(part)
+            claim(folder, settings)
+    return folder
+
+
+def encode_all(
+    pairs: EgoGenPairs,
+    parts: Parts,
+    tokenizer: CLIPTokenizer,
+    folder: Path,
+    flips: bool,
+    device: torch.device | str,
+) -> None:
+    """Writes the arrays of a cache; see `build_cache`."""
     before = parts.vae.device
     for network in (parts.vae, parts.text_encoder):
         nn.Module.to(network, device)
@@ -123,22 +145,17 @@ def build_cache(
             }
             for key, values in rows.items():
                 if key not in arrays:
+                    path = folder / f"{key}.npy"
                     arrays[key] = np.lib.format.open_memmap(
-                        part / f"{key}.npy", "w+", np.float16, (len(pairs), *values.shape[1:])
+                        path, "w+", np.float16, (len(pairs), *values.shape[1:])
                     )
+                    reserve(path)
                 arrays[key][bar.n : bar.n + len(values)] = values.half().cpu().numpy()
             bar.update(len(batch["prompt"]))
     for array in arrays.values():
         array.flush()
     for network in (parts.vae, parts.text_encoder):
         nn.Module.to(network, before)
-    claim(part, settings)  # last: its presence says that the arrays are whole
-    try:
-        part.rename(folder)
-    except OSError:  # another run was first
-        shutil.rmtree(part)
-        claim(folder, settings)
-    return folder
 
 
 @cache

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from egogen.cli import parser, run
+from egogen.disk import writing
 from egogen.errors import UserError
 from ldm.checkpoint import load_parts, published_state, write
 from ldm.folder import INDEX, architecture_of
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         pipeline = LegoPipeline.from_single_file(args.source, args.config, use_ema=not args.no_ema)
         part = args.target.with_name(f".{args.target.name}.part")
         save = pipeline.save_instruct_pix2pix if args.stock else pipeline.save_pretrained
-        save(part)
+        with writing(args.target):
+            save(part)
         part.rename(args.target)
     else:
         if not (args.source / INDEX).is_file():

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from egogen import cli
+from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.files import write_json
 from llava.checkpoint import VISION, our_name, save_pickle, write_published_weights
@@ -98,7 +99,8 @@ def write_published_tokenizer(source: Path, folder: Path, *, legacy: bool) -> No
         name: {"content": text, **marks}
         for name, text in (("bos_token", BOS_TEXT), ("eos_token", EOS_TEXT), ("unk_token", UNK_TEXT))
     }
-    shutil.copyfile(source, folder / MODEL)
+    with writing(folder / MODEL):
+        shutil.copyfile(source, folder / MODEL)
     write_json(folder / "special_tokens_map.json", {**tokens, "pad_token": UNK_TEXT})
     settings = {
         "add_bos_token": True,
@@ -127,7 +129,8 @@ def write_clip(model: Llava, processor: CLIPImageProcessorPil, folder: Path) -> 
     save_pickle(folder / "pytorch_model.bin", vision)
     config = json.loads(vision_settings(model.config).to_json_string(use_diff=False))
     write_json(folder / "config.json", {**config, "architectures": ["CLIPVisionModel"]})
-    processor.save_pretrained(folder)
+    with writing(folder):
+        processor.save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from egogen.annotations import Item
+from egogen.disk import writing
 from egogen.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class Journal:
     def add(self, made: Sequence[Line]) -> None:
         """Appends descriptions and waits until they are on disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             for item, words, text, feature in made:
                 entry = {
                     "original action": item.action.action,

@@ -12,6 +12,7 @@ from egogen import cli
 from egogen.annotations import DESCRIPTION_KEY, Annotations, check_object, validate
 from egogen.errors import UserError
 from egogen.files import read_json
+from egogen.locks import hold
 from egogen.manifest import NAME
 
 log = logging.getLogger(__name__)
@@ -123,8 +124,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     edits = Annotations.read(args.edits)
-    merged = merge(edits, join(shard_files(args.save_path)), args.save_path)
-    merged.write(args.out)
+    with hold(args.out, "merging"):
+        merged = merge(edits, join(shard_files(args.save_path)), args.save_path)
+        merged.write(args.out)
     log.info("%s: %d descriptions", args.out, len(merged))
 
 

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from egogen import cli
 from egogen.conversations import read_conversations
+from egogen.disk import writing
 from egogen.files import read_json, write_json
+from egogen.locks import hold
 from egogen.manifest import checkpoint_hash, claim, file_hash
 from egogen.record import run_record
 from egogen.shards import take_shard
@@ -333,8 +336,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = read_arguments(argv, __doc__)
     if args.training.process_index:
         logging.getLogger().setLevel(logging.WARNING)
+    first = args.training.process_index == 0 and not args.data.dry_run
+    output = Path(str(args.training.output_dir))
     try:
-        finetune(args)
+        with hold(output, "fine-tuning") if first else nullcontext(), writing(output):
+            finetune(args)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -23,6 +23,7 @@ from egogen.download.job import Job
 from egogen.download.ledger import Ledger
 from egogen.download.remote import list_files
 from egogen.errors import UserError
+from egogen.locks import hold
 from egogen.table import text_table
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     require_space(root, sum(job.needed() for job in jobs), "the download")
     for job in jobs:
-        job.run()
+        with hold(root / job.name, "the download"):
+            job.run()
         log.info("%s: complete in %s (licence: %s)", job.name, root, job.source.licence)
     if group.contents == "dataset":
         log.info("check it: python -m egogen.validate %s", root)

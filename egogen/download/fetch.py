@@ -10,6 +10,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 
+from egogen.disk import no_room
 from egogen.download.answers import patiently
 from egogen.download.remote import Remote
 from egogen.errors import UserError
@@ -44,7 +45,8 @@ def fetch(file: Remote, goal: Path) -> None:
             raise UserError(f"{goal}: {fault}; the file was deleted, run the same command to fetch it again")
         part.replace(goal)
     except OSError as error:
-        raise UserError(f"{goal}: not written ({error.strerror or error})") from None
+        told = no_room(goal, error)
+        raise told or UserError(f"{goal}: not written ({error.strerror or error})") from None
 
 
 def part_path(file: Remote, goal: Path) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from egogen.disk import writing
 from egogen.errors import UserError
 
 Key = tuple[str, str]
@@ -50,5 +51,5 @@ class Journal:
         """Appends rows."""
         self.rows.update({(row["clip"], row["id"]): row for row in rows})
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)

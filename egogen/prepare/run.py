@@ -11,8 +11,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.layout import Layout, Split
+from egogen.locks import hold
 from egogen.manifest import claim
 from egogen.prepare.estimate import estimate
 from egogen.prepare.extract import Work, extract, remove
@@ -64,6 +66,17 @@ def carry_out(plan: Plan, job: Job) -> None:
     if job.options.dry_run:
         log.info("%s\n%s", summary(plan, job.splits), estimate(plan, job.options.look))
         return
+    # All splits of a data set share the metadata file.
+    with hold(job.layout.preparation / job.layout.dataset, "preparation"), writing(job.layout.egogen):
+        make(plan, behind, job)
+    broken = {pair.files for pair in plan.pairs if pair.reason in BROKEN}
+    if broken:
+        log.warning("%d sources were missing or broken:\n%s", len(broken), broken_sources(plan))
+        raise SystemExit(BROKEN_BASE + min(len(broken), MOST_BROKEN))
+
+
+def make(plan: Plan, behind: Sequence[Pair], job: Job) -> None:
+    """Extracts, filters and writes."""
     claim_splits(job)
     scores = Journal(job.folder / SCORES)
     keep_extracted(plan, job, scores)
@@ -76,10 +89,6 @@ def carry_out(plan: Plan, job: Job) -> None:
             remove(pair.paths(job.layout))
     write_report(plan, job.layout, job.splits, job.settings, job.folder)
     log.info("%s\nwritten: %s", summary(plan, job.splits), job.layout.egogen)
-    broken = {pair.files for pair in plan.pairs if pair.reason in BROKEN}
-    if broken:
-        log.warning("%d sources were missing or broken:\n%s", len(broken), broken_sources(plan))
-        raise SystemExit(BROKEN_BASE + min(len(broken), MOST_BROKEN))
 
 
 def claim_splits(job: Job) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from egogen import cli
+from egogen.locks import hold
 from llava.curate.answers import Answers
 from llava.curate.budget import Budget, sum_of
 from llava.curate.endpoint import connect
@@ -65,19 +66,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout.write(job.plan(todo) + "\n")
         return
     log.info("%s", job.plan(todo))
-    check_place(job.out, job.settings)
-    earlier = dict(rounds.used)
-    spent = job.prices.of(sum_of(reply.usage for reply in earlier.values()))
-    budget = Budget(job.prices, args.max_cost, spent)
-    if todo:
-        stop = threading.Event()
-        rounds.run(todo, open_model(job, args, budget, stop), stop)
-    costs = {
-        "this_run": spending([rounds.used[key] for key in rounds.used.keys() - earlier.keys()], job.prices),
-        "all_runs": spending(list(rounds.used.values()), job.prices),
-        "tries_of_this_run_that_may_have_been_charged_too": budget.lost,
-    }
-    finish(job, args, report(job.cases, costs, job.settings))
+    with hold(job.part, "curating"):
+        check_place(job.out, job.settings)
+        earlier = dict(rounds.used)
+        spent = job.prices.of(sum_of(reply.usage for reply in earlier.values()))
+        budget = Budget(job.prices, args.max_cost, spent)
+        if todo:
+            stop = threading.Event()
+            rounds.run(todo, open_model(job, args, budget, stop), stop)
+        costs = {
+            "this_run": spending(
+                [rounds.used[key] for key in rounds.used.keys() - earlier.keys()], job.prices
+            ),
+            "all_runs": spending(list(rounds.used.values()), job.prices),
+            "tries_of_this_run_that_may_have_been_charged_too": budget.lost,
+        }
+        finish(job, args, report(job.cases, costs, job.settings))
     if rounds.over_budget:
         log.warning(
             "--max-cost %g: stopped before it; give more, and the same command goes on", args.max_cost

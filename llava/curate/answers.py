@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
+from egogen.disk import no_room
 from egogen.errors import UserError
 from llava.curate.exchange import Reply
 
@@ -84,5 +85,6 @@ class Answers:
                     file.flush()
                     os.fsync(file.fileno())
             except OSError as error:
-                raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
+                told = no_room(self.path, error)
+                raise told or UserError(f"{self.path}: cannot be written ({error.strerror})") from None
             self.replies.update({line.key: line.reply for line in made})
