@@ -18,7 +18,6 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.utilities import rank_zero_only
 
 from egogen.cli import parser
 from egogen.disk import writing
@@ -90,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = "_".join(part for part in (files[0].stem, args.name, args.postfix) if part)
     run = args.logdir / args.project / name
     requeued = bool(int(os.environ.get("SLURM_RESTART_COUNT", "0")))  # the one before is about to end
-    first = rank_zero_only.rank == 0 and os.environ.get("NODE_RANK", "0") == "0"
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    first = all(os.environ.get(name, "0") == "0" for name in ranks)
     with hold(run, "training", wait=requeued) if first and args.train else nullcontext(), writing(run):
         train(config, run, gpus, args.resume, args.train)
 
