@@ -7,6 +7,7 @@ Image feature: the projector's output, [256, d]. Text feature: one last-layer st
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
 
@@ -31,7 +32,10 @@ def write_feature(path: Path, values: np.ndarray) -> None:
     """
     half = as_half(values, path)
     with atomic_open(path) as file:
-        np.save(file, half)
+        # Through memory: NumPy's own writing to a file passes over a full disk where the array is small.
+        whole = BytesIO()
+        np.save(whole, half)
+        file.write(whole.getbuffer())
 
 
 def as_half(values: np.ndarray, where: Path | str) -> Float16[np.ndarray, "n d"]:
