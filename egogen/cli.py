@@ -6,11 +6,15 @@ import argparse
 import logging
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import field, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
+from egogen.disk import free_bytes, full, no_room, readable
 from egogen.errors import UserError
+from egogen.layout import run_root
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -76,7 +80,7 @@ def options(kind: type[Options], argv: Sequence[str] | None, prog: str, descript
 
 
 def run(main: Callable[[], object]) -> None:
-    """Runs a command; ends the process with code 0, 2 (a `UserError`, one line) or 130 (Ctrl-C).
+    """Runs a command; ends the process with code 0, 2 (`UserError` or a full disk: one line) or 130 (Ctrl-C).
 
     With `--debug` on the command line exceptions keep their traceback.
     """
@@ -89,8 +93,22 @@ def run(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; run the same command again to go on\n")
         raise SystemExit(EXIT_INTERRUPTED) from None
-    except UserError as error:
-        if {"-d", DEBUG_FLAG} & set(sys.argv):
+    except Exception as error:
+        told = error if isinstance(error, UserError) else full_somewhere(error)
+        if told is None or {"-d", DEBUG_FLAG} & set(sys.argv):
             raise
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"error: {' '.join(f'{told}'.split())}\n")
         raise SystemExit(EXIT_USER_ERROR) from None
+
+
+def full_somewhere(error: Exception) -> UserError | None:
+    """What to tell of a full disk where nobody has said which file did not fit; None for any other error."""
+    cause = full(error)
+    if cause is None:
+        return None
+    name = getattr(cause, "filename2", None) or getattr(cause, "filename", None)  # of a copy: where to
+    if name is not None:
+        return no_room(Path(name), cause)
+    places = dict.fromkeys((Path.cwd(), run_root().absolute(), Path(tempfile.gettempdir())))
+    free = ", ".join(f"{readable(free_bytes(place))} on that of {place}" for place in places)
+    return UserError(f"a disk is full ({cause}); free are {free}. Free some room")

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import yaml
 
+from egogen.disk import no_room
 from egogen.errors import UserError, reason
 
 PART = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part")  # host, process, chance
@@ -31,7 +32,7 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
     The bytes are on disk before they get their name: not even a machine that crashes leaves a cut file.
 
     Raises:
-        UserError: the file cannot be made there (no permission, a folder of that name ...).
+        UserError: the file cannot be made there (no permission, a full disk, a folder of that name ...).
     """
     # Not by tempfile: it makes files that only the owner may read; results are to be shared.
     part = part_of(path)
@@ -39,7 +40,7 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = part.open("xb")
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({reason(error)})") from None
+        raise no_room(path, error) or UserError(f"{path}: cannot be written ({reason(error)})") from None
     try:
         with file:
             yield file
@@ -47,8 +48,12 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
         if path.is_dir():
             raise UserError(f"{path}: is a folder; expected a file's path")
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
+        written = part.stat().st_size if part.exists() else 0
         part.unlink(missing_ok=True)
+        told = None if isinstance(error, UserError) else no_room(path, error, written)
+        if told is not None:
+            raise told from None
         raise
     sync(path.parent)
 
@@ -67,7 +72,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         part.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        raise UserError(f"{path}: cannot be written ({reason(error)})") from None
     try:
         yield part
         for found in (*part.rglob("*"), part):
@@ -76,7 +81,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             part.rename(path)
         except OSError as error:
             if not path.is_dir():
-                raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+                raise UserError(f"{path}: cannot be written ({reason(error)})") from None
         sync(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)

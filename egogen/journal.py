@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from egogen.errors import UserError
+from egogen.disk import no_room
+from egogen.errors import UserError, reason
 from egogen.files import atomic_open
 
 Key = tuple[str, ...]
@@ -49,7 +50,7 @@ class Journal:
         try:
             *lines, tail = path.read_bytes().split(b"\n") if path.exists() else [b""]
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+            raise UserError(f"{path}: cannot be read ({reason(error)})") from None
         for number, line in enumerate([*lines, tail] if tail else lines, start=1):
             row = self.parse(line)
             if row is not None:
@@ -92,7 +93,8 @@ class Journal:
                     file.flush()
                     os.fsync(file.fileno())
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
+            told = no_room(self.path, error)
+            raise told or UserError(f"{self.path}: cannot be written ({reason(error)})") from None
         self.rows.update({self.key_of(row): row for row in rows})
 
     def mend_tail(self, file: IO[bytes]) -> None:

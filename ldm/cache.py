@@ -19,10 +19,12 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
+from egogen.disk import reserve, writing
 from egogen.errors import UserError
 from egogen.features.npy import mapped
 from egogen.files import atomic_folder
 from egogen.layout import run_root
+from egogen.locks import hold
 from egogen.manifest import NAME, checkpoint_hash, claim, file_hash
 from ldm.architecture import Parts
 from ldm.data import EgoGenPairs, Sample
@@ -107,10 +109,11 @@ def build_cache(
     }
     name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     folder = run_root() / "cache" / f"{pairs.config.dataset}_{pairs.split}_{name}"
-    if not is_built(folder, len(pairs)):
-        with atomic_folder(folder) as part:
-            fill(part, pairs, parts, tokenizer, device)
-            claim(part, settings)
+    with hold(folder, "encoding", wait=True):
+        if not is_built(folder, len(pairs)):
+            with atomic_folder(folder) as part, writing(folder):
+                fill(part, pairs, parts, tokenizer, device)
+                claim(part, settings)
     claim(folder, settings)
     return folder
 
@@ -148,9 +151,11 @@ def fill(
             }
             for key, values in rows.items():
                 if key not in arrays:
+                    path = folder / f"{key}.npy"
                     arrays[key] = np.lib.format.open_memmap(
-                        folder / f"{key}.npy", "w+", np.float16, (len(pairs), *values.shape[1:])
+                        path, "w+", np.float16, (len(pairs), *values.shape[1:])
                     )
+                    reserve(path)
                 arrays[key][bar.n : bar.n + len(values)] = values.half().cpu().numpy()
             bar.update(len(batch["prompt"]))
     for array in arrays.values():

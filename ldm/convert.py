@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from egogen.cli import parser, run
+from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.files import atomic_folder
 from ldm.checkpoint import load_parts, published_state, write
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.source.is_dir():
             raise UserError(f"{args.source}: is a folder; expected a .ckpt or .safetensors file")
         pipeline = LegoPipeline.from_single_file(args.source, args.config, use_ema=not args.no_ema)
-        with atomic_folder(args.target) as part:
+        with atomic_folder(args.target) as part, writing(args.target):
             save = pipeline.save_instruct_pix2pix if args.stock else pipeline.save_pretrained
             save(part)
     else:

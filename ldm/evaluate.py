@@ -9,6 +9,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from egogen.annotations import DESCRIPTION_KEY
 from egogen.cli import parser, run
 from egogen.errors import UserError
 from egogen.layout import run_root, weights_root
+from egogen.locks import hold
 from ldm.devices import HELP
 from ldm.metrics import evaluation, results, samples
 from ldm.metrics.cache import Store
@@ -86,16 +88,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = [
         evaluation.pair(setting, path, args.gt_path, args.edit_file) for path in args.gen_path
     ]  # all are checked before the first is measured
-    for path in args.gen_path:
-        results.prepare(run_folder(path))
-    done = [
-        measure_run(args, setting, chosen, path, name, pairs)
-        for path, name, pairs in zip(args.gen_path, names, runs, strict=True)
-    ]
-    if args.per_sample:
-        samples.write(args.per_sample, dict(zip(names, zip(runs, done, strict=True), strict=True)))
-        log.info("written %s", args.per_sample)
-    details = [results.read_details(run_folder(path)) for path in args.gen_path]
+    with ExitStack() as held:
+        for path in args.gen_path:
+            results.prepare(run_folder(path))
+            held.enter_context(hold(run_folder(path) / results.FOLDER, "an evaluation"))
+        done = [
+            measure_run(args, setting, chosen, path, name, pairs)
+            for path, name, pairs in zip(args.gen_path, names, runs, strict=True)
+        ]
+        if args.per_sample:
+            samples.write(args.per_sample, dict(zip(names, zip(runs, done, strict=True), strict=True)))
+            log.info("written %s", args.per_sample)
+        details = [results.read_details(run_folder(path)) for path in args.gen_path]
     sys.stdout.write(summary(details, args.published))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -25,6 +26,7 @@ from egogen.cli import parser, run
 from egogen.errors import UserError, check
 from egogen.files import atomic_open
 from egogen.layout import generated_path, run_root
+from egogen.locks import hold
 from egogen.manifest import NAME as MANIFEST
 from egogen.manifest import checkpoint_hash, claim, file_hash
 from egogen.seeds import item_seed
@@ -97,23 +99,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         job.settings = {**settings(config, args, device, job.scales), **features}
         if (job.out / MANIFEST).exists():
             job.claim()
-    mine = my_share(pairs.items, args)
-    for job in work:
-        job.take(mine)
-    left = [item for job in work for item in job.items]
-    log.info(
-        "%d frames, %d of them are there already", len(mine) * len(work), len(mine) * len(work) - len(left)
-    )
-    if not left:
-        return
-    if args.method == "proxnpi":
-        check_reweight(config, pairs)
-    pairs.check(only=list({(item.clip, item.id): item for item in left}.values()))
-    drawer = None
-    if args.method != COPY:
-        dtype = unet_dtype(config, device)
-        drawer = make_drawer(args.method, config, args.ckpt, not args.no_ema, device, dtype)
-    draw_jobs(work, drawer, pairs, device)
+    share = share_name(args.chunk_idx, args.n_chunk, args.shard)
+    with ExitStack() as held:
+        for job in work:
+            held.enter_context(hold(job.out, "drawing", share))
+        mine = my_share(pairs.items, args)
+        for job in work:
+            job.take(mine)
+        left = [item for job in work for item in job.items]
+        total = len(mine) * len(work)
+        log.info("%d frames, %d of them are there already", total, total - len(left))
+        if not left:
+            return
+        if args.method == "proxnpi":
+            check_reweight(config, pairs)
+        pairs.check(only=list({(item.clip, item.id): item for item in left}.values()))
+        drawer = None
+        if args.method != COPY:
+            dtype = unet_dtype(config, device)
+            drawer = make_drawer(args.method, config, args.ckpt, not args.no_ema, device, dtype)
+        draw_jobs(work, drawer, pairs, device)
 
 
 def check_words(words: Sequence[str], method: str) -> None:
@@ -228,6 +233,15 @@ def my_share(items: Sequence[Item], args: argparse.Namespace) -> list[Item]:
         mine = take_shard(mine, *parse_shard(args.shard))
     me = process()
     return take_shard(mine, me.rank + 1, me.world_size)
+
+
+def share_name(chunk: int, chunks: int, shard: str | None) -> str:
+    """What `my_share` takes, as part of a file's name; empty if that is everything."""
+    rank, _, world_size = process()
+    parts = [f"chunk_{chunk}_of_{chunks}"] if chunks > 1 else []
+    parts += [f"shard_{shard.replace('/', '_of_')}"] if shard else []
+    parts += [f"process_{rank + 1}_of_{world_size}"] if world_size > 1 else []
+    return "-".join(parts)
 
 
 def settings(

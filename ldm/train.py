@@ -8,6 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 
 from egogen.cli import parser
+from egogen.disk import writing
 from egogen.errors import UserError
+from egogen.locks import hold
 from ldm.callbacks.checkpoints import EXIT_TERMINATED, LAST, AtomicFiles, Checkpoints, find_resume
 from ldm.callbacks.grids import ImageGrids
 from ldm.callbacks.progress import TrainingBar
@@ -84,7 +87,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.scale_lr:
         config.optimizer.lr *= config.trainer.effective_batch
     name = "_".join(part for part in (files[0].stem, args.name, args.postfix) if part)
-    train(config, args.logdir / args.project / name, gpus, args.resume, args.train)
+    run = args.logdir / args.project / name
+    requeued = bool(int(os.environ.get("SLURM_RESTART_COUNT", "0")))  # the one before is about to end
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    first = all(os.environ.get(name, "0") == "0" for name in ranks)
+    with hold(run, "training", wait=requeued) if first and args.train else nullcontext(), writing(run):
+        train(config, run, gpus, args.resume, args.train)
 
 
 def train(

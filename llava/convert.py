@@ -130,7 +130,8 @@ def write_clip(model: Llava, processor: CLIPImageProcessorPil, folder: Path) -> 
     save_pickle(folder / "pytorch_model.bin", vision)
     config = json.loads(vision_settings(model.config).to_json_string(use_diff=False))
     write_json(folder / "config.json", {**config, "architectures": ["CLIPVisionModel"]})
-    processor.save_pretrained(folder)
+    with writing(folder):
+        processor.save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,10 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from egogen import cli
 from egogen.annotations import Annotations, Item
+from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.files import write_json
+from egogen.locks import hold
 from egogen.manifest import checkpoint_hash, claim
 from egogen.seeds import item_seed
 from egogen.shards import parse_shard, process, take_chunk, take_shard
@@ -228,15 +230,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     split = {"parts": part.rpartition("_")[2], "split_by": part.partition("_")[0]}
     claim(args.save_path, {**settings, **split})
-    journal = Descriptions(args.save_path / f"{part}.jsonl")
-    saver = make_saver(args.feature_store, job, journal, settings, part, args.text_type)
-    todo = [item for item in items if not saver.has(item)]
-    log.info("%s: %d actions, %d done, %d to do", part, len(items), len(items) - len(todo), len(todo))
-    if todo:
-        check_images(job.image_dir / job.image(item) for item in todo)
-        loaded = load(args.model_path, vision_tower=args.vision_tower, device=device, dtype=DTYPES[dtype])
-        run_job(job, todo, loaded, saver, args.batch_size)
-    write_json(args.save_path / f"{part}.json", journal.published(items))
+    lines = args.save_path / f"{part}.jsonl"
+    with hold(lines, "describing"), writing(args.save_path):
+        journal = Descriptions(lines)
+        saver = make_saver(args.feature_store, job, journal, settings, part, args.text_type)
+        todo = [item for item in items if not saver.has(item)]
+        log.info("%s: %d actions, %d done, %d to do", part, len(items), len(items) - len(todo), len(todo))
+        if todo:
+            check_images(job.image_dir / job.image(item) for item in todo)
+            loaded = load(args.model_path, vision_tower=args.vision_tower, device=device, dtype=DTYPES[dtype])
+            run_job(job, todo, loaded, saver, args.batch_size)
+        write_json(args.save_path / f"{part}.json", journal.published(items))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from egogen.annotations import DESCRIPTION_KEY, Annotations, check_object, valid
 from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.files import read_json
+from egogen.locks import hold
 from egogen.manifest import NAME
 
 log = logging.getLogger(__name__)
@@ -130,8 +131,10 @@ def merge(
 def main(argv: Sequence[str] | None = None) -> None:
     """Merges a folder of shards into a copy of an annotation file."""
     options = cli.options(MergeOptions, argv, "python -m llava.merge", __doc__)
-    merged = merge(Annotations.read(options.edits), join(shard_files(options.save_path)), options.save_path)
-    merged.write(options.out)
+    edits = Annotations.read(options.edits)
+    with hold(options.out, "merging"):
+        merged = merge(edits, join(shard_files(options.save_path)), options.save_path)
+        merged.write(options.out)
     log.info("%s: %d descriptions", options.out, len(merged))
 
 

@@ -23,6 +23,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast, LlavaModelOutputWithPast
 from transformers.utils.import_utils import is_flash_attn_2_available
 
+from egogen.disk import writing
 from egogen.errors import UserError, reason
 from llava.checkpoint import VISION, check_weights, our_name, read_shapes, read_weights
 from llava.images import load_image_processor
@@ -331,10 +332,11 @@ def save(
     model: Llava, tokenizer: PreTrainedTokenizerBase, processor: CLIPImageProcessorPil, folder: Path
 ) -> None:
     """Writes a Hugging Face folder: settings, safetensors (vision included), tokenizer, image processor."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    save_tokenizer(tokenizer, folder)
-    processor.save_pretrained(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
+        processor.save_pretrained(folder)
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:

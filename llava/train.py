@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.distributed
@@ -20,7 +21,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from egogen import cli
 from egogen.conversations import read_conversations
+from egogen.disk import writing
 from egogen.files import write_json
+from egogen.locks import hold
 from egogen.shards import take_shard
 from llava.arguments import Arguments, read_arguments
 from llava.checkpoints.resume import COMPLETE, agreed_checkpoint
@@ -154,8 +157,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = read_arguments(argv, __doc__)
     if args.training.process_index:
         logging.getLogger().setLevel(logging.WARNING)
+    first = args.training.process_index == 0 and not args.data.dry_run
+    output = Path(str(args.training.output_dir))
     try:
-        finetune(args)
+        with hold(output, "fine-tuning") if first else nullcontext(), writing(output):
+            finetune(args)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

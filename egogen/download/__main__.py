@@ -21,6 +21,7 @@ from egogen.download.catalogue import CATALOGUE, Group, RepoType, Source
 from egogen.download.installing import Download, is_complete
 from egogen.download.remote import list_files
 from egogen.errors import UserError
+from egogen.locks import hold
 from egogen.table import text_table
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     require_space(root, sum(download.needed() for download in downloads), "the download")
     for download in downloads:
-        download.run()
+        with hold(root / download.name, "the download"):
+            download.run()
         log.info("%s: complete in %s (licence: %s)", download.name, root, download.source.licence)
     if group.contents == "dataset":
         log.info("check it: python -m egogen.validate %s", root)

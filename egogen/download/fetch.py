@@ -13,6 +13,7 @@ from typing import NoReturn
 from huggingface_hub import constants, get_session, get_token, hf_raise_for_status
 from tqdm import tqdm
 
+from egogen.disk import no_room
 from egogen.download.patience import TRANSPORT_ERRORS, patiently
 from egogen.download.remote import Remote
 from egogen.errors import UserError, reason
@@ -69,7 +70,7 @@ def fetch(file: Remote, goal: Path, bar: tqdm[NoReturn], stop: Event) -> None:
             raise UserError(f"{goal}: {fault}; the file was deleted, run the same command to fetch it again")
         part.replace(goal)
     except OSError as error:
-        raise UserError(f"{goal}: not written ({reason(error)})") from None
+        raise no_room(goal, error) or UserError(f"{goal}: not written ({reason(error)})") from None
 
 
 def part_path(file: Remote, goal: Path) -> Path:

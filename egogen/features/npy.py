@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
 
@@ -34,7 +35,10 @@ def write_feature(path: Path, values: np.ndarray) -> None:
     """
     half = as_half(values, path)
     with atomic_open(path) as file:
-        np.save(file, half)
+        # Through memory: NumPy's own writing to a file passes over a full disk where the array is small.
+        whole = BytesIO()
+        np.save(whole, half)
+        file.write(whole.getbuffer())
 
 
 def as_half(values: np.ndarray, where: Path | str) -> Float16[np.ndarray, "n d"]:

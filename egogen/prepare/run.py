@@ -11,11 +11,13 @@ from typing import cast
 
 from tqdm import tqdm
 
+from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.files import ends_with
 from egogen.frames import JPEG_END
 from egogen.journal import Journal, Key
 from egogen.layout import Layout, Split
+from egogen.locks import hold
 from egogen.manifest import claim
 from egogen.prepare.estimate import estimate
 from egogen.prepare.frames.extract import Work, extract, remove
@@ -75,6 +77,17 @@ def carry_out(plan: PairPlan, job: Preparation) -> None:
     if job.options.dry_run:
         log.info("%s\n%s", summary(plan, job.splits), estimate(plan, job.options.look))
         return
+    # All splits of a data set share the metadata file.
+    with hold(job.layout.preparation / job.layout.dataset, "preparation"), writing(job.layout.egogen):
+        make(plan, behind, job)
+    broken = {pair.files for pair in plan.pairs if pair.reason in BROKEN}
+    if broken:
+        log.warning("%d sources were missing or broken:\n%s", len(broken), broken_sources(plan))
+        raise SystemExit(BROKEN_BASE + min(len(broken), MOST_BROKEN))
+
+
+def make(plan: Plan, behind: Sequence[Pair], job: Job) -> None:
+    """Extracts, filters and writes."""
     claim_splits(job)
     scores = pair_journal(job.folder / SCORES)
     keep_extracted(plan, job, scores)
@@ -87,10 +100,6 @@ def carry_out(plan: PairPlan, job: Preparation) -> None:
             remove(pair.paths(job.layout))
     write_report(plan, job.layout, job.splits, job.settings, job.folder)
     log.info("%s\nwritten: %s", summary(plan, job.splits), job.layout.egogen)
-    broken = {pair.files for pair in plan.pairs if pair.reason in BROKEN}
-    if broken:
-        log.warning("%d sources were missing or broken:\n%s", len(broken), broken_sources(plan))
-        raise SystemExit(BROKEN_BASE + min(len(broken), MOST_BROKEN))
 
 
 def claim_splits(job: Preparation) -> None:

@@ -18,6 +18,7 @@ from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities import rank_zero_info
 
+from egogen.disk import no_room
 from egogen.errors import UserError, reason
 from egogen.files import atomic_open
 from ldm.reading import read
@@ -52,17 +53,13 @@ class AtomicFiles(CheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-        except (OSError, UserError, RuntimeError) as error:
-            # torch's zip writer covers a full disk up by a RuntimeError of its own.
-            cause = error.__context__ if isinstance(error.__context__, OSError) else error
-            if isinstance(cause, RuntimeError) and "inline_container" not in str(cause):
-                raise
-            self.note(path, cause)
+        except (OSError, UserError) as error:
+            self.note(path, error)
 
-    def note(self, path: Path, error: BaseException) -> None:
+    def note(self, path: Path, error: OSError | UserError) -> None:
         """Remembers that a file could not be written."""
-        free = shutil.disk_usage(path.parent).free / 2**20
-        self.problem = f"{path}: not written ({reason(error)}; {free:,.0f} MiB are free there)"
+        told = error if isinstance(error, UserError) else no_room(path, error)
+        self.problem = f"{told or f'{path}: not written ({reason(error)})'}"
 
     def load_checkpoint(
         self,

@@ -29,6 +29,7 @@ from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.frames import read_frame
 from egogen.layout import Layout
+from egogen.locks import hold
 from ldm.architecture import (
     LATENT_CHANNELS,
     LATENT_SCALE,
@@ -86,25 +87,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     made.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     args = made.parse_args(argv)
-    if is_made(args.out):
-        log.info("%s is there already", args.out)
-        return
-    layout = Layout(args.data_root, args.dataset)
-    frames, texts = read_world(layout, args.resolution)
-    labels = read_labels(layout)
-    log.info("train on %d frames of %s", 2 * len(texts), layout.frames("train"))
-    torch.manual_seed(args.seed)
-    parts = build(SHAPE, conditioner=False)
-    pass_colours_through(parts.vae)
-    standardize_latents(parts.vae, frames)
-    train_decoder(parts.vae, frames, args.vae_steps)
-    pass_noise_through(parts.unet)
-    sources, targets = frames.split(len(texts))
-    train_text_encoder(parts.text_encoder, targets - sources, texts, args.text_steps)
-    close, captions = close_ups(layout, args.resolution, args.seed)
-    train_unet(parts, targets, texts, labels, close, captions, args.unet_steps)
-    write(args.out, published_state(parts, SHAPE), SHAPE)
-    log.info("wrote %s", args.out)
+    with hold(args.out, "building", wait=True):
+        if is_made(args.out):
+            log.info("%s is there already", args.out)
+            return
+        layout = Layout(args.data_root, args.dataset)
+        frames, texts = read_world(layout, args.resolution)
+        labels = read_labels(layout)
+        log.info("train on %d frames of %s", 2 * len(texts), layout.frames("train"))
+        torch.manual_seed(args.seed)
+        parts = build(SHAPE, conditioner=False)
+        pass_colours_through(parts.vae)
+        standardize_latents(parts.vae, frames)
+        train_decoder(parts.vae, frames, args.vae_steps)
+        pass_noise_through(parts.unet)
+        sources, targets = frames.split(len(texts))
+        train_text_encoder(parts.text_encoder, targets - sources, texts, args.text_steps)
+        close, captions = close_ups(layout, args.resolution, args.seed)
+        train_unet(parts, targets, texts, labels, close, captions, args.unet_steps)
+        write(args.out, published_state(parts, SHAPE), SHAPE)
+        log.info("wrote %s", args.out)
 
 
 def read_world(layout: Layout, resolution: int) -> tuple[Float[Tensor, "n2 3 r r"], list[str]]:

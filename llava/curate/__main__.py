@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from egogen import cli
 from egogen.files import write_json
+from egogen.locks import hold
 from llava.curate.budget import Budget, Spending
 from llava.curate.curation import Curation, read_curation
 from llava.curate.endpoint import connect
@@ -72,14 +73,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout.write(work.plan(todo) + "\n")
         return
     log.info("%s", work.plan(todo))
-    check_place(work.out, work.settings)
-    earlier = set(rounds.used)
-    budget = Budget(work.prices, options.max_cost, Spending.of(rounds.used.values(), work.prices).cost)
-    if todo:
-        stop = threading.Event()
-        rounds.run(todo, open_model(work, options, budget, stop), stop)
-    this_run = Spending.of([rounds.used[key] for key in rounds.used.keys() - earlier], work.prices)
-    finish(work, options, this_run, Spending.of(rounds.used.values(), work.prices), budget.lost)
+    with hold(work.part, "curating"):
+        check_place(work.out, work.settings)
+        earlier = set(rounds.used)
+        budget = Budget(work.prices, options.max_cost, Spending.of(rounds.used.values(), work.prices).cost)
+        if todo:
+            stop = threading.Event()
+            rounds.run(todo, open_model(work, options, budget, stop), stop)
+        this_run = Spending.of([rounds.used[key] for key in rounds.used.keys() - earlier], work.prices)
+        finish(work, options, this_run, Spending.of(rounds.used.values(), work.prices), budget.lost)
     if rounds.over_budget:
         log.warning(
             "--max-cost %g: stopped before it; give more, and the same command goes on", options.max_cost

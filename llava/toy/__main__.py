@@ -18,8 +18,10 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from egogen import cli
 from egogen.conversations import Conversation, read_conversations
+from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.layout import FOLDERS, Layout
+from egogen.locks import hold
 from egogen.manifest import NAME, claim
 from egogen.seeds import item_seed
 from egogen.toy.scene import KINDS
@@ -79,24 +81,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         if getattr(args, flag) <= 0:
             raise UserError(f"--{flag.replace('_', '-')} {getattr(args, flag)}: expected a number above 0")
     budget = ToyTraining(args.vision_steps, args.language_steps, args.seconds)
-    claim(
-        args.out, {"made_by": "python -m llava.toy", "dataset": args.dataset, "seed": args.seed}, f".{NAME}"
-    )
-    if is_built(args.out):
-        log.info("%s: the toy LLaVA is there", args.out)
-        return
-    torch.manual_seed(args.seed)
-    datasets = list(FOLDERS) if args.dataset == "both" else [args.dataset]
-    seen = [view for dataset in datasets for view in views(args.data_root, dataset)]
+    settings = {"made_by": "python -m llava.toy", "dataset": args.dataset, "seed": args.seed}
+    with hold(args.out, "building", wait=True), writing(args.out):
+        claim(args.out, settings, f".{NAME}")
+        if is_built(args.out):
+            log.info("%s: the toy LLaVA is there", args.out)
+        else:
+            make(args.out, args.data_root, args.dataset, args.seed, budget)
+
+
+def make(out: Path, data_root: Path, dataset: str, seed: int, budget: ToyTraining) -> None:
+    """Reads the toy world, then builds."""
+    torch.manual_seed(seed)
+    datasets = list(FOLDERS) if dataset == "both" else [dataset]
+    seen = [view for each in datasets for view in views(data_root, each)]
     records = [
-        record
-        for dataset in datasets
-        for record in read_conversations(Layout(args.data_root, dataset).conversations)
+        record for each in datasets for record in read_conversations(Layout(data_root, each).conversations)
     ]
-    talks = ask(seen, args.data_root, args.seed)
+    talks = ask(seen, data_root, seed)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = make_tokenizer(Path(folder), [*records, *(said.record for said in talks)])
-        build(args.out, seen, talks, tokenizer, budget)
+        build(out, seen, talks, tokenizer, budget)
 
 
 def is_built(out: Path) -> bool:

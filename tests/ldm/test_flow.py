@@ -26,6 +26,8 @@ from ldm.sampler import make_scheduler
 from ldm.text import make_tokenizer
 from ldm.train import main as train
 from tests.ldm.toy_run import TRAINING, Run, make_run
+from tests.second_process import second_process
+from tests.small_disk import largest_file
 
 
 @pytest.fixture(scope="module")
@@ -386,3 +388,30 @@ def test_schedulers_do_not_clip_latents() -> None:
         made = make_scheduler(name).config
         assert not made.get("clip_sample")
         assert made.get("timestep_spacing") != "leading" or made["steps_offset"] == 1
+
+
+def test_one_share_is_drawn_by_one_process_and_a_full_disk_is_one_line(run: Run, tmp_path: Path) -> None:
+    config = run.root / "copy.yaml"
+    config.write_text("sampling: {format: png}\n")
+    words = ["--config", str(config), "--method", "copy", "--out", str(tmp_path / "out"), *run.words()]
+    with second_process(tmp_path / "out", "shard_1_of_2") as first:
+        with pytest.raises(UserError, match=rf"\(shard_1_of_2\) is under way in process {first.pid} "):
+            sample([*words, "--shard", "1/2"])
+        assert not (tmp_path / "out").exists()
+        sample([*words, "--shard", "2/2"])
+    with largest_file(900), pytest.raises(UserError, match=r"\.png: not written .*File too large.* free"):
+        sample([*words, "--shard", "1/2"])
+    sample(words)
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 3
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_latents_on_a_full_disk_are_one_line_and_no_signal(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUN_ROOT", str(tmp_path))
+    words = [*run.words(), *TRAINING, "data.cache_latents=true"]
+    arguments = ["--name", "full", "--base", str(base(run)), "--logdir", str(tmp_path), "--train"]
+    line = r"cache/ego4d_.*: not written .*File too large.* free"
+    with largest_file(2000), pytest.raises(UserError, match=line):
+        train([*arguments, *words])

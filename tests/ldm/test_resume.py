@@ -21,6 +21,8 @@ from ldm.reading import read
 from ldm.train import find_checkpoint
 from ldm.train import main as train
 from tests.ldm.toy_run import TRAINING, Run, make_run
+from tests.second_process import second_process
+from tests.small_disk import largest_file
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12
@@ -286,3 +288,22 @@ def losses(run: Run, name: str) -> dict[str, list[float]]:
 
     events = EventAccumulator(str(folder(run, name).parent / "tensorboard")).Reload()
     return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_one_run_by_two_processes_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = folder(run, "shared").parent
+    with second_process(place) as first:
+        with pytest.raises(UserError, match=rf"training is under way in process {first.pid} "):
+            train(command(run, "shared"))
+        monkeypatch.setenv("LOCAL_RANK", "1")  # of DDP's processes the first alone holds the run
+        monkeypatch.setattr("ldm.train.train", lambda *_: None)
+        train(command(run, "shared"))
+    assert not place.exists()
+
+
+def test_a_disk_that_is_full_at_the_start_is_one_line(run: Run) -> None:
+    with (
+        largest_file(100),
+        pytest.raises(UserError, match=r"tiny_start.*: not written .*File too large.* free"),
+    ):
+        train(command(run, "start"))

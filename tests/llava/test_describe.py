@@ -25,6 +25,8 @@ from llava.describe import Description, main
 from llava.journal import Descriptions
 from llava.merge import main as merge
 from llava.model import load
+from tests.second_process import second_process
+from tests.small_disk import largest_file
 
 WORDS = (
     "picks up the cup",
@@ -392,3 +394,36 @@ def test_what_training_adds_changes_no_checkpoint_hash(tmp_path: Path, tiny: Pat
     assert checkpoint_hash(tmp_path / "m") == before
     write_json(tmp_path / "m" / "config.json", {})
     assert checkpoint_hash(tmp_path / "m") != before
+
+
+def test_one_part_by_two_processes_is_refused_and_nothing_is_touched(
+    split: Path, tiny: Path, tmp_path: Path
+) -> None:
+    lines = tmp_path / "texts" / "shard_1_of_2.jsonl"
+    lines.parent.mkdir()
+    lines.write_text('{"clip": "a", half a li')  # what the first is writing
+    with second_process(lines) as first:
+        with pytest.raises(UserError, match=rf"describing is under way in process {first.pid} "):
+            main(flags(split, tiny, tmp_path, "--shard", "1/2"))
+        assert lines.read_text() == '{"clip": "a", half a li'
+        main(flags(split, tiny, tmp_path, "--shard", "2/2"))  # another part may go on beside it
+    main(flags(split, tiny, tmp_path, "--shard", "1/2"))
+    assert not list(tmp_path.rglob("*.lock"))
+    out = tmp_path / "merged.json"
+    with second_process(out), pytest.raises(UserError, match="merging is under way"):
+        merge(
+            [*("--save-path", str(lines.parent), "--edits", str(split / "ego4d_val.json"), "--out", str(out))]
+        )
+
+
+@pytest.mark.parametrize("store", ["npy", "compact"])
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    store: str, split: Path, tiny: Path, whole: Path, tmp_path: Path
+) -> None:
+    words = flags(split, tiny, tmp_path, "--feature-store", store)
+    with largest_file(1000), pytest.raises(UserError, match=r"not written \(.*File too large.* free") as told:
+        main(words)
+    assert str(tmp_path) in str(told.value)
+    main(words)
+    name = "texts/chunk_1_of_1.json"
+    assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()

@@ -23,6 +23,8 @@ from llava.model import load
 from llava.train import main
 from tests.llava.conftest import Loaded
 from tests.llava.training import REPO, Payload, flags, losses
+from tests.second_process import second_process
+from tests.small_disk import largest_file
 
 
 @pytest.fixture(scope="module")
@@ -337,3 +339,23 @@ def test_zero_3_has_the_published_values() -> None:
     )
     for key, value in ours.items():
         assert value in ("auto", published[key]), key
+
+
+def test_one_folder_by_two_processes_is_refused(data: Path, tiny: Path, tmp_path: Path) -> None:
+    with second_process(tmp_path / "run") as first:
+        with pytest.raises(UserError, match=rf"fine-tuning is under way in process {first.pid} "):
+            main(flags(data, tiny, tmp_path / "run"))
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    data: Path, tiny: Path, trained: Path, tmp_path: Path
+) -> None:
+    words = flags(data, tiny, tmp_path / "run", "--num_train_epochs", "2", "--save_steps", "2")
+    with (
+        largest_file(100_000),
+        pytest.raises(UserError, match=r"/run: not written \(.*\); the disk has .* free"),
+    ):
+        main(words)
+    main(words)
+    assert losses(tmp_path / "run") == losses(trained)

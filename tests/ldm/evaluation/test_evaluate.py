@@ -18,6 +18,8 @@ from ldm import evaluate
 from ldm.metrics import evaluation, results
 from ldm.metrics.published import published_results
 from tests.ldm.evaluation.failing import fails
+from tests.second_process import second_process
+from tests.small_disk import largest_file
 
 
 def read(path: Path) -> Any:
@@ -304,3 +306,19 @@ def test_published_results_are_in_our_units() -> None:
     assert published_results("epickitchen")["IP2P"]["fid"] == 20.64
     with pytest.raises(ValueError, match="'toy': allowed are ego4d, epickitchen"):
         published_results("toy")
+
+
+def test_one_run_by_two_evaluations_is_refused(scene, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
+    with second_process(scene.run / "metric") as first:
+        told = fails(evaluate.main, scene.flags(), capsys)
+        assert f"an evaluation is under way in process {first.pid} " in told
+        assert not (scene.run / "metric").exists()
+    evaluate.main(scene.flags())
+    assert not list(scene.root.rglob("*.lock"))
+
+
+def test_a_full_disk_is_one_line(scene, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
+    with largest_file(600):
+        told = fails(evaluate.main, scene.flags(), capsys)
+    assert "details.json: not written ([Errno 27] File too large); it needs more than" in told
+    evaluate.main(scene.flags())

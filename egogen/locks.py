@@ -1,0 +1,96 @@
+"""One process at a time on what a command writes: a hidden lock file beside it, which names its owner."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from egogen.errors import UserError
+
+LONGEST_COMMAND = 200  # letters of it that a message shows
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def hold(path: Path, what: str, part: str = "", *, wait: bool = False) -> Iterator[None]:
+    """Keeps other processes from a file or folder while the block runs.
+
+    The system drops the lock of a process that ends, however it ends; a file that a killed one leaves hinders
+    nobody. Where there are no locks (some network file systems), a warning says so and the block runs.
+
+    Args:
+        path: what is written; need not exist. Its lock is `.NAME.lock` beside it, gone afterwards.
+        what: names the work in messages, such as `describing`.
+        part: the share of it that is held, such as `shard_1_of_2`; others may go on beside it.
+        wait: wait for the other process instead of refusing.
+
+    Raises:
+        UserError: another process holds it; names that.
+    """
+    place = path.resolve()
+    file = place.parent / f".{place.name}{part and '.'}{part}.lock"
+    lock = FileLock(file, fallback_to_soft=False)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        acquire(lock, path, f"{what} ({part})" if part else what, wait)
+        file.write_text(json.dumps(note()), encoding="utf-8")
+    except OSError as error:
+        unlocked(file.parent, reason(error))
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            file.unlink(missing_ok=True)  # while it is ours: who waits for it makes a new one
+            lock.release()
+
+
+def acquire(lock: FileLock, path: Path, what: str, wait: bool) -> None:
+    """Takes a lock at once or, with `wait`, when it is free.
+
+    Raises:
+        UserError: another process holds it, and nobody wants to wait.
+    """
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        other = owner(Path(lock.lock_file))
+        if not wait:
+            raise UserError(
+                f"{path}: {what} is under way in {other}; let it end or end it, or choose another folder"
+            ) from None
+        log.info("%s: %s is under way in %s; waiting for it", path, what, other)
+        lock.acquire(poll_interval=0.5)
+
+
+def note() -> dict[str, str | int]:
+    """What a lock file tells of the process that holds it."""
+    command = shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]])
+    since = datetime.now().astimezone().isoformat(" ", "seconds")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "command": command}
+
+
+def owner(file: Path) -> str:
+    """The process that a lock file names, in words."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        command = " ".join(str(told["command"]).split())[:LONGEST_COMMAND]
+        return f"process {told['pid']} on {told['host']} since {told['since']} ({command})"
+    except (OSError, ValueError, KeyError, TypeError):  # it has only just begun, or has just ended
+        return "another process"
+
+
+@cache
+def unlocked(folder: Path, reason: str) -> None:
+    """Says once a folder that nothing guards it."""
+    log.warning("%s: no lock (%s); see to it that no second process writes there", folder, reason)

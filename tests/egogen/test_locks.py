@@ -1,0 +1,88 @@
+"""Locks between real processes: who is refused, what it is told, what a killed process leaves."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import re
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from egogen import locks
+from egogen.errors import UserError
+from egogen.locks import hold
+from tests.second_process import second_process
+
+
+def test_a_second_process_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
+    path = tmp_path / "results"
+    with second_process(path) as first, pytest.raises(UserError) as refused, hold(path, "measuring"):
+        pytest.fail("two processes hold one lock")
+    told = str(refused.value)
+    words = f"{path}: measuring is under way in process {first.pid} on {socket.gethostname()} since 20"
+    assert told.startswith(words)
+    assert "(python" in told
+    assert "let it end" in told
+    assert "\n" not in " ".join(told.split())
+    with hold(path, "measuring"):  # the first has ended
+        assert (tmp_path / ".results.lock").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_leaves_hinders_nobody(tmp_path: Path) -> None:
+    with second_process(tmp_path / "results") as first:
+        first.kill()
+        first.wait()
+        assert str(first.pid) in (tmp_path / ".results.lock").read_text()
+        with hold(tmp_path / "results", "measuring"):
+            assert str(first.pid) not in (tmp_path / ".results.lock").read_text()
+    assert not list(tmp_path.iterdir())
+
+
+def test_shares_go_on_side_by_side_and_each_share_once(tmp_path: Path) -> None:
+    with second_process(tmp_path / "results", "shard_1_of_2"):
+        with hold(tmp_path / "results", "drawing", "shard_2_of_2"):
+            pass
+        with pytest.raises(UserError, match=r"drawing \(shard_1_of_2\) is under way"):  # noqa: SIM117
+            with hold(tmp_path / "results", "drawing", "shard_1_of_2"):
+                pytest.fail("two processes hold one share")
+
+
+def test_one_folder_by_two_names_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "results")
+    monkeypatch.chdir(tmp_path / "results")
+    with second_process(tmp_path / "results"):
+        for name in (Path(), tmp_path / "link"):
+            with pytest.raises(UserError, match="under way"), hold(name, "measuring"):
+                pytest.fail("two processes hold one lock")
+
+
+def test_who_waits_goes_on_when_the_first_has_ended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with second_process(tmp_path / "results") as first:
+        end = threading.Timer(1.0, first.kill)
+        end.start()
+        with hold(tmp_path / "results", "building", wait=True):
+            assert first.wait(timeout=10) != 0
+    assert re.search(rf"building is under way in process {first.pid} .*; waiting for it", caplog.text)
+
+
+def test_without_locks_a_warning_once_and_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    locks.unlocked.cache_clear()
+    done = []
+    for name in ("one", "two"):
+        with hold(tmp_path / name, "measuring"):
+            done.append(name)
+    assert done == ["one", "two"]
+    assert caplog.text.count("no lock (No locks available)") == 1
