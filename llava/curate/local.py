@@ -156,8 +156,10 @@ def load_local(folder: Path, name: str, sampling: Sampling, batch: int) -> Local
     device = pick_device("auto")
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", local_files_only=True)
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        # Without a word on it, transformers asks at the terminal whether to run code of the folder.
+        safe = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **safe)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, weights_only=True, **safe)
     except Exception as error:  # noqa: BLE001 - libraries raise anything over a folder that is no model
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"--local {folder}: not a causal language model of transformers ({reason})") from None
