@@ -49,7 +49,8 @@ class ScriptedTensor(NamedTuple):
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]  # in values
-    rest: tuple[object, ...]
+    requires_grad: bool
+    hooks: None
 
 
 class ScriptedModule:
@@ -100,7 +101,7 @@ class ScriptReader(pickle._Unpickler):
             return name
         stand_in: Callable[..., object]
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            stand_in = lambda *args: ScriptedTensor(*args[:4], args[4:])  # noqa: E731
+            stand_in = lambda *fields: ScriptedTensor(*fields)  # noqa: E731
         elif (module, name) == ("collections", "OrderedDict"):
             stand_in = lambda: None  # noqa: E731 - hooks of a tensor, of which there are none
         elif module == "torch.jit._pickle" and name in TYPED:
@@ -142,7 +143,7 @@ class ScriptReader(pickle._Unpickler):
         """Makes a tensor; those of one storage share their values."""
         import torch
 
-        (_, kind, file, _, count), offset, shape, strides, _ = described
+        (_, kind, file, _, count), offset, shape, strides, *_ = described
         dtype: torch.dtype = getattr(torch, DTYPES[kind])
         values = self.values(f"data/{file}")
         numbers = (count, offset, *shape, *strides)

@@ -1,6 +1,6 @@
 """TorchScript archives for tests: weights by name, and a module that runs code while it is loaded."""
 
-# ruff: noqa: ANN001, ANN201 - TorchScript compiles these methods and reads annotations its own way
+# ruff: noqa: ANN001, ANN201, ANN204 - TorchScript compiles these methods and reads annotations its own way
 
 import warnings
 from collections.abc import Mapping

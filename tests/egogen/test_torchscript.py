@@ -1,6 +1,6 @@
 """TorchScript archives: what torch's own reader finds in them (the witness) is found without running them."""
 
-# ruff: noqa: ANN001, ANN201, N805 - TorchScript compiles these modules and reads annotations its own way
+# ruff: noqa: ANN001, ANN201 - TorchScript compiles these modules and reads annotations its own way
 
 import pickle
 import warnings
@@ -76,7 +76,7 @@ def test_nothing_of_it_runs(tmp_path: Path) -> None:
     target.write_bytes(bytes(16))
     hostile = save(nn.Sequential(nn.Linear(2, 2), Restored(str(target))), tmp_path / "hostile.pt")
     target.write_bytes(bytes(16))
-    with pytest.raises(UserError, match=r"hostile\.pt: refused, .*Restored restores itself by code of its own"):
+    with pytest.raises(UserError, match=r"hostile\.pt: refused, .*restores itself by code of its own"):
         read_torchscript(hostile)
     assert target.read_bytes() == bytes(16)
     witness(hostile)
@@ -108,7 +108,9 @@ def tensor(count: object, offset: object, shape: object, strides: object) -> Cal
 
     def change(_: bytes) -> bytes:
         storage = ("storage", "FloatStorage", "0", "cpu", count)
-        parts = [b"\x80\x02c__torch__\nOnly\n)\x81}X\x06\x00\x00\x00weightctorch._utils\n_rebuild_tensor_v2\n("]
+        parts = [
+            b"\x80\x02c__torch__\nOnly\n)\x81}X\x06\x00\x00\x00weightctorch._utils\n_rebuild_tensor_v2\n("
+        ]
         parts += [pickle.dumps(storage, 2)[2:-1], b"Q"]
         parts += [pickle.dumps(value, 2)[2:-1] for value in (offset, shape, strides, False)]
         return b"".join([*parts, b"tRsb."])
