@@ -112,7 +112,7 @@ def tensor(count: object, offset: object, shape: object, strides: object) -> Cal
             b"\x80\x02c__torch__\nOnly\n)\x81}X\x06\x00\x00\x00weightctorch._utils\n_rebuild_tensor_v2\n("
         ]
         parts += [pickle.dumps(storage, 2)[2:-1], b"Q"]
-        parts += [pickle.dumps(value, 2)[2:-1] for value in (offset, shape, strides, False)]
+        parts += [pickle.dumps(value, 2)[2:-1] for value in (offset, shape, strides, False, None)]
         return b"".join([*parts, b"tRsb."])
 
     return change
