@@ -87,11 +87,6 @@ def is_made(path: Path) -> bool:
     return True
 
 
-def first_line(error: BaseException) -> str:
-    """First line of a message; the error's type if it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def read_safetensors(path: Path) -> dict[str, Any]:
     """Reads tensors, and the sizes that our files state in their header."""
     with safe_open(path, "pt") as file:

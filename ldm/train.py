@@ -23,7 +23,14 @@ from egogen.cli import parser
 from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.locks import hold
-from ldm.callbacks.checkpoints import EXIT_TERMINATED, LAST, AtomicFiles, Checkpoints, find_resume
+from ldm.callbacks.checkpoints import (
+    EXIT_TERMINATED,
+    LAST,
+    AtomicFiles,
+    Checkpoints,
+    ResumingTrainer,
+    find_resume,
+)
 from ldm.callbacks.grids import ImageGrids
 from ldm.callbacks.progress import TrainingBar
 from ldm.callbacks.speed import Speed
@@ -132,7 +139,8 @@ def train(
         save_config(config, run)
     if checkpoint:
         log.info("resume %s", checkpoint)
-        if reached(checkpoint) >= settings.max_steps:
+        step = reached(checkpoint)
+        if step >= settings.max_steps and not trainer.owes(checkpoint, step):
             log.info("it has all %d steps already; nothing to do", settings.max_steps)
             return
     try:
@@ -187,7 +195,7 @@ def make_trainer(
     accumulation: int,
     data: PairsModule,
     files: AtomicFiles,
-) -> lightning.Trainer:
+) -> ResumingTrainer:
     """Lightning's trainer, with TensorBoard, checkpoints and grids.
 
     It sees the whole run as one pass over `StepOrder`, which knows the epochs.
@@ -205,7 +213,7 @@ def make_trainer(
     plugins: list[Any] = [files]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # our own handlers save
-    return lightning.Trainer(
+    return ResumingTrainer(
         accelerator="gpu" if gpus else "cpu",
         devices=gpus or settings.processes,
         num_nodes=settings.nodes,

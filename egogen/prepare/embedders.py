@@ -11,6 +11,7 @@ from jaxtyping import Float32
 from PIL import Image
 
 from egogen.errors import UserError, reason
+from egogen.torchscript import SETTINGS, is_torchscript, read_torchscript
 
 
 @runtime_checkable
@@ -51,9 +52,17 @@ class OpenClip:
         import torch
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        scripted = is_torchscript(path)  # OpenAI's own, whose networks have another activation
         self.model, _, self.transform = open_clip.create_model_and_transforms(
-            architecture, pretrained=str(path), device=self.device
+            architecture,
+            pretrained=None if scripted else str(path.resolve()),
+            force_quick_gelu=scripted,
+            device=self.device,
+            weights_only=True,
         )
+        if scripted:
+            state = read_torchscript(path)
+            self.model.load_state_dict({name: state[name] for name in state if name not in SETTINGS})
         self.model.eval()
 
     def __call__(self, images: Sequence[Image.Image]) -> Float32[np.ndarray, "n d"]:
@@ -78,9 +87,14 @@ class TransformersClip:
         from transformers import CLIPImageProcessor, CLIPModel
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        model: Any = CLIPModel.from_pretrained(path)
+        model: Any = CLIPModel.from_pretrained(
+            path,
+            attn_implementation="sdpa",  # not what the folder names, which may be a kernel to fetch and run
+            weights_only=True,
+            local_files_only=True,
+        )
         self.model = model.to(self.device).eval()
-        self.processor = CLIPImageProcessor.from_pretrained(path)
+        self.processor = CLIPImageProcessor.from_pretrained(path, local_files_only=True)
 
     def __call__(self, images: Sequence[Image.Image]) -> Float32[np.ndarray, "n d"]:
         """Embeds."""

@@ -20,11 +20,12 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from egogen.disk import no_room
 from egogen.errors import UserError, reason
-from egogen.files import atomic_open
+from egogen.files import atomic_open, read_json, write_json
 from ldm.reading import read
 
 log = logging.getLogger(__name__)
 LAST, BEST = "last.ckpt", "best.ckpt"
+VALIDATED = "validated.json"  # in the run's folder: the steps whose validation is done
 STEP = re.compile(r"step=(\d+)\.ckpt")
 MONITORED = "val/loss_simple_ema"
 EXIT_TERMINATED = 128 + signal.SIGTERM
@@ -99,7 +100,7 @@ class Checkpoints(Checkpoint):
 
     # --- signals -----------------------------------------------------------------------------------
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def begin(self, trainer: lightning.Trainer) -> None:
         """Listens to SIGUSR1 and SIGTERM, in the place of Lightning's own handlers; tidies the folder."""
         if trainer.is_global_zero and self.folder.is_dir():
             self.tidy(trainer.global_step)
@@ -115,6 +116,9 @@ class Checkpoints(Checkpoint):
         for found, path in step_files(self.folder).items():
             if found > step:
                 path.rename(path.with_name(f"abandoned-{path.name}"))
+        done = validated(self.folder)
+        if done and max(done) > step:
+            write_json(self.folder.parent / VALIDATED, [found for found in done if found <= step])
 
     def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's signature
         """Remembers a signal until the step is done. SIGTERM is stronger."""
@@ -162,14 +166,18 @@ class Checkpoints(Checkpoint):
         return signal.SIGTERM if term else signal.SIGUSR1 if usr else None
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
-        """Saves `best.ckpt` if the averaged weights have never been as good."""
+        """Saves `best.ckpt` if the averaged weights have never been as good, then records the validation."""
         value = trainer.callback_metrics.get(MONITORED)
-        if trainer.sanity_checking or value is None or not float(value) < self.best:
+        if trainer.sanity_checking or value is None:
             return
-        before, self.best = self.best, float(value)
-        self.save(trainer, BEST, is_last=False)
-        if trainer.strategy.broadcast(bool(self.files.problem)):
-            self.best = before  # not written: the next as good may be
+        if float(value) < self.best:
+            before, self.best = self.best, float(value)
+            self.save(trainer, BEST, is_last=False)
+            if trainer.strategy.broadcast(bool(self.files.problem)):
+                self.best = before  # not written: the next as good may be
+                return
+        if trainer.is_global_zero:
+            self.record(trainer)
 
     # --- how ---------------------------------------------------------------------------------------
 
@@ -187,6 +195,16 @@ class Checkpoints(Checkpoint):
             log.error("%s; training goes on, and the checkpoints before it stay", self.files.problem)
         trainer.strategy.barrier("checkpoint")  # nobody leaves before the last rename
 
+    def record(self, trainer: lightning.Trainer) -> None:
+        """Notes that the validation of this step is done, once its curves are on disk."""
+        try:
+            for logger in trainer.loggers:
+                logger.save()
+            done = {*validated(self.folder), trainer.global_step}
+            write_json(self.folder.parent / VALIDATED, sorted(done), indent=None)
+        except (OSError, UserError) as error:
+            log.error("%s; a run resumed at step %d validates it again", error, trainer.global_step)
+
     def prune(self) -> None:
         """Deletes all but the last files and those that stay for good."""
         if not self.keep_last:
@@ -203,6 +221,42 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes the best value over."""
         self.best = state_dict["best"]
+
+
+class ResumingTrainer(lightning.Trainer):
+    """Lightning's trainer; before it trains on, it makes up the validation that an ended process owes."""
+
+    def owes(self, checkpoint: Path, step: int) -> bool:
+        """Whether a validation was due at the step of a checkpoint and is not recorded as done."""
+        due = step * self.accumulate_grad_batches % self.val_check_interval == 0
+        return due and step not in validated(checkpoint.parent)
+
+    def _run_stage(self) -> None:
+        """Runs when all is restored, also where no step is left to train and Lightning calls no hook."""
+        saver, resumed = self.checkpoint_callback, self.ckpt_path
+        assert isinstance(saver, Checkpoints)
+        owes = bool(resumed) and self.owes(Path(str(resumed)), self.global_step)
+        owes = self.strategy.broadcast(owes)  # before the first process tidies up
+        saver.begin(self)
+        if owes:
+            rank_zero_info("step %d was not validated; that is made up for now", self.global_step)
+            validation = self.fit_loop.epoch_loop.val_loop
+            validation.restarting = False
+            self.validating = True
+            validation.run()
+            self.training = True
+        if self.global_step < self.max_steps:
+            super()._run_stage()
+
+
+def validated(folder: Path) -> list[int]:
+    """The steps whose validation is done, of a run by its folder of checkpoints."""
+    path = folder.parent / VALIDATED
+    try:
+        return list(read_json(path)) if path.exists() else []
+    except UserError as error:
+        log.warning("%s; its steps count as not validated", error)
+        return []
 
 
 def link(path: Path, name: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from egogen.errors import UserError, reason
+from egogen.errors import UserError
+from egogen.torchscript import SETTINGS, is_torchscript, read_torchscript
 from ldm.metrics.cache import Memory
 from ldm.metrics.metric import Accumulator, Metric, Setting
 from ldm.metrics.pairs import Batch, Pairs, Side
@@ -24,8 +23,6 @@ from ldm.metrics.weights import CLIP, FETCH, mismatch, read_state
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 WHAT = "OpenAI CLIP"
-# Entries of the published file that are not weights.
-SETTINGS = ("input_resolution", "context_length", "vocab_size")
 
 
 def score(
@@ -87,20 +84,12 @@ def read_archive(path: Path) -> Mapping[str, Tensor]:
     Raises:
         UserError: it is broken.
     """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
-        if scripted:
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", FutureWarning)  # TorchScript is an old format
-                    found: dict[str, Tensor] = torch.jit.load(path, map_location="cpu").state_dict()
-            except RuntimeError as error:
-                raise UserError(
-                    f"{path}: not readable ({reason(error)}); fetch it again by {FETCH}"
-                ) from None
-            return found
-    return read_state(path)
+    if not is_torchscript(path):
+        return read_state(path)
+    try:
+        return read_torchscript(path)
+    except UserError as error:
+        raise UserError(f"{error}; fetch it again by {FETCH}") from None
 
 
 def begin(setting: Setting, _: Pairs, memory: Memory) -> Accumulator:

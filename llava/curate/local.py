@@ -151,9 +151,11 @@ def load_local(folder: Path, name: str, sampling: ChatSampling, batch: int) -> L
     device = pick_device("auto")
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", local_files_only=True)
+        # Without a word on it, transformers asks at the terminal whether to run code of the folder.
+        safe = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **safe)
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True
+            folder, dtype=dtype, weights_only=True, **safe
         )
     except Exception as error:  # noqa: BLE001 - libraries raise anything over a folder that is no model
         raise UserError(

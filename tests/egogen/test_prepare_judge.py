@@ -20,6 +20,7 @@ from egogen.prepare import judge as judge_module
 from egogen.prepare.__main__ import main
 from egogen.prepare.embedders import load_embedder, load_head
 from tests.egogen.raw_data import Ego4D, action, make_video
+from tests.egogen.scripted import save_scripted
 
 
 def angles(images: Sequence[Image.Image]) -> np.ndarray:
@@ -148,7 +149,9 @@ def test_a_transformers_folder(tmp_path: Path) -> None:
     assert np.allclose(found, expected.numpy(), atol=1e-5)
 
 
-def test_an_open_clip_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scripted", [False, True])
+def test_an_open_clip_file(tmp_path: Path, scripted: bool) -> None:
+    """A plain file, and OpenAI's form: a TorchScript archive with settings, whose networks use QuickGELU."""
     open_clip = pytest.importorskip("open_clip", reason="open_clip is in the ldm environment alone")
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "tiny-for-tests.json").write_text(
@@ -160,8 +163,13 @@ def test_an_open_clip_file(tmp_path: Path) -> None:
     )  # fmt: skip
     open_clip.add_model_config(tmp_path / "configs")
     torch.manual_seed(0)
-    model, _, transform = open_clip.create_model_and_transforms("tiny-for-tests", pretrained=None)
-    torch.save(model.state_dict(), tmp_path / "tiny.pt")
+    model, _, transform = open_clip.create_model_and_transforms(
+        "tiny-for-tests", pretrained=None, force_quick_gelu=scripted
+    )
+    if scripted:
+        save_scripted({**model.state_dict(), "vocab_size": torch.tensor(100)}, tmp_path / "tiny.pt")
+    else:
+        torch.save(model.state_dict(), tmp_path / "tiny.pt")
     found = load_embedder(tmp_path / "tiny.pt", "tiny-for-tests")(pictures())
     with torch.inference_mode():
         expected = model.eval().encode_image(torch.stack([transform(image) for image in pictures()]))

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+import pytorch_lightning as lightning
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from egogen.errors import UserError
-from ldm.callbacks.checkpoints import find_resume, step_files
+from ldm.callbacks.checkpoints import Checkpoints, find_resume, step_files
 from ldm.reading import read
 from ldm.train import find_checkpoint
 from ldm.train import main as train
@@ -147,19 +149,80 @@ def handles(pid: int, number: signal.Signals) -> bool:
     return bool(mask >> (number - 1) & 1)
 
 
-def test_terminated_and_resumed(run: Run, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ldm.callbacks.checkpoints import Checkpoints
-
-    def asked(_: Checkpoints, trainer: object) -> signal.Signals | None:
-        return signal.SIGTERM if trainer.global_step == 5 else None  # type: ignore[attr-defined]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "agreed", asked)
-        with pytest.raises(SystemExit, match="143"):
-            train(command(run, "terminated"))
+def test_terminated_and_resumed(run: Run, whole: Path) -> None:
+    end_by_sigterm(run, "terminated", 5)
     assert max(step_files(folder(run, "terminated"))) == 5
     train(command(run, "terminated"))
     assert_same_run(whole, folder(run, "terminated") / "last.ckpt")
+
+
+KILLED = """
+import os, signal
+from ldm import train
+from ldm.module import LatentDiffusion
+
+real = LatentDiffusion.validation_step
+
+
+def validation_step(self, batch, batch_idx):
+    if batch_idx and self.trainer.global_step == STEP:
+        os.killpg(0, signal.SIGKILL)
+    real(self, batch, batch_idx)
+
+
+LatentDiffusion.validation_step = validation_step
+train.main()
+"""
+
+
+def end_by_kill(run: Run, name: str, step: int) -> None:
+    script = run.root / "killed_in_validation.py"
+    script.write_text(KILLED.replace("STEP", str(step)))
+    words, environment = command(run, name), {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, str(script), *words], cwd=ROOT, env=environment, start_new_session=True, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL
+
+
+def end_by_sigterm(run: Run, name: str, step: int) -> None:
+    def asked(_: Checkpoints, trainer: lightning.Trainer) -> signal.Signals | None:
+        return signal.SIGTERM if trainer.global_step == step else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "agreed", asked)
+        with pytest.raises(SystemExit, match="143"):
+            train(command(run, name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("end", "step"), [(end_by_kill, 6), (end_by_sigterm, STEPS)])
+def test_a_validation_that_was_due_is_made_up(
+    run: Run, whole: Path, end: Callable[[Run, str, int], None], step: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Witness: the run that was left alone. Steps 6 and 12 are saved first, then validated."""
+    name = f"{end.__name__}_{step}"
+    end(run, name, step)
+    assert max(step_files(folder(run, name))) == step
+    assert folder(run, name).joinpath("best.ckpt").exists() == (step == STEPS)
+    with caplog.at_level(logging.INFO):
+        train(command(run, name))
+    assert "nothing to do" not in caplog.text
+    assert_same_run(whole, folder(run, name) / "last.ckpt")
+    best, expected = (read(path.parent / "best.ckpt") for path in (folder(run, name) / "x", whole))
+    for part in ("global_step", "state_dict", "optimizer_states", "lr_schedulers", "callbacks"):
+        assert same(best[part], expected[part]), part
+    for curve in ("val/loss_simple", "val/loss_simple_ema"):
+        assert curve_of(run, name, curve) == curve_of(run, "whole", curve)
+    with caplog.at_level(logging.INFO):
+        train(command(run, name))
+    assert "nothing to do" in caplog.text
+
+
+def curve_of(run: Run, name: str, tag: str) -> list[tuple[int, float]]:
+    """Steps and values of a curve; more than one of a step would be seen."""
+    events = EventAccumulator(str(folder(run, name).parent / "tensorboard")).Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
 def test_resumed_with_another_batch_size_it_takes_the_same_items(run: Run) -> None:
@@ -284,8 +347,6 @@ def test_two_processes_train_as_one(run: Run) -> None:
 
 def losses(run: Run, name: str) -> dict[str, list[float]]:
     """The curves that a run has written."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     events = EventAccumulator(str(folder(run, name).parent / "tensorboard")).Reload()
     return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 

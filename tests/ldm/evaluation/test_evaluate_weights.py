@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from egogen.errors import UserError
 from ldm import evaluate
 from ldm.metrics import clip
 from ldm.metrics import weights as files
 from ldm.metrics.cache import Store
+from tests.egogen.scripted import Restored, save, save_scripted
 from tests.ldm.evaluation.failing import fails
 from tests.ldm.evaluation.networks import blip
 from tests.ldm.evaluation.recorded_run import flags, read, values
@@ -126,20 +128,21 @@ def test_a_truncated_weight_file(
 
 def test_the_published_clip_archive_is_read(weights: Path, tmp_path: Path) -> None:
     """OpenAI's file is a TorchScript archive with settings among its tensors."""
-    scripted = torch.nn.Module()
-    for name, value in {**torch.load(weights / "ViT-L-14.pt"), "input_resolution": torch.tensor(224)}.items():
-        parent = scripted
-        *path, last = name.split(".")
-        for part in path:
-            if not hasattr(parent, part):
-                parent.add_module(part, torch.nn.Module())
-            parent = getattr(parent, part)
-        parent.register_buffer(last, value)
-    torch.jit.script(scripted).save(tmp_path / "ViT-L-14.pt")
+    state = {**torch.load(weights / "ViT-L-14.pt"), "input_resolution": torch.tensor(224)}
+    save_scripted(state, tmp_path / "ViT-L-14.pt")
     plain = clip.load(weights / "ViT-L-14.pt", torch.device("cpu")).state_dict()
     archive = clip.load(tmp_path / "ViT-L-14.pt", torch.device("cpu")).state_dict()
     assert plain.keys() == archive.keys()
     assert all(torch.equal(plain[name], archive[name]) for name in plain)
+
+
+def test_a_clip_archive_that_runs_code_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.touch()
+    hostile = save(Restored(str(target)), tmp_path / "ViT-L-14.pt")
+    with pytest.raises(UserError, match=r"ViT-L-14\.pt: refused, .*; fetch it again by"):
+        clip.load(hostile, torch.device("cpu"))
+    assert target.read_bytes() == b""
 
 
 def test_captions_need_texts(
