@@ -4,7 +4,7 @@
     python benchmarks/describe.py --size 13b      # the shape of LEGO's model, random weights, on a GPU
 
 Published: one frame at a time, the hidden states of all layers of all steps kept until the answer ends. Ours:
-`llava.decode.answer` on batches. Both take the likeliest token and write answers of the same length.
+`llava.describing.decode.answer` on batches. Both take the likeliest token and write answers of the same length.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from transformers import (
 )
 
 from egogen.files import write_json
-from llava.decode import BOS_TEXT, STOP_WINDOW, Sampling, answer
+from llava.checkpoints.config_json import llava_config, text_settings
+from llava.checkpoints.tokenizer import MODEL, load_tokenizer
 from llava.describe import fitting_batch_size
+from llava.describing.decode import BOS_TEXT, STOP_WINDOW, Sampling, answer
 from llava.model import Llava
-from llava.prompts import IMAGE_TOKEN, expand_image, prompt_ids
-from llava.settings import llava_config, text_settings
-from llava.tokenizer import MODEL, load_tokenizer
+from llava.question.prompts import IMAGE_TOKEN, expand_image, prompt_ids
 from llava.toy.language import toy_text_config
-from llava.toy.tokenizer import train_tokenizer
-from llava.toy.vision import toy_vision_config
+from llava.toy.toy_tokenizer import train_tokenizer
+from llava.toy.toy_tower import toy_vision_config
 
 QUERY = "How does the person properly {} that is displayed in the video frame?"
 WORDS = ("open the drawer", "cut the onion", "pick up the red cup", "wash the pan with a sponge")

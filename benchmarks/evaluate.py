@@ -30,16 +30,16 @@ from PIL import Image
 from egogen.files import write_json
 from egogen.layout import FOLDERS
 from ldm.metrics import clip, egovlp, egovlp_plus, evaluation, fid, lpips, psnr
-from ldm.metrics import weights as files
-from ldm.metrics.cache import Store
-from ldm.metrics.egovlp_model import EgoVLP
 from ldm.metrics.evaluation import Stores
-from ldm.metrics.images import read_image
+from ldm.metrics.feature_cache import Store
+from ldm.metrics.frames.frame_pairs import Pair, Pairs
+from ldm.metrics.frames.images import read_image
+from ldm.metrics.frames.protocol import tensor_cores
 from ldm.metrics.metric import Setting
-from ldm.metrics.pairs import Pair, Pairs
-from ldm.metrics.protocol import tensor_cores
+from ldm.metrics.networks import weight_files as files
+from ldm.metrics.networks.egovlp_model import EgoVLP
+from ldm.metrics.networks.video_transformer import VideoTransformer
 from ldm.metrics.registry import choose
-from ldm.metrics.video_transformer import VideoTransformer
 
 METRICS = ["egovlp", "egovlp_plus", "clip", "fid", "psnr", "lpips_squeeze", "lpips_vgg", "lpips_alex"]
 SIZE = (455, 256)  # of frames, width and height

@@ -31,9 +31,9 @@ from egogen.features.store_conversion import Wish, convert
 from egogen.files import write_json
 from egogen.layout import Layout, feature_path, features_root, shard_paths
 from egogen.toy.world import write_world
-from ldm.config import DataConfig
-from ldm.data import EgoGenPairs
-from ldm.vision import complete
+from ldm.config.sections import DataConfig
+from ldm.data.image_features import complete
+from ldm.data.pairs import EgoGenPairs
 
 WIDTH, PATCH_WIDTH, TOKENS = 5120, 1024, 100
 BATCH = 16

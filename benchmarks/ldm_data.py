@@ -26,11 +26,11 @@ from egogen.files import write_json
 from egogen.frames import pack
 from egogen.layout import Layout, feature_path, features_root, tar_folder
 from egogen.toy.world import write_world
-from ldm.architecture import Architecture, TextShape, UNetShape, VAEShape, build
-from ldm.cache import CachedPairs, build_cache
-from ldm.config import DataConfig
-from ldm.data import EgoGenPairs, Sample
-from ldm.text import make_tokenizer
+from ldm.config.sections import DataConfig
+from ldm.data.latents import CachedPairs, build_cache
+from ldm.data.pairs import EgoGenPairs, Sample
+from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape, build
+from ldm.networks.text import make_tokenizer
 
 WIDTH = 5120
 # The cache holds what the true networks give; here small ones of the same shapes of output make it.

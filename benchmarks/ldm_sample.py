@@ -24,13 +24,13 @@ from torch import Tensor
 
 from egogen.files import write_json
 from ldm import pipeline as pipeline_module
-from ldm.architecture import Architecture, TextShape, UNetShape, VAEShape, build
-from ldm.attention import is_plain
-from ldm.checkpoint import load_parts
-from ldm.config import GenerateConfig, TrainConfig, load_config
-from ldm.data import EgoGenPairs, stack
+from ldm.checkpoints.source import load_parts
+from ldm.config.sections import GenerateConfig, TrainConfig, load_config
+from ldm.data.pairs import EgoGenPairs, stack
+from ldm.diffusion.sampler import make_scheduler
+from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape, build
+from ldm.networks.attention import is_plain
 from ldm.pipeline import LegoPipeline
-from ldm.sampler import make_scheduler
 
 # Work of one drawn frame at 100 steps at the true sizes (TFLOP).
 WORK_100_STEPS = 59.0

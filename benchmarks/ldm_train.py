@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from egogen.files import write_json
-from ldm.architecture import Architecture, build
-from ldm.config import ModelConfig, OptimizerConfig, TrainConfig, TrainerConfig, load_config
+from ldm.config.sections import ModelConfig, OptimizerConfig, TrainConfig, TrainerConfig, load_config
 from ldm.module import LatentDiffusion
-from ldm.optim import make_optimizer
+from ldm.networks.architecture import Architecture, build
+from ldm.training.adamw import make_optimizer
 
 # Work of one trained pair with cached latents, and what encoding it adds, at the true sizes (TFLOP).
 UNET_WORK, ENCODE_WORK = 0.59, 0.56

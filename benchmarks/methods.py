@@ -28,12 +28,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from egogen.files import write_json
-from ldm.architecture import LATENT_CHANNELS, Architecture, Parts, build
 from ldm.baselines.copy import copy_frame
-from ldm.baselines.settings import ProxConfig
 from ldm.baselines.stable_diffusion import StableDiffusion
-from ldm.config import GenerateConfig, TrainConfig, load_config
-from ldm.methods import (
+from ldm.config.baselines import ProxConfig
+from ldm.config.sections import GenerateConfig, TrainConfig, load_config
+from ldm.networks.architecture import LATENT_CHANNELS, Architecture, Parts, build
+from ldm.pipeline import LegoPipeline
+from ldm.sampling.methods import (
     COPY,
     GUIDED,
     METHODS,
@@ -47,7 +48,6 @@ from ldm.methods import (
     draw_sdedit,
     prepare,
 )
-from ldm.pipeline import LegoPipeline
 
 TOY_CONFIG = Path(__file__).parents[1] / "configs" / "train_toy.yaml"
 # TFLOP/s of dense products, as vendors state them: in bf16 and in 32 bits.
@@ -98,7 +98,7 @@ def networks(method: str, shape: Architecture, device: str) -> Parts:
 
 
 def make(method: str, parts: Parts, config: GenerateConfig) -> Drawer:
-    """A method on networks that are at hand; see `ldm.methods.make_drawer`."""
+    """A method on networks that are at hand; see `ldm.sampling.methods.make_drawer`."""
     if method in GUIDED:
         return partial(draw_guided, LegoPipeline.from_parts(parts), config.sampling.steps)
     model = StableDiffusion(parts)

@@ -15,8 +15,8 @@ from egogen.cli import parser, run
 from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.files import atomic_folder
-from ldm.checkpoint import load_parts, published_state, write
-from ldm.folder import INDEX, architecture_of
+from ldm.checkpoints.diffusers_folder import INDEX, architecture_of
+from ldm.checkpoints.source import load_parts, published_state, write
 from ldm.pipeline import LegoPipeline
 
 log = logging.getLogger(__name__)

@@ -27,13 +27,13 @@ from egogen.files import atomic_open, read_json, write_json
 from egogen.frames import read_frame
 from egogen.layout import feature_path
 from egogen.seeds import item_seed
-from ldm.checkpoint import load_parts
+from ldm.checkpoints.source import load_parts
+from ldm.checkpoints.stated_sizes import complete
 from ldm.conditioner import BOTH
-from ldm.devices import HELP, find_device
+from ldm.diffusion.sampler import PUBLISHED
+from ldm.networks.devices import HELP, find_device
+from ldm.networks.pixels import to_frame, to_model
 from ldm.pipeline import LegoPipeline
-from ldm.sampler import PUBLISHED
-from ldm.sizes import complete
-from ldm.transforms import to_frame, to_model
 
 log = logging.getLogger(__name__)
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}

@@ -20,15 +20,17 @@ from egogen.cli import parser, run
 from egogen.errors import UserError
 from egogen.layout import run_root, weights_root
 from egogen.locks import hold
-from ldm.devices import HELP
-from ldm.metrics import evaluation, results, samples
-from ldm.metrics.cache import Store
+from ldm.metrics import evaluation
 from ldm.metrics.evaluation import Stores
+from ldm.metrics.feature_cache import Store
+from ldm.metrics.frames.frame_pairs import Batch, Pairs, frames_folder, run_folder
+from ldm.metrics.frames.protocol import PRECISIONS, PROTOCOLS
 from ldm.metrics.metric import Metric, Setting
-from ldm.metrics.pairs import Batch, Pairs, frames_folder, run_folder
-from ldm.metrics.protocol import PRECISIONS, PROTOCOLS
 from ldm.metrics.registry import METRICS, choose
-from ldm.metrics.results import Measured, Stored
+from ldm.metrics.results import result_files as results
+from ldm.metrics.results import samples
+from ldm.metrics.results.result_files import Measured, Stored
+from ldm.networks.devices import HELP
 from ldm.report.formats import text
 from ldm.report.table import NONE, Group, Table, add_published, columns_of, measured, published
 

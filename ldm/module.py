@@ -16,21 +16,21 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from egogen.errors import UserError
 from egogen.seeds import item_seed
-from ldm.architecture import LATENT_SCALE, Parts
-from ldm.checkpoint import (
+from ldm.checkpoints.published_names import ema_name, published_names
+from ldm.checkpoints.safe_reading import ARCHITECTURE
+from ldm.checkpoints.source import (
     EMA_DECAY,
     EMA_UPDATES,
     load_state,
     published_state,
     training_schedule,
 )
-from ldm.config import TrainConfig
-from ldm.ema import Ema
+from ldm.config.sections import TrainConfig
 from ldm.guidance import Drop, build_context, draw_drop
-from ldm.names import ema_name, published_names
-from ldm.optim import gradient_norm, make_optimizer, p2_weight, rate
-from ldm.reading import ARCHITECTURE
-from ldm.text import embed, make_tokenizer
+from ldm.networks.architecture import LATENT_SCALE, Parts
+from ldm.networks.text import embed, make_tokenizer
+from ldm.training.adamw import gradient_norm, make_optimizer, p2_weight, rate
+from ldm.training.ema import Ema
 
 Batch = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -101,10 +101,10 @@ class LatentDiffusion(lightning.LightningModule):
     ) -> Float[Tensor, " b"]:
         """Squared error on the noise, its mean for each sample (Rombach et al. 2022, equation 2).
 
-        What is not given is taken from the batch, as `ldm.data.DrawnPairs` put it there, else drawn.
+        What is not given is taken from the batch, as `ldm.data.pairs.DrawnPairs` put it there, else drawn.
 
         Args:
-            batch: see `ldm.data.Sample`; a scaled `target_latent` [b, 4, h, w] replaces the posterior's draw.
+            batch: see `ldm.data.pairs.Sample`; a scaled `target_latent` [b, 4, h, w] replaces the posterior's draw.
             t: timesteps 0 .. 999.
             noise: epsilon.
             drop: what guidance dropout takes away.

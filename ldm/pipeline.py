@@ -26,14 +26,14 @@ from torch import Generator, Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from egogen.errors import UserError
-from ldm.architecture import LATENT_SCALE, Architecture, Parts
-from ldm.attention import fixed_context, is_plain
-from ldm.checkpoint import load_parts
+from ldm.checkpoints.source import load_parts
+from ldm.checkpoints.stated_sizes import complete
 from ldm.conditioner import Conditioner, Streams
+from ldm.diffusion.sampler import PUBLISHED, TRAINING_SCHEDULE, make_scheduler
 from ldm.guidance import build_context, guide
-from ldm.sampler import PUBLISHED, TRAINING_SCHEDULE, make_scheduler
-from ldm.sizes import complete
-from ldm.text import embed, make_tokenizer
+from ldm.networks.architecture import LATENT_SCALE, Architecture, Parts
+from ldm.networks.attention import fixed_context, is_plain
+from ldm.networks.text import embed, make_tokenizer
 
 Images = Image.Image | Sequence[Image.Image] | Tensor
 
@@ -46,7 +46,7 @@ class LegoPipeline(DiffusionPipeline):
         text_encoder: CLIP's text encoder psi.
         tokenizer: its tokenizer.
         unet: 8 input channels, the noisy latent and the source latent.
-        scheduler: the published one is `ldm.sampler.LogLinearEulerAncestral`.
+        scheduler: the published one is `ldm.diffusion.sampler.LogLinearEulerAncestral`.
         conditioner: projects VLLM features; None for InstructPix2Pix.
     """
 
@@ -103,7 +103,7 @@ class LegoPipeline(DiffusionPipeline):
             use_ema: take the moving averages where the file has them.
 
         Raises:
-            UserError: see `ldm.checkpoint.load_parts` and `ldm.sizes.complete`.
+            UserError: see `ldm.checkpoints.source.load_parts` and `ldm.checkpoints.stated_sizes.complete`.
         """
         return cls.from_parts(load_parts(Path(ckpt), complete(Path(ckpt), config), use_ema))
 

@@ -33,11 +33,11 @@ from egogen.seeds import item_seed
 from egogen.shards import parse_shard, process, take_chunk, take_shard
 from ldm.baselines.copy import copy_frame
 from ldm.baselines.token_maps import split_prompt
-from ldm.config import GenerateConfig, load_config, split_words
-from ldm.data import EgoGenPairs, stack
-from ldm.devices import HELP, find_device
-from ldm.methods import COPY, GUIDED, METHODS, PLAIN, Drawer, Request, Scales, make_drawer
-from ldm.transforms import OutputRange, frame_size, to_frame
+from ldm.config.sections import GenerateConfig, load_config, split_words
+from ldm.data.pairs import EgoGenPairs, stack
+from ldm.networks.devices import HELP, find_device
+from ldm.networks.pixels import OutputRange, frame_size, to_frame
+from ldm.sampling.methods import COPY, GUIDED, METHODS, PLAIN, Drawer, Request, Scales, make_drawer
 
 log = logging.getLogger(__name__)
 FORMATS = {"jpg": "JPEG", "png": "PNG"}

@@ -23,7 +23,12 @@ from egogen.cli import parser
 from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.locks import hold
-from ldm.callbacks.checkpoints import (
+from ldm.checkpoints.safe_reading import read
+from ldm.checkpoints.source import load_parts
+from ldm.config.sections import TrainConfig, load_config, split_words
+from ldm.data.loaders import PairsModule
+from ldm.module import LatentDiffusion
+from ldm.training.callbacks.checkpoints import (
     EXIT_TERMINATED,
     LAST,
     AtomicFiles,
@@ -31,14 +36,9 @@ from ldm.callbacks.checkpoints import (
     ResumingTrainer,
     find_resume,
 )
-from ldm.callbacks.grids import ImageGrids
-from ldm.callbacks.progress import TrainingBar
-from ldm.callbacks.speed import Speed
-from ldm.checkpoint import load_parts
-from ldm.config import TrainConfig, load_config, split_words
-from ldm.loaders import PairsModule
-from ldm.module import LatentDiffusion
-from ldm.reading import read
+from ldm.training.callbacks.grids import ImageGrids
+from ldm.training.callbacks.progress import TrainingBar
+from ldm.training.callbacks.speed import Speed
 
 log = logging.getLogger(__name__)
 

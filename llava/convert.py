@@ -19,13 +19,13 @@ from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.files import atomic_folder, atomic_open, write_json
-from llava.checkpoint import VISION, our_name, save_pickle, write_published_weights
-from llava.decode import BOS, BOS_TEXT, EOS, EOS_TEXT
-from llava.lora import base_of, is_adapter
+from llava.checkpoints.adapters import base_of, is_adapter
+from llava.checkpoints.clip_tower import find_clip
+from llava.checkpoints.config_json import is_published, read_config, to_published, vision_settings
+from llava.checkpoints.tokenizer import MODEL, SETTINGS, UNK_TEXT
+from llava.checkpoints.weights import VISION, our_name, save_pickle, write_published_weights
+from llava.describing.decode import BOS, BOS_TEXT, EOS, EOS_TEXT
 from llava.model import Llava, load, save
-from llava.settings import is_published, read_config, to_published, vision_settings
-from llava.tokenizer import MODEL, SETTINGS, UNK_TEXT
-from llava.vision import find_clip
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Describes how an action is done in the frame before it, and writes the features that stage 2 is guided by.
 
 One text and two features an action: the image feature is the projector's output, the text feature one
-final-norm state a generated token (`llava.decode`). Resumable: run the same command again and it goes on.
+final-norm state a generated token (`llava.describing.decode`). Resumable: run the same command again and it goes on.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from egogen.locks import hold
 from egogen.manifest import checkpoint_hash, claim
 from egogen.seeds import item_seed
 from egogen.shards import parse_shard, process, take_chunk, take_shard
-from llava.decode import Answer, Sampling, answer, to_text
+from llava.checkpoints.adapters import base_of, is_adapter
+from llava.checkpoints.config_json import text_settings
+from llava.describing.decode import Answer, Sampling, answer, to_text
 from llava.describing.describe_options import DescribeOptions
+from llava.describing.describing_job import Job
+from llava.describing.description_journal import Descriptions
+from llava.describing.saving import Description, Saver, make_saver
 from llava.images import check_images, open_image, pixels
-from llava.job import Job
-from llava.journal import Descriptions
-from llava.labels import guess_dataset
-from llava.lora import base_of, is_adapter
 from llava.model import Llava, load, pick_device, read_checkpoint
-from llava.prompts import QUESTION, prompt_ids
-from llava.saving import Description, Saver, make_saver
-from llava.settings import text_settings
+from llava.question.labels import guess_dataset
+from llava.question.prompts import QUESTION, prompt_ids
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def describe(
         tokenizer: its tokenizer.
         image_processor: its image processor.
         images: RGB frames.
-        actions: words for the question, one a frame (`llava.labels.action_words`).
+        actions: words for the question, one a frame (`llava.question.labels.action_words`).
         seeds: one a frame; equal seeds give equal draws. By default keyed by the action's words.
         query: the question, with `{}` for the action.
         sampling: temperature 0.2, top k 50 and at most 1024 tokens by default, as published.

@@ -25,11 +25,9 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from egogen.disk import writing
 from egogen.errors import UserError, reason
-from llava.checkpoint import VISION, check_weights, our_name, read_shapes, read_weights
-from llava.images import load_image_processor
-from llava.lora import base_of, is_adapter, merge_adapters
-from llava.prompts import IGNORED, IMAGE_TOKEN
-from llava.settings import (
+from llava.checkpoints.adapters import base_of, is_adapter, merge_adapters
+from llava.checkpoints.clip_tower import VisionTower, choose_vision_tower, read_clip_weights
+from llava.checkpoints.config_json import (
     LINEAR,
     from_hugging_face,
     from_published,
@@ -40,8 +38,10 @@ from llava.settings import (
     text_settings,
     vision_settings,
 )
-from llava.tokenizer import load_tokenizer, save_tokenizer
-from llava.vision import VisionTower, choose_vision_tower, read_clip_weights
+from llava.checkpoints.tokenizer import load_tokenizer, save_tokenizer
+from llava.checkpoints.weights import VISION, check_weights, our_name, read_shapes, read_weights
+from llava.images import load_image_processor
+from llava.question.prompts import IGNORED, IMAGE_TOKEN
 
 log = logging.getLogger(__name__)
 

@@ -25,15 +25,15 @@ from egogen.disk import writing
 from egogen.files import write_json
 from egogen.locks import hold
 from egogen.shards import take_shard
-from llava.arguments import Arguments, read_arguments
+from llava.checkpoints.adapters import add_adapters, four_bits
 from llava.checkpoints.resume import COMPLETE, agreed_checkpoint
-from llava.conversations import Collate, ConversationDataset, Example, encode_all
+from llava.checkpoints.tokenizer import load_tokenizer
 from llava.images import check_images
-from llava.lora import add_adapters, four_bits
 from llava.model import Llava, choose_attention, count_parameters, freeze_vision, load
-from llava.plan import plan_run
-from llava.tokenizer import load_tokenizer
+from llava.tuning.arguments import Arguments, read_arguments
+from llava.tuning.conversations import Collate, ConversationDataset, Example, encode_all
 from llava.tuning.finetuner import Finetune, FirstRate, MarkComplete, wait_for_all
+from llava.tuning.plan import plan_run
 from llava.tuning.run_settings import claim_output, deepspeed_settings, note_start
 
 log = logging.getLogger(__name__)

@@ -170,13 +170,13 @@ join_seeds() {
     for system in "${TRAINED_ORDER[@]}"; do
         for folder in "$WORK/seed${seed_list[0]}/steps/$system"/*/; do
             number=$(basename "$folder")
-            python -m ldm.toy.pool "${seed_list[@]/#/$WORK/seed}" --below "steps/$system/$number" \
+            python -m ldm.report.pool "${seed_list[@]/#/$WORK/seed}" --below "steps/$system/$number" \
                 --out "$WORK/points/$system/$number"
         done
         ln -sfn "../points/$system/$(last_step "$system")" "$WORK/samples/$system"
     done
     for system in "${OTHERS[@]}"; do
-        python -m ldm.toy.pool "${seed_list[@]/#/$WORK/seed}" --below "samples/$system" --out "$WORK/samples/$system"
+        python -m ldm.report.pool "${seed_list[@]/#/$WORK/seed}" --below "samples/$system" --out "$WORK/samples/$system"
     done
 }
 
@@ -196,7 +196,7 @@ curves() {
         names+=("$(basename "$(dirname "$folder")")-$(basename "$folder")")
     done
     evaluate toy_success "$annotations" --bootstrap 0 --gen_path "${folders[@]}" --name "${names[@]}"
-    python -m ldm.toy.curve "$WORK/points" --out "$WORK/curves"
+    python -m ldm.report.over_steps "$WORK/points" --out "$WORK/curves"
 }
 
 # What the paper claims.
@@ -213,7 +213,7 @@ half=$((cores > 1 ? cores / 2 : 1))          # of the starting points and of sta
 mkdir -p "$WORK/samples" "$START" "$WORK/report"
 
 use_env ldm
-[[ $DEVICE == cpu ]] || python -m ldm.devices "$DEVICE" # missed now, and not after the first training
+[[ $DEVICE == cpu ]] || python -m ldm.networks.devices "$DEVICE" # missed now, and not after the first training
 step data "draw egocentric pairs of frames with labels and descriptions" \
     python -m egogen.toy --out "$DATA_ROOT" --train "$train" --val "$val" --size "$SIZE" --seed 0
 
@@ -241,7 +241,7 @@ step report "table, intervals, tests, pictures and curves on one page" \
     --out "$WORK/report" --title "The paper's table on the toy world, budget $BUDGET" --published none \
     --annotations "$annotations" --frames "$EGOGEN/ego4d.fho/val" --logs "success over steps=$WORK/curves"
 step claims "the paper's claims, pair by pair" \
-    python -m ldm.toy.claims "$WORK/samples" "${CLAIMS[@]}" --out "$WORK/report/claims.md"
+    python -m ldm.report.claims "$WORK/samples" "${CLAIMS[@]}" --out "$WORK/report/claims.md"
 
 print_steps
 printf '\nclaims: %s\nreport: %s\n' "$WORK/report/claims.md" "$WORK/report/index.html"

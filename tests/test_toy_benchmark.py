@@ -59,7 +59,7 @@ def test_seeds_share_the_val_split(bench: Workbench) -> None:
     assert [re.search(r"sampling.seed=(\d+)", call)[1] for call in of_copy] == ["0", "4"]
     assert all("--gpus 0" in call for call in calls if call.startswith("python main.py"))
     assert sum("llava.train" in call for call in calls) == 1  # one VLLM for all seeds, as published
-    pools = [call for call in calls if "ldm.toy.pool" in call]
+    pools = [call for call in calls if "ldm.report.pool" in call]
     assert len(pools) == len(TRAINED) * len(STEPS) + len(OTHERS)
 
 
@@ -103,7 +103,7 @@ def test_wrong_arguments(bench: Workbench, arguments: list[str], message: str) -
 
 
 def test_a_gpu_that_is_not_there_is_missed_before_any_work(bench: Workbench) -> None:
-    bench.run("toy_benchmark.sh", "--device", "cuda", code=7, FAIL_ON="ldm.devices cuda")
+    bench.run("toy_benchmark.sh", "--device", "cuda", code=7, FAIL_ON="ldm.networks.devices cuda")
     assert not [call for call in bench.calls() if "egogen.toy" in call]
 
 

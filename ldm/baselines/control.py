@@ -11,7 +11,7 @@ from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
 from torch import Tensor
 
-from ldm.attention import merge_heads, split_heads
+from ldm.networks.attention import merge_heads, split_heads
 
 # The four groups of rows of a batch: predictions without the text, then with it; of source, then target.
 NULL_SOURCE, NULL_TARGET, SOURCE, TARGET = GROUPS = range(4)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ldm.sampler import TRAINING_STEPS, make_scheduler
+from ldm.diffusion.sampler import TRAINING_STEPS, make_scheduler
 
 Predict = Callable[[Tensor, int], Tensor]  # noisy latent and timestep to predicted noise
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from ldm.baselines.control import Control, controlled
 from ldm.baselines.ddim import Grid, invert
 from ldm.baselines.negative_prompt import slerp
-from ldm.baselines.settings import ProxConfig
 from ldm.baselines.stable_diffusion import StableDiffusion
+from ldm.config.baselines import ProxConfig
 
 Settings = TypeVar("Settings", bound=ProxConfig)
 

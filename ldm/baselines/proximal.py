@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from ldm.baselines.settings import ProxConfig
+from ldm.config.baselines import ProxConfig
 
 
 def find_threshold(delta: Float[Tensor, "k b c h w"], quantile: float) -> Float[Tensor, "b 1 1 1"]:

@@ -14,8 +14,8 @@ from ldm.baselines.ddim import move
 from ldm.baselines.mutual_attention import MutualSelfAttention
 from ldm.baselines.pair_edit import PairEdit
 from ldm.baselines.proximal import find_threshold, shrink
-from ldm.baselines.settings import ProxMasaCtrlConfig
 from ldm.baselines.stable_diffusion import StableDiffusion
+from ldm.config.baselines import ProxMasaCtrlConfig
 
 
 class ProxMasaCtrl(PairEdit[ProxMasaCtrlConfig]):

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ldm.baselines.ddim import Grid, add_noise, denoise
-from ldm.baselines.settings import SDEditConfig
 from ldm.baselines.stable_diffusion import StableDiffusion
+from ldm.config.baselines import SDEditConfig
 
 
 @torch.no_grad()

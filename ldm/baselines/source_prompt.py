@@ -10,9 +10,9 @@ from torch import Tensor
 
 from egogen.errors import UserError
 from egogen.layout import weights_root
-from ldm.baselines.settings import ProxConfig
-from ldm.metrics.weights import BLIP, FETCH, VOCABULARY, locate
-from ldm.transforms import to_frame
+from ldm.config.baselines import ProxConfig
+from ldm.metrics.networks.weight_files import BLIP, FETCH, VOCABULARY, locate
+from ldm.networks.pixels import to_frame
 
 SourcePrompts = Callable[[Float[Tensor, "b 3 r r"]], list[str]]  # of source frames in [-1, 1]
 BERT_WORDS = 30522
@@ -44,8 +44,8 @@ def captions(device: torch.device) -> SourcePrompts:
             "WEIGHTS_ROOT, or set source_prompt to empty or fixed"
         )
     # They take seconds to import.
-    from ldm.metrics.captions import load_captioner
-    from ldm.metrics.egovlp_model import load_tokenizer
+    from ldm.metrics.networks.blip_captioner import load_captioner
+    from ldm.metrics.networks.egovlp_model import load_tokenizer
 
     captioner = load_captioner(weights, load_tokenizer(vocabulary, BERT_WORDS), device)
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ldm.architecture import LATENT_SCALE, Parts
-from ldm.text import embed, make_tokenizer
+from ldm.networks.architecture import LATENT_SCALE, Parts
+from ldm.networks.text import embed, make_tokenizer
 
 
 class StableDiffusion:

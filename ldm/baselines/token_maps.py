@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from egogen.errors import UserError
-from ldm.text import TEXT_TOKENS
+from ldm.networks.text import TEXT_TOKENS
 
 WORD_END = "</w>"
 BLANKS = re.compile(r"[^\S\x1c-\x1f]+")  # what the tokenizer takes for white space

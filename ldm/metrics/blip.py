@@ -6,11 +6,11 @@ from functools import partial
 from typing import Literal
 
 from egogen.errors import UserError
-from ldm.metrics.cache import Memory
 from ldm.metrics.egovlp import open_network
+from ldm.metrics.feature_cache import Memory
+from ldm.metrics.frames.frame_pairs import Pairs
 from ldm.metrics.metric import Accumulator, Metric, Setting
-from ldm.metrics.pairs import Pairs
-from ldm.metrics.weights import BLIP, EGOVLP, VOCABULARY
+from ldm.metrics.networks.weight_files import BLIP, EGOVLP, VOCABULARY
 
 Size = Literal["base", "large"]
 
@@ -41,8 +41,8 @@ def begin(size: Size, setting: Setting, pairs: Pairs, memory: Memory) -> Accumul
     texts = texts_of(pairs, setting.llava_key)
     # Takes seconds to import, so a wrong argument does not wait for it.
     from ldm.metrics.caption_similarity import CaptionSimilarity
-    from ldm.metrics.captions import load_captioner
-    from ldm.metrics.egovlp_model import load_tokenizer
+    from ldm.metrics.networks.blip_captioner import load_captioner
+    from ldm.metrics.networks.egovlp_model import load_tokenizer
 
     network = open_network(setting)
     known = network.text_model.config.vocab_size

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ldm.metrics.cache import Memory
-from ldm.metrics.captions import Captioner
-from ldm.metrics.egovlp_model import EgoVLP
+from ldm.metrics.feature_cache import Memory
+from ldm.metrics.frames.frame_pairs import Batch
 from ldm.metrics.metric import PerPair, Result, Setting
-from ldm.metrics.pairs import Batch
+from ldm.metrics.networks.blip_captioner import Captioner
+from ldm.metrics.networks.egovlp_model import EgoVLP
 from ldm.metrics.similarity import cosine
 
 

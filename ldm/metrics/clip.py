@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from egogen.errors import UserError
 from egogen.torchscript import SETTINGS, is_torchscript, read_torchscript
-from ldm.metrics.cache import Memory
+from ldm.metrics.feature_cache import Memory
+from ldm.metrics.frames.frame_pairs import Batch, Pairs, Side
+from ldm.metrics.frames.protocol import Protocol
+from ldm.metrics.frames.resize import cover, normalize, resize
 from ldm.metrics.metric import Accumulator, Metric, Setting
-from ldm.metrics.pairs import Batch, Pairs, Side
-from ldm.metrics.protocol import Protocol
-from ldm.metrics.resize import cover, normalize, resize
+from ldm.metrics.networks.weight_files import CLIP, FETCH, mismatch, read_state
 from ldm.metrics.similarity import Similarity, cosine
-from ldm.metrics.weights import CLIP, FETCH, mismatch, read_state
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

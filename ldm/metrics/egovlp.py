@@ -7,13 +7,13 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from ldm.metrics import protocol as rules
-from ldm.metrics.cache import Memory
+from ldm.metrics.feature_cache import Memory
+from ldm.metrics.frames import protocol as rules
+from ldm.metrics.frames.frame_pairs import Batch, Pairs, Side
+from ldm.metrics.frames.resize import cover, normalize
 from ldm.metrics.metric import Accumulator, Metric, Setting
-from ldm.metrics.pairs import Batch, Pairs, Side
-from ldm.metrics.resize import cover, normalize
+from ldm.metrics.networks.weight_files import EGOVLP
 from ldm.metrics.similarity import Similarity, cosine
-from ldm.metrics.weights import EGOVLP
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -45,7 +45,7 @@ def score(
     Args:
         generated: in [0, 1].
         reference: in [0, 1].
-        network: by `ldm.metrics.egovlp_model.load_egovlp`.
+        network: by `ldm.metrics.networks.egovlp_model.load_egovlp`.
         frames: length of a clip; 4 on ego4d and 16 on epickitchen, as published.
         protocol: how frames are resized.
 
@@ -83,7 +83,7 @@ def begin(setting: Setting, _: Pairs, memory: Memory) -> Accumulator:
 def open_network(setting: Setting) -> Any:  # noqa: ANN401 - an EgoVLP, imported only when it is needed
     """The data set's network, loaded once an evaluation."""
     # Takes seconds to import, so a wrong argument does not wait for it.
-    from ldm.metrics.egovlp_model import load_egovlp
+    from ldm.metrics.networks.egovlp_model import load_egovlp
 
     path = setting.weights[EGOVLP[setting.dataset].name]
     return setting.once(str(path), lambda: load_egovlp(path, FRAMES[setting.dataset], setting.device))

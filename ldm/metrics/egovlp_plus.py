@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ldm.metrics.cache import Memory
-from ldm.metrics.contexts import contexts_of, contexts_sha256
 from ldm.metrics.egovlp import FRAMES, VideoEncoder, open_network, prepare
 from ldm.metrics.egovlp import METRIC as EGOVLP_METRIC
-from ldm.metrics.images import read_image
+from ldm.metrics.feature_cache import Memory
+from ldm.metrics.frames.contexts import contexts_of, contexts_sha256
+from ldm.metrics.frames.frame_pairs import Batch, Pairs, Side
+from ldm.metrics.frames.images import read_image
+from ldm.metrics.frames.protocol import Protocol, match_size
 from ldm.metrics.metric import Accumulator, Metric, Setting
-from ldm.metrics.pairs import Batch, Pairs, Side
-from ldm.metrics.protocol import Protocol, match_size
 from ldm.metrics.similarity import Similarity, cosine
 
 
@@ -31,7 +31,7 @@ def score(
         generated: in [0, 1].
         reference: in [0, 1].
         context: the frames before the actions, in [0, 1]; the others are brought to their size.
-        network: by `ldm.metrics.egovlp_model.load_egovlp`.
+        network: by `ldm.metrics.networks.egovlp_model.load_egovlp`.
         frames: length of a clip, whose first half shows the context.
         protocol: how frames are resized.
 

@@ -16,13 +16,13 @@ import torch
 from egogen.annotations import DESCRIPTION_KEY, Annotations, read_metadata
 from egogen.errors import UserError
 from egogen.layout import FOLDERS, weights_root
-from ldm.devices import find_device
-from ldm.metrics.cache import Memory, Store
+from ldm.metrics.feature_cache import Memory, Store
+from ldm.metrics.frames.frame_pairs import Batch, Pairs, read_pairs
+from ldm.metrics.frames.protocol import check_precision, check_protocol, size_tolerance, tensor_cores
 from ldm.metrics.metric import Metric, Result, Setting
-from ldm.metrics.pairs import Batch, Pairs, read_pairs
-from ldm.metrics.protocol import check_precision, check_protocol, size_tolerance, tensor_cores
+from ldm.metrics.networks.weight_files import locate, locate_all, sha256
 from ldm.metrics.registry import choose
-from ldm.metrics.weights import locate, locate_all, sha256
+from ldm.networks.devices import find_device
 
 # Packages that decide what an image decodes to and how a number is computed.
 PACKAGES = ("torch", "torchmetrics", "pillow", "numpy")
@@ -131,7 +131,7 @@ def pair(setting: Setting, gen_path: Path, gt_path: Path, edit_file: Path) -> Pa
     """Pairs the frames under a setting's protocol.
 
     Raises:
-        UserError: see `ldm.metrics.pairs.read_pairs`.
+        UserError: see `ldm.metrics.frames.frame_pairs.read_pairs`.
     """
     tolerance = size_tolerance(setting.protocol, setting.dataset)
     return read_pairs(Annotations.read(edit_file), gen_path, gt_path, tolerance)

@@ -13,13 +13,13 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from egogen.errors import UserError
-from ldm.metrics.cache import Memory
+from ldm.metrics.feature_cache import Memory
+from ldm.metrics.frames.frame_pairs import Batch, Pairs, Side
+from ldm.metrics.frames.protocol import Protocol
+from ldm.metrics.frames.resize import resize
 from ldm.metrics.metric import Accumulator, Metric, Result, Setting
-from ldm.metrics.pairs import Batch, Pairs, Side
-from ldm.metrics.protocol import Protocol
-from ldm.metrics.resize import resize
+from ldm.metrics.networks.weight_files import FETCH, INCEPTION, read_state
 from ldm.metrics.similarity import Embed
-from ldm.metrics.weights import FETCH, INCEPTION, read_state
 
 SIDE = 299
 FEWEST = 2

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ldm.metrics.cache import Memory
+from ldm.metrics.feature_cache import Memory
+from ldm.metrics.frames.frame_pairs import Pairs
+from ldm.metrics.frames.protocol import Protocol, check_shapes
 from ldm.metrics.metric import Accumulator, Metric, Setting, paired
-from ldm.metrics.pairs import Pairs
-from ldm.metrics.protocol import Protocol, check_shapes
-from ldm.metrics.weights import LPIPS, load_strictly, read_state
+from ldm.metrics.networks.weight_files import LPIPS, load_strictly, read_state
 
 Net = Literal["squeeze", "vgg", "alex"]
 TITLES: dict[Net, str] = {"squeeze": "LPIPS", "vgg": "LPIPS (VGG)", "alex": "LPIPS (AlexNet)"}

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from egogen.annotations import DESCRIPTION_KEY, ClipMetadata
-from ldm.metrics import protocol as rules
-from ldm.metrics.cache import Memory
-from ldm.metrics.pairs import Batch, Pairs
-from ldm.metrics.weights import WeightFile
+from ldm.metrics.feature_cache import Memory
+from ldm.metrics.frames import protocol as rules
+from ldm.metrics.frames.frame_pairs import Batch, Pairs
+from ldm.metrics.networks.weight_files import WeightFile
 
 Network = TypeVar("Network")
 

@@ -7,8 +7,8 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
+from ldm.metrics.frames.protocol import check_shapes
 from ldm.metrics.metric import Metric, paired
-from ldm.metrics.protocol import check_shapes
 
 
 def score(generated: Float[Tensor, "b 3 h w"], reference: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from ldm.metrics.cache import Memory
+from ldm.metrics.feature_cache import Memory
+from ldm.metrics.frames.frame_pairs import SIDES, Batch, Side
 from ldm.metrics.metric import PerPair
-from ldm.metrics.pairs import SIDES, Batch, Side
 
 # Features of the chosen frames of one side of a batch.
 Embed = Callable[[Batch, Side, list[int]], Float[Tensor, "k d"]]

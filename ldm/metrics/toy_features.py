@@ -12,12 +12,12 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
-from ldm.metrics.cache import Memory
+from ldm.metrics.feature_cache import Memory
 from ldm.metrics.fid import Distance, check_count
+from ldm.metrics.frames.frame_pairs import Batch, Pairs, Side
 from ldm.metrics.metric import Accumulator, Metric, Setting
-from ldm.metrics.pairs import Batch, Pairs, Side
+from ldm.metrics.networks.weight_files import TOY_CLASSIFIER
 from ldm.metrics.similarity import Embed, Similarity
-from ldm.metrics.weights import TOY_CLASSIFIER
 from ldm.toy.classifier import load_classifier
 
 

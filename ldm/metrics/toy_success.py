@@ -13,9 +13,9 @@ from torch import Tensor
 from egogen.annotations import ClipMetadata
 from egogen.errors import UserError
 from egogen.toy import success
-from ldm.metrics.cache import Memory
+from ldm.metrics.feature_cache import Memory
+from ldm.metrics.frames.frame_pairs import Batch, Pairs
 from ldm.metrics.metric import Accumulator, Metric, PerPair, Setting
-from ldm.metrics.pairs import Batch, Pairs
 
 # The field of a clip's metadata that holds what is to be seen.
 FACTS = "signs"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ldm.metrics.intervals import paired_p_value
+from ldm.metrics.results.intervals import paired_p_value
 from ldm.report.formats import aligned
 from ldm.report.runs import Run, columns
 from ldm.report.table import Column

@@ -12,7 +12,7 @@ from egogen.annotations import DESCRIPTION_KEY, Annotations, ClipMetadata, Item
 from egogen.boxes import read_boxes
 from egogen.errors import UserError
 from egogen.layout import metric_target_path
-from ldm.metrics.images import check_image
+from ldm.metrics.frames.images import check_image
 from ldm.report.runs import Run, columns
 from ldm.report.table import Column
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from egogen.files import atomic_open, write_json
 from egogen.pages import render
-from ldm.metrics.results import finite
+from ldm.metrics.results.result_files import finite
 from ldm.report.comparison import Comparison
 from ldm.report.curves import Panel
 from ldm.report.formats import latex, markdown

@@ -9,7 +9,7 @@ from typing import Any
 
 from egogen.errors import UserError
 from egogen.layout import metric_target_path
-from ldm.metrics.results import details_path, read_details, read_values
+from ldm.metrics.results.result_files import details_path, read_details, read_values
 from ldm.report.table import Column, System, columns_of, measured
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ldm.metrics.published import TABLES, published_items, published_results
+from ldm.metrics.results.published_results import TABLES, published_items, published_results
 
 NONE = "none"  # in place of a data set: the paper's numbers are left out
 

@@ -30,7 +30,9 @@ from egogen.files import atomic_open
 from egogen.frames import read_frame
 from egogen.layout import Layout
 from egogen.locks import hold
-from ldm.architecture import (
+from ldm.checkpoints.safe_reading import is_made
+from ldm.checkpoints.source import published_state, training_schedule, write
+from ldm.networks.architecture import (
     LATENT_CHANNELS,
     LATENT_SCALE,
     Architecture,
@@ -40,13 +42,11 @@ from ldm.architecture import (
     VAEShape,
     build,
 )
-from ldm.checkpoint import published_state, training_schedule, write
-from ldm.optim import p2_weight
-from ldm.reading import is_made
-from ldm.text import embed, make_tokenizer, tokenize
+from ldm.networks.pixels import to_model
+from ldm.networks.text import embed, make_tokenizer, tokenize
 from ldm.toy.crops import close_ups, target_of
 from ldm.toy.linear import pass_colours_through, pass_noise_through, standardize_latents
-from ldm.transforms import to_model
+from ldm.training.adamw import p2_weight
 
 log = logging.getLogger(__name__)
 

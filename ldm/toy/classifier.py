@@ -27,9 +27,9 @@ from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.frames import read_frame
 from egogen.layout import Layout, Split
-from ldm.devices import HELP, find_device
-from ldm.reading import is_made
-from ldm.transforms import to_model
+from ldm.checkpoints.safe_reading import is_made
+from ldm.networks.devices import HELP, find_device
+from ldm.networks.pixels import to_model
 
 log = logging.getLogger(__name__)
 

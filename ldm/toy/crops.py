@@ -20,7 +20,7 @@ from egogen.conversations import read_conversations
 from egogen.errors import UserError
 from egogen.frames import read_frame
 from egogen.layout import Layout
-from ldm.transforms import to_model
+from ldm.networks.pixels import to_model
 
 CLOSE = (1.0, 2.2)  # sides of a close-up, in sides of its object
 ZOOM = (0.3, 0.7)  # sides of a zoomed pair, in sides of the frame

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 from egogen.cli import parser, run
 from egogen.layout import Layout
-from ldm.architecture import LATENT_SCALE, Parts
-from ldm.checkpoint import load_parts, published_state, training_schedule, write
-from ldm.devices import HELP, find_device
-from ldm.folder import architecture_of
-from ldm.optim import p2_weight
-from ldm.reading import is_made
-from ldm.text import embed, make_tokenizer
+from ldm.checkpoints.diffusers_folder import architecture_of
+from ldm.checkpoints.safe_reading import is_made
+from ldm.checkpoints.source import load_parts, published_state, training_schedule, write
+from ldm.networks.architecture import LATENT_SCALE, Parts
+from ldm.networks.devices import HELP, find_device
+from ldm.networks.text import embed, make_tokenizer
 from ldm.toy.__main__ import add_noise, draw_prompts, encode, optimize, read_labels, read_world
 from ldm.toy.crops import close_ups, objects, zoomed
+from ldm.training.adamw import p2_weight
 
 log = logging.getLogger(__name__)
 

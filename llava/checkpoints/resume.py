@@ -19,7 +19,7 @@ from transformers import TrainerState
 
 from egogen.errors import UserError
 from egogen.files import read_json
-from llava.checkpoint import load_pickle
+from llava.checkpoints.weights import load_pickle
 
 log = logging.getLogger(__name__)
 

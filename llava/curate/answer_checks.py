@@ -7,7 +7,7 @@ from functools import cache
 from typing import NamedTuple
 
 from egogen.conversations import IMAGE_TAG
-from llava.prompts import RESERVED
+from llava.question.prompts import RESERVED
 
 # Curved apostrophes and long dashes, as the patterns below know them.
 PLAIN = str.maketrans("\u2018\u2019\u2013\u2014", "''--")

@@ -23,8 +23,8 @@ from transformers import (
 from egogen.errors import UserError, reason
 from egogen.manifest import checkpoint_hash, file_hash
 from egogen.seeds import item_seed
-from llava import decode
 from llava.curate.exchange import ChatSampling, Message, Reply
+from llava.describing import decode
 from llava.model import pick_device
 
 

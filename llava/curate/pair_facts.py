@@ -18,7 +18,7 @@ Boxes = Mapping[str, Shares]
 class PairFacts:
     """One action as the language model sees it."""
 
-    action: str  # the label's words (`llava.labels.action_words`)
+    action: str  # the label's words (`llava.question.labels.action_words`)
     narration: str | None = None  # what an annotator said, if that is known beside the label
     before: Boxes = field(default_factory=dict)  # by name, in the frame before the action
     during: Boxes = field(default_factory=dict)  # by name, in the frame of the action

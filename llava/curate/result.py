@@ -15,7 +15,7 @@ from egogen.manifest import claim
 from egogen.record import run_record
 from llava.curate.budget import Spending
 from llava.curate.curation import Curation
-from llava.prompts import QUESTION, question
+from llava.question.prompts import QUESTION, question
 
 
 def manifest_name(out: Path) -> str:

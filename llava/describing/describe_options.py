@@ -10,10 +10,10 @@ from typing import get_args
 from egogen.cli import flag
 from egogen.features.rows import ROW_TYPES, RowType
 from egogen.features.store import STORES, Store
-from llava.job import Setting
-from llava.labels import CUTS, Cut
-from llava.lemmas import LEMMAS, Lemmas
-from llava.prompts import QUESTION
+from llava.describing.describing_job import Setting
+from llava.question.labels import CUTS, Cut
+from llava.question.lemmas import LEMMAS, Lemmas
+from llava.question.prompts import QUESTION
 
 
 def batch_size(text: str) -> int | None:

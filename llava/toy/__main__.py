@@ -25,14 +25,15 @@ from egogen.locks import hold
 from egogen.manifest import NAME, claim
 from egogen.seeds import item_seed
 from egogen.toy.scene import KINDS
-from llava.conversations import encode, messages
+from llava.checkpoints.config_json import patches_across
+from llava.checkpoints.tokenizer import MODEL, load_tokenizer
 from llava.convert import write_clip, write_published
 from llava.images import load_image_processor, open_image, pixels
 from llava.model import read_checkpoint
-from llava.prompts import render
-from llava.settings import patches_across
-from llava.tokenizer import MODEL, load_tokenizer
-from llava.toy.frames import (
+from llava.question.prompts import render
+from llava.toy.language import WIDTH, build_toy, train_language
+from llava.toy.pointing import pointers
+from llava.toy.toy_frames import (
     COLUMN_NAMES,
     ROW_NAMES,
     SUBJECTS,
@@ -44,10 +45,9 @@ from llava.toy.frames import (
     targets,
     views,
 )
-from llava.toy.language import WIDTH, build_toy, train_language
-from llava.toy.pointing import pointers
-from llava.toy.tokenizer import train_tokenizer
-from llava.toy.vision import PatchReader, toy_vision_config, train_vision
+from llava.toy.toy_tokenizer import train_tokenizer
+from llava.toy.toy_tower import PatchReader, toy_vision_config, train_vision
+from llava.tuning.conversations import encode, messages
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import LlamaConfig
 
-from llava.conversations import Collate, Example
+from llava.checkpoints.config_json import llava_config
 from llava.model import Llava, freeze_vision
-from llava.settings import llava_config
 from llava.toy.pointing import Pointers, begin_as_copying, marks, pointing_loss
-from llava.toy.vision import PatchReader, schedule
+from llava.toy.toy_tower import PatchReader, schedule
+from llava.tuning.conversations import Collate, Example
 
 log = logging.getLogger(__name__)
 

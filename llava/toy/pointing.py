@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from llava.conversations import Example
 from llava.model import Llava
-from llava.prompts import IGNORED, IMAGE_TOKEN
+from llava.question.prompts import IGNORED, IMAGE_TOKEN
+from llava.tuning.conversations import Example
 
 # Which layer's first heads point, and at what.
 NOUN_LAYER, NOUN_HEADS = 1, 2

@@ -20,7 +20,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from egogen.files import write_json
 from llava.checkpoints.resume import COMPLETE
-from llava.tokenizer import save_tokenizer
+from llava.checkpoints.tokenizer import save_tokenizer
 from llava.tuning.run_settings import deepspeed_settings
 
 

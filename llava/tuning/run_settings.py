@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from egogen.files import read_json, write_json
 from egogen.manifest import checkpoint_hash, claim, file_hash
 from egogen.record import run_record
-from llava.arguments import Arguments
+from llava.tuning.arguments import Arguments
 
 RUN = "run.json"
 RECORD = "record.json"

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from ldm.architecture import infer
-from ldm.checkpoint import training_schedule, write
+from ldm.checkpoints.source import training_schedule, write
+from ldm.networks.architecture import infer
 
 ORACLE = Path(__file__).parents[1] / "oracle" / "ldm"
 SALT = 0

@@ -17,10 +17,10 @@ from egogen.features import write_feature
 from egogen.features.__main__ import main as features
 from egogen.features.projector import Projector
 from egogen.layout import feature_name, features_root
-from ldm.architecture import Parts
-from ldm.config import TrainConfig, load_config
-from ldm.loaders import PairsModule
-from ldm.text import make_tokenizer
+from ldm.config.sections import TrainConfig, load_config
+from ldm.data.loaders import PairsModule
+from ldm.networks.architecture import Parts
+from ldm.networks.text import make_tokenizer
 from tests.ldm.toy_run import TRAINING, WIDTH, Run, make_run
 
 STORES = ("npy", "compact", "online")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 
-from ldm.architecture import build
-from ldm.attention import fixed_context, is_plain
+from ldm.networks.architecture import build
+from ldm.networks.attention import fixed_context, is_plain
 from ldm.pipeline import LegoPipeline
 from tests.ldm.toy_run import SHAPE
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from egogen.errors import UserError
-from ldm.architecture import build
-from ldm.config import GenerateConfig, TrainConfig, load_config
+from ldm.config.sections import GenerateConfig, TrainConfig, load_config
+from ldm.networks.architecture import build
 from ldm.train import accumulate, choose_precision
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -18,15 +18,15 @@ from safetensors.torch import load_file, save_file
 
 from egogen.cli import run as run_command
 from egogen.errors import UserError
-from ldm.architecture import Architecture, UNetShape, VAEShape, build
-from ldm.checkpoint import load_parts, published_state, write
+from ldm.checkpoints.diffusers_folder import architecture_of
+from ldm.checkpoints.published_names import ema_name
+from ldm.checkpoints.safe_reading import read
+from ldm.checkpoints.source import load_parts, published_state, write
+from ldm.checkpoints.stated_sizes import complete
 from ldm.convert import main as convert
-from ldm.folder import architecture_of
-from ldm.names import ema_name
+from ldm.diffusion.sampler import TRAINING_SCHEDULE
+from ldm.networks.architecture import Architecture, UNetShape, VAEShape, build
 from ldm.pipeline import LegoPipeline
-from ldm.reading import read
-from ldm.sampler import TRAINING_SCHEDULE
-from ldm.sizes import complete
 from tests.ldm.toy_run import SHAPE, WIDTH
 
 # Heads apart, what no tensor tells is as in Stable Diffusion.
@@ -120,7 +120,7 @@ def test_the_stock_pipeline_draws_the_same_by_prompt_embeds(tmp_path: Path, ckpt
     context, null = pipeline.encode_context(["open the box", "cut"], *features)
     assert context.shape == (2, 410, 32)
     # DDIM has one definition in both; ancestral steps would draw noise.
-    from ldm.sampler import make_scheduler
+    from ldm.diffusion.sampler import make_scheduler
 
     scheduler = make_scheduler("ddim")
     stock.scheduler, pipeline.scheduler = scheduler, make_scheduler("ddim")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from egogen.errors import UserError
-from ldm.devices import find_device, main
+from ldm.networks.devices import find_device, main
 
 
 def test_auto_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ldm.ema import Ema
+from ldm.training.ema import Ema
 
 
 def test_decay_warms_up_as_published() -> None:

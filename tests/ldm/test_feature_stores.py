@@ -18,10 +18,10 @@ from egogen.features import write_feature
 from egogen.features.__main__ import main as features
 from egogen.features.feature_shards import Shards
 from egogen.layout import clip_folder, features_root, projector_path, shard_paths
-from ldm.reading import read
+from ldm.checkpoints.safe_reading import read
+from ldm.data.image_features import Vision, VisionFiles, complete, load_vision
 from ldm.sample import main as sample
 from ldm.train import main as train
-from ldm.vision import Vision, VisionFiles, complete, load_vision
 from tests.ldm.feature_run import (
     PATCH_WIDTH,
     SHORT,

@@ -15,15 +15,15 @@ from PIL import Image
 
 from egogen.cli import run as run_command
 from egogen.errors import UserError
-from ldm.checkpoint import load_parts
-from ldm.config import TrainConfig, load_config
-from ldm.loaders import PairsModule
-from ldm.order import Key
+from ldm.checkpoints.safe_reading import read
+from ldm.checkpoints.source import load_parts
+from ldm.config.sections import TrainConfig, load_config
+from ldm.data.loaders import PairsModule
+from ldm.data.order import Key
+from ldm.diffusion.sampler import make_scheduler
+from ldm.networks.text import make_tokenizer
 from ldm.pipeline import LegoPipeline
-from ldm.reading import read
 from ldm.sample import main as sample
-from ldm.sampler import make_scheduler
-from ldm.text import make_tokenizer
 from ldm.train import main as train
 from tests.ldm.toy_run import TRAINING, Run, make_run
 from tests.second_process import second_process

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from ldm.architecture import Architecture
-from ldm.checkpoint import load_parts, published_state, write
-from ldm.config import ModelConfig, TrainConfig
+from ldm.checkpoints.published_names import published_names
+from ldm.checkpoints.safe_reading import read
+from ldm.checkpoints.source import load_parts, published_state, write
+from ldm.config.sections import ModelConfig, TrainConfig
 from ldm.guidance import Drop
 from ldm.module import LatentDiffusion
-from ldm.names import published_names
-from ldm.reading import read
+from ldm.networks.architecture import Architecture
 from tests.ldm.conftest import normal
 
 

@@ -9,9 +9,9 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from ldm.architecture import Architecture, build, from_plain, infer
-from ldm.checkpoint import KNOWN_EXTRAS
-from ldm.names import ema_name, published_names
+from ldm.checkpoints.published_names import ema_name, published_names
+from ldm.checkpoints.source import KNOWN_EXTRAS
+from ldm.networks.architecture import Architecture, build, from_plain, infer
 from tests.ldm.conftest import ORACLE
 
 

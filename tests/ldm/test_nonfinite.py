@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from egogen.errors import UserError
-from ldm.callbacks.checkpoints import step_files
-from ldm.config import OptimizerConfig
+from ldm.checkpoints.safe_reading import read
+from ldm.config.sections import OptimizerConfig
 from ldm.module import Batch, LatentDiffusion
-from ldm.optim import gradient_norm, make_optimizer, rate
-from ldm.reading import read
 from ldm.train import main as train
+from ldm.training.adamw import gradient_norm, make_optimizer, rate
+from ldm.training.callbacks.checkpoints import step_files
 from tests.ldm.toy_run import TRAINING, Run, make_run
 
 

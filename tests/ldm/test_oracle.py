@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from ldm.architecture import Architecture, Parts
-from ldm.checkpoint import load_parts, training_schedule
+from ldm.checkpoints.source import load_parts, training_schedule
+from ldm.networks.architecture import Architecture, Parts
+from ldm.networks.text import embed, make_tokenizer
 from ldm.pipeline import LegoPipeline
-from ldm.text import embed, make_tokenizer
 from tests.ldm.conftest import normal
 
 FORWARD = {"atol": 1e-4, "rtol": 0}

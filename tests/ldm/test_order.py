@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from egogen.errors import UserError
-from ldm.draws import draw
-from ldm.order import Key, StepOrder
+from ldm.data.noise import draw
+from ldm.data.order import Key, StepOrder
 
 
 def steps_of(world: int, batch: int, start: int = 0, seed: int = 3) -> list[set[Key]]:

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from egogen.errors import UserError
-from ldm.architecture import build
+from ldm.diffusion.sampler import LogLinearEulerAncestral, make_scheduler
+from ldm.networks.architecture import build
 from ldm.pipeline import LegoPipeline
-from ldm.sampler import LogLinearEulerAncestral, make_scheduler
 from tests.ldm.toy_run import SHAPE, WIDTH
 
 Arguments = dict[str, Any]

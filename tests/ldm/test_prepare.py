@@ -8,8 +8,8 @@ from egogen.annotations import Annotations, read_metadata
 from egogen.frames import read_frame
 from egogen.layout import Layout, metric_target_path
 from egogen.toy import success
-from ldm.config import DataConfig
-from ldm.data import EgoGenPairs
+from ldm.config.sections import DataConfig
+from ldm.data.pairs import EgoGenPairs
 from tests.egogen.raw_data import TOY_SIZE, film_toy_world
 
 

@@ -18,10 +18,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from egogen.errors import UserError
-from ldm.callbacks.checkpoints import Checkpoints, find_resume, step_files
-from ldm.reading import read
+from ldm.checkpoints.safe_reading import read
 from ldm.train import find_checkpoint
 from ldm.train import main as train
+from ldm.training.callbacks.checkpoints import Checkpoints, find_resume, step_files
 from tests.ldm.toy_run import TRAINING, Run, make_run
 from tests.second_process import second_process
 from tests.small_disk import largest_file

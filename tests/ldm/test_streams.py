@@ -13,12 +13,12 @@ from PIL import Image
 from egogen.annotations import Annotations
 from egogen.errors import UserError
 from egogen.layout import features_root
+from ldm.checkpoints.safe_reading import read
 from ldm.conditioner import Streams
-from ldm.features import TEXT, StageOne
-from ldm.reading import read
+from ldm.data.image_features import complete
+from ldm.data.stage_one import TEXT, StageOne
 from ldm.sample import main as sample
 from ldm.train import main as train
-from ldm.vision import complete
 from tests.ldm.feature_run import SHORT, STORES, base, batches, make_stores, module, words
 from tests.ldm.toy_run import WIDTH, Run
 

@@ -21,10 +21,10 @@ from egogen.toy.palette import COLOURS
 from egogen.toy.scene import KINDS
 from egogen.toy.success import Known
 from egogen.toy.world import write_world
-from ldm.architecture import LATENT_SCALE, build, infer
-from ldm.checkpoint import load_parts
-from ldm.reading import read
-from ldm.text import make_tokenizer, tokenize
+from ldm.checkpoints.safe_reading import read
+from ldm.checkpoints.source import load_parts
+from ldm.networks.architecture import LATENT_SCALE, build, infer
+from ldm.networks.text import make_tokenizer, tokenize
 from ldm.toy import __main__ as toy
 from ldm.toy import editor
 from ldm.toy.__main__ import SHAPE, encode, main, read_world, train_decoder, train_text_encoder

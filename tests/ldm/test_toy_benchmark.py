@@ -13,10 +13,12 @@ from egogen.files import write_json
 from egogen.layout import Layout
 from egogen.toy.world import write_world
 from ldm import evaluate
-from ldm.metrics.results import read_details
-from ldm.reading import read
+from ldm.checkpoints.safe_reading import read
+from ldm.metrics.results.result_files import read_details
+from ldm.report import claims, pool
+from ldm.report import over_steps as curve
 from ldm.report.curves import curves
-from ldm.toy import claims, classifier, curve, pool
+from ldm.toy import classifier
 from tests.ldm.evaluation.conftest import save_noise
 
 

@@ -10,11 +10,11 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from egogen.errors import UserError
-from llava.checkpoint import LEFTOVERS, our_name, published_name, write_published_weights
+from llava.checkpoints.config_json import from_published, llava_config, text_settings, vision_settings
+from llava.checkpoints.tokenizer import save_tokenizer
+from llava.checkpoints.weights import LEFTOVERS, our_name, published_name, write_published_weights
 from llava.convert import main, write_published
 from llava.model import Llava, load
-from llava.settings import from_published, llava_config, text_settings, vision_settings
-from llava.tokenizer import save_tokenizer
 from tests.llava.conftest import ORACLE, Loaded
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import torch
 
 from egogen.conversations import Conversation, read_conversations
 from egogen.errors import UserError
-from llava.conversations import IGNORED, Collate, encode, encode_all, fault
+from llava.tuning.conversations import IGNORED, Collate, encode, encode_all, fault
 from tests.llava.conftest import ORACLE, Loaded
 
 RECORDS = read_conversations(ORACLE / "train_conversations.json")

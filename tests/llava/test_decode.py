@@ -7,10 +7,19 @@ import pytest
 import torch
 from PIL import Image
 
-from llava.decode import Sampling, answer, draws, ends, next_tokens, pad_left, shared_length, to_text
 from llava.describe import describe, project
+from llava.describing.decode import (
+    Sampling,
+    answer,
+    draws,
+    ends,
+    next_tokens,
+    pad_left,
+    shared_length,
+    to_text,
+)
 from llava.images import open_image
-from llava.prompts import QUESTION, prompt_ids
+from llava.question.prompts import QUESTION, prompt_ids
 from tests.llava.conftest import ORACLE, Loaded
 
 RUNS = json.loads((ORACLE / "generate" / "results.json").read_text())

@@ -20,9 +20,9 @@ from egogen.errors import UserError
 from egogen.files import write_json
 from egogen.manifest import checkpoint_hash
 from llava import describe as module
-from llava.decode import Sampling
 from llava.describe import Description, main
-from llava.journal import Descriptions
+from llava.describing.decode import Sampling
+from llava.describing.description_journal import Descriptions
 from llava.merge import main as merge
 from llava.model import load
 from tests.second_process import second_process

@@ -19,8 +19,8 @@ from egogen.features.projector import read_projector
 from egogen.features.store import form_of
 from egogen.layout import clip_folder, feature_name, projector_path, shard_paths
 from llava import describe as module
-from llava import saving
 from llava.describe import Description, main
+from llava.describing import saving
 from llava.images import open_image
 from llava.model import load
 from tests.llava.conftest import ORACLE

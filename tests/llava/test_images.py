@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from egogen.errors import UserError
+from llava.checkpoints.clip_tower import read_clip
 from llava.images import check_images, load_image_processor, open_image, pixels
-from llava.vision import read_clip
 from tests.llava.conftest import ORACLE, Loaded
 
 RECORDED = np.load(ORACLE / "pixels.npz")

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from egogen.errors import UserError
-from llava.labels import action_words, guess_dataset
-from llava.lemmas import verb_lemma, wordnet
+from llava.question.labels import action_words, guess_dataset
+from llava.question.lemmas import verb_lemma, wordnet
 from tests.llava.conftest import ORACLE
 
 CASES = json.loads((ORACLE / "labels.json").read_text())

@@ -6,8 +6,15 @@ import torch
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from egogen.errors import UserError
+from llava.checkpoints.adapters import (
+    NOT_QUANTIZED,
+    LoraArguments,
+    add_adapters,
+    base_of,
+    four_bits,
+    is_adapter,
+)
 from llava.convert import main as convert
-from llava.lora import NOT_QUANTIZED, LoraArguments, add_adapters, base_of, four_bits, is_adapter
 from llava.model import freeze_vision, load
 from llava.train import main
 from tests.llava.conftest import Loaded
@@ -76,7 +83,7 @@ def test_adapters_without_their_base_are_named(adapters: Path, tmp_path: Path) -
 
 
 def test_four_bits_need_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llava.lora.find_spec", lambda _: None)
+    monkeypatch.setattr("llava.checkpoints.adapters.find_spec", lambda _: None)
     with pytest.raises(UserError, match="needs bitsandbytes"):
         four_bits()
     with pytest.raises(UserError, match="add --lora_enable True"):

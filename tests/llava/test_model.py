@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from egogen.errors import UserError
-from llava.conversations import Batch, Collate, Example
+from llava.checkpoints.config_json import llava_config, text_settings, vision_settings
 from llava.model import Llava, count_parameters, freeze_vision, load, pick_device, save
-from llava.settings import llava_config, text_settings, vision_settings
+from llava.tuning.conversations import Batch, Collate, Example
 from tests.llava.conftest import ORACLE, Loaded
 
 ARRAYS = np.load(ORACLE / "forward.npz")
@@ -106,7 +106,7 @@ def test_without_clip_the_checkpoint_s_own_vision_serves(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("llava.settings.CLIP_HEAD_WIDTH", 8)
+    monkeypatch.setattr("llava.checkpoints.config_json.CLIP_HEAD_WIDTH", 8)
     expected = load(own_tiny)[0].state_dict()
     shutil.rmtree(own_tiny.parent / "openai")
     made = load(own_tiny)
@@ -118,7 +118,7 @@ def test_without_clip_the_checkpoint_s_own_vision_serves(
 def test_without_any_vision_the_message_tells_where_to_put_clip(
     own_tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llava.vision.download", refuse_download)
+    monkeypatch.setattr("llava.checkpoints.clip_tower.download", refuse_download)
     weights = published(own_tiny)
     torch.save(
         {name: value for name, value in weights.items() if "vision_tower" not in name},
@@ -277,7 +277,7 @@ def test_a_batch_without_supervised_tokens_has_no_nan(loaded: Loaded) -> None:
 def test_a_vision_tower_may_be_given_by_name(
     own_tiny: Path, monkeypatch: pytest.MonkeyPatch, loaded: Loaded
 ) -> None:
-    monkeypatch.setattr("llava.vision.download", refuse_download)
+    monkeypatch.setattr("llava.checkpoints.clip_tower.download", refuse_download)
     # Beside the checkpoint, as `mm_vision_tower` would name it.
     model = load(own_tiny, vision_tower=Path("openai/clip-tiny-v"))[0]
     expected = loaded[0].state_dict()

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llava.arguments import read_arguments
-from llava.plan import Counts, Plan, Shape
 from llava.train import main
+from llava.tuning.arguments import read_arguments
+from llava.tuning.plan import Counts, Plan, Shape
 from tests.llava.conftest import Loaded
 from tests.llava.training import REPO, flags
 

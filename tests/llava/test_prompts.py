@@ -5,8 +5,16 @@ from typing import Any
 import pytest
 
 from egogen.errors import UserError
-from llava.prompts import IMAGE_TOKEN, LLAVA_LLAMA_2, expand_image, prompt_ids, question, render, tokenize
-from llava.tokenizer import load_tokenizer, save_tokenizer
+from llava.checkpoints.tokenizer import load_tokenizer, save_tokenizer
+from llava.question.prompts import (
+    IMAGE_TOKEN,
+    LLAVA_LLAMA_2,
+    expand_image,
+    prompt_ids,
+    question,
+    render,
+    tokenize,
+)
 from tests.llava.conftest import ORACLE, Loaded
 
 CASES = json.loads((ORACLE / "prompts.json").read_text())

@@ -11,12 +11,12 @@ import torch
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
 from egogen.toy.__main__ import main as make_world
-from llava.conversations import encode, fault
 from llava.model import load
-from llava.prompts import QUESTION, prompt_ids
+from llava.question.prompts import QUESTION, prompt_ids
 from llava.toy.__main__ import main
-from llava.toy.frames import SUBJECTS, talk, targets, views
 from llava.toy.pointing import Marks, marks, pointers, pointing_loss
+from llava.toy.toy_frames import SUBJECTS, talk, targets, views
+from llava.tuning.conversations import encode, fault
 
 SMALL = ("--vision-steps", "2", "--language-steps", "2", "--dataset", "ego4d")
 

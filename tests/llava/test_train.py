@@ -17,10 +17,10 @@ from egogen import cli
 from egogen.errors import UserError
 from egogen.files import write_json
 from llava import train as module
-from llava.arguments import read_arguments
 from llava.checkpoints.resume import newest_checkpoint
 from llava.model import load
 from llava.train import main
+from llava.tuning.arguments import read_arguments
 from tests.llava.conftest import Loaded
 from tests.llava.training import REPO, Payload, flags, losses
 from tests.second_process import second_process

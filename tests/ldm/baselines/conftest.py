@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ldm.architecture import Architecture, TextShape, UNetShape, VAEShape, build
 from ldm.baselines.stable_diffusion import StableDiffusion
+from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape, build
 
 ORACLE = Path(__file__).parents[2] / "oracle" / "baselines"
 SALT = 11

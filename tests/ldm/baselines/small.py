@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ldm.architecture import build
 from ldm.baselines.ddim import alphas
 from ldm.baselines.stable_diffusion import StableDiffusion
+from ldm.networks.architecture import build
 from tests.ldm.toy_run import SHAPE
 
 

@@ -12,9 +12,9 @@ from ldm.baselines.control import Layer, attention_layers, controlled
 from ldm.baselines.mutual_attention import MutualSelfAttention
 from ldm.baselines.prompt_to_prompt import PromptToPrompt
 from ldm.baselines.proxnpi import RELEASED_LIMIT, ProxNPI
-from ldm.baselines.settings import ProxNPIConfig
 from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.baselines.token_maps import TokenMap
+from ldm.config.baselines import ProxNPIConfig
 from tests.ldm.baselines.small import latents, small
 
 CROSS, SELF = Layer(2, True), Layer(2, False)

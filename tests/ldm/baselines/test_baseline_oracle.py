@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldm.architecture import LATENT_SCALE
 from ldm.baselines.control import controlled
 from ldm.baselines.ddim import Grid
 from ldm.baselines.pair_edit import PairEdit
@@ -21,10 +20,11 @@ from ldm.baselines.proximal import find_threshold
 from ldm.baselines.proxmasactrl import ProxMasaCtrl
 from ldm.baselines.proxnpi import ProxNPI
 from ldm.baselines.sdedit import sdedit
-from ldm.baselines.settings import ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
 from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.baselines.token_maps import align, replacement, token_ids
-from ldm.text import make_tokenizer
+from ldm.config.baselines import ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
+from ldm.networks.architecture import LATENT_SCALE
+from ldm.networks.text import make_tokenizer
 from tests.ldm.baselines.conftest import draw, image
 
 NPI_RUNS = [

@@ -10,8 +10,8 @@ from torch import Tensor
 from egogen.errors import UserError
 from ldm.baselines.ddim import Grid, denoise, invert, move
 from ldm.baselines.sdedit import sdedit
-from ldm.baselines.settings import SDEditConfig
-from ldm.sampler import TRAINING_SCHEDULE, make_scheduler
+from ldm.config.baselines import SDEditConfig
+from ldm.diffusion.sampler import TRAINING_SCHEDULE, make_scheduler
 from tests.ldm.baselines.small import Gaussian, latents, small
 
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
 from egogen.layout import features_root
-from ldm import methods
-from ldm.architecture import build
-from ldm.checkpoint import load_parts, published_state, write
-from ldm.config import GenerateConfig, TrainConfig, load_config
-from ldm.methods import METHODS, PLAIN
+from ldm.checkpoints.source import load_parts, published_state, write
+from ldm.config.sections import GenerateConfig, TrainConfig, load_config
+from ldm.networks.architecture import build
 from ldm.sample import main as sample
+from ldm.sampling import methods
+from ldm.sampling.methods import METHODS, PLAIN
 from tests.ldm.toy_run import SHAPE, Run, make_run
 from tests.workbench import ROOT
 

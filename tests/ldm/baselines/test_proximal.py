@@ -18,8 +18,8 @@ from ldm.baselines.pair_edit import PairEdit
 from ldm.baselines.proximal import edited_region, find_threshold, shrink
 from ldm.baselines.proxmasactrl import ProxMasaCtrl
 from ldm.baselines.proxnpi import ProxNPI
-from ldm.baselines.settings import ProxConfig, ProxMasaCtrlConfig, ProxNPIConfig
 from ldm.baselines.stable_diffusion import StableDiffusion
+from ldm.config.baselines import ProxConfig, ProxMasaCtrlConfig, ProxNPIConfig
 from tests.ldm.baselines.small import latents, small
 
 SOURCES = ["a box on a table", "", "a hand holds the cup"]

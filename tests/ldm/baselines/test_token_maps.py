@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from egogen.errors import UserError
 from ldm.baselines.token_maps import align, replacement, split_prompt, token_ids, token_map, word_places
-from ldm.text import make_tokenizer
+from ldm.networks.text import make_tokenizer
 
 TOKENIZER = make_tokenizer()
 IDS = st.lists(st.integers(1, 4), max_size=10).map(lambda inner: [0, *inner, 9])

@@ -15,8 +15,9 @@ from PIL import Image
 
 from egogen.toy.__main__ import main as make_toy
 from ldm import evaluate
-from ldm.metrics import evaluation, results
-from ldm.metrics.published import published_results
+from ldm.metrics import evaluation
+from ldm.metrics.results import result_files as results
+from ldm.metrics.results.published_results import published_results
 from tests.ldm.evaluation.failing import fails
 from tests.second_process import second_process
 from tests.small_disk import largest_file

@@ -10,7 +10,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ldm.metrics import psnr, ssim
-from ldm.metrics.protocol import check_shapes, match_size
+from ldm.metrics.frames.protocol import check_shapes, match_size
 from ldm.metrics.registry import METRICS
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from egogen.annotations import Annotations
 from egogen.errors import UserError
-from ldm.metrics.images import check_image
-from ldm.metrics.pairs import Pairs, frames_folder, read_pairs, run_folder
-from ldm.metrics.protocol import check_protocol, size_tolerance
+from ldm.metrics.frames.frame_pairs import Pairs, frames_folder, read_pairs, run_folder
+from ldm.metrics.frames.images import check_image
+from ldm.metrics.frames.protocol import check_protocol, size_tolerance
 
 
 def pairs_of(scene, tolerance: int = 0, gen_path: Path | None = None) -> Pairs:  # noqa: ANN001

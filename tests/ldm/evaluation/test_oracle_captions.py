@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.metrics.beams import search
-from ldm.metrics.captions import Captioner, config, load_captioner, rename
-from ldm.metrics.egovlp_model import EgoVLP, load_egovlp, load_tokenizer
+from ldm.metrics.networks.beams import search
+from ldm.metrics.networks.blip_captioner import Captioner, config, load_captioner, rename
+from ldm.metrics.networks.egovlp_model import EgoVLP, load_egovlp, load_tokenizer
 from tests.ldm.evaluation.networks import ORACLE, VOCABULARY, blip, egovlp, shapes, write_vocabulary
 
 CPU = torch.device("cpu")

@@ -14,9 +14,9 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ldm.metrics import clip, fid
-from ldm.metrics.intervals import interval, paired_p_value
-from ldm.metrics.resize import cover, normalize, resize
-from ldm.metrics.weights import CLIP, INCEPTION
+from ldm.metrics.frames.resize import cover, normalize, resize
+from ldm.metrics.networks.weight_files import CLIP, INCEPTION
+from ldm.metrics.results.intervals import interval, paired_p_value
 
 CPU = torch.device("cpu")
 # open_clip's names -> those of transformers, in this order.

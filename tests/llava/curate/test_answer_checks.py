@@ -6,7 +6,7 @@ from egogen.seeds import item_seed
 from egogen.toy.actions import imagine
 from egogen.toy.wording import description, label
 from llava.curate.answer_checks import Bounds, clean, faults
-from llava.labels import action_words
+from llava.question.labels import action_words
 
 BOUNDS = Bounds(8, 40)
 GOOD = "The left hand holds the carrot on the board while the right hand cuts it with the knife."

@@ -1,0 +1,1 @@
+"""Checkpoints into networks and back, by published names, without executing anything in them."""

@@ -1,0 +1,132 @@
+"""Diffusers folders: strict reading of Stable Diffusion, InstructPix2Pix and LEGO pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
+from torch import nn
+from transformers import CLIPTextModel
+
+from egogen.annotations import check_object
+from egogen.errors import UserError, check
+from egogen.files import read_json
+from ldm.conditioner import Conditioner
+from ldm.networks.architecture import LATENT_CHANNELS, Architecture, Parts, TextShape, UNetShape, VAEShape
+
+INDEX = "model_index.json"
+# Not stored by newer versions of transformers.
+UNSTORED = {"text_model.embeddings.position_ids", "embeddings.position_ids"}
+
+
+def load_folder(path: Path) -> Parts:
+    """Loads the networks of a pipeline folder.
+
+    Raises:
+        UserError: a part or tensor is missing, unknown or of another shape, a file is damaged, or the model
+            predicts something else than noise.
+    """
+    read_json(path / INDEX)
+    check_prediction(path / "scheduler" / "scheduler_config.json")
+    # Without accelerate there is no other way, and diffusers says so each time.
+    plain = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+    unet = load_part(path, "unet", UNet2DConditionModel.from_pretrained, **plain)
+    vae = load_part(path, "vae", AutoencoderKL.from_pretrained, **plain)
+    text_encoder = load_part(path, "text_encoder", CLIPTextModel.from_pretrained, dtype=torch.float32)
+    conditioner = None
+    if (path / "conditioner").is_dir():
+        conditioner = load_part(path, "conditioner", Conditioner.from_pretrained, **plain)
+    return Parts(unet, vae, text_encoder, conditioner)
+
+
+def check_prediction(path: Path) -> None:
+    """Refuses a model that does not predict noise, such as Stable Diffusion 2.1; older files do not say.
+
+    Raises:
+        UserError: names what it predicts.
+    """
+    if path.exists():
+        found = check_object(read_json(path), f"{path}", "settings by name").get("prediction_type", "epsilon")
+        check(f"{path}: prediction_type", found, "epsilon, as of Stable Diffusion 1", found == "epsilon")
+
+
+def load_part(path: Path, name: str, load: Callable[..., Any], **options: object) -> Any:  # noqa: ANN401 - a network
+    """Loads one network and checks that its tensors are all there, and no others.
+
+    Raises:
+        UserError: see `load_folder`.
+    """
+    folder = path / name
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: has no config.json; expected a diffusers pipeline with its part {name!r}")
+    try:
+        model, info = load(folder, output_loading_info=True, local_files_only=True, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{folder}: cannot be loaded ({reason})") from None
+    check_info(info, folder)
+    return model
+
+
+def check_info(info: Mapping[str, Any], folder: Path) -> None:
+    """Refuses a load that left tensors out.
+
+    Raises:
+        UserError: names the first tensor and counts them.
+    """
+    for kind, words in (
+        ("missing_keys", "is missing from"),
+        ("unexpected_keys", "is unknown in"),
+        ("mismatched_keys", "has another shape in"),
+    ):
+        found = sorted(str(name) for name in info.get(kind) or () if str(name) not in UNSTORED)
+        if found:
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            raise UserError(f"{folder}: tensor {found[0]!r}{more} {words} the folder's weights")
+
+
+def widen(unet: UNet2DConditionModel) -> None:
+    """Gives a UNet of 4 input channels 4 more, for the source latent, whose weights are zero (published)."""
+    old = unet.conv_in
+    if old.in_channels == 2 * LATENT_CHANNELS:
+        return
+    new = nn.Conv2d(2 * LATENT_CHANNELS, old.out_channels, old.kernel_size, padding=old.padding)
+    with torch.no_grad():
+        new.weight.zero_()
+        new.weight[:, : old.in_channels] = old.weight
+        assert new.bias is not None
+        assert old.bias is not None
+        new.bias.copy_(old.bias)
+    unet.conv_in = new
+    unet.register_to_config(in_channels=new.in_channels)
+
+
+def architecture_of(parts: Parts) -> Architecture:
+    """Sizes of loaded networks."""
+    unet, vae, text = parts.unet.config, parts.vae.config, parts.text_encoder.config
+    shape = Architecture(
+        unet=UNetShape(
+            channels=list(unet.block_out_channels),
+            attention=["CrossAttn" in kind for kind in unet.down_block_types],
+            blocks=unet.layers_per_block,
+            heads=unet.attention_head_dim,
+            groups=unet.norm_num_groups,
+            in_channels=unet.in_channels,
+        ),
+        vae=VAEShape(list(vae.block_out_channels), vae.layers_per_block, vae.norm_num_groups),
+        text=TextShape(
+            text.hidden_size,
+            text.num_hidden_layers,
+            text.num_attention_heads,
+            text.intermediate_size,
+            text.vocab_size,
+        ),
+    )
+    if parts.conditioner is not None:
+        shape.llm_width = parts.conditioner.config.llm_width
+        shape.mixer_width = parts.conditioner.config.mixer_width
+    return shape

@@ -1,0 +1,1 @@
+"""Settings of stage 2: typed sections, and YAML files merged into them."""

@@ -1,0 +1,154 @@
+"""The Lightning data module of stage 2: splits, order of items, batches."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from torch.utils.data import DataLoader, DistributedSampler
+from transformers import CLIPTokenizer
+
+from egogen.errors import check
+from ldm.config.sections import DataConfig, TrainConfig
+from ldm.data.image_features import complete
+from ldm.data.latents import CachedPairs, build_cache
+from ldm.data.order import StepOrder, steps_per_epoch
+from ldm.data.pairs import DrawnPairs, EgoGenPairs, JointPairs, Pairs, Sample
+from ldm.networks.architecture import Parts
+
+SPLITS = ("train", "val")
+
+
+class PairsModule(lightning.LightningDataModule):
+    """Train and val splits of one or several data sets, as the configuration says.
+
+    Args:
+        config: the run's settings.
+        parts: the networks, for the cache of latents.
+        tokenizer: CLIP's, likewise.
+        device: where latents are encoded for the cache.
+    """
+
+    def __init__(
+        self, config: TrainConfig, parts: Parts, tokenizer: CLIPTokenizer, device: torch.device | str = "cpu"
+    ) -> None:
+        super().__init__()
+        # One process of all nodes checks files and builds caches: RUN_ROOT is shared between them.
+        self.prepare_data_per_node = False
+        self.config, self.parts, self.tokenizer, self.device = config, parts, tokenizer, device
+        width = config.model.architecture.llm_width if config.model.vllm_features else None
+        self.pairs = {
+            split: [
+                EgoGenPairs(data, split, width, store=config.features.store, streams=config.model.streams)
+                for data in config.all_data()
+            ]
+            for split in SPLITS
+        }
+        self.visions = {
+            digest: files
+            for parts_of in self.pairs.values()
+            for pairs in parts_of
+            for digest, files in pairs.visions.items()
+        }
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run.
+
+        Raises:
+            UserError: the data hold less than one effective batch, or training would not end.
+        """
+        settings = self.config.trainer
+        by_epochs = settings.max_epochs * self.steps_per_epoch
+        limits = [limit for limit in (settings.max_steps, by_epochs) if limit > 0]
+        check("trainer.max_epochs", settings.max_epochs, "at least 1, or trainer.max_steps", bool(limits))
+        return min(limits)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one pass over the training pairs."""
+        count = sum(len(pairs) for pairs in self.pairs["train"])
+        return steps_per_epoch(count, self.config.trainer.effective_batch)
+
+    def prepare_data(self) -> None:
+        """Reads every file once, then builds the caches; on one process only."""
+        for split in SPLITS:
+            for pairs in self.pairs[split]:
+                pairs.check()
+                self.source(pairs)
+
+    def source(self, pairs: EgoGenPairs) -> Pairs:
+        """One data set's split, from the cache where there is to be one."""
+        if not self.config.data.cache_latents:
+            return pairs
+        start = Path(self.config.model.start)
+        return CachedPairs(pairs, build_cache(pairs, self.parts, self.tokenizer, start, self.device))
+
+    def dataset(self, split: str) -> DrawnPairs:
+        """A split of all data sets, with the draws that belong to its samples."""
+        sources = [self.source(pairs) for pairs in self.pairs[split]]
+        data, seed = self.config.data, self.config.trainer.seed
+        side = data.resolution // self.config.model.architecture.vae.factor
+        joint = sources[0] if len(sources) == 1 else JointPairs(sources)
+        return DrawnPairs(joint, seed, side, data.flip)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """This process's batches from the trainer's step on, until the last step."""
+        dataset, settings = self.dataset("train"), self.config.trainer
+        trainer = self.trainer
+        world, rank, start = (
+            (trainer.world_size, trainer.global_rank, trainer.global_step) if trainer else (1, 0, 0)
+        )
+        order = StepOrder(
+            len(dataset),
+            settings.effective_batch,
+            self.config.data.batch_size,
+            self.total_steps,
+            seed=settings.seed,
+            rank=rank,
+            world=world,
+            start=start,
+        )
+        data = self.config.data
+        return TimedLoader(dataset, batch_sampler=order, **self.loading(data))
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """This process's share, in file order."""
+        dataset, trainer = self.dataset("val"), self.trainer
+        world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        sampler: DistributedSampler[Sample] = DistributedSampler(dataset, world, rank, shuffle=False)
+        data = self.config.data
+        return DataLoader(dataset, sampler=sampler, batch_size=data.batch_size, **self.loading(data))
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401, ARG002 - Lightning's signature
+        """Computes image features where the store leaves that to the device."""
+        return complete(batch, self.visions)
+
+    @staticmethod
+    def loading(data: DataConfig) -> dict[str, Any]:
+        """How batches are fetched."""
+        return {
+            "num_workers": data.workers,
+            "pin_memory": data.pin_memory and torch.cuda.is_available(),
+            "persistent_workers": data.persistent_workers and data.workers > 0,
+        }
+
+
+class TimedLoader(DataLoader[Sample]):
+    """A loader that adds up, in `waited`, the seconds its user has waited for batches."""
+
+    waited = 0.0
+
+    def __iter__(self) -> Any:  # noqa: ANN401 - DataLoader's own iterators are of several types
+        batches = super().__iter__()
+        while True:
+            began = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - began
+            yield batch

@@ -1,0 +1,46 @@
+"""The random draws of one item in one epoch: keyed by its id, so that no batch or process can change them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from egogen.seeds import item_seed
+from ldm.networks.architecture import LATENT_CHANNELS
+
+TIMESTEPS = 1000
+
+
+class Draws(NamedTuple):
+    """What chance decides for one training sample.
+
+    `t`: timestep, 0 .. 999. `noise`: epsilon. `posterior_noise`: makes the target latent a draw from the
+    VAE's posterior. `drop`: the r of guidance dropout, 0 .. 1 (see `ldm.guidance.draw_drop`). `flip`: 0 .. 1;
+    below the configured probability the pair is mirrored.
+    """
+
+    t: Int64[Tensor, ""]
+    noise: Float[Tensor, "4 h w"]
+    posterior_noise: Float[Tensor, "4 h w"]
+    drop: Float[Tensor, ""]
+    flip: float
+
+
+def draw(seed: int, item: str, epoch: str, height: int, width: int) -> Draws:
+    """Draws for one item.
+
+    Args:
+        seed: of the run.
+        item: id of the item.
+        epoch: which pass over the data, or `val`.
+        height: of the latent.
+        width: of the latent.
+    """
+    generator = torch.Generator().manual_seed(item_seed(seed, epoch, item))
+    t = torch.randint(0, TIMESTEPS, (), generator=generator)
+    noise, posterior_noise = torch.randn(2, LATENT_CHANNELS, height, width, generator=generator)
+    drop, flip = torch.rand(2, generator=generator)
+    return Draws(t, noise, posterior_noise, drop, flip.item())

@@ -1,0 +1,1 @@
+"""Pairs of frames, and how the protocols read them."""

@@ -1,0 +1,115 @@
+"""The frame before each action, which EgoVLP+ shows first: finding and checking it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from egogen.errors import UserError
+from egogen.layout import METRIC_TARGETS, metric_target_path
+from ldm.metrics.frames.frame_pairs import Pair, Pairs, digest
+from ldm.metrics.frames.images import check_image
+from ldm.metrics.frames.protocol import size_tolerance
+from ldm.metrics.metric import Setting
+
+log = logging.getLogger(__name__)
+
+
+class Context(NamedTuple):
+    """The file of a frame before an action."""
+
+    path: Path
+    sha256: str
+
+
+def split_folder(targets: Path, given: Path | None) -> Path:
+    """The folder of the split's frames: the one that was given, or `val` beside `val_gt_for_metric`.
+
+    Raises:
+        UserError: it is not there.
+    """
+    folder = given or targets.absolute().parent / "val"
+    if given is None and targets.absolute().name != METRIC_TARGETS:
+        raise UserError(
+            f"{targets}: the folder of targets is not named {METRIC_TARGETS}, so the frames before the "
+            "actions are not known to lie beside it; name their folder by --input_path, or leave egovlp_plus "
+            "out of --metrics"
+        )
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; the frames before the actions are expected there (--input_path)"
+        )
+    return folder
+
+
+def contexts_of(pairs: Pairs, setting: Setting) -> dict[str, Context]:
+    """The frame before the action of each pair, by the pair's name; looked for once an evaluation.
+
+    Raises:
+        UserError: see `find_contexts`.
+    """
+    return setting.once(f"contexts of {pairs.names_sha256}", lambda: find_contexts(pairs, setting))
+
+
+def contexts_sha256(pairs: Pairs, setting: Setting) -> str:
+    """Covers the contents of all frames before actions.
+
+    Raises:
+        UserError: see `find_contexts`.
+    """
+    return digest(f"{name}\0{context.sha256}" for name, context in contexts_of(pairs, setting).items())
+
+
+def find_contexts(pairs: Pairs, setting: Setting) -> dict[str, Context]:
+    """The frame before the action of each pair, by the pair's name; every file is read and checked.
+
+    Raises:
+        UserError: one is missing, broken or of another size than its target.
+    """
+    folder = split_folder(pairs.targets, setting.input_path)
+    tolerance = size_tolerance(setting.protocol, setting.dataset)
+    found, others = {}, []
+    for pair in tqdm(pairs.pairs, desc="frames before the actions", unit="frame", disable=None, leave=False):
+        stated = folder / pair.item.action.image_0
+        path = first_of_folder(folder, pair) if setting.protocol == "published" else stated
+        if path != stated:
+            others.append(pair.frame)
+        if not path.is_file():
+            raise UserError(f"{path}: no such frame; it is the one before {pair.item.clip}/{pair.item.id}")
+        header = check_image(path)
+        size, target = header.size, pair.sizes[1]
+        if not size.near(target, tolerance):
+            raise UserError(
+                f"{path}: {size.width}x{size.height} pixels, its target {target.width}x{target.height}; the "
+                "frame before an action is expected in the target's size"
+            )
+        found[pair.frame] = Context(path, header.sha256)
+    if others:
+        log.warning(
+            "EgoVLP+: in %d of %d actions, %s first, the first file of the folder is not the annotated frame "
+            "before the action; the published protocol takes the first file (F-EV-09)",
+            len(others), len(found), others[0],
+        )  # fmt: skip
+    return found
+
+
+def first_of_folder(folder: Path, pair: Pair) -> Path:
+    """What the published code takes for the frame before: the first file beside the target (F-EV-09).
+
+    Raises:
+        UserError: there is no such folder, or the first file is the target.
+    """
+    target = metric_target_path(folder, pair.item.action.image_1)
+    try:
+        first = min(path for path in target.parent.iterdir() if not path.name.startswith("."))
+    except (OSError, ValueError):
+        raise UserError(f"{target.parent}: no frames here; expected the one before the action") from None
+    if first.name == target.name:
+        raise UserError(
+            f"{first}: the target sorts first in its folder, where the frame before the action is expected "
+            "(pad the numbers of frames with zeros); --protocol corrected goes by the annotations instead"
+        )
+    return first

@@ -1,0 +1,228 @@
+"""Pairs generated frames with their targets, once for all metrics. The first step of an evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from egogen.annotations import Annotations, Item
+from egogen.errors import UserError
+from egogen.layout import metric_target_path
+from ldm.metrics.frames.images import Size, check_image, read_pixels
+
+LISTED = 10
+DECODERS = 8  # threads
+Side = Literal["generated", "reference"]
+SIDES: tuple[Side, ...] = get_args(Side)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A generated frame and its target; `frame` is clip/action/file, the pair's name in every result."""
+
+    item: Item
+    frame: str
+    generated: Path
+    reference: Path
+    sizes: tuple[Size, Size]
+    hashes: tuple[str, str]
+
+
+class Batch:
+    """Pairs of equal sizes, RGB in [0, 1], decoded when a metric asks. Generated frames keep their size."""
+
+    def __init__(self, pairs: Sequence[Pair], device: torch.device) -> None:
+        self.pairs, self.device = pairs, device
+
+    @cached_property
+    def generated(self) -> Float[Tensor, "b 3 h1 w1"]:
+        """Generated frames."""
+        return self.decode([pair.generated for pair in self.pairs])
+
+    @cached_property
+    def reference(self) -> Float[Tensor, "b 3 h w"]:
+        """Their targets."""
+        return self.decode([pair.reference for pair in self.pairs])
+
+    def images(self, side: Side) -> Float[Tensor, "b 3 h w"]:
+        """The frames of one side."""
+        return self.generated if side == "generated" else self.reference
+
+    def hashes(self, side: Side) -> list[str]:
+        """SHA-256 of the files of one side."""
+        return [pair.hashes[SIDES.index(side)] for pair in self.pairs]
+
+    def decode(self, paths: Sequence[Path]) -> Float[Tensor, "b 3 h w"]:
+        """Decodes images side by side; bytes reach the device as they are.
+
+        Raises:
+            UserError: one can no longer be read.
+        """
+        with ThreadPoolExecutor(DECODERS) as pool:
+            return torch.stack(list(pool.map(read_pixels, paths))).to(self.device).float() / 255
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """All pairs of an evaluation, in the order of the annotation file.
+
+    Args:
+        pairs: the pairs.
+        formats: file formats of the generated frames.
+        source: the annotation file.
+        targets: the folder of the targets.
+    """
+
+    pairs: Sequence[Pair]
+    formats: Sequence[str]
+    source: Path
+    targets: Path
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @cached_property
+    def names_sha256(self) -> str:
+        """Covers the folder of the targets and the names of the pairs."""
+        return digest([str(self.targets), *(pair.frame for pair in self.pairs)])
+
+    @cached_property
+    def sha256(self) -> str:
+        """Covers the names and contents of all images, whatever their order."""
+        return digest("\0".join([pair.frame, *pair.hashes]) for pair in self.pairs)
+
+    @cached_property
+    def targets_sha256(self) -> str:
+        """Covers the names and contents of the targets: runs with the same can be compared."""
+        return digest(f"{pair.frame}\0{pair.hashes[1]}" for pair in self.pairs)
+
+    def texts_sha256(self, key: str) -> str:
+        """Covers the texts that the annotations hold under a key."""
+        return digest(f"{pair.frame}\0{pair.item.action.text(key)}" for pair in self.pairs)
+
+    def batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
+        """The pairs in batches of equal sizes."""
+        by_size: dict[tuple[Size, Size], list[Pair]] = {}
+        for pair in self.pairs:
+            by_size.setdefault(pair.sizes, []).append(pair)
+        for group in by_size.values():
+            for start in range(0, len(group), batch_size):
+                yield Batch(group[start : start + batch_size], device)
+
+
+def digest(lines: Iterable[str]) -> str:
+    """SHA-256 of lines, whatever their order."""
+    return hashlib.sha256("".join(f"{line}\0" for line in sorted(lines)).encode()).hexdigest()
+
+
+def run_folder(gen_path: Path) -> Path:
+    """The folder of a run: `gen_path` if it holds `images/`, else its parent (the published meaning)."""
+    return gen_path if (gen_path / "images").is_dir() else gen_path.absolute().parent
+
+
+def frames_folder(gen_path: Path) -> Path:
+    """The folder that holds clip/action/frame: `<gen_path>/images`, or `gen_path` itself as published."""
+    return gen_path / "images" if (gen_path / "images").is_dir() else gen_path
+
+
+def read_pairs(annotations: Annotations, gen_path: Path, gt_path: Path, tolerance: int = 0) -> Pairs:
+    """Pairs the frames of two folders by an annotation file; every file is read and checked.
+
+    The published code walks the targets in the order of the file system and ignores generated frames
+    that have none (F-EV-01); here the annotations say what belongs to the evaluation.
+
+    Args:
+        annotations: the actions to evaluate.
+        gen_path: a run folder (with `images/`) or the folder of images itself.
+        gt_path: `val_gt_for_metric`.
+        tolerance: largest difference in pixels between the sizes of a pair, along each side.
+
+    Raises:
+        UserError: a folder is empty, files are missing or extra, an image is broken, not RGB or of a
+            wrong size.
+    """
+    frames = frame_names(annotations)
+    folders = [
+        check_folder(frames_folder(gen_path), frames, "generated frames"),
+        check_folder(gt_path, frames, "target frames"),
+    ]
+    pairs, formats = [], set()
+    for frame, item in tqdm(frames.items(), desc="checking frames", unit="pair", disable=None, leave=False):
+        generated, reference = (folder / frame for folder in folders)
+        headers = check_image(generated), check_image(reference)
+        check_sizes(generated, headers[0].size, headers[1].size, tolerance)
+        formats.add(headers[0].format)
+        sizes, hashes = (headers[0].size, headers[1].size), (headers[0].sha256, headers[1].sha256)
+        pairs.append(Pair(item, frame, generated, reference, sizes, hashes))
+    return Pairs(pairs, sorted(formats), annotations.source, gt_path)
+
+
+def frame_names(annotations: Annotations) -> dict[str, Item]:
+    """The target frames of the annotations as clip/action/file, in file order.
+
+    Raises:
+        UserError: there are no actions, or two share a target frame.
+    """
+    frames: dict[str, Item] = {}
+    for item in annotations:
+        frame = metric_target_path(Path(), item.action.image_1).as_posix()
+        if frame in frames:
+            other = frames[frame]
+            raise UserError(
+                f"{annotations.source}: the actions {other.clip}/{other.id} and {item.clip}/{item.id} share "
+                f"the target frame {frame}; each action needs its own"
+            )
+        frames[frame] = item
+    if not frames:
+        raise UserError(f"{annotations.source}: there are no actions to evaluate")
+    return frames
+
+
+def check_folder(folder: Path, frames: Iterable[str], what: str) -> Path:
+    """Returns a folder that holds exactly the named files, hidden ones aside.
+
+    Raises:
+        UserError: it does not exist, is empty, or files are missing or extra.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; {what} are expected there as clip/action/frame")
+    expected = set(frames)
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    found = {name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)}
+    if not found:
+        raise UserError(f"{folder}: the folder is empty; expected {len(expected)} {what}")
+    faults = [
+        f"{len(names)} {fault} ({', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''})"
+        for fault, names in (("missing", sorted(expected - found)), ("extra", sorted(found - expected)))
+        if names
+    ]
+    if faults:
+        raise UserError(
+            f"{folder}: of {len(expected)} {what}, {' and '.join(faults)}; expected exactly those of "
+            "the annotation file"
+        )
+    return folder
+
+
+def check_sizes(path: Path, generated: Size, reference: Size, tolerance: int) -> None:
+    """Compares the sizes of a pair.
+
+    Raises:
+        UserError: a side differs by more than `tolerance` pixels.
+    """
+    if not generated.near(reference, tolerance):
+        allowed = f" (give or take {tolerance} pixel)" if tolerance else ""
+        raise UserError(
+            f"{path}: the frame is {generated.width}x{generated.height} pixels, its target "
+            f"{reference.width}x{reference.height}; expected the same size{allowed}"
+        )

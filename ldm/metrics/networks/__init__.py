@@ -1,0 +1,1 @@
+"""The networks that metrics see with, and their weights."""

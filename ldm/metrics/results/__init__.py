@@ -1,0 +1,1 @@
+"""Results on disk: files, rows by frame, intervals, the published tables."""

@@ -1,0 +1,260 @@
+"""The files of an evaluation, all below `<run>/metric/`: written together, read by the report.
+
+`metric.json`      published name -> value, as the published code writes it; no stale name survives (F-EV-03)
+`blip.json`        clip -> action -> caption by BLIP-B; `blip-l.json` by BLIP-L; where they were measured
+`details.json`     what was measured, how, and how sure: mean, standard error, interval, N, settings, versions
+`per_sample.json`  metric -> frame (clip/action/file) -> value
+
+JSON has no infinity: outside `metric.json`, which is as published, null stands for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from egogen.annotations import check_object
+from egogen.errors import UserError, reason
+from egogen.files import read_json, write_json
+from ldm.metrics.frames.frame_pairs import Pairs
+from ldm.metrics.metric import Metric, Result
+from ldm.metrics.results.intervals import interval
+
+FOLDER = "metric"
+FIELDS = {
+    "mean",
+    "standard_error",
+    "interval_95",
+    "n",
+    "title",
+    "unit",
+    "times",
+    "better",
+    "binary",
+    "infinite",
+    "source",
+    "provenance",
+}
+ABOUT = {"name", "dataset", "protocol", "n", "metrics"}
+CAPTIONS = {"blip_base": "blip.json", "blip_large": "blip-l.json"}
+log = logging.getLogger(__name__)
+
+
+class Measured(NamedTuple):
+    """A metric's definition, its result, and everything that decided it."""
+
+    metric: Metric
+    result: Result
+    provenance: Mapping[str, Any]
+
+
+def details_path(run: Path) -> Path:
+    """Where a run's means and settings lie."""
+    return run / FOLDER / "details.json"
+
+
+def per_sample_path(run: Path) -> Path:
+    """Where a run's values by item lie."""
+    return run / FOLDER / "per_sample.json"
+
+
+def metric_path(run: Path) -> Path:
+    """Where a run's published file lies."""
+    return run / FOLDER / "metric.json"
+
+
+def progress_path(run: Path) -> Path:
+    """Where the vectors of an evaluation lie that is not finished."""
+    return run / FOLDER / "progress.sqlite"
+
+
+def prepare(run: Path) -> None:
+    """Tries, before any work, whether results can be written; leaves nothing behind.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    folder = run / FOLDER
+    try:
+        tempfile.TemporaryFile(dir=folder if folder.exists() else run).close()
+    except OSError as error:
+        raise UserError(
+            f"{run / FOLDER}: results cannot be written there ({reason(error)}); copy or link the images "
+            "into a folder that can be written"
+        ) from None
+
+
+def entry(measured: Measured, resamples: int) -> dict[str, Any]:
+    """A metric's part of `details.json`."""
+    metric, result, provenance = measured
+    return {
+        "key": metric.key,
+        "title": metric.title,
+        "unit": metric.unit,
+        "times": metric.times,
+        "range": [finite(metric.low), finite(metric.high)],
+        "better": metric.better,
+        "binary": metric.binary,
+        "source": metric.source,
+        "mean": finite(result.mean),
+        "standard_error": result.standard_error,
+        "interval_95": interval(result.values.values(), resamples),
+        "n": result.n,
+        "infinite": result.infinite,
+        "finite_mean": result.finite_mean,
+        "provenance": dict(provenance),
+    }
+
+
+def finite(value: float) -> float | None:
+    """A number for JSON: null stands for infinity."""
+    return value if math.isfinite(value) else None
+
+
+class Stored(NamedTuple):
+    """A result of an earlier evaluation and everything that decided it."""
+
+    result: Result
+    provenance: Mapping[str, Any]
+
+
+def known(run: Path, provenance: Mapping[str, Mapping[str, Any]], pairs: Pairs) -> dict[str, Stored]:
+    """The stored results that the same images, settings, weights and versions would give again.
+
+    Args:
+        run: the run's folder.
+        provenance: by metric name; what it does not speak of is taken as stored.
+        pairs: what they were measured on.
+    """
+    if not details_path(run).exists():
+        return {}
+    try:
+        entries = read_json(details_path(run))["metrics"]
+        values = read_json(per_sample_path(run))
+        return {
+            name: Stored(
+                stored_result(entries[name], values[name], captions(run, name, pairs)),
+                entries[name]["provenance"],
+            )
+            for name, origin in provenance.items()
+            if name in entries and agrees(entries[name]["provenance"], origin)
+        }
+    except (UserError, KeyError, TypeError, AttributeError) as error:
+        # Cut off or of another make. These files are ours to write, so it is safe to measure again.
+        log.warning("%s: earlier results are not readable (%s); measuring again", run / FOLDER, error)
+        return {}
+
+
+def stored_names(run: Path) -> set[str]:
+    """The metrics of an earlier evaluation; none if its file cannot be read."""
+    try:
+        return set(read_json(details_path(run))["metrics"])
+    except (UserError, KeyError, TypeError):
+        return set()
+
+
+def agrees(stored: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a stored provenance says the same in everything that is known now."""
+    return all(key in stored and stored[key] == value for key, value in now.items())
+
+
+def captions(run: Path, metric: str, pairs: Pairs) -> dict[str, str]:
+    """The stored captions of a metric by frame; none for one that does not caption."""
+    if metric not in CAPTIONS:
+        return {}
+    stored = read_json(run / FOLDER / CAPTIONS[metric])
+    return {pair.frame: stored[pair.item.clip][pair.item.id] for pair in pairs.pairs}
+
+
+def stored_result(
+    stored: Mapping[str, Any], values: Mapping[str, float | None], texts: Mapping[str, str]
+) -> Result:
+    """A stored result as it was measured."""
+    return Result(
+        mean=math.inf if stored["mean"] is None else stored["mean"],
+        standard_error=stored["standard_error"],
+        n=stored["n"],
+        infinite=stored["infinite"],
+        finite_mean=stored["finite_mean"],
+        values={frame: math.inf if value is None else value for frame, value in values.items()},
+        captions=texts,
+    )
+
+
+def write(
+    run: Path, about: Mapping[str, Any], measured: Mapping[str, Measured], pairs: Pairs, resamples: int
+) -> None:
+    """Writes the files, each atomically; nothing of an earlier evaluation is left in them.
+
+    Args:
+        run: the run's folder.
+        about: what the evaluation was, for `details.json`.
+        measured: by metric name.
+        pairs: what was measured.
+        resamples: of the bootstrap behind each interval.
+    """
+    # The bootstrap may take minutes, in which an interruption finds the old files whole.
+    entries = {name: entry(each, resamples) for name, each in measured.items()}
+    ours = details_path(run).exists()  # captions without it are those of the published code
+    # details.json vouches for the others, so an old one goes first and the new one comes last.
+    details_path(run).unlink(missing_ok=True)
+    samples = {
+        name: {frame: finite(value) for frame, value in each.result.values.items()}
+        for name, each in measured.items()
+    }
+    write_json(per_sample_path(run), samples)
+    for name, file in CAPTIONS.items():
+        if ours:
+            (run / FOLDER / file).unlink(missing_ok=True)
+        if name in measured:
+            write_json(run / FOLDER / file, by_action(measured[name].result.captions, pairs))
+    write_json(metric_path(run), {each.metric.key: each.result.mean for each in measured.values()})
+    write_json(details_path(run), {**about, "bootstrap": resamples, "metrics": entries})
+
+
+def by_action(texts: Mapping[str, str], pairs: Pairs) -> dict[str, dict[str, str]]:
+    """Captions as published: by clip and action."""
+    found: dict[str, dict[str, str]] = {}
+    for pair in pairs.pairs:
+        found.setdefault(pair.item.clip, {})[pair.item.id] = texts[pair.frame]
+    return found
+
+
+def read_details(run: Path) -> dict[str, Any]:
+    """Reads a run's `details.json`.
+
+    Raises:
+        UserError: it is missing or not as written by the evaluation.
+    """
+    path = details_path(run)
+    if not path.exists():
+        raise UserError(f"{path}: no such file; measure this run first with python -m ldm.evaluate")
+    details = check_object(read_json(path), f"{path}", "an evaluation")
+    missing = ABOUT - set(details)
+    if missing:
+        raise UserError(f"{path}: the fields {sorted(missing)} are missing; measure again")
+    entries = check_object(details.get("metrics"), f"{path}, field 'metrics'", "metrics by name")
+    for name, stored in entries.items():
+        missing = FIELDS - set(check_object(stored, f"{path}: metric {name!r}", "named fields"))
+        if missing:
+            raise UserError(
+                f"{path}: metric {name!r}: the fields {sorted(missing)} are missing; measure again"
+            )
+    return details
+
+
+def read_values(run: Path) -> dict[str, dict[str, float | None]]:
+    """Reads a run's values by metric and frame; null is infinite.
+
+    Raises:
+        UserError: the file is missing or not of that form.
+    """
+    path = per_sample_path(run)
+    return {
+        name: check_object(values, f"{path}: metric {name!r}", "values by frame")
+        for name, values in check_object(read_json(path), f"{path}", "metrics by name").items()
+    }

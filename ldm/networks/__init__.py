@@ -1,0 +1,1 @@
+"""The networks that LEGO takes over: sizes, attention, text and pixels."""

@@ -1,0 +1,46 @@
+"""The device that a command names; as a command itself, whether it is there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from egogen.cli import parser, run
+from egogen.errors import UserError, reason
+
+log = logging.getLogger(__name__)
+HELP = "auto, cpu or a GPU such as cuda:0"
+
+
+def find_device(name: str, rank: int = 0) -> torch.device:
+    """The device of a name.
+
+    Args:
+        name: `auto` is a GPU where there is one.
+        rank: which GPU is meant by `cuda`: each of several processes on a machine takes its own.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.zeros(1, device=f"cuda:{rank}" if name == "cuda" else name).device
+        if found.type == "meta":
+            raise RuntimeError("it computes nothing")
+        return found
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name!r}: {reason(error)}; allowed are {HELP}") from None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Finds a device, and says which it is."""
+    made = parser("python -m ldm.networks.devices", __doc__)
+    made.add_argument("name", help=HELP)
+    log.info("device: %s", find_device(made.parse_args(argv).name))
+
+
+if __name__ == "__main__":
+    run(main)

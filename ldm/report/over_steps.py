@@ -1,0 +1,58 @@
+"""Writes a metric over training steps, of measured runs `FOLDER/<system>/<step>`, as TensorBoard scalars.
+
+The report draws them as one chart, a line for each system.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from egogen.cli import parser, run
+from egogen.errors import UserError
+from ldm.metrics.results.result_files import read_details
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the runs' metric, writes one event file in place of an older one."""
+    made = parser("python -m ldm.report.over_steps", __doc__)
+    made.add_argument("folder", type=Path, help="holds <system>/<step>/ for every measured run")
+    made.add_argument("--metric", default="toy_success", help="name of the metric")
+    made.add_argument("--out", type=Path, required=True, help="folder of the event file")
+    args = made.parse_args(argv)
+    points = read_points(args.folder, args.metric)
+    shutil.rmtree(args.out, ignore_errors=True)
+    with SummaryWriter(str(args.out)) as writer:
+        for system, values in points.items():
+            for step, value in sorted(values.items()):
+                writer.add_scalar(f"{args.metric}/{system}", value, step)
+    log.info("%s: %d systems, metric %s", args.out, len(points), args.metric)
+
+
+def read_points(folder: Path, metric: str) -> dict[str, dict[int, float]]:
+    """System -> training step -> value.
+
+    Raises:
+        UserError: there are no runs, a folder is not named by its step, or a run lacks the metric.
+    """
+    points: dict[str, dict[int, float]] = {}
+    for run_folder in sorted(folder.glob("*/*/")):
+        if not run_folder.name.isdigit():
+            raise UserError(f"{run_folder}: expected the number of a training step as the folder's name")
+        metrics = read_details(run_folder)["metrics"]
+        if metric not in metrics:
+            raise UserError(f"{run_folder}: was measured without {metric!r}, with {', '.join(metrics)}")
+        points.setdefault(run_folder.parent.name, {})[int(run_folder.name)] = metrics[metric]["mean"]
+    if not points:
+        raise UserError(f"{folder}: holds no runs; expected <system>/<step>/")
+    return points
+
+
+if __name__ == "__main__":
+    run(main)

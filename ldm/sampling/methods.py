@@ -1,0 +1,154 @@
+"""What draws a batch of frames, by the name of its method; `ldm.sample` reads, asks it, and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from egogen.errors import check
+from ldm.baselines.pair_edit import PairEdit
+from ldm.baselines.proxmasactrl import ProxMasaCtrl
+from ldm.baselines.proxnpi import ProxNPI
+from ldm.baselines.sdedit import sdedit
+from ldm.baselines.source_prompt import SourcePrompts, source_prompts
+from ldm.baselines.stable_diffusion import StableDiffusion
+from ldm.checkpoints.source import load_parts
+from ldm.config.baselines import ProxConfig, SDEditConfig
+from ldm.config.sections import GenerateConfig
+from ldm.networks.architecture import LATENT_CHANNELS, Parts
+from ldm.pipeline import LegoPipeline
+
+COPY = "copy"  # the source frame itself; there is nothing to draw
+GUIDED = ("lego", "ip2p")  # by the guidance of InstructPix2Pix: section `sampling`
+PROX: dict[str, type[PairEdit[Any]]] = {"proxnpi": ProxNPI, "proxmasactrl": ProxMasaCtrl}
+PLAIN = ("sdedit", *PROX)  # by a plain Stable Diffusion: the section of their name
+METHODS = (*GUIDED, *PLAIN, COPY)
+
+
+class Scales(NamedTuple):
+    """Guidance scales of one folder of frames, for the methods in `GUIDED`."""
+
+    text: float
+    image: float
+
+
+@dataclass
+class Request:
+    """A batch of frames to draw.
+
+    `source` [b, 3, r, r] in [-1, 1]. `generators`: one a frame. `image_features` and `text_features`: of
+    stage 1, where the method takes them.
+    """
+
+    source: Float[Tensor, "b 3 r r"]
+    prompts: Sequence[str]
+    generators: list[Generator]
+    scales: Scales
+    image_features: Float[Tensor, "b i d"] | None = None
+    text_features: Float[Tensor, "b t d"] | None = None
+
+
+Drawer = Callable[[Request], Tensor]  # decoded frames [b, 3, r, r], in about [-1, 1]
+
+
+def make_drawer(
+    method: str, config: GenerateConfig, ckpt: Path, use_ema: bool, device: torch.device, dtype: torch.dtype
+) -> Drawer:
+    """Loads a checkpoint onto the device and wraps it in its method.
+
+    Args:
+        method: one of `METHODS` but `copy`.
+        config: the run's settings.
+        ckpt: file or folder.
+        use_ema: take the moving averages where the file has them.
+        device: where to draw.
+        dtype: of the UNet.
+
+    Raises:
+        UserError: the checkpoint is of another kind than the method needs, or settings do not fit the method.
+    """
+    sampling = config.sampling
+    # Attention control changes from step to step, and the UNet would be compiled again at each.
+    fits = not (sampling.compile and method in PROX)
+    check("sampling.compile", sampling.compile, f"false with --method {method}", fits)
+    parts = load_parts(
+        ckpt,
+        config.model.architecture,
+        use_ema=use_ema,
+        conditioner=config.model.vllm_features and method == "lego",
+        streams=config.model.streams,
+        # LEGO without features may start from a widened Stable Diffusion: a yardstick of the demo.
+        inputs={"lego": None, "ip2p": 2 * LATENT_CHANNELS}.get(method, LATENT_CHANNELS),
+    )
+    prepare(parts, device, dtype, sampling.compile)
+    if method in GUIDED:
+        return partial(draw_guided, LegoPipeline.from_parts(parts, sampling.scheduler), sampling.steps)
+    if method == "sdedit":
+        return partial(draw_sdedit, StableDiffusion(parts), config.sdedit)
+    settings: ProxConfig = getattr(config, method)
+    prompts = source_prompts(settings, device)
+    return partial(draw_pairs, PROX[method], StableDiffusion(parts), settings, prompts)
+
+
+def prepare(parts: Parts, device: torch.device, dtype: torch.dtype, compiled: bool) -> None:
+    """Moves the networks to where and how they run; what stays in 32 bits beside bf16 may use TF32."""
+    for module in parts:
+        if module is not None:
+            nn.Module.to(module, device)
+    if dtype != torch.float32:
+        parts.unet.to(dtype)
+    if device.type == "cuda":
+        parts.unet.to(memory_format=torch.channels_last)
+    exact = dtype == torch.float32
+    torch.set_float32_matmul_precision("highest" if exact else "high")
+    torch.backends.cudnn.allow_tf32 = not exact
+    if compiled:
+        parts.unet.compile()
+        parts.vae.decoder.compile()
+
+
+def draw_guided(pipeline: LegoPipeline, steps: int, request: Request) -> Float[Tensor, "b 3 r r"]:
+    """Draws by LEGO, or by InstructPix2Pix."""
+    with pipeline.quiet():
+        images: Tensor = pipeline(
+            request.source,
+            request.prompts,
+            request.image_features,
+            request.text_features,
+            num_inference_steps=steps,
+            guidance_scale=request.scales.text,
+            image_guidance_scale=request.scales.image,
+            generator=request.generators,
+            output_type="pt",
+        ).images
+    return images
+
+
+@torch.no_grad()
+def draw_sdedit(model: StableDiffusion, settings: SDEditConfig, request: Request) -> Float[Tensor, "b 3 r r"]:
+    """Draws by SDEdit, from a draw of the posterior of the source frame (published)."""
+    mean, std = model.posterior(request.source)
+    shape = (2, *mean.shape[1:])
+    draws = torch.stack([torch.randn(shape, generator=own) for own in request.generators], dim=1).to(mean)
+    return model.decode(sdedit(model, mean + std * draws[0], request.prompts, draws[1], settings))
+
+
+@torch.no_grad()
+def draw_pairs(
+    kind: type[PairEdit[Any]],
+    model: StableDiffusion,
+    settings: ProxConfig,
+    prompts: SourcePrompts,
+    request: Request,
+) -> Float[Tensor, "b 3 r r"]:
+    """Draws by ProxEdit, from the posterior's mean (released); nothing is random."""
+    mean, _ = model.posterior(request.source)
+    edit = kind(model, mean, prompts(request.source), request.prompts, settings)
+    return model.decode(edit.edit()[1])

@@ -1,0 +1,1 @@
+"""What a training step needs besides the loss: optimiser, average, callbacks."""

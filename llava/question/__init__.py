@@ -1,0 +1,1 @@
+"""From an action label to the question that the VLLM is asked."""

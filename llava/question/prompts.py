@@ -1,0 +1,152 @@
+"""What the VLLM reads: the template of a conversation, the question, and their tokens.
+
+Spec: stage1-vllm-protocol, section 2. The text is cut at `<image>`; every piece is tokenised alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from egogen.conversations import IMAGE_TAG
+from egogen.errors import UserError
+
+IMAGE_TOKEN = -200  # marks an image's places among token ids; never a row of the vocabulary
+IGNORED = -100  # label of a token that is not learnt
+QUESTION = "How does the person properly {} that is displayed in the video frame?"
+SLOT = "{}"
+RESERVED = ("[/INST]", "</s>", "<unk>")  # what the template and its mask need for themselves
+
+
+@dataclass(frozen=True)
+class Template:
+    """How turns become one text.
+
+    Args:
+        system: what the model is told about its role, inside the first question.
+        system_wrap: text around the system text.
+        ask: text around a question.
+        answer: text around an answer.
+        begin: precedes every question; the tokeniser adds the first one itself.
+        end: closes an answer.
+    """
+
+    system: str
+    system_wrap: tuple[str, str]
+    ask: tuple[str, str]
+    answer: tuple[str, str]
+    begin: str
+    end: str
+
+
+LLAVA_LLAMA_2 = Template(
+    system=(
+        "You are a helpful language and vision assistant. "
+        "You are able to understand the visual content that the user provides, "
+        "and assist the user with a variety of tasks using natural language."
+    ),
+    system_wrap=("<<SYS>>\n", "\n<</SYS>>\n\n"),
+    ask=("[INST] ", " [/INST]"),
+    answer=(" ", " "),
+    begin="<s>",
+    end="</s>",
+)
+
+
+def render(messages: Sequence[str | None], template: Template = LLAVA_LLAMA_2) -> str:
+    """Writes a conversation as one text; messages 0, 2, ... are questions.
+
+    An empty message or None (the answer to come) leaves nothing.
+    """
+    text = ""
+    for turn, message in enumerate(messages):
+        if not message:
+            continue
+        if turn % 2:
+            text += message.join(template.answer) + template.end
+            continue
+        system = template.system.join(template.system_wrap) if turn == 0 else ""
+        text += template.begin + (system + message).join(template.ask)
+    return text.removeprefix(template.begin)
+
+
+def chat_template(template: Template = LLAVA_LLAMA_2) -> str:
+    """The template in Jinja, as `tokenizer.apply_chat_template` takes it; the text begins with BOS.
+
+    A message's content is a text, or a list of `{"type": "image"}` and `{"type": "text", "text": ...}`.
+    """
+    # Jinja drops one line end after a tag: texts go in as string literals.
+    system = json.dumps(template.system.join(template.system_wrap))
+    tag = json.dumps(f"{IMAGE_TAG}\n")
+    ask, asked = json.dumps(template.begin + template.ask[0]), json.dumps(template.ask[1])
+    answer, answered = json.dumps(template.answer[0]), json.dumps(template.answer[1] + template.end)
+    return (
+        "{%- for message in messages -%}"
+        "{%- set content = message.content -%}"
+        "{%- if content is not string -%}"
+        "{%- set words = content | selectattr('type', 'equalto', 'text') | map(attribute='text') | join -%}"
+        "{%- set images = content | selectattr('type', 'equalto', 'image') | list -%}"
+        f"{{%- set content = ({tag} if images else '') + words -%}}"
+        "{%- endif -%}"
+        "{%- if message.role == 'user' -%}"
+        f"{{{{- {ask} + ({system} if loop.first else '') + content + {asked} -}}}}"
+        "{%- elif message.role == 'assistant' -%}"
+        f"{{{{- {answer} + content + {answered} -}}}}"
+        "{%- else -%}"
+        "{{- raise_exception('roles are user and assistant') -}}"
+        "{%- endif -%}"
+        "{%- endfor -%}"
+    )
+
+
+def question(query: str, action: str) -> str:
+    """The question about one action, with its image tag.
+
+    Args:
+        query: text with one `{}` for the action.
+        action: the words of an action label (`llava.question.labels`).
+
+    Raises:
+        UserError: the query has a tag, several `{}`, or none (F-S1-05: published, the action is ignored).
+    """
+    if query.count(SLOT) != 1:
+        raise UserError(
+            f"query {query!r}: found {query.count(SLOT)} times '{SLOT}', expected it once, for the action"
+        )
+    if IMAGE_TAG in query:
+        raise UserError(f"query {query!r}: {IMAGE_TAG} is put in front by itself; leave it out")
+    if IMAGE_TAG in action:
+        raise UserError(f"action {action!r}: {IMAGE_TAG} stands for the frame; take it out of the label")
+    return f"{IMAGE_TAG}\n{query.replace(SLOT, action)}"
+
+
+def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a text with `IMAGE_TOKEN` for each image tag; one BOS at the start."""
+    first, *rest = [tokenizer(piece).input_ids for piece in text.split(IMAGE_TAG)]
+    ids = list(first)
+    for piece in rest:
+        ids += [IMAGE_TOKEN, *piece[1:]]
+    return ids
+
+
+def prompt_ids(query: str, action: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids that ask about one action and leave the answer to the model."""
+    return tokenize(render([question(query, action), None]), tokenizer)
+
+
+def expand_image(values: Sequence[int], ids: Sequence[int], patches: int, fill: int) -> list[int]:
+    """Repeats each image place once a patch.
+
+    Args:
+        values: what to spread: the ids themselves, or labels beside them.
+        ids: token ids with `IMAGE_TOKEN`.
+        patches: places an image takes.
+        fill: the value at those places.
+    """
+    spread: list[int] = []
+    for value, token in zip(values, ids, strict=True):
+        spread += [fill] * patches if token == IMAGE_TOKEN else [value]
+    return spread
