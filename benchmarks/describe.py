@@ -4,7 +4,7 @@
     python benchmarks/describe.py --size 13b      # the shape of LEGO's model, random weights, on a GPU
 
 Published: one frame at a time, the hidden states of all layers of all steps kept until the answer ends. Ours:
-`llava.describing.decode.answer` on batches. Both take the likeliest token and write answers of the same length.
+`llava.describing.decode.answer` on batches. Both take the likeliest token and write answers of one length.
 """
 
 from __future__ import annotations

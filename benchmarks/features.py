@@ -33,7 +33,7 @@ from egogen.layout import Layout, feature_path, features_root, shard_paths
 from egogen.toy.world import write_world
 from ldm.config.sections import DataConfig
 from ldm.data.image_features import complete
-from ldm.data.pairs import EgoGenPairs
+from ldm.data.pairs import SplitFiles
 
 WIDTH, PATCH_WIDTH, TOKENS = 5120, 1024, 100
 BATCH = 16
@@ -47,15 +47,16 @@ VIT_L = {
 class Features(Dataset[dict[str, Any]]):
     """What a store gives for each pair, without frames and texts."""
 
-    def __init__(self, pairs: EgoGenPairs) -> None:
-        self.pairs = pairs
+    def __init__(self, files: SplitFiles) -> None:
+        self.files = files
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.files.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item = self.pairs.items[index]
-        return dict(self.pairs.with_features({"item": "", "prompt": ""}, item))
+        item, features = self.files.items[index], self.files.features
+        assert features is not None
+        return features.read(item, lambda: self.files.frames.read(item.action.image_0))
 
 
 def make_tree(root: Path, pairs: int) -> None:
@@ -119,7 +120,7 @@ def device_rate(features: Features, device: str) -> float:
     times = []
     for _ in range(5):
         began = time.perf_counter()
-        complete(batch, features.pairs.visions)["vllm_image"].sum().item()
+        complete(batch, features.files.visions)["vllm_image"].sum().item()
         times.append(time.perf_counter() - began)
     return BATCH / min(times)
 
@@ -145,7 +146,7 @@ def main() -> None:
             config = DataConfig(root=str(root), features=str(root / way), text_key="action")
 
             def make(config: DataConfig = config, store: str = store) -> Features:
-                return Features(EgoGenPairs(config, "train", WIDTH, store=store))
+                return Features(SplitFiles(config, "train", WIDTH, store))
 
             folders = list(place.iterdir())
             files = [*place.rglob("*.npy"), *(path for folder in folders for path in shard_paths(folder))]

@@ -27,8 +27,8 @@ from egogen.frames import pack
 from egogen.layout import Layout, feature_path, features_root, tar_folder
 from egogen.toy.world import write_world
 from ldm.config.sections import DataConfig
-from ldm.data.latents import CachedPairs, build_cache
-from ldm.data.pairs import EgoGenPairs, Sample
+from ldm.data.latents import CachedLatents, build_cache
+from ldm.data.pairs import EgoGenPairs, Sample, SplitFiles
 from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape, build
 from ldm.networks.text import make_tokenizer
 
@@ -86,10 +86,14 @@ def main() -> None:
         (root / "start.ckpt").write_bytes(b"made up")
         for features in (False, True):
             width = WIDTH if features else None
-            files = EgoGenPairs(config, "train", width)
-            tars = EgoGenPairs(replace(config, frame_tars=str(root / "tars")), "train", width)
+            files = SplitFiles(config, "train", width)
+            tars = SplitFiles(replace(config, frame_tars=str(root / "tars")), "train", width)
             folder = build_cache(files, build(SHAPE), make_tokenizer(), root / "start.ckpt")
-            ways = {"single files": files, "tar files": tars, "cached latents": CachedPairs(files, folder)}
+            ways = {
+                "single files": EgoGenPairs([files]),
+                "tar files": EgoGenPairs([tars]),
+                "cached latents": EgoGenPairs([files], latents=[CachedLatents(folder)]),
+            }
             print(f"{'with' if features else 'without'} features of width {WIDTH}, pairs/s")
             for way, dataset in ways.items():
                 for workers in (0, args.workers):

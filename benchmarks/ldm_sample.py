@@ -26,7 +26,7 @@ from egogen.files import write_json
 from ldm import pipeline as pipeline_module
 from ldm.checkpoints.source import load_parts
 from ldm.config.sections import GenerateConfig, TrainConfig, load_config
-from ldm.data.pairs import EgoGenPairs, stack
+from ldm.data.pairs import EgoGenPairs, SplitFiles, stack
 from ldm.diffusion.sampler import make_scheduler
 from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape, build
 from ldm.networks.attention import is_plain
@@ -138,7 +138,7 @@ def quality(args: argparse.Namespace) -> list[dict[str, Any]]:
     pipeline = LegoPipeline.from_parts(parts).to(args.device)
     pipeline.set_progress_bar_config(disable=True)
     width = config.model.architecture.llm_width if config.model.vllm_features else None
-    pairs = EgoGenPairs(config.data, "val", width, store=config.features.store)
+    pairs = EgoGenPairs([SplitFiles(config.data, "val", width, config.features.store)])
     samples = [pairs[index] for index in range(min(args.val, len(pairs)))]
     stacked = stack(samples, pipeline.device, pairs.visions)
     side = config.data.resolution // config.model.architecture.vae.factor

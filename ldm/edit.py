@@ -26,10 +26,10 @@ from egogen.features import fit_tokens, read_image_feature, read_text_feature
 from egogen.files import atomic_open, read_json, write_json
 from egogen.frames import read_frame
 from egogen.layout import feature_path
-from egogen.seeds import item_seed
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import complete
 from ldm.conditioner import BOTH
+from ldm.data.noise import item_generator
 from ldm.diffusion.sampler import PUBLISHED
 from ldm.networks.devices import HELP, find_device
 from ldm.networks.pixels import to_frame, to_model
@@ -181,7 +181,7 @@ def draw(
         num_inference_steps=args.steps,
         guidance_scale=args.cfg_text,
         image_guidance_scale=args.cfg_image,
-        generator=torch.Generator().manual_seed(item_seed(args.seed, CLIP, ACTION)),
+        generator=item_generator(args.seed, CLIP, ACTION),
         output_type="pt",
     ).images[0]
     return Image.fromarray(to_frame(decoded, photo.height, photo.width, "clamp"))

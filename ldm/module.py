@@ -101,10 +101,11 @@ class LatentDiffusion(lightning.LightningModule):
     ) -> Float[Tensor, " b"]:
         """Squared error on the noise, its mean for each sample (Rombach et al. 2022, equation 2).
 
-        What is not given is taken from the batch, as `ldm.data.pairs.DrawnPairs` put it there, else drawn.
+        What is not given is taken from the batch, as `ldm.data.pairs.EgoGenPairs` put it there, else drawn.
 
         Args:
-            batch: see `ldm.data.pairs.Sample`; a scaled `target_latent` [b, 4, h, w] replaces the posterior's draw.
+            batch: see `ldm.data.pairs.Sample`; a scaled `target_latent` [b, 4, h, w] replaces the
+                posterior's draw.
             t: timesteps 0 .. 999.
             noise: epsilon.
             drop: what guidance dropout takes away.

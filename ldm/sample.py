@@ -29,12 +29,12 @@ from egogen.layout import generated_path, run_root
 from egogen.locks import hold
 from egogen.manifest import NAME as MANIFEST
 from egogen.manifest import checkpoint_hash, claim, file_hash
-from egogen.seeds import item_seed
 from egogen.shards import parse_shard, process, take_chunk, take_shard
 from ldm.baselines.copy import copy_frame
 from ldm.baselines.token_maps import split_prompt
 from ldm.config.sections import GenerateConfig, load_config, split_words
-from ldm.data.pairs import EgoGenPairs, stack
+from ldm.data.noise import item_generator
+from ldm.data.pairs import EgoGenPairs, SplitFiles, stack
 from ldm.networks.devices import HELP, find_device
 from ldm.networks.pixels import OutputRange, frame_size, to_frame
 from ldm.sampling.methods import COPY, GUIDED, METHODS, PLAIN, Drawer, Request, Scales, make_drawer
@@ -78,23 +78,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (args.ckpt is None) != (args.method == "copy"):
         raise UserError(f"--ckpt: {'not used by' if args.ckpt else 'needed for'} --method {args.method}")
     device = find_device(args.device, process().local_rank)
-    files, words = split_words(args.config)
+    yamls, words = split_words(args.config)
     words += args.overrides
     if args.batch_size is not None:
         words.append(f"sampling.batch_size={args.batch_size}")
     check_words(words, args.method)
-    config = load_config(GenerateConfig, files, words)
+    config = load_config(GenerateConfig, yamls, words)
     config.model.vllm_features &= args.method == "lego"
     width = config.model.architecture.llm_width if config.model.vllm_features else None
-    store, streams = config.features.store, config.model.streams
-    pairs = EgoGenPairs(config.data, "val", width, targets=False, store=store, streams=streams)
+    files = SplitFiles(config.data, "val", width, config.features.store, config.model.streams)
     metadata = read_metadata(config.data.layout().metadata)
-    name = files[0].stem if args.method == "lego" else f"{files[0].stem}_{args.method}"
+    name = yamls[0].stem if args.method == "lego" else f"{yamls[0].stem}_{args.method}"
     work = [
-        Job(folder, scales, pairs.items, config, metadata)
+        Job(folder, scales, files.items, config, metadata)
         for folder, scales in folders(args.out or run_root() / "samples" / name, config, args.method)
     ]
-    features = {"feature_store": pairs.feature_store, "features": pairs.features_made_by}
+    features = {"feature_store": files.feature_store, "features": files.features_made_by}
     for job in work:
         job.settings = {**settings(config, args, device, job.scales), **features}
         if (job.out / MANIFEST).exists():
@@ -103,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ExitStack() as held:
         for job in work:
             held.enter_context(hold(job.out, "drawing", share))
-        mine = my_share(pairs.items, args)
+        mine = my_share(files.items, args)
         for job in work:
             job.take(mine)
         left = [item for job in work for item in job.items]
@@ -112,13 +111,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not left:
             return
         if args.method == "proxnpi":
-            check_reweight(config, pairs)
-        pairs.check(only=list({(item.clip, item.id): item for item in left}.values()))
+            check_reweight(config, files)
+        files.check(list({(item.clip, item.id): item for item in left}.values()), targets=False)
         drawer = None
         if args.method != COPY:
             dtype = unet_dtype(config, device)
             drawer = make_drawer(args.method, config, args.ckpt, not args.no_ema, device, dtype)
-        draw_jobs(work, drawer, pairs, device)
+        draw_jobs(work, drawer, files, device)
 
 
 def check_words(words: Sequence[str], method: str) -> None:
@@ -135,13 +134,13 @@ def check_words(words: Sequence[str], method: str) -> None:
             raise UserError(f"{word!r}: --method {method} does not use it; see docs/baselines.md")
 
 
-def check_reweight(config: GenerateConfig, pairs: EgoGenPairs) -> None:
+def check_reweight(config: GenerateConfig, files: SplitFiles) -> None:
     """Refuses factors of words that no prompt has.
 
     Raises:
         UserError: names the first.
     """
-    words = {word for item in pairs.items for word in split_prompt(pairs.prompt(item))}
+    words = {word for item in files.items for word in split_prompt(files.prompt(item))}
     for word in config.proxnpi.reweight:
         check("proxnpi.reweight", word, "words of the prompts, with their case and full stops", word in words)
 
@@ -322,13 +321,13 @@ def is_drawn(path: Path) -> bool:
     return not fault
 
 
-def draw_jobs(work: Sequence[Job], drawer: Drawer | None, pairs: EgoGenPairs, device: torch.device) -> None:
+def draw_jobs(work: Sequence[Job], drawer: Drawer | None, files: SplitFiles, device: torch.device) -> None:
     """Draws what all jobs have left.
 
     Args:
         work: the jobs.
         drawer: None copies source frames.
-        pairs: all items.
+        files: of the split.
         device: of the drawer.
 
     Raises:
@@ -337,9 +336,9 @@ def draw_jobs(work: Sequence[Job], drawer: Drawer | None, pairs: EgoGenPairs, de
     broken: list[str] = []
     for job in work:
         if drawer is None:
-            copy_all(pairs, job)
+            copy_all(files, job)
         else:
-            broken += draw_all(drawer, pairs, job, device)
+            broken += draw_all(drawer, files, job, device)
         log.info("wrote %s", job.out / "images")
     if broken:
         count = sum(len(job.items) for job in work)
@@ -349,7 +348,7 @@ def draw_jobs(work: Sequence[Job], drawer: Drawer | None, pairs: EgoGenPairs, de
         )
 
 
-def draw_all(drawer: Drawer, pairs: EgoGenPairs, job: Job, device: torch.device) -> list[str]:
+def draw_all(drawer: Drawer, files: SplitFiles, job: Job, device: torch.device) -> list[str]:
     """Draws items in batches; an item's noise depends on the seed and its own id alone.
 
     Returns:
@@ -358,7 +357,8 @@ def draw_all(drawer: Drawer, pairs: EgoGenPairs, job: Job, device: torch.device)
     broken = []
     options = job.config.sampling
     output_range = cast("OutputRange", options.output_range)
-    index_of = {(item.clip, item.id): index for index, item in enumerate(pairs.items)}
+    pairs = EgoGenPairs([files], targets=False)
+    index_of = {(item.clip, item.id): index for index, item in enumerate(files.items)}
     with tqdm(total=len(job.items), desc="draw", unit="frame") as bar:
         for first in range(0, len(job.items), options.batch_size):
             part = job.items[first : first + options.batch_size]
@@ -367,7 +367,7 @@ def draw_all(drawer: Drawer, pairs: EgoGenPairs, job: Job, device: torch.device)
             request = Request(
                 stacked["source"],
                 [sample["prompt"] for sample in samples],
-                [torch.Generator().manual_seed(item_seed(options.seed, item.clip, item.id)) for item in part],
+                [item_generator(options.seed, item.clip, item.id) for item in part],
                 job.scales,
                 stacked.get("vllm_image"),
                 stacked.get("vllm_text"),
@@ -382,12 +382,12 @@ def draw_all(drawer: Drawer, pairs: EgoGenPairs, job: Job, device: torch.device)
     return broken
 
 
-def copy_all(pairs: EgoGenPairs, job: Job) -> None:
+def copy_all(files: SplitFiles, job: Job) -> None:
     """Writes source frames at the size of generated ones."""
     for item in tqdm(job.items, desc="copy", unit="frame"):
         clip = job.sizes[item.clip]
         size = frame_size(job.side, clip.height, clip.width)
-        job.save(item, copy_frame(pairs.frames.read(item.action.image_0), *size))
+        job.save(item, copy_frame(files.frames.read(item.action.image_0), *size))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from ldm.checkpoints.safe_reading import read
 from ldm.checkpoints.source import load_parts
 from ldm.config.sections import TrainConfig, load_config, split_words
 from ldm.data.loaders import PairsModule
+from ldm.data.pairs import EgoGenPairs
 from ldm.module import LatentDiffusion
 from ldm.training.callbacks.checkpoints import (
     EXIT_TERMINATED,
@@ -179,7 +180,7 @@ def describe(module: LatentDiffusion, data: PairsModule, accumulation: int, per_
     config = module.config
     count = sum(value.numel() for value in module.trained().values())
     frozen = sum(value.numel() for value in module.parameters()) - count
-    pairs = sum(len(part) for part in data.pairs["train"])
+    pairs = sum(len(files.items) for files in data.files["train"])
     log.info("train %s parameters, frozen %s; %d pairs", f"{count:,}", f"{frozen:,}", pairs)
     log.info(
         "effective batch %d = %d a process x %d processes x accumulation %d; %d steps, %d an epoch",
@@ -202,7 +203,11 @@ def make_trainer(
     """
     settings = config.trainer
     pictures = ImageGrids(
-        data.pairs["val"][0], config.sampling, run / "images", settings.images_every_steps, settings.images
+        EgoGenPairs(data.files["val"][:1]),
+        config.sampling,
+        run / "images",
+        settings.images_every_steps,
+        settings.images,
     )
     saver = Checkpoints(
         run / "checkpoints", files, settings.save_every_steps, settings.keep_last, settings.keep_every_steps

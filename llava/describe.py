@@ -1,7 +1,7 @@
 """Describes how an action is done in the frame before it, and writes the features that stage 2 is guided by.
 
 One text and two features an action: the image feature is the projector's output, the text feature one
-final-norm state a generated token (`llava.describing.decode`). Resumable: run the same command again and it goes on.
+final-norm state a generated token (`llava.describing.decode`). Resumable: run the same command again.
 """
 
 from __future__ import annotations

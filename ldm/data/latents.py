@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
@@ -26,7 +26,7 @@ from egogen.files import atomic_folder
 from egogen.layout import run_root
 from egogen.locks import hold
 from egogen.manifest import NAME, checkpoint_hash, claim, file_hash
-from ldm.data.pairs import EgoGenPairs, Sample
+from ldm.data.pairs import EgoGenPairs, SplitFiles
 from ldm.networks.architecture import Parts
 from ldm.networks.text import embed
 
@@ -35,48 +35,28 @@ BATCH = 32
 log = logging.getLogger(__name__)
 
 
-class CachedPairs(Dataset[Sample]):
-    """The pairs of `EgoGenPairs` with latents (and mirrored ones) and text embeddings from disk.
+class CachedLatents:
+    """Latents of a split (and mirrored ones) and its text embeddings, from disk.
 
     Args:
-        pairs: the data set behind it; still gives names, prompts and features.
         folder: what `build_cache` returned.
     """
 
-    def __init__(self, pairs: EgoGenPairs, folder: Path) -> None:
-        self.pairs = pairs
+    def __init__(self, folder: Path) -> None:
         self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
 
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.sample(index)
-
-    def name(self, index: int) -> str:
-        """Id of a pair."""
-        return self.pairs.name(index)
-
-    def sample(self, index: int, mirrored: bool = False) -> Sample:
-        """One pair with its latents; a cache built without flips holds no mirrored ones."""
-        item = self.pairs.items[index]
-        sample: Sample = {
-            "item": self.name(index),
-            "prompt": self.pairs.prompt(item),
-            "source_latent": self.row("source_latent", index, int(mirrored)),
-            "target_moments": self.row("target_moments", index, int(mirrored)),
-            "text": self.row("text", index),
+    def __call__(self, row: int, mirrored: bool) -> dict[str, Tensor]:
+        """What stands in for a pair's frames and text, as float32; without flips none is mirrored."""
+        places = {name: (row, int(mirrored)) for name in ARRAYS} | {"text": (row,)}
+        return {
+            name: torch.from_numpy(np.array(self.arrays[name][place], dtype=np.float32))
+            for name, place in places.items()
         }
-        return self.pairs.with_features(sample, item)
-
-    def row(self, name: str, *place: int) -> Tensor:
-        """One entry of an array, as float32."""
-        return torch.from_numpy(np.array(self.arrays[name][place], dtype=np.float32))
 
 
 @torch.no_grad()
 def build_cache(
-    pairs: EgoGenPairs,
+    files: SplitFiles,
     parts: Parts,
     tokenizer: CLIPTokenizer,
     start: Path,
@@ -88,7 +68,7 @@ def build_cache(
     pair (twice with flips), and 118 KB of text embedding.
 
     Args:
-        pairs: the split.
+        files: the split.
         parts: the networks that encode; they are back on their device afterwards.
         tokenizer: CLIP's.
         start: the checkpoint they came from; its hash names the cache.
@@ -97,22 +77,22 @@ def build_cache(
     Returns:
         A folder below `RUN_ROOT/cache` with one array per name in `ARRAYS`.
     """
-    flips = pairs.config.flip > 0 and pairs.split == "train"
+    flips = files.config.flip > 0 and files.split == "train"
     settings = {
         "flips": flips,
         "checkpoint": start_hash(start),
-        "annotations": file_hash(pairs.annotations.source),
-        "frames": str(pairs.frames.place.resolve()),
-        "resolution": pairs.config.resolution,
-        "text_key": pairs.config.text_key,
-        "pairs": len(pairs),
+        "annotations": file_hash(files.annotations.source),
+        "frames": str(files.frames.place.resolve()),
+        "resolution": files.config.resolution,
+        "text_key": files.config.text_key,
+        "pairs": len(files.items),
     }
     name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    folder = run_root() / "cache" / f"{pairs.config.dataset}_{pairs.split}_{name}"
+    folder = run_root() / "cache" / f"{files.config.dataset}_{files.split}_{name}"
     with hold(folder, "encoding", wait=True):
-        if not is_built(folder, len(pairs)):
+        if not is_built(folder, len(files.items)):
             with atomic_folder(folder) as part, writing(folder):
-                fill(part, pairs, parts, tokenizer, device)
+                fill(part, files, parts, tokenizer, device)
                 claim(part, settings)
     claim(folder, settings)
     return folder
@@ -131,18 +111,18 @@ def is_built(folder: Path, pairs: int) -> bool:
 
 
 def fill(
-    folder: Path, pairs: EgoGenPairs, parts: Parts, tokenizer: CLIPTokenizer, device: torch.device | str
+    folder: Path, files: SplitFiles, parts: Parts, tokenizer: CLIPTokenizer, device: torch.device | str
 ) -> None:
     """Encodes all pairs into the arrays of a folder."""
     before = parts.vae.device
     for network in (parts.vae, parts.text_encoder):
         nn.Module.to(network, device)
-    flips = pairs.config.flip > 0 and pairs.split == "train"
-    plain = copy(pairs)
+    flips = files.config.flip > 0 and files.split == "train"
+    plain = copy(files)
     plain.features = None  # those of stage 1 are not encoded
-    loader = DataLoader(plain, BATCH, num_workers=pairs.config.workers)
+    loader = DataLoader(EgoGenPairs([plain]), BATCH, num_workers=files.config.workers)
     arrays: dict[str, np.memmap] = {}
-    with tqdm(total=len(pairs), desc=f"encode {pairs.split}", unit="pair") as bar:
+    with tqdm(total=len(files.items), desc=f"encode {files.split}", unit="pair") as bar:
         for batch in loader:
             rows = {
                 "source_latent": encode(parts, batch["source"].to(device), flips, mode_only=True),
@@ -153,7 +133,7 @@ def fill(
                 if key not in arrays:
                     path = folder / f"{key}.npy"
                     arrays[key] = np.lib.format.open_memmap(
-                        path, "w+", np.float16, (len(pairs), *values.shape[1:])
+                        path, "w+", np.float16, (len(files.items), *values.shape[1:])
                     )
                     reserve(path)
                 arrays[key][bar.n : bar.n + len(values)] = values.half().cpu().numpy()

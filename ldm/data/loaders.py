@@ -14,9 +14,9 @@ from transformers import CLIPTokenizer
 from egogen.errors import check
 from ldm.config.sections import DataConfig, TrainConfig
 from ldm.data.image_features import complete
-from ldm.data.latents import CachedPairs, build_cache
+from ldm.data.latents import CachedLatents, build_cache
 from ldm.data.order import StepOrder, steps_per_epoch
-from ldm.data.pairs import DrawnPairs, EgoGenPairs, JointPairs, Pairs, Sample
+from ldm.data.pairs import Chance, EgoGenPairs, Sample, SplitFiles
 from ldm.networks.architecture import Parts
 
 SPLITS = ("train", "val")
@@ -40,19 +40,15 @@ class PairsModule(lightning.LightningDataModule):
         self.prepare_data_per_node = False
         self.config, self.parts, self.tokenizer, self.device = config, parts, tokenizer, device
         width = config.model.architecture.llm_width if config.model.vllm_features else None
-        self.pairs = {
+        self.files = {
             split: [
-                EgoGenPairs(data, split, width, store=config.features.store, streams=config.model.streams)
+                SplitFiles(data, split, width, config.features.store, config.model.streams)
                 for data in config.all_data()
             ]
             for split in SPLITS
         }
-        self.visions = {
-            digest: files
-            for parts_of in self.pairs.values()
-            for pairs in parts_of
-            for digest, files in pairs.visions.items()
-        }
+        sources = [files for split in SPLITS for files in self.files[split]]
+        self.visions = {key: vision for files in sources for key, vision in files.visions.items()}
 
     @property
     def total_steps(self) -> int:
@@ -70,30 +66,33 @@ class PairsModule(lightning.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of one pass over the training pairs."""
-        count = sum(len(pairs) for pairs in self.pairs["train"])
+        count = sum(len(files.items) for files in self.files["train"])
         return steps_per_epoch(count, self.config.trainer.effective_batch)
 
     def prepare_data(self) -> None:
         """Reads every file once, then builds the caches; on one process only."""
         for split in SPLITS:
-            for pairs in self.pairs[split]:
-                pairs.check()
-                self.source(pairs)
+            for files in self.files[split]:
+                files.check()
+            self.latents(split)
 
-    def source(self, pairs: EgoGenPairs) -> Pairs:
-        """One data set's split, from the cache where there is to be one."""
+    def latents(self, split: str) -> list[CachedLatents]:
+        """The latents of each data set, encoded if need be; none where the frames are read at every step."""
         if not self.config.data.cache_latents:
-            return pairs
+            return []
         start = Path(self.config.model.start)
-        return CachedPairs(pairs, build_cache(pairs, self.parts, self.tokenizer, start, self.device))
+        return [
+            CachedLatents(build_cache(files, self.parts, self.tokenizer, start, self.device))
+            for files in self.files[split]
+        ]
 
-    def dataset(self, split: str) -> DrawnPairs:
+    def dataset(self, split: str) -> EgoGenPairs:
         """A split of all data sets, with the draws that belong to its samples."""
-        sources = [self.source(pairs) for pairs in self.pairs[split]]
         data, seed = self.config.data, self.config.trainer.seed
         side = data.resolution // self.config.model.architecture.vae.factor
-        joint = sources[0] if len(sources) == 1 else JointPairs(sources)
-        return DrawnPairs(joint, seed, side, data.flip)
+        return EgoGenPairs(
+            self.files[split], latents=self.latents(split), chance=Chance(seed, side, data.flip)
+        )
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """This process's batches from the trainer's step on, until the last step."""

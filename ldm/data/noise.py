@@ -1,4 +1,4 @@
-"""The random draws of one item in one epoch: keyed by its id, so that no batch or process can change them."""
+"""What chance decides for one item: keyed by its id, so that no batch or process can change it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ from egogen.seeds import item_seed
 from ldm.networks.architecture import LATENT_CHANNELS
 
 TIMESTEPS = 1000
+
+
+def item_generator(seed: int, clip: str, action: str) -> torch.Generator:
+    """The generator of all noise that one frame is drawn from: in files, grids and single photos alike.
+
+    Args:
+        seed: of the drawing run.
+        clip: of the item.
+        action: its id.
+    """
+    return torch.Generator().manual_seed(item_seed(seed, clip, action))
 
 
 class Draws(NamedTuple):

@@ -1,11 +1,13 @@
-"""One data set for training, validation and sampling: pairs of frames, their text and stage-1 features."""
+"""What stage 2 trains on and draws from: pairs of frames, with their texts, features and draws."""
 
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, cast, runtime_checkable
+from itertools import accumulate
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -38,12 +40,12 @@ class Sample(TypedDict):
     `source`, `target`: frames [3, r, r] in [-1, 1]. `prompt`: the text. `item`: clip and action id.
     `vllm_image` [256, d] and `vllm_text` [77, d]: stage-1 features, absent for InstructPix2Pix and where
     the ablation leaves one out. In place of `vllm_image`, `clip_patches` [256, v] or `clip_pixels`
-    [3, s, s], and whose they are in `vision`, until `ldm.data.image_features.complete` has worked on the batch: compact
-    and online stores.
+    [3, s, s], and whose they are in `vision`, until `ldm.data.image_features.complete` has worked on the
+    batch: compact and online stores.
     With cached latents, in place of the frames: `source_latent` [4, h, w] (posterior mode, not scaled),
     `target_moments` [8, h, w] (posterior mean and standard deviation) and `text` [77, ctx].
-    In training and validation, the draws of `ldm.data.noise`: `t`, `noise`, `posterior_noise` and, in training
-    alone, `drop`.
+    In training and validation, the draws of `ldm.data.noise`: `t`, `noise`, `posterior_noise` and, in
+    training alone, `drop`.
     """
 
     item: str
@@ -64,29 +66,13 @@ class Sample(TypedDict):
     drop: NotRequired[Float[Tensor, ""]]
 
 
-@runtime_checkable
-class Pairs(Protocol):
-    """Samples by index, plain or mirrored."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """Id of a pair: clip and action."""
-        ...
-
-    def sample(self, index: int, mirrored: bool = False) -> Sample:
-        """One pair; `mirrored` swaps left and right of both frames, never of text or features (F-S2-03)."""
-        ...
-
-
-class EgoGenPairs(Dataset[Sample]):
-    """The pairs of one split.
+class SplitFiles:
+    """What one data set's split holds on disk: annotations, frames and, if wanted, stage 1's features.
 
     Args:
         config: paths, text key and resolution.
         split: `train` or `val`.
         llm_width: d of the features; None leaves features out.
-        targets: whether target frames are read (sampling does not need them).
         store: which store the features are in.
         streams: which of the features are read.
 
@@ -98,15 +84,11 @@ class EgoGenPairs(Dataset[Sample]):
         self,
         config: DataConfig,
         split: str,
-        llm_width: int | None,
-        targets: bool = True,
+        llm_width: int | None = None,
         store: str = "npy",
         streams: Streams = BOTH,
     ) -> None:
-        self.config = config
-        self.split = split
-        self.store, self.streams = store, streams
-        self.targets = targets
+        self.config, self.split, self.store, self.streams = config, split, store, streams
         self.annotations = Annotations.read(config.annotations(split))
         log.info("%s split: %s", split, self.annotations.source)
         folder = config.layout().frames("train" if split == "train" else "val")
@@ -120,16 +102,6 @@ class EgoGenPairs(Dataset[Sample]):
         if llm_width is not None:
             image, text = (config.feature_folder(split, kind) for kind in ("llava_image", "llava_text"))
             self.features = StageOne(store, image, text, llm_width, self.items, streams)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.sample(index)
-
-    def name(self, index: int) -> str:
-        """Id of a pair."""
-        return item_name(self.items[index])
 
     @property
     def visions(self) -> dict[str, VisionFiles]:
@@ -152,38 +124,6 @@ class EgoGenPairs(Dataset[Sample]):
         kinds = [kind for kind, used in zip(FEATURE_KINDS, read, strict=True) if used]
         return {kind: made_by(self.config.feature_folder(self.split, kind)) for kind in kinds}
 
-    def sample(self, index: int, mirrored: bool = False) -> Sample:
-        """One pair with its frames."""
-        item = self.items[index]
-        source = self.frames.read(item.action.image_0)
-        sample: Sample = {
-            "item": item_name(item),
-            "prompt": self.prompt(item),
-            "source": self.prepared(source, mirrored),
-        }
-        if self.targets:
-            sample["target"] = self.prepared(self.frames.read(item.action.image_1), mirrored)
-        return self.with_features(sample, item, source)
-
-    def with_features(self, sample: Sample, item: Item, source: Image.Image | None = None) -> Sample:
-        """Adds what there is of stage 1, if this data set has it.
-
-        Args:
-            sample: of the item.
-            item: of the split.
-            source: its source frame; read if it is needed and not given.
-        """
-        if self.features is not None:
-            image = item.action.image_0
-            found = self.features.read(item, lambda: self.frames.read(image) if source is None else source)
-            sample.update(cast("Sample", found))
-        return sample
-
-    def prepared(self, frame: Image.Image, mirrored: bool) -> Float[Tensor, "3 r r"]:
-        """A frame, squashed, and mirrored perhaps."""
-        pixels = to_model(frame, self.config.resolution)
-        return pixels.flip(-1) if mirrored else pixels
-
     def prompt(self, item: Item) -> str:
         """The item's text.
 
@@ -198,13 +138,14 @@ class EgoGenPairs(Dataset[Sample]):
             )
         return text
 
-    def check(self, only: Sequence[Item] | None = None, workers: int = 8) -> None:
+    def check(self, only: Sequence[Item] | None = None, targets: bool = True, workers: int = 8) -> None:
         """Reads every file once, in parallel, so that a bad one is named before the work and not within it.
 
         With `data.check: headers` features are checked by their headers and sizes alone.
 
         Args:
             only: these items; all by default.
+            targets: whether target frames are read too.
             workers: threads.
 
         Raises:
@@ -212,107 +153,119 @@ class EgoGenPairs(Dataset[Sample]):
         """
         for files in self.visions.values():
             load_vision(files)
+        items = self.items if only is None else only
         with ThreadPoolExecutor(workers) as pool:
-            bar = tqdm(
-                self.items if only is None else only,
-                desc=f"check {self.split} files",
-                unit="pair",
-                leave=False,
-            )
-            problems = [problem for problem in pool.map(self.problem, bar) if problem]
+            bar = tqdm(items, desc=f"check {self.split} files", unit="pair", leave=False)
+            found = pool.map(lambda item: self.problem(item, targets), bar)
+            problems = [problem for problem in found if problem]
         if problems:
             more = f" ({len(problems)} items have such problems)" if len(problems) > 1 else ""
             raise UserError(f"{problems[0]}{more}")
 
-    def problem(self, item: Item) -> str | None:
+    def problem(self, item: Item, targets: bool) -> str | None:
         """What is wrong with an item's files, or None."""
-        steps: list[Callable[[], object]] = [lambda: self.frames.check(item.action.image_0)]
-        if self.targets:
-            steps.append(lambda: self.frames.check(item.action.image_1))
-        if self.features is not None:
-            features, full = self.features, self.config.check == "full"
-            steps.append(lambda: features.check(item, full))
         try:
-            for step in steps:
-                step()
+            self.frames.check(item.action.image_0)
+            if targets:
+                self.frames.check(item.action.image_1)
+            if self.features is not None:
+                self.features.check(item, full=self.config.check == "full")
         except UserError as error:
             return str(error)
         return None
 
 
-class JointPairs(Dataset[Sample]):
-    """Several data sets in a row, as one.
+class Chance(NamedTuple):
+    """What the draws of training and validation depend on besides the item and the epoch.
 
-    Args:
-        parts: the data sets.
+    `seed`: of the run. `side`: height and width of the latents. `flip`: probability that a pair is mirrored
+    in training.
     """
 
-    def __init__(self, parts: Sequence[Pairs]) -> None:
-        self.parts = parts
-
-    def __len__(self) -> int:
-        return sum(len(part) for part in self.parts)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.sample(index)
-
-    def name(self, index: int) -> str:
-        """Id of the index-th of all pairs."""
-        part, place = self.find(index)
-        return part.name(place)
-
-    def sample(self, index: int, mirrored: bool = False) -> Sample:
-        """The index-th of all pairs."""
-        part, place = self.find(index)
-        return part.sample(place, mirrored)
-
-    def find(self, index: int) -> tuple[Pairs, int]:
-        """The data set that holds a pair, and its place there."""
-        for part in self.parts:
-            if index < len(part):
-                return part, index
-            index -= len(part)
-        raise IndexError("pair index out of range")
+    seed: int
+    side: int
+    flip: float
 
 
-class DrawnPairs(Dataset[Sample]):
-    """Pairs with the random draws that belong to them: of an epoch for training, fixed ones for validation.
+# A pair's latents and text embedding by its row, plain or mirrored; `ldm.data.latents` reads them from disk.
+Latents = Callable[[int, bool], Mapping[str, Tensor]]
+
+
+class EgoGenPairs(Dataset[Sample]):
+    """The pairs of one split, of one data set or of several in a row.
 
     Args:
-        pairs: the data set behind it.
-        seed: of the run.
-        side: height and width of the latents.
-        flip: probability that a pair is mirrored, in training.
+        sources: the splits on disk.
+        targets: whether target frames are read (drawing does not need them).
+        latents: for each source, what replaces its frames and texts; none reads frames.
+        chance: adds the draws that belong to a pair: of its epoch for a `Key`, fixed ones for an index.
     """
 
-    def __init__(self, pairs: Pairs, seed: int, side: int, flip: float) -> None:
-        self.pairs, self.seed, self.side, self.flip = pairs, seed, side, flip
+    def __init__(
+        self,
+        sources: Sequence[SplitFiles],
+        targets: bool = True,
+        latents: Sequence[Latents] = (),
+        chance: Chance | None = None,
+    ) -> None:
+        self.sources, self.targets, self.latents, self.chance = sources, targets, latents, chance
+        self.ends = list(accumulate(len(files.items) for files in sources))
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return self.ends[-1]
 
     def __getitem__(self, key: Key | int) -> Sample:
-        """A training sample for a `Key`, a validation sample for an index."""
-        if isinstance(key, Key):
-            index, epoch, flip = key.row, str(key.epoch), self.flip
+        """One pair: in training for a `Key`, else for an index."""
+        index, epoch = key if isinstance(key, Key) else (key, None)
+        place = bisect_right(self.ends, index)
+        files = self.sources[place]
+        row = index - self.ends[place] + len(files.items)
+        item = files.items[row]
+        sample: Sample = {"item": item_name(item), "prompt": files.prompt(item)}
+        mirrored = False
+        if self.chance is not None:
+            seed, side, flip = self.chance
+            draws = draw(seed, sample["item"], "val" if epoch is None else str(epoch), side, side)
+            sample |= {"t": draws.t, "noise": draws.noise, "posterior_noise": draws.posterior_noise}  # type: ignore[typeddict-item]
+            if epoch is not None:
+                sample["drop"] = draws.drop
+                mirrored = draws.flip < flip
+        source: Image.Image | None = None
+        if self.latents:
+            sample.update(cast("Sample", self.latents[place](row, mirrored)))
         else:
-            index, epoch, flip = key, "val", 0.0
-        draws = draw(self.seed, self.pairs.name(index), epoch, self.side, self.side)
-        sample = self.pairs.sample(index, draws.flip < flip)
-        sample["t"], sample["noise"], sample["posterior_noise"] = draws.t, draws.noise, draws.posterior_noise
-        if isinstance(key, Key):
-            sample["drop"] = draws.drop
+            source = files.frames.read(item.action.image_0)
+            sample["source"] = prepared(source, files.config.resolution, mirrored)
+            if self.targets:
+                target = files.frames.read(item.action.image_1)
+                sample["target"] = prepared(target, files.config.resolution, mirrored)
+        if files.features is not None:
+            found = files.features.read(
+                item, lambda: files.frames.read(item.action.image_0) if source is None else source
+            )
+            sample.update(cast("Sample", found))
         return sample
+
+    @property
+    def visions(self) -> dict[str, VisionFiles]:
+        """What `ldm.data.image_features.complete` needs for the samples, by digest."""
+        return {digest: vision for files in self.sources for digest, vision in files.visions.items()}
+
+
+def prepared(frame: Image.Image, resolution: int, mirrored: bool) -> Float[Tensor, "3 r r"]:
+    """A frame, squashed; mirrored perhaps, of which text and features know nothing (F-S2-03)."""
+    pixels = to_model(frame, resolution)
+    return pixels.flip(-1) if mirrored else pixels
 
 
 def item_name(item: Item) -> str:
-    """Names an item in logs and seeds."""
+    """Names an item in logs and draws."""
     return f"{item.clip}/{item.id}"
 
 
 def stack(
     samples: Sequence[Sample], device: torch.device, visions: Mapping[str, VisionFiles] | None = None
-) -> dict[str, Tensor]:
+) -> Batch:
     """The tensors of samples, each with a leading axis, on a device, with image features.
 
     Args:

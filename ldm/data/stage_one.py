@@ -26,8 +26,8 @@ How = Literal["read", "read_checked", "outline"]  # methods of NpyFiles and Shar
 class StageOne:
     """What a sample gets of stage 1, by its item; the frame is the plain one, never mirrored (F-S2-03).
 
-    A compact store gives CLIP's patches and an online one CLIP's input, which `ldm.data.image_features.complete` turns
-    into image features on the device of the batch.
+    A compact store gives CLIP's patches and an online one CLIP's input, which
+    `ldm.data.image_features.complete` turns into image features on the device of the batch.
 
     Args:
         store: `npy`, `compact` or `online`.

@@ -9,7 +9,7 @@ from egogen.frames import read_frame
 from egogen.layout import Layout, metric_target_path
 from egogen.toy import success
 from ldm.config.sections import DataConfig
-from ldm.data.pairs import EgoGenPairs
+from ldm.data.pairs import EgoGenPairs, SplitFiles
 from tests.egogen.raw_data import TOY_SIZE, film_toy_world
 
 
@@ -22,8 +22,9 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Layout]:
 def test_stage_2_reads_what_was_prepared(worlds: tuple[Layout, Layout], split: str) -> None:
     _, made = worlds
     config = DataConfig(root=str(made.root), dataset="ego4d", text_key="action", resolution=32, workers=0)
-    pairs = EgoGenPairs(config, split, llm_width=None)
-    pairs.check()
+    files = SplitFiles(config, split)
+    files.check()
+    pairs = EgoGenPairs([files])
     assert len(pairs) == {"train": 3, "val": 2}[split]
     for index in range(len(pairs)):
         sample = pairs[index]

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as lightning
-import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from egogen.errors import UserError
 from egogen.files import atomic_open
-from egogen.seeds import item_seed
 from ldm.config.sections import SamplingConfig
+from ldm.data.noise import item_generator
 from ldm.data.pairs import EgoGenPairs, stack
 from ldm.module import LatentDiffusion
 from ldm.pipeline import LegoPipeline
@@ -64,9 +63,8 @@ class ImageGrids(lightning.Callback):
         samples = [self.pairs[index] for index in range(self.count)]
         modes = [(part, part.training) for part in module.parts if part is not None]
         pipeline = LegoPipeline.from_parts(module.parts, self.sampling.scheduler)
-        generators = [
-            torch.Generator().manual_seed(item_seed(self.sampling.seed, sample["item"])) for sample in samples
-        ]
+        items = self.pairs.sources[0].items[: self.count]
+        generators = [item_generator(self.sampling.seed, item.clip, item.id) for item in items]
         stacked = stack(samples, module.device, self.pairs.visions)
         with module.ema.applied(module.trained()), pipeline.quiet():
             drawn: Tensor = pipeline(
