@@ -16,7 +16,8 @@ from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.files import atomic_folder
 from ldm.checkpoints.diffusers_folder import INDEX, architecture_of
-from ldm.checkpoints.source import load_parts, published_state, write
+from ldm.checkpoints.source import load_parts
+from ldm.checkpoints.writing import published_state, write
 from ldm.pipeline import LegoPipeline
 
 log = logging.getLogger(__name__)

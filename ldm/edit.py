@@ -27,7 +27,6 @@ from egogen.files import atomic_open, read_json, write_json
 from egogen.frames import read_frame
 from egogen.layout import feature_path
 from ldm.checkpoints.source import load_parts
-from ldm.checkpoints.stated_sizes import complete
 from ldm.conditioner import BOTH
 from ldm.data.noise import item_generator
 from ldm.diffusion.sampler import PUBLISHED
@@ -109,7 +108,7 @@ def load_pipeline(args: argparse.Namespace, device: torch.device) -> LegoPipelin
     wants_features = bool(args.vllm or args.image_feature)
     parts = load_parts(
         args.ckpt,
-        complete(args.ckpt, args.config),
+        args.config,
         use_ema=not args.no_ema,
         conditioner=True if wants_features else None,
     )

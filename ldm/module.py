@@ -16,20 +16,16 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from egogen.errors import UserError
 from egogen.seeds import item_seed
-from ldm.checkpoints.published_names import ema_name, published_names
+from ldm.checkpoints.published_names import EMA_DECAY, EMA_UPDATES, ema_name, published_names
 from ldm.checkpoints.safe_reading import ARCHITECTURE
-from ldm.checkpoints.source import (
-    EMA_DECAY,
-    EMA_UPDATES,
-    load_state,
-    published_state,
-    training_schedule,
-)
+from ldm.checkpoints.single_file import load_state
+from ldm.checkpoints.writing import published_state
 from ldm.config.sections import TrainConfig
+from ldm.diffusion.schedule import p2_weight, training_schedule
 from ldm.guidance import Drop, build_context, draw_drop
 from ldm.networks.architecture import LATENT_SCALE, Parts
 from ldm.networks.text import embed, make_tokenizer
-from ldm.training.adamw import gradient_norm, make_optimizer, p2_weight, rate
+from ldm.training.adamw import gradient_norm, make_optimizer, rate
 from ldm.training.ema import Ema
 
 Batch = dict[str, Any]

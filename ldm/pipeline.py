@@ -27,11 +27,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from egogen.errors import UserError
 from ldm.checkpoints.source import load_parts
-from ldm.checkpoints.stated_sizes import complete
+from ldm.checkpoints.stated_sizes import Sizes
 from ldm.conditioner import Conditioner, Streams
-from ldm.diffusion.sampler import PUBLISHED, TRAINING_SCHEDULE, make_scheduler
+from ldm.diffusion.sampler import PUBLISHED, make_scheduler
+from ldm.diffusion.schedule import TRAINING_SCHEDULE
 from ldm.guidance import build_context, guide
-from ldm.networks.architecture import LATENT_SCALE, Architecture, Parts
+from ldm.networks.architecture import LATENT_SCALE, Parts
 from ldm.networks.attention import fixed_context, is_plain
 from ldm.networks.text import embed, make_tokenizer
 
@@ -91,7 +92,7 @@ class LegoPipeline(DiffusionPipeline):
     def from_single_file(
         cls,
         ckpt: str | Path,
-        config: Architecture | Mapping[str, Any] | str | Path | None = None,
+        config: Sizes = None,
         use_ema: bool = True,
     ) -> LegoPipeline:
         """Loads a published `.ckpt` (Stable Diffusion 1.5, InstructPix2Pix, LEGO) or one of our training.
@@ -103,9 +104,9 @@ class LegoPipeline(DiffusionPipeline):
             use_ema: take the moving averages where the file has them.
 
         Raises:
-            UserError: see `ldm.checkpoints.source.load_parts` and `ldm.checkpoints.stated_sizes.complete`.
+            UserError: see `ldm.checkpoints.source.load_parts`.
         """
-        return cls.from_parts(load_parts(Path(ckpt), complete(Path(ckpt), config), use_ema))
+        return cls.from_parts(load_parts(Path(ckpt), config, use_ema))
 
     @torch.no_grad()
     def __call__(  # noqa: PLR0913 - the arguments of diffusers' pipelines, and ours

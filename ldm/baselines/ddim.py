@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ldm.diffusion.sampler import TRAINING_STEPS, make_scheduler
+from ldm.diffusion.sampler import make_scheduler
+from ldm.diffusion.schedule import TRAINING_STEPS
 
 Predict = Callable[[Tensor, int], Tensor]  # noisy latent and timestep to predicted noise
 

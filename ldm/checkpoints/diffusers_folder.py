@@ -15,12 +15,76 @@ from transformers import CLIPTextModel
 from egogen.annotations import check_object
 from egogen.errors import UserError, check
 from egogen.files import read_json
-from ldm.conditioner import Conditioner
-from ldm.networks.architecture import LATENT_CHANNELS, Architecture, Parts, TextShape, UNetShape, VAEShape
+from ldm.checkpoints.stated_sizes import Sizes
+from ldm.conditioner import Conditioner, Streams
+from ldm.networks.architecture import (
+    LATENT_CHANNELS,
+    Architecture,
+    Parts,
+    TextShape,
+    UNetShape,
+    VAEShape,
+    make_conditioner,
+)
 
 INDEX = "model_index.json"
 # Not stored by newer versions of transformers.
 UNSTORED = {"text_model.embeddings.position_ids", "embeddings.position_ids"}
+
+
+class DiffusersFolder:
+    """A pipeline folder: Stable Diffusion, InstructPix2Pix or LEGO.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        UserError: see `load_folder`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.loaded = path, load_folder(path)
+
+    @property
+    def inputs(self) -> int:
+        """Channels that its UNet takes."""
+        return int(self.loaded.unet.config.in_channels)
+
+    @property
+    def streams(self) -> Streams | None:
+        """The streams of features that it has weights for; None where there are none."""
+        return None if self.loaded.conditioner is None else self.loaded.conditioner.streams
+
+    def sizes(self, wanted: Sizes = None) -> Architecture:
+        """Sizes of its networks, which it states itself; those wanted must equal them."""
+        return wanted if isinstance(wanted, Architecture) else architecture_of(self.loaded)
+
+    def parts(self, shape: Architecture, streams: Streams | None, use_ema: bool) -> Parts:  # noqa: ARG002 - it has one kind of weights
+        """The networks, with its weights; a UNet is widened to the channels of `shape`.
+
+        Args:
+            shape: their sizes.
+            streams: those of the conditioner; None takes it away. Where the folder has none, a new one.
+            use_ema: of no use here.
+
+        Raises:
+            UserError: the folder's networks have other sizes.
+        """
+        if shape.unet.in_channels > self.inputs:
+            widen(self.loaded.unet)
+        found = architecture_of(self.loaded)
+        if (found.unet, found.vae, found.text) != (shape.unet, shape.vae, shape.text):
+            raise UserError(
+                f"{self.path}: the folder and the configuration's model.architecture do not belong together; "
+                f"the folder has {found.unet}, {found.vae}, {found.text}"
+            )
+        if streams is None:
+            return self.loaded._replace(conditioner=None)
+        return (
+            self.loaded
+            if self.streams
+            else self.loaded._replace(conditioner=make_conditioner(shape, streams))
+        )
 
 
 def load_folder(path: Path) -> Parts:

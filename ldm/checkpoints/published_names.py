@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import re
 
+from ldm.diffusion.schedule import SCHEDULE
 from ldm.networks.architecture import TEXT, UNET, VAE, Architecture, Parts
+
+POSITION_IDS = f"{TEXT}embeddings.position_ids"
+EMA_DECAY, EMA_UPDATES = "model_ema.decay", "model_ema.num_updates"
+# What a published file may hold besides the weights of our networks.
+KNOWN_EXTRAS = {*SCHEDULE, POSITION_IDS, EMA_DECAY, EMA_UPDATES, "logvar"}
 
 RESIDUAL = {
     "norm1": "in_layers.0",

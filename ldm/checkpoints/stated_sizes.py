@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -13,38 +12,32 @@ from omegaconf.errors import OmegaConfBaseException
 from egogen.annotations import check_object
 from egogen.errors import UserError, reason
 from egogen.files import read_yaml
-from ldm.checkpoints.safe_reading import read
-from ldm.checkpoints.source import sizes
 from ldm.networks.architecture import UNET_HEADS, Architecture
 
 # What a CompVis configuration calls the UNet's attention heads.
 COMPVIS_HEADS = "num_heads"
 
 
-def complete(ckpt: Path, config: Architecture | Mapping[str, Any] | str | Path | None) -> Architecture | None:
-    """Sizes for a checkpoint: as the configuration says, and else as the checkpoint's tensors tell.
+# All sizes; or a YAML file or mapping with some of them, either ours (`unet: {heads: 4}`, also below
+# `model.architecture`) or a CompVis one (`unet_config.params.num_heads`); or nothing.
+Sizes = Architecture | Mapping[str, object] | str | Path | None
 
-    Args:
-        ckpt: a single file, or a folder (which states its sizes itself).
-        config: all sizes; or a YAML file or mapping with some of them, either ours (`unet: {heads: 4}`, also
-            below `model.architecture`) or a CompVis one (`unet_config.params.num_heads`).
+
+def stated_sizes(config: Mapping[str, object] | str | Path | None) -> tuple[int, Mapping[str, object]]:
+    """The UNet's attention heads, and the sizes that a configuration states, such as `{"unet": {"heads": 4}}`.
 
     Raises:
-        UserError: the configuration is unreadable, or has sizes that do not exist.
+        UserError: the configuration is unreadable.
     """
-    if config is None or isinstance(config, Architecture) or ckpt.is_dir():
-        return config if isinstance(config, Architecture) else None
-    tree = as_tree(config)
-    content = read(ckpt)
-    heads = next(compvis_heads(tree), UNET_HEADS)
+    tree = {} if config is None else as_tree(config)
     model = tree.get("model")
     stated = model.get("architecture") if isinstance(model, Mapping) else None
-    names = [field.name for field in fields(Architecture)]
-    stated = {name: tree[name] for name in names if name in tree} if stated is None else stated
-    return sizes(content, ckpt, heads, stated)
+    if not isinstance(stated, Mapping):
+        stated = {field.name: tree[field.name] for field in fields(Architecture) if field.name in tree}
+    return next(compvis_heads(tree), UNET_HEADS), stated
 
 
-def as_tree(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+def as_tree(config: Mapping[str, object] | str | Path) -> dict[str, object]:
     """Reads a YAML file, or takes a mapping as it is."""
     if isinstance(config, Mapping):
         return dict(config)
@@ -57,7 +50,7 @@ def as_tree(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     return check_object(resolved, f"{path}", "settings by name")
 
 
-def compvis_heads(tree: Mapping[str, Any]) -> Iterator[int]:
+def compvis_heads(tree: Mapping[str, object]) -> Iterator[int]:
     """Every `num_heads` below a `unet_config`."""
     for key, value in tree.items():
         if not isinstance(value, Mapping):

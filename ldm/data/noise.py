@@ -9,9 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from egogen.seeds import item_seed
+from ldm.diffusion.schedule import TRAINING_STEPS
 from ldm.networks.architecture import LATENT_CHANNELS
-
-TIMESTEPS = 1000
 
 
 def item_generator(seed: int, clip: str, action: str) -> torch.Generator:
@@ -51,7 +50,7 @@ def draw(seed: int, item: str, epoch: str, height: int, width: int) -> Draws:
         width: of the latent.
     """
     generator = torch.Generator().manual_seed(item_seed(seed, epoch, item))
-    t = torch.randint(0, TIMESTEPS, (), generator=generator)
+    t = torch.randint(0, TRAINING_STEPS, (), generator=generator)
     noise, posterior_noise = torch.randn(2, LATENT_CHANNELS, height, width, generator=generator)
     drop, flip = torch.rand(2, generator=generator)
     return Draws(t, noise, posterior_noise, drop, flip.item())

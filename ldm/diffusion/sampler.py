@@ -13,16 +13,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor
 
 from egogen.errors import UserError
+from ldm.diffusion.schedule import TRAINING_SCHEDULE
 
 PUBLISHED = "euler_ancestral"
-# The "linear" schedule of latent diffusion: betas are linear in their square root.
-TRAINING_STEPS, BETA_START, BETA_END = 1000, 0.00085, 0.012
-TRAINING_SCHEDULE = {
-    "num_train_timesteps": TRAINING_STEPS,
-    "beta_start": BETA_START,
-    "beta_end": BETA_END,
-    "beta_schedule": "scaled_linear",
-}
 NAMES = {
     "ddim": "DDIMScheduler",
     "dpmpp_2m": "DPMSolverMultistepScheduler",

@@ -31,7 +31,8 @@ from egogen.frames import read_frame
 from egogen.layout import Layout
 from egogen.locks import hold
 from ldm.checkpoints.safe_reading import is_made
-from ldm.checkpoints.source import published_state, training_schedule, write
+from ldm.checkpoints.writing import published_state, write
+from ldm.diffusion.schedule import p2_weight, training_schedule
 from ldm.networks.architecture import (
     LATENT_CHANNELS,
     LATENT_SCALE,
@@ -46,7 +47,6 @@ from ldm.networks.pixels import to_model
 from ldm.networks.text import embed, make_tokenizer, tokenize
 from ldm.toy.crops import close_ups, target_of
 from ldm.toy.linear import pass_colours_through, pass_noise_through, standardize_latents
-from ldm.training.adamw import p2_weight
 
 log = logging.getLogger(__name__)
 

@@ -19,13 +19,14 @@ from egogen.cli import parser, run
 from egogen.layout import Layout
 from ldm.checkpoints.diffusers_folder import architecture_of
 from ldm.checkpoints.safe_reading import is_made
-from ldm.checkpoints.source import load_parts, published_state, training_schedule, write
+from ldm.checkpoints.source import load_parts
+from ldm.checkpoints.writing import published_state, write
+from ldm.diffusion.schedule import p2_weight, training_schedule
 from ldm.networks.architecture import LATENT_SCALE, Parts
 from ldm.networks.devices import HELP, find_device
 from ldm.networks.text import embed, make_tokenizer
 from ldm.toy.__main__ import add_noise, draw_prompts, encode, optimize, read_labels, read_world
 from ldm.toy.crops import close_ups, objects, zoomed
-from ldm.training.adamw import p2_weight
 
 log = logging.getLogger(__name__)
 

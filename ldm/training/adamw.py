@@ -1,10 +1,10 @@
-"""The optimiser of stage 2, its rate, and the weights of timesteps."""
+"""The optimiser of stage 2, its rate, and the length of its gradient."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import cast
 
@@ -63,12 +63,6 @@ def rate(settings: OptimizerConfig, step: int, last: int) -> float:
     if settings.schedule == "constant":
         return warm
     return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / last)))
-
-
-def p2_weight(schedule: Mapping[str, Tensor], k: float, gamma: float) -> Float[Tensor, " steps"]:
-    """Weight of each timestep's loss, 1 / (k + SNR)^gamma (Choi et al. 2022, equation 8)."""
-    snr = (schedule["sqrt_alphas_cumprod"] / schedule["sqrt_one_minus_alphas_cumprod"]) ** 2
-    return (k + snr) ** -gamma
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Float[Tensor, ""]:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from ldm.checkpoints.source import training_schedule, write
+from ldm.checkpoints.writing import write
+from ldm.diffusion.schedule import training_schedule
 from ldm.networks.architecture import infer
 
 ORACLE = Path(__file__).parents[1] / "oracle" / "ldm"

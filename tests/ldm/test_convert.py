@@ -21,10 +21,10 @@ from egogen.errors import UserError
 from ldm.checkpoints.diffusers_folder import architecture_of
 from ldm.checkpoints.published_names import ema_name
 from ldm.checkpoints.safe_reading import read
-from ldm.checkpoints.source import load_parts, published_state, write
-from ldm.checkpoints.stated_sizes import complete
+from ldm.checkpoints.source import load_parts, open_source
+from ldm.checkpoints.writing import published_state, write
 from ldm.convert import main as convert
-from ldm.diffusion.sampler import TRAINING_SCHEDULE
+from ldm.diffusion.schedule import TRAINING_SCHEDULE
 from ldm.networks.architecture import Architecture, UNetShape, VAEShape, build
 from ldm.pipeline import LegoPipeline
 from tests.ldm.toy_run import SHAPE, WIDTH
@@ -149,21 +149,20 @@ def test_sizes_are_read_off_the_tensors_and_the_rest_off_the_configuration(
 ) -> None:
     path = tmp_path / "a.ckpt"
     write(path, state_of(UNSTATED))
-    shape = complete(path, config)
-    assert shape is not None
+    shape = open_source(path).sizes(config)
     assert (shape.unet.heads, shape.unet.channels, shape.text.width) == (4, [32, 64], 64)
     assert shape.llm_width == WIDTH
     (tmp_path / "a.yaml").write_text(json.dumps(config))
-    assert complete(path, tmp_path / "a.yaml") == shape
+    assert open_source(path).sizes(tmp_path / "a.yaml") == shape
 
 
 def test_sizes_that_do_not_exist_are_named(ckpt: Path) -> None:
     with pytest.raises(UserError, match=r"architecture\.unet\.head: no such size; allowed are channels"):
-        complete(ckpt, {"unet": {"head": 4}})
+        open_source(ckpt).sizes({"unet": {"head": 4}})
     with pytest.raises(UserError, match="expected sizes by name"):
-        complete(ckpt, {"unet": 4})
+        open_source(ckpt).sizes({"unet": 4})
     with pytest.raises(UserError, match="no such file"):
-        complete(ckpt, "none.yaml")
+        open_source(ckpt).sizes("none.yaml")
 
 
 def break_folder(folder: Path, how: str) -> None:

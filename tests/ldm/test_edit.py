@@ -12,7 +12,7 @@ from PIL import Image
 
 from egogen.errors import UserError
 from egogen.features import write_feature
-from ldm.checkpoints.source import write
+from ldm.checkpoints.writing import write
 from ldm.edit import main as edit
 from tests.ldm.test_convert import state_of
 from tests.ldm.toy_run import SHAPE, WIDTH

@@ -10,7 +10,8 @@ import torch
 
 from ldm.checkpoints.published_names import published_names
 from ldm.checkpoints.safe_reading import read
-from ldm.checkpoints.source import load_parts, published_state, write
+from ldm.checkpoints.source import load_parts
+from ldm.checkpoints.writing import published_state, write
 from ldm.config.sections import ModelConfig, TrainConfig
 from ldm.guidance import Drop
 from ldm.module import LatentDiffusion

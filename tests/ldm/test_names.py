@@ -9,8 +9,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from ldm.checkpoints.published_names import ema_name, published_names
-from ldm.checkpoints.source import KNOWN_EXTRAS
+from ldm.checkpoints.published_names import KNOWN_EXTRAS, ema_name, published_names
 from ldm.networks.architecture import Architecture, build, from_plain, infer
 from tests.ldm.conftest import ORACLE
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from ldm.checkpoints.source import load_parts, training_schedule
+from ldm.checkpoints.source import load_parts
+from ldm.diffusion.schedule import training_schedule
 from ldm.networks.architecture import Architecture, Parts
 from ldm.networks.text import embed, make_tokenizer
 from ldm.pipeline import LegoPipeline

@@ -12,7 +12,7 @@ from egogen.annotations import DESCRIPTION_KEY, Annotations
 from egogen.features import write_feature
 from egogen.layout import Layout, feature_path, features_root
 from egogen.toy.world import write_world
-from ldm.checkpoints.source import published_state, write
+from ldm.checkpoints.writing import published_state, write
 from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape, build
 
 WIDTH = 24

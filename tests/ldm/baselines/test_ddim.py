@@ -11,7 +11,8 @@ from egogen.errors import UserError
 from ldm.baselines.ddim import Grid, denoise, invert, move
 from ldm.baselines.sdedit import sdedit
 from ldm.config.baselines import SDEditConfig
-from ldm.diffusion.sampler import TRAINING_SCHEDULE, make_scheduler
+from ldm.diffusion.sampler import make_scheduler
+from ldm.diffusion.schedule import TRAINING_SCHEDULE
 from tests.ldm.baselines.small import Gaussian, latents, small
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
 from egogen.layout import features_root
-from ldm.checkpoints.source import load_parts, published_state, write
+from ldm.checkpoints.source import load_parts
+from ldm.checkpoints.writing import published_state, write
 from ldm.config.sections import GenerateConfig, TrainConfig, load_config
 from ldm.networks.architecture import build
 from ldm.sample import main as sample

@@ -1,0 +1,161 @@
+"""Published single files (`.ckpt`, `.safetensors`) into networks, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from egogen.errors import UserError
+from ldm.checkpoints.published_names import KNOWN_EXTRAS, ema_name, published_names
+from ldm.checkpoints.safe_reading import ARCHITECTURE, read
+from ldm.checkpoints.stated_sizes import Sizes, stated_sizes
+from ldm.conditioner import BOTH, Streams
+from ldm.networks.architecture import (
+    LATENT_CHANNELS,
+    UNET,
+    Architecture,
+    Parts,
+    build,
+    from_plain,
+    infer,
+    overlay,
+)
+
+CONV_IN = f"{UNET}input_blocks.0.0.weight"
+
+
+class SingleFile:
+    """A published file: Stable Diffusion, InstructPix2Pix, LEGO, or one of our training runs.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: see `ldm.checkpoints.safe_reading.read`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.content = read(path)
+        self.state: Mapping[str, Tensor] = self.content["state_dict"]
+
+    @property
+    def inputs(self) -> int | None:
+        """Channels that its UNet takes; None where there is no UNet, which loading names."""
+        return self.state[CONV_IN].shape[1] if CONV_IN in self.state else None
+
+    @property
+    def streams(self) -> Streams | None:
+        """The streams of features that it has weights for; None where there are none."""
+        return streams_of(self.state)
+
+    def sizes(self, wanted: Sizes = None) -> Architecture:
+        """Sizes of its networks: as wanted, else as the file states them, else as its tensors tell.
+
+        Raises:
+            UserError: it is no checkpoint of a Stable Diffusion model, or sizes do not exist.
+        """
+        if isinstance(wanted, Architecture):
+            return wanted
+        heads, stated = stated_sizes(wanted)
+        try:
+            if ARCHITECTURE in self.content:
+                found = dict(self.content[ARCHITECTURE])
+                overlay(found, stated, "architecture")
+                return from_plain(found)
+            return infer(self.state, heads, stated=stated)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{self.path}: not a Stable Diffusion checkpoint, {error} is missing") from None
+
+    def parts(self, shape: Architecture, streams: Streams | None, use_ema: bool) -> Parts:
+        """The networks, with its weights.
+
+        Args:
+            shape: their sizes.
+            streams: those of the conditioner; None makes none. Without weights for it, it starts at random.
+            use_ema: take the moving averages where the file has them.
+
+        Raises:
+            UserError: missing or unknown tensors, or tensors of another shape; names the first, counts them.
+        """
+        parts = build(shape, streams is not None, streams or BOTH)
+        load_state(parts, shape, self.state, self.path, use_ema)
+        return parts
+
+
+def streams_of(state: Mapping[str, Tensor]) -> Streams | None:
+    """The streams that published tensors are there for; None where there are none."""
+    found = Streams("projection_img.weight" in state, "projection_txt.weight" in state)
+    return found if any(found) else None
+
+
+def load_state(
+    parts: Parts, shape: Architecture, state: Mapping[str, Tensor], path: Path, use_ema: bool = False
+) -> None:
+    """Copies published tensors into the networks, strictly.
+
+    Raises:
+        UserError: see `load_parts`.
+    """
+    names = published_names(parts, shape)
+    if streams_of(state) is None:
+        names = {own: name for own, name in names.items() if not own.startswith("conditioner.")}
+    check_keys(state, names, parts.conditioner is None, path)
+    for label, module in parts._asdict().items():
+        if module is None:
+            continue
+        for own, target in module.state_dict().items():
+            name = names.get(f"{label}.{own}")
+            if name is None:
+                continue
+            value = state.get(ema_name(name), state[name]) if use_ema else state[name]
+            copy_tensor(target, value, name, path)
+
+
+def check_keys(state: Mapping[str, Tensor], names: Mapping[str, str], plain: bool, path: Path) -> None:
+    """Compares a file's tensor names with those of the networks.
+
+    Args:
+        state: the file's tensors.
+        names: own name -> published name of every tensor that is wanted.
+        plain: no conditioner is wanted, so that one in the file may stay unused.
+        path: for messages.
+
+    Raises:
+        UserError: a name is missing or unknown.
+    """
+    wanted = set(names.values())
+    allowed = wanted | {ema_name(name) for name in wanted} | KNOWN_EXTRAS
+    optional = ("projection_img.", "projection_txt.", "self_attn_mix.") if plain else ()
+    missing = sorted(wanted - set(state))
+    unknown = sorted(name for name in set(state) - allowed if not name.startswith(("model_ema.", *optional)))
+    for kind, found in (("is missing from", missing), ("is unknown in", unknown)):
+        if found:
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            raise UserError(
+                f"{path}: tensor {found[0]!r}{more} {kind} the file; is it a checkpoint of this architecture?"
+            )
+
+
+def copy_tensor(target: Tensor, value: Tensor, name: str, path: Path) -> None:
+    """Copies one tensor, widening the UNet's first convolution from 4 to 8 channels with zeros if need be.
+
+    Raises:
+        UserError: the shapes differ.
+    """
+    if name == CONV_IN and value.shape[1] == LATENT_CHANNELS < target.shape[1]:
+        extra = target.shape[1] - LATENT_CHANNELS
+        value = torch.cat([value, value.new_zeros(value.shape[0], extra, *value.shape[2:])], dim=1)
+    # The VAE's attention weights are 1 x 1 convolutions in published files.
+    if value.shape[: target.ndim] == target.shape and value.numel() == target.numel():
+        value = value.reshape(target.shape)
+    if value.shape != target.shape:
+        raise UserError(
+            f"{path}: tensor {name!r} is {tuple(value.shape)}, expected {tuple(target.shape)}; "
+            "the checkpoint and the configuration's model.architecture do not belong together"
+        )
+    with torch.no_grad():
+        target.copy_(value)
