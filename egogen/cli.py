@@ -43,7 +43,8 @@ def flag(meaning: str, **how: object) -> Any:  # noqa: ANN401 - stands for a fie
     Args:
         meaning: text for `--help`.
         how: as `add_argument` takes it (a default may be a function, called when the flags are read); or
-            `positional=True`: an argument by its place; `either=True`: one of these must be given.
+            `positional=True`: an argument by its place; `either=True`: one of these must be given;
+            `spelled=("-n", "--name")`: the flag's names, where it is not the field's with dashes.
     """
     return field(metadata={"help": meaning, **how})
 
@@ -61,18 +62,20 @@ def options(kind: type[Options], argv: Sequence[str] | None, prog: str, descript
         SystemExit: a flag is unknown, or its value is none or does not fit the others; with code 2.
     """
     made = parser(prog, description)
-    one_of = None
+    one_of, among_flags = None, False  # words by their place may stand among the flags
     for each in fields(kind):  # type: ignore[arg-type]
         how = dict(each.metadata)
         if callable(how.get("default")):
             how["default"] = how["default"]()
-        name = each.name if how.pop("positional", False) else f"--{each.name.replace('_', '-')}"
+        place = how.pop("positional", False)
+        names = (each.name,) if place else how.pop("spelled", (f"--{each.name.replace('_', '-')}",))
         if how.pop("either", False):
             one_of = one_of or made.add_mutually_exclusive_group(required=True)
-            one_of.add_argument(name, **how)
+            one_of.add_argument(*names, **how)
         else:
-            made.add_argument(name, **how)
-    values = vars(made.parse_args(argv))
+            made.add_argument(*names, **how)
+        among_flags |= place
+    values = vars(made.parse_intermixed_args(argv) if among_flags else made.parse_args(argv))
     try:
         return kind(**{each.name: values[each.name] for each in fields(kind)})  # type: ignore[arg-type]
     except argparse.ArgumentTypeError as error:

@@ -24,7 +24,7 @@ Sizes = Architecture | Mapping[str, object] | str | Path | None
 
 
 def stated_sizes(config: Mapping[str, object] | str | Path | None) -> tuple[int, Mapping[str, object]]:
-    """The UNet's attention heads, and the sizes that a configuration states, such as `{"unet": {"heads": 4}}`.
+    """The UNet's attention heads, and the sizes that a configuration states: `{"unet": {"groups": 8}}`.
 
     Raises:
         UserError: the configuration is unreadable.
