@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ldm.baselines.control import Control, controlled
-from ldm.baselines.ddim import Grid, invert
 from ldm.baselines.negative_prompt import slerp
 from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.config.baselines import ProxConfig
+from ldm.diffusion.ddim import Grid, invert
 
 Settings = TypeVar("Settings", bound=ProxConfig)
 

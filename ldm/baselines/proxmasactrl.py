@@ -10,12 +10,12 @@ from torch import Tensor
 
 from egogen.errors import UserError
 from ldm.baselines.control import attention_layers
-from ldm.baselines.ddim import move
 from ldm.baselines.mutual_attention import MutualSelfAttention
 from ldm.baselines.pair_edit import PairEdit
 from ldm.baselines.proximal import find_threshold, shrink
 from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.config.baselines import ProxMasaCtrlConfig
+from ldm.diffusion.ddim import move
 
 
 class ProxMasaCtrl(PairEdit[ProxMasaCtrlConfig]):

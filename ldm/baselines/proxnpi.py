@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ldm.baselines.ddim import add_noise, predict_clean
 from ldm.baselines.pair_edit import PairEdit
 from ldm.baselines.prompt_to_prompt import PromptToPrompt
 from ldm.baselines.proximal import edited_region, find_threshold, shrink
 from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.baselines.token_maps import TokenMap, token_map
 from ldm.config.baselines import ProxNPIConfig
+from ldm.diffusion.ddim import add_noise, predict_clean
 
 RELEASED_LIMIT = 32 * 32  # tokens; all levels but the finest at 512 pixels
 

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ldm.baselines.ddim import Grid, add_noise, denoise
 from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.config.baselines import SDEditConfig
+from ldm.diffusion.ddim import Grid, add_noise, denoise
 
 
 @torch.no_grad()

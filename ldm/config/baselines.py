@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 
 from egogen.errors import check, check_choice
-from ldm.baselines.ddim import Grid
+from ldm.diffusion.ddim import Grid
 
 MAX_STEPS = 999  # timestep 1000 is not in the training schedule
 

@@ -16,9 +16,9 @@ from ldm.metrics.feature_cache import Memory
 from ldm.metrics.fid import Distance, check_count
 from ldm.metrics.frames.frame_pairs import Batch, Pairs, Side
 from ldm.metrics.metric import Accumulator, Metric, Setting
+from ldm.metrics.networks.toy_classifier import load_classifier
 from ldm.metrics.networks.weight_files import TOY_CLASSIFIER
 from ldm.metrics.similarity import Embed, Similarity
-from ldm.toy.classifier import load_classifier
 
 
 def embed_by(setting: Setting) -> Embed:

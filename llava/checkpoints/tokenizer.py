@@ -13,7 +13,8 @@ from llava.question.prompts import chat_template
 
 MODEL = "tokenizer.model"
 SETTINGS = "tokenizer_config.json"
-UNK_TEXT = "<unk>"
+BOS, EOS, PAD = 1, 2, 0
+BOS_TEXT, EOS_TEXT, UNK_TEXT = "<s>", "</s>", "<unk>"  # `<unk>` pads
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

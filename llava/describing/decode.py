@@ -16,12 +16,10 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from llava.checkpoints.config_json import text_settings
+from llava.checkpoints.tokenizer import BOS, BOS_TEXT, EOS, PAD
 from llava.model import Llava
 from llava.question.prompts import IMAGE_TOKEN, expand_image
-from llava.tuning.conversations import PAD
 
-BOS, EOS = 1, 2
-BOS_TEXT, EOS_TEXT = "<s>", "</s>"
 STOP_WINDOW = 3  # tokens in which the literal text "<s>" ends an answer
 
 

@@ -23,7 +23,7 @@ from egogen.features.store import Store, claim_store, made_by
 from egogen.files import atomic_folder
 from egogen.journal import Row
 from egogen.layout import clip_folder, projector_path, shard_path
-from llava.convert import write_clip
+from llava.checkpoints.published_folder import write_clip
 from llava.describing.describing_job import Job
 from llava.describing.description_journal import Descriptions
 from llava.model import Llava

@@ -26,8 +26,8 @@ from egogen.manifest import NAME, claim
 from egogen.seeds import item_seed
 from egogen.toy.scene import KINDS
 from llava.checkpoints.config_json import patches_across
+from llava.checkpoints.published_folder import write_clip, write_published
 from llava.checkpoints.tokenizer import MODEL, load_tokenizer
-from llava.convert import write_clip, write_published
 from llava.images import load_image_processor, open_image, pixels
 from llava.model import read_checkpoint
 from llava.question.prompts import render

@@ -21,6 +21,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from egogen.conversations import IMAGE_TAG, Conversation
 from egogen.errors import UserError
+from llava.checkpoints.tokenizer import PAD
 from llava.images import no_pixels, open_image, pixels
 from llava.question.prompts import (
     IGNORED,
@@ -34,7 +35,6 @@ from llava.question.prompts import (
 
 log = logging.getLogger(__name__)
 
-PAD = 0
 INSTRUCTION_END = LLAVA_LLAMA_2.ask[1].strip() + " "  # "[/INST] "
 
 

@@ -11,9 +11,10 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 from egogen.errors import UserError
 from llava.checkpoints.config_json import from_published, llava_config, text_settings, vision_settings
+from llava.checkpoints.published_folder import write_published
 from llava.checkpoints.tokenizer import save_tokenizer
 from llava.checkpoints.weights import LEFTOVERS, our_name, published_name, write_published_weights
-from llava.convert import main, write_published
+from llava.convert import main
 from llava.model import Llava, load
 from tests.llava.conftest import ORACLE, Loaded
 

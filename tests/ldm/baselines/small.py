@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ldm.baselines.ddim import alphas
 from ldm.baselines.stable_diffusion import StableDiffusion
+from ldm.diffusion.ddim import alphas
 from ldm.networks.architecture import build
 from tests.ldm.toy_run import SHAPE
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ldm.baselines.control import controlled
-from ldm.baselines.ddim import Grid
 from ldm.baselines.pair_edit import PairEdit
 from ldm.baselines.proximal import find_threshold
 from ldm.baselines.proxmasactrl import ProxMasaCtrl
@@ -23,6 +22,7 @@ from ldm.baselines.sdedit import sdedit
 from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.baselines.token_maps import align, replacement, token_ids
 from ldm.config.baselines import ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
+from ldm.diffusion.ddim import Grid
 from ldm.networks.architecture import LATENT_SCALE
 from ldm.networks.text import make_tokenizer
 from tests.ldm.baselines.conftest import draw, image

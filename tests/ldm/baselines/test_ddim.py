@@ -8,9 +8,9 @@ from diffusers import DDIMInverseScheduler
 from torch import Tensor
 
 from egogen.errors import UserError
-from ldm.baselines.ddim import Grid, denoise, invert, move
 from ldm.baselines.sdedit import sdedit
 from ldm.config.baselines import SDEditConfig
+from ldm.diffusion.ddim import Grid, denoise, invert, move
 from ldm.diffusion.sampler import make_scheduler
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
 from tests.ldm.baselines.small import Gaussian, latents, small

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from egogen.errors import UserError
-from ldm.baselines.ddim import denoise
 from ldm.baselines.negative_prompt import slerp
 from ldm.baselines.pair_edit import PairEdit
 from ldm.baselines.proximal import edited_region, find_threshold, shrink
@@ -20,6 +19,7 @@ from ldm.baselines.proxmasactrl import ProxMasaCtrl
 from ldm.baselines.proxnpi import ProxNPI
 from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.config.baselines import ProxConfig, ProxMasaCtrlConfig, ProxNPIConfig
+from ldm.diffusion.ddim import denoise
 from tests.ldm.baselines.small import latents, small
 
 SOURCES = ["a box on a table", "", "a hand holds the cup"]
