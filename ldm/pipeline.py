@@ -20,6 +20,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.utils.torch_utils import randn_tensor
+from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 from torch import Generator, Tensor
@@ -193,7 +194,9 @@ class LegoPipeline(DiffusionPipeline):
         pixels = [torch.from_numpy(np.array(frame.convert("RGB"))) for frame in frames]
         if len({frame.shape for frame in pixels}) > 1:
             raise UserError("image: the frames of one batch must be of one size")
-        return (torch.stack(pixels).permute(0, 3, 1, 2) / 127.5 - 1).to(self.vae.device, self.vae.dtype)
+        return (rearrange(torch.stack(pixels), "b h w c -> b c h w") / 127.5 - 1).to(
+            self.vae.device, self.vae.dtype
+        )
 
     def _check(
         self,
@@ -308,7 +311,7 @@ def convert(decoded: Float[Tensor, "b 3 h w"], output_type: str) -> Any:  # noqa
     """
     if output_type == "pt":
         return decoded
-    unit = ((decoded.float() + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()  # b h w 3
+    unit = rearrange(((decoded.float() + 1) / 2).clamp(0, 1), "b c h w -> b h w c").cpu().numpy()
     if output_type == "np":
         return unit
     if output_type == "pil":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
@@ -14,9 +15,9 @@ def slerp(start: Float[Tensor, "b t d"], end: Float[Tensor, "b t d"], share: flo
     Norms are not corrected (released). Embeddings of one direction, such as those of equal texts, have no
     circle between them and are interpolated linearly.
     """
-    first, last = start.flatten(1), end.flatten(1)
+    first, last = (rearrange(each, "b t d -> b (t d)") for each in (start, end))
     angle = cosine_similarity(first, last).clamp(-1, 1).acos()[:, None]  # b 1
     sine = angle.sin()
     curved = (torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * last) / sine
     mixed = torch.where(sine < 1e-6, torch.lerp(first, last, share), curved)
-    return mixed.unflatten(1, start.shape[1:])
+    return rearrange(mixed, "b (t d) -> b t d", t=start.shape[1])

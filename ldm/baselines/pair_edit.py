@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -84,10 +85,14 @@ class PairEdit(ABC, Generic[Settings]):
         """Predicted noise with the negative embeddings and with the prompts, of source and target."""
         if self.control is not None:
             self.control.step = step
-        context = torch.cat([negative.flatten(0, 1), self.source, self.target])  # 4b 77 ctx
-        rows = torch.cat([latents, latents]).flatten(0, 1)  # 4b 4 h w
+        context = torch.cat(
+            [rearrange(negative, "k b t d -> (k b) t d"), self.source, self.target]
+        )  # 4b 77 ctx
+        rows = rearrange(torch.cat([latents, latents]), "k b c h w -> (k b) c h w")
         timestep = self.grid.timesteps[self.level(step)]
-        null, text = self.model.predict(rows, timestep, context).unflatten(0, (2, 2, -1))
+        null, text = rearrange(
+            self.model.predict(rows, timestep, context), "(part k b) c h w -> part k b c h w", part=2, k=2
+        )
         return null, text
 
     def towards_null(self, embedding: Float[Tensor, "b 77 ctx"]) -> Float[Tensor, "b 77 ctx"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
@@ -19,7 +20,9 @@ def find_threshold(delta: Float[Tensor, "k b c h w"], quantile: float) -> Float[
     """
     if quantile <= 0:
         return delta.new_full((delta.shape[1], 1, 1, 1), -quantile)
-    return torch.quantile(delta.abs().transpose(0, 1).flatten(1), quantile, dim=1)[:, None, None, None]
+    return torch.quantile(rearrange(delta.abs(), "k b c h w -> b (k c h w)"), quantile, dim=1)[
+        :, None, None, None
+    ]
 
 
 def shrink(
@@ -46,6 +49,6 @@ def edited_region(
     shrunk: Float[Tensor, "k b c h w"], threshold: Float[Tensor, "b 1 1 1"], radius: int
 ) -> Bool[Tensor, "k b c h w"]:
     """Where thresholded guidance still exceeds lambda, per channel, grown by a radius in latent cells."""
-    mask = (shrunk.abs() > threshold).flatten(0, 1).to(shrunk.dtype)  # kb c h w
+    mask = rearrange(shrunk.abs() > threshold, "k b c h w -> (k b) c h w").to(shrunk.dtype)
     grown = functional.max_pool2d(mask, 2 * radius + 1, stride=1, padding=radius)
-    return grown.unflatten(0, shrunk.shape[:2]) > 0
+    return rearrange(grown, "(k b) c h w -> k b c h w", k=len(shrunk)) > 0

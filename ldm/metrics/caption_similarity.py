@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -55,7 +56,7 @@ class CaptionSimilarity(PerPair):
 
     def caption(self, batch: Batch, chosen: list[int]) -> Int[Tensor, "k t"]:
         """Token ids of captions for the chosen generated frames."""
-        frames = (batch.generated[chosen] * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        frames = rearrange((batch.generated[chosen] * 255).round().byte(), "b c h w -> b h w c").cpu().numpy()
         pixels = torch.stack([self.captioner.pixels(np.ascontiguousarray(frame)) for frame in frames])
         with self.setting.autocast():
             return self.captioner.ids(pixels, self.setting.protocol)

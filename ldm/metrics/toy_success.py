@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,7 +27,7 @@ def score(generated: Float[Tensor, "b 3 h w"], metadata: Sequence[ClipMetadata])
 
     Source: `egogen.toy.success`, which judges from pixels alone.
     """
-    frames = (generated * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()  # [b, h, w, 3]
+    frames = rearrange((generated * 255).round().byte(), "b c h w -> b h w c").cpu().numpy()
     return torch.tensor(
         [float(success(frame, clip)) for frame, clip in zip(frames, metadata, strict=True)],
         device=generated.device,

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
@@ -16,12 +17,12 @@ from torch.nn import functional
 
 def split_heads(attn: Attention, tokens: Float[Tensor, "b n c"]) -> Float[Tensor, "b heads n d"]:
     """Gives each head its share of the channels."""
-    return tokens.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+    return rearrange(tokens, "b n (heads d) -> b heads n d", heads=attn.heads)
 
 
 def merge_heads(attn: Attention, attended: Float[Tensor, "b heads n d"]) -> Float[Tensor, "b n c"]:
     """Joins what the heads found and projects it."""
-    merged = attended.transpose(1, 2).flatten(-2)  # b n c
+    merged = rearrange(attended, "b heads n d -> b n (heads d)")
     return attn.to_out[1](attn.to_out[0](merged))
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
@@ -17,8 +18,7 @@ OutputRange = Literal["stretch", "clamp"]
 def to_model(image: Image.Image, resolution: int) -> Float[Tensor, "3 r r"]:
     """Squashes a frame to a square (Lanczos, the aspect ratio is lost as published); values in [-1, 1]."""
     squashed = image.convert("RGB").resize((resolution, resolution), Image.Resampling.LANCZOS)
-    pixels = torch.from_numpy(np.array(squashed))  # r r 3
-    return pixels.permute(2, 0, 1).float() / 127.5 - 1
+    return rearrange(torch.from_numpy(np.array(squashed)), "h w c -> c h w").float() / 127.5 - 1
 
 
 def frame_size(side: int, height: int, width: int) -> tuple[int, int]:
@@ -51,4 +51,4 @@ def to_frame(
     frame = functional.interpolate(decoded[None].float(), size, mode="bicubic", antialias=smaller)[0]  # 3 h w
     low, high = (frame.min(), frame.max()) if output_range == "stretch" else (-1.0, 1.0)
     unit = ((frame - low) / max(float(high - low), 1e-8)).clamp(0, 1)
-    return (unit * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return rearrange((unit * 255).to(torch.uint8), "c h w -> h w c").cpu().numpy()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
@@ -82,4 +83,4 @@ def read_pixels(path: Path) -> UInt8[Tensor, "3 h w"]:
             pixels = np.array(image.convert("RGB"))  # [h, w, 3]
     except BROKEN as error:
         raise UserError(f"{path}: not a whole image ({error}); make this frame again") from None
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    return rearrange(torch.from_numpy(pixels), "h w c -> c h w")

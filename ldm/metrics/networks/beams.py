@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -63,7 +64,8 @@ def search(
         if ids.shape[1] < shortest:
             log_probabilities[:, end] = -torch.inf
         vocabulary = log_probabilities.shape[-1]
-        totals = (log_probabilities.unflatten(0, (items, beams)) + scores[..., None]).flatten(1)
+        by_beam = rearrange(log_probabilities, "(b beams) v -> b beams v", b=items)
+        totals = rearrange(by_beam + scores[..., None], "b beams v -> b (beams v)")
         best, places = totals.topk(2 * beams)  # [b, 2*beams]
         kept = [
             continue_item(found[item], ids[item * beams : (item + 1) * beams].tolist(), beams, end, row)

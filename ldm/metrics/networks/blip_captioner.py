@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
@@ -63,7 +64,7 @@ class Captioner:
     def pixels(self, frame: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 s s"]:
         """A frame as the image tower takes it: squashed, bicubic with antialiasing on 8 bits."""
         squashed = Image.fromarray(frame).resize((self.side, self.side), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(squashed)).permute(2, 0, 1)  # [3, s, s]
+        pixels = rearrange(torch.from_numpy(np.array(squashed)), "h w c -> c h w")
         return normalize(pixels[None].float() / 255, MEAN, STD)[0]
 
     @torch.no_grad()

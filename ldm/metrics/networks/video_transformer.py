@@ -6,6 +6,7 @@ Modules are named as in the published files, so that a state dict fits key by ke
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -38,10 +39,11 @@ class VideoTransformer(nn.Module):
     def forward(self, video: Float[Tensor, "b f 3 h w"]) -> Float[Tensor, "b d"]:
         """Encodes clips; their frames are as large as the position embeddings say."""
         frames = video.shape[1]
-        tokens = self.patch_embed(video.flatten(0, 1)).unflatten(0, (-1, frames))  # [b, f, p, d]
+        tokens = self.patch_embed(rearrange(video, "b f c h w -> (b f) c h w"))
+        tokens = rearrange(tokens, "(b f) p d -> b f p d", f=frames)
         tokens = tokens + self.pos_embed[:, None, 1:] + self.temporal_embed[:, :frames, None]
         first = (self.cls_token + self.pos_embed[:, :1]).expand(len(video), -1, -1)  # [b, 1, d]
-        tokens = torch.cat([first, tokens.flatten(1, 2)], dim=1)  # [b, 1+f*p, d]
+        tokens = torch.cat([first, rearrange(tokens, "b f p d -> b (f p) d")], dim=1)
         for block in self.blocks[:-1]:
             tokens = block(tokens, frames)
         return self.norm(self.blocks[-1](tokens, frames, first_only=True)[:, 0])
@@ -56,7 +58,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n p d"]:
         """Cuts images into patches, row by row."""
-        return self.proj(images).flatten(2).transpose(1, 2)
+        return rearrange(self.proj(images), "n d y x -> n (y x) d")
 
 
 class Block(nn.Module):
@@ -104,13 +106,13 @@ class DividedAttention(nn.Module):
 
     def split(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "3 b heads t c"]:
         """Queries, keys and values."""
-        return self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return rearrange(self.qkv(x), "b t (part heads c) -> part b heads t c", part=3, heads=self.heads)
 
     def first(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b 1 d"]:
         """The class token's state alone."""
         q, k, v = self.split(x)
         state = functional.scaled_dot_product_attention(q[:, :, :1], k, v)  # [b, heads, 1, c]
-        return self.proj(state.transpose(1, 2).flatten(2))
+        return self.proj(rearrange(state, "b heads t c -> b t (heads c)"))
 
     def forward(self, x: Float[Tensor, "b t d"], frames: int, *, over_time: bool) -> Float[Tensor, "b t d"]:
         """Attends within groups."""
@@ -126,15 +128,16 @@ class DividedAttention(nn.Module):
             for part in (k, v)
         )  # fmt: skip
         others = functional.scaled_dot_product_attention(group_q, group_k, group_v)  # [b, heads, g, s, c]
-        others = (others.transpose(2, 3) if over_time else others).flatten(2, 3)  # [b, heads, f*p, c]
-        out = torch.cat([first, others], dim=2).transpose(1, 2).flatten(2)  # [b, t, d]
-        return self.proj(out)
+        order = "b heads p f c" if over_time else "b heads f p c"
+        others = rearrange(others, f"{order} -> b heads (f p) c")
+        out = torch.cat([first, others], dim=2)
+        return self.proj(rearrange(out, "b heads t c -> b t (heads c)"))
 
 
 def grouped(x: Float[Tensor, "b heads n c"], frames: int, over_time: bool) -> Float[Tensor, "b heads g s c"]:
     """Splits the tokens of all frames into groups: by place over time, by frame over space."""
-    by_frame = x.unflatten(2, (frames, -1))  # [b, heads, f, p, c]
-    return by_frame.transpose(2, 3) if over_time else by_frame
+    order = "b heads p f c" if over_time else "b heads f p c"
+    return rearrange(x, f"b heads (f p) c -> {order}", f=frames)
 
 
 class Mlp(nn.Module):

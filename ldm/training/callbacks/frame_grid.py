@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -27,12 +28,12 @@ def grid_of(
     """
     frames = torch.stack([column.float().cpu() for column in columns], dim=1)  # b n 3 h w
     padded = torch.nn.functional.pad(frames, [0, gap, 0, gap], value=1.0)
-    rows, across, _, height, width = padded.shape
-    strips = padded.permute(0, 3, 1, 4, 2).reshape(rows, height, across * width, 3)
+    strips = rearrange(padded, "b n c h w -> b h (n w) c")
+    rows, height, across, _ = strips.shape
     pixels = ((strips + 1) * 127.5).round().clamp(0, 255).numpy().astype(np.uint8)
-    lines = [textwrap.wrap(text, max(1, across * width // CHARACTER)) for text in captions]
+    lines = [textwrap.wrap(text, max(1, across // CHARACTER)) for text in captions]
     room = LINE * max((len(text) for text in lines), default=0)
-    sheet = Image.new("RGB", (across * width, rows * (height + room)), "white")
+    sheet = Image.new("RGB", (across, rows * (height + room)), "white")
     draw = ImageDraw.Draw(sheet)
     for row, strip in enumerate(pixels):
         top = row * (height + room)
