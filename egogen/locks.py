@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 
 LONGEST_COMMAND = 200  # letters of it that a message shows
 log = logging.getLogger(__name__)
@@ -91,6 +91,6 @@ def owner(file: Path) -> str:
 
 
 @cache
-def unlocked(folder: Path, reason: str) -> None:
+def unlocked(folder: Path, why: str) -> None:
     """Says once a folder that nothing guards it."""
-    log.warning("%s: no lock (%s); see to it that no second process writes there", folder, reason)
+    log.warning("%s: no lock (%s); see to it that no second process writes there", folder, why)

@@ -17,7 +17,6 @@ from typing import cast
 
 import numpy as np
 import torch
-from egogen.validate.frames import probe
 from PIL import Image
 from tqdm import tqdm
 
@@ -30,6 +29,7 @@ from egogen.locks import hold
 from egogen.manifest import NAME as MANIFEST
 from egogen.manifest import checkpoint_hash, claim, file_hash
 from egogen.shards import parse_shard, process, take_chunk, take_shard
+from egogen.validate.frame_files import probe
 from ldm.baselines.copy import copy_frame
 from ldm.baselines.token_maps import split_prompt
 from ldm.config.sections import GenerateConfig, load_config, split_words

@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.training.process_index:
         logging.getLogger().setLevel(logging.WARNING)
     first = args.training.process_index == 0 and not args.data.dry_run
-    output = Path(str(args.training.output_dir))
+    output = args.output
     try:
         with hold(output, "fine-tuning") if first else nullcontext(), writing(output):
             finetune(args)

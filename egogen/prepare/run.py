@@ -86,7 +86,7 @@ def carry_out(plan: PairPlan, job: Preparation) -> None:
         raise SystemExit(BROKEN_BASE + min(len(broken), MOST_BROKEN))
 
 
-def make(plan: Plan, behind: Sequence[Pair], job: Job) -> None:
+def make(plan: PairPlan, behind: Sequence[ActionPair], job: Preparation) -> None:
     """Extracts, filters and writes."""
     claim_splits(job)
     scores = pair_journal(job.folder / SCORES)

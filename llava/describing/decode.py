@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from llava.checkpoints.config_json import text_settings
-from llava.checkpoints.tokenizer import BOS, BOS_TEXT, EOS, PAD
+from llava.checkpoints.tokenizer import BOS, BOS_TEXT, EOS, EOS_TEXT, PAD
 from llava.model import Llava
 from llava.question.prompts import IMAGE_TOKEN, expand_image
 
