@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.torchscript import SETTINGS, is_torchscript, read_torchscript
 from ldm.metrics.feature_cache import Memory
 from ldm.metrics.frames.frame_pairs import Batch, Pairs, Side
