@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from egogen.prepare.hub import install
 from PIL import Image
 
 from egogen.errors import UserError
 from egogen.layout import Layout
 from egogen.manifest import file_hash
 from egogen.prepare.__main__ import COMMANDS, main
+from egogen.prepare.formats.hub import install
 from tests.egogen.split_archive import split_archive, whole_archive
 
 PARQUET = ["to-parquet", "{root}", "--dataset", "ego4d", "--out", "{out}", "--samples-per-shard", "2"]
