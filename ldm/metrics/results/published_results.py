@@ -9,7 +9,7 @@ from egogen.errors import UserError
 from egogen.files import read_yaml
 from ldm.metrics.registry import METRICS
 
-FILE = Path(__file__).parents[2] / "configs" / "published_results.yaml"
+FILE = Path(__file__).parents[3] / "configs" / "published_results.yaml"
 # The parts of the file that hold tables.
 TABLES = {"main": "Published", "ablation": "Published ablation: what LEGO is conditioned on"}
 
