@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from egogen.errors import UserError
 from ldm.metrics import blip, clip, egovlp, egovlp_plus, fid, lpips, psnr, ssim, toy_features, toy_success
-from ldm.metrics.metric import Metric, Setting
+from ldm.metrics.metric import Metric, MetricSetting
 
 METRICS = {
     metric.name: metric
@@ -37,7 +37,7 @@ def materialize(name: str) -> Metric:
     raise UserError(f"metric {name!r}: allowed are {', '.join(METRICS)}")
 
 
-def choose(names: Sequence[str] | None, setting: Setting) -> list[Metric]:
+def choose(names: Sequence[str] | None, setting: MetricSetting) -> list[Metric]:
     """The metrics of an evaluation: those named, or all that apply to the setting.
 
     Raises:

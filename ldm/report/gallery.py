@@ -13,8 +13,8 @@ from egogen.boxes import read_boxes
 from egogen.errors import UserError
 from egogen.layout import metric_target_path
 from ldm.metrics.frames.images import check_image
-from ldm.report.runs import Run, columns
-from ldm.report.table import Column
+from ldm.report.results_table import Column, columns_of
+from ldm.report.runs import Run
 
 MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 
@@ -87,8 +87,8 @@ class Album:
             metric_target_path(Path(), item.action.image_1).as_posix(): item for item in self.annotations
         }
         shown = []
-        for column in columns(self.runs):
-            values = self.runs[0].item_values(column.name)
+        for column in columns_of(run.details for run in self.runs):
+            values = self.runs[0].values.get(column.name, {})
             frames = sorted(
                 values, key=lambda frame: (values[frame], frame), reverse=column.better == "higher"
             )
@@ -99,13 +99,16 @@ class Album:
 
     def card(self, item: Item) -> Card:
         """One item of the gallery."""
-        action, shown = item.action, columns(self.runs)
+        action, shown = item.action, columns_of(run.details for run in self.runs)
         target = picture("Target", self.frames / action.image_1)
         if item.clip in self.metadata:
             where = f"metadata, clip {item.clip!r}"
             target = replace(target, outlines=outlines(self.metadata[item.clip], item.id, where))
         made = [
-            replace(picture(run.name, run.image(action.image_1)), values=values(run, action.image_1, shown))
+            replace(
+                picture(run.name, metric_target_path(run.images, action.image_1)),
+                values=values(run, action.image_1, shown),
+            )
             for run in self.runs
         ]
         given = [picture("Source", self.frames / action.image_0), target]

@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from egogen.files import atomic_open, write_json
 from egogen.pages import render
-from ldm.metrics.results.result_files import finite
 from ldm.report.comparison import Comparison
 from ldm.report.curves import Panel
 from ldm.report.formats import latex, markdown
 from ldm.report.gallery import Card
-from ldm.report.runs import Run, columns
-from ldm.report.table import Column, Group, Table, cell, published
+from ldm.report.results_table import Column, Table, cell
+from ldm.report.runs import Run
 
 
 @dataclass(frozen=True)
@@ -42,30 +40,19 @@ class Page:
     panels: Sequence[Panel] = field(default_factory=list)
 
 
-def metrics_json(runs: Sequence[Run]) -> dict[str, Any]:
+def metrics_json(runs: Sequence[Run]) -> dict[str, object]:
     """`{"dataset", "protocol", "systems": {name: {metric: {"mean", "stderr", "n"}}}}`; null is infinite."""
     return {
         "dataset": runs[0].details["dataset"],
         "protocol": runs[0].details["protocol"],
         "systems": {
             run.name: {
-                metric: {"mean": finite(number.mean), "stderr": number.standard_error, "n": number.n}
-                for metric, number in run.system.numbers.items()
+                metric: {"mean": entry["mean"], "stderr": entry["standard_error"], "n": entry["n"]}
+                for metric, entry in run.details["metrics"].items()
             }
             for run in runs
         },
     }
-
-
-def make_table(runs: Sequence[Run], paper: str | None) -> Table:
-    """The systems by metrics, above the paper's rows for a data set where one is named.
-
-    Raises:
-        UserError: the paper has no such data set.
-    """
-    shown = columns(runs)
-    groups = published(paper, shown) if paper else []
-    return Table(shown, [Group("Measured" if groups else "", [run.system for run in runs]), *groups])
 
 
 def html(page: Page) -> str:

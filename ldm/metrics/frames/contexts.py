@@ -13,7 +13,7 @@ from egogen.layout import METRIC_TARGETS, metric_target_path
 from ldm.metrics.frames.frame_pairs import Pair, Pairs, digest
 from ldm.metrics.frames.images import check_image
 from ldm.metrics.frames.protocol import size_tolerance
-from ldm.metrics.metric import Setting
+from ldm.metrics.metric import MetricSetting
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def split_folder(targets: Path, given: Path | None) -> Path:
     return folder
 
 
-def contexts_of(pairs: Pairs, setting: Setting) -> dict[str, Context]:
+def contexts_of(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
     """The frame before the action of each pair, by the pair's name; looked for once an evaluation.
 
     Raises:
@@ -54,7 +54,7 @@ def contexts_of(pairs: Pairs, setting: Setting) -> dict[str, Context]:
     return setting.once(f"contexts of {pairs.names_sha256}", lambda: find_contexts(pairs, setting))
 
 
-def contexts_sha256(pairs: Pairs, setting: Setting) -> str:
+def contexts_sha256(pairs: Pairs, setting: MetricSetting) -> str:
     """Covers the contents of all frames before actions.
 
     Raises:
@@ -63,7 +63,7 @@ def contexts_sha256(pairs: Pairs, setting: Setting) -> str:
     return digest(f"{name}\0{context.sha256}" for name, context in contexts_of(pairs, setting).items())
 
 
-def find_contexts(pairs: Pairs, setting: Setting) -> dict[str, Context]:
+def find_contexts(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
     """The frame before the action of each pair, by the pair's name; every file is read and checked.
 
     Raises:

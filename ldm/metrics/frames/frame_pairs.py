@@ -38,7 +38,7 @@ class Pair:
     hashes: tuple[str, str]
 
 
-class Batch:
+class PairBatch:
     """Pairs of equal sizes, RGB in [0, 1], decoded when a metric asks. Generated frames keep their size."""
 
     def __init__(self, pairs: Sequence[Pair], device: torch.device) -> None:
@@ -106,18 +106,23 @@ class Pairs:
         """Covers the names and contents of the targets: runs with the same can be compared."""
         return digest(f"{pair.frame}\0{pair.hashes[1]}" for pair in self.pairs)
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """What a result that was stored tells of its images."""
+        return {"images_sha256": self.sha256, "targets_sha256": self.targets_sha256}
+
     def texts_sha256(self, key: str) -> str:
         """Covers the texts that the annotations hold under a key."""
         return digest(f"{pair.frame}\0{pair.item.action.text(key)}" for pair in self.pairs)
 
-    def batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
+    def batches(self, batch_size: int, device: torch.device) -> Iterator[PairBatch]:
         """The pairs in batches of equal sizes."""
         by_size: dict[tuple[Size, Size], list[Pair]] = {}
         for pair in self.pairs:
             by_size.setdefault(pair.sizes, []).append(pair)
         for group in by_size.values():
             for start in range(0, len(group), batch_size):
-                yield Batch(group[start : start + batch_size], device)
+                yield PairBatch(group[start : start + batch_size], device)
 
 
 def digest(lines: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from ldm.metrics.frames.protocol import Protocol
 from ldm.metrics.frames.resize import normalize
 from ldm.metrics.networks.beams import search
 from ldm.metrics.networks.egovlp_model import count_layers, heads
-from ldm.metrics.networks.weight_files import load_strictly, mismatch, read_state
+from ldm.metrics.networks.metric_weights import load_strictly, mismatch, read_state
 
 PROMPT = "a picture of"
 BEAMS, SHORTEST, LONGEST = 3, 5, 20  # lengths in tokens, the prompt's four with them

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import BertTokenizer, DistilBertConfig, DistilBertModel
 
 from egogen.errors import UserError
+from ldm.metrics.networks.metric_weights import FETCH, load_strictly, mismatch, read_state
 from ldm.metrics.networks.video_transformer import VideoTransformer
-from ldm.metrics.networks.weight_files import FETCH, load_strictly, mismatch, read_state
 
 WHAT = "EgoVLP"
 PREFIX = "module."  # of files that DataParallel wrote

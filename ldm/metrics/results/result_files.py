@@ -15,33 +15,50 @@ import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, TypedDict, cast
 
-from egogen.annotations import check_object
+from egogen.annotations import JsonObject, check_object
 from egogen.errors import UserError, reason
 from egogen.files import read_json, write_json
 from ldm.metrics.frames.frame_pairs import Pairs
 from ldm.metrics.metric import Metric, Result
+from ldm.metrics.registry import METRICS
 from ldm.metrics.results.intervals import interval
 
 FOLDER = "metric"
-FIELDS = {
-    "mean",
-    "standard_error",
-    "interval_95",
-    "n",
-    "title",
-    "unit",
-    "times",
-    "better",
-    "binary",
-    "infinite",
-    "source",
-    "provenance",
-}
-ABOUT = {"name", "dataset", "protocol", "n", "metrics"}
 CAPTIONS = {"blip_base": "blip.json", "blip_large": "blip-l.json"}
 log = logging.getLogger(__name__)
+
+
+class MetricEntry(TypedDict):
+    """A metric's part of `details.json`."""
+
+    key: str
+    title: str
+    unit: str
+    times: int
+    range: list[float | None]
+    better: Literal["higher", "lower"]
+    binary: bool
+    source: str
+    mean: float | None
+    standard_error: float | None
+    interval_95: list[float] | None
+    n: int
+    infinite: int
+    finite_mean: float | None
+    provenance: dict[str, object]
+
+
+class Details(TypedDict):
+    """What the report reads of `details.json`; it tells more, for people."""
+
+    name: str
+    dataset: str
+    protocol: str
+    n: int
+    images: str
+    metrics: dict[str, MetricEntry]
 
 
 class Measured(NamedTuple):
@@ -49,7 +66,7 @@ class Measured(NamedTuple):
 
     metric: Metric
     result: Result
-    provenance: Mapping[str, Any]
+    provenance: Mapping[str, object]
 
 
 def details_path(run: Path) -> Path:
@@ -88,16 +105,16 @@ def prepare(run: Path) -> None:
         ) from None
 
 
-def entry(measured: Measured, resamples: int) -> dict[str, Any]:
+def entry(measured: Measured, resamples: int) -> MetricEntry:
     """A metric's part of `details.json`."""
     metric, result, provenance = measured
     return {
         "key": metric.key,
         "title": metric.title,
-        "unit": metric.unit,
-        "times": metric.times,
-        "range": [finite(metric.low), finite(metric.high)],
-        "better": metric.better,
+        "unit": metric.scale.unit,
+        "times": metric.scale.times,
+        "range": [finite(metric.scale.low), finite(metric.scale.high)],
+        "better": metric.scale.better,
         "binary": metric.binary,
         "source": metric.source,
         "mean": finite(result.mean),
@@ -115,14 +132,12 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-class Stored(NamedTuple):
-    """A result of an earlier evaluation and everything that decided it."""
-
-    result: Result
-    provenance: Mapping[str, Any]
+def number(value: float | None) -> float:
+    """A number of JSON: null stands for infinity."""
+    return math.inf if value is None else value
 
 
-def known(run: Path, provenance: Mapping[str, Mapping[str, Any]], pairs: Pairs) -> dict[str, Stored]:
+def known(run: Path, provenance: Mapping[str, Mapping[str, object]], pairs: Pairs) -> dict[str, Measured]:
     """The stored results that the same images, settings, weights and versions would give again.
 
     Args:
@@ -136,12 +151,13 @@ def known(run: Path, provenance: Mapping[str, Mapping[str, Any]], pairs: Pairs) 
         entries = read_json(details_path(run))["metrics"]
         values = read_json(per_sample_path(run))
         return {
-            name: Stored(
+            name: Measured(
+                METRICS[name],
                 stored_result(entries[name], values[name], captions(run, name, pairs)),
                 entries[name]["provenance"],
             )
             for name, origin in provenance.items()
-            if name in entries and agrees(entries[name]["provenance"], origin)
+            if name in entries and origin.items() <= entries[name]["provenance"].items()
         }
     except (UserError, KeyError, TypeError, AttributeError) as error:
         # Cut off or of another make. These files are ours to write, so it is safe to measure again.
@@ -157,11 +173,6 @@ def stored_names(run: Path) -> set[str]:
         return set()
 
 
-def agrees(stored: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a stored provenance says the same in everything that is known now."""
-    return all(key in stored and stored[key] == value for key, value in now.items())
-
-
 def captions(run: Path, metric: str, pairs: Pairs) -> dict[str, str]:
     """The stored captions of a metric by frame; none for one that does not caption."""
     if metric not in CAPTIONS:
@@ -171,22 +182,22 @@ def captions(run: Path, metric: str, pairs: Pairs) -> dict[str, str]:
 
 
 def stored_result(
-    stored: Mapping[str, Any], values: Mapping[str, float | None], texts: Mapping[str, str]
+    stored: MetricEntry, values: Mapping[str, float | None], texts: Mapping[str, str]
 ) -> Result:
     """A stored result as it was measured."""
     return Result(
-        mean=math.inf if stored["mean"] is None else stored["mean"],
+        mean=number(stored["mean"]),
         standard_error=stored["standard_error"],
         n=stored["n"],
         infinite=stored["infinite"],
         finite_mean=stored["finite_mean"],
-        values={frame: math.inf if value is None else value for frame, value in values.items()},
+        values={frame: number(value) for frame, value in values.items()},
         captions=texts,
     )
 
 
 def write(
-    run: Path, about: Mapping[str, Any], measured: Mapping[str, Measured], pairs: Pairs, resamples: int
+    run: Path, about: Mapping[str, object], measured: Mapping[str, Measured], pairs: Pairs, resamples: int
 ) -> None:
     """Writes the files, each atomically; nothing of an earlier evaluation is left in them.
 
@@ -224,7 +235,7 @@ def by_action(texts: Mapping[str, str], pairs: Pairs) -> dict[str, dict[str, str
     return found
 
 
-def read_details(run: Path) -> dict[str, Any]:
+def read_details(run: Path) -> Details:
     """Reads a run's `details.json`.
 
     Raises:
@@ -233,28 +244,37 @@ def read_details(run: Path) -> dict[str, Any]:
     path = details_path(run)
     if not path.exists():
         raise UserError(f"{path}: no such file; measure this run first with python -m ldm.evaluate")
-    details = check_object(read_json(path), f"{path}", "an evaluation")
-    missing = ABOUT - set(details)
-    if missing:
-        raise UserError(f"{path}: the fields {sorted(missing)} are missing; measure again")
-    entries = check_object(details.get("metrics"), f"{path}, field 'metrics'", "metrics by name")
+    details = check_fields(Details, read_json(path), f"{path}", "an evaluation")
+    entries = check_object(details["metrics"], f"{path}, field 'metrics'", "metrics by name")
     for name, stored in entries.items():
-        missing = FIELDS - set(check_object(stored, f"{path}: metric {name!r}", "named fields"))
-        if missing:
-            raise UserError(
-                f"{path}: metric {name!r}: the fields {sorted(missing)} are missing; measure again"
-            )
-    return details
+        check_fields(MetricEntry, stored, f"{path}: metric {name!r}", "named fields")
+    return cast("Details", details)
 
 
-def read_values(run: Path) -> dict[str, dict[str, float | None]]:
-    """Reads a run's values by metric and frame; null is infinite.
+def check_fields(kind: type, value: object, where: str, content: str) -> JsonObject:
+    """Returns a JSON object that has all fields of a `TypedDict`.
+
+    Raises:
+        UserError: it is another type, or some are missing.
+    """
+    found = check_object(value, where, content)
+    missing = kind.__annotations__.keys() - found.keys()
+    if missing:
+        raise UserError(f"{where}: the fields {sorted(missing)} are missing; measure again")
+    return found
+
+
+def read_values(run: Path) -> dict[str, dict[str, float]]:
+    """Reads a run's values by metric and frame.
 
     Raises:
         UserError: the file is missing or not of that form.
     """
     path = per_sample_path(run)
     return {
-        name: check_object(values, f"{path}: metric {name!r}", "values by frame")
+        name: {
+            frame: number(value)
+            for frame, value in check_object(values, f"{path}: metric {name!r}", "values by frame").items()
+        }
         for name, values in check_object(read_json(path), f"{path}", "metrics by name").items()
     }

@@ -20,7 +20,7 @@ from egogen.layout import FOLDERS
 from ldm import evaluate
 from ldm.metrics import clip, evaluation
 from ldm.metrics.frames import contexts
-from ldm.metrics.networks import weight_files as files
+from ldm.metrics.networks import metric_weights as files
 from ldm.metrics.results import result_files as results
 from tests.ldm.evaluation.networks import ORACLE
 from tests.ldm.evaluation.recorded_run import QUICK, flags, fresh, read, values

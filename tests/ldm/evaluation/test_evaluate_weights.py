@@ -16,7 +16,7 @@ from egogen.errors import UserError
 from ldm import evaluate
 from ldm.metrics import clip
 from ldm.metrics.feature_cache import Store
-from ldm.metrics.networks import weight_files as files
+from ldm.metrics.networks import metric_weights as files
 from tests.egogen.scripted import Restored, save, save_scripted
 from tests.ldm.evaluation.failing import fails
 from tests.ldm.evaluation.networks import blip
