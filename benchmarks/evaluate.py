@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from egogen.annotations import DESCRIPTION_KEY
 from egogen.files import write_json
 from egogen.layout import FOLDERS
 from ldm.metrics import clip, egovlp, egovlp_plus, evaluation, fid, lpips, psnr
@@ -194,8 +195,18 @@ def table(args: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
     device = torch.device(args.device)
     weights = write_weights(root / "weights", args.dataset)
     write_frames(root / "data", args.dataset, args.pairs)
-    setting = MetricSetting(args.dataset, device=device, batch_size=args.batch, root=weights)
-    setting = evaluation.with_weights(setting, choose(METRICS, setting))
+    setting, _ = evaluation.prepare(
+        args.dataset,
+        METRICS,
+        None,
+        "published",
+        "32",
+        args.device,
+        DESCRIPTION_KEY,
+        None,
+        weights,
+        args.batch,
+    )
     data = root / "data"
     pairs = evaluation.pair(
         setting, data / "run", data / FOLDERS[args.dataset] / "val_gt_for_metric", data / "val.json"

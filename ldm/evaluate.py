@@ -21,7 +21,7 @@ from egogen.locks import hold
 from ldm.metrics import evaluation
 from ldm.metrics.frames.frame_pairs import run_folder
 from ldm.metrics.frames.protocol import PRECISIONS, PROTOCOLS
-from ldm.metrics.registry import METRICS, choose
+from ldm.metrics.registry import METRICS
 from ldm.metrics.results import result_files as results
 from ldm.metrics.results import samples
 from ldm.metrics.results.result_files import Details
@@ -30,11 +30,6 @@ from ldm.report.formats import text
 from ldm.report.results_table import PUBLISHED, make_table
 
 log = logging.getLogger(__name__)
-
-
-def names(text: str) -> list[str]:
-    """Reads `--metrics`."""
-    return [name.strip() for name in text.split(",")]
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,8 @@ class EvaluateOptions:
         default=DESCRIPTION_KEY,
     )  # fmt: skip
     metrics: list[str] | None = flag(
-        f"comma-separated: {','.join(METRICS)}; without it, all but those that ask for --metadata", type=names
+        f"comma-separated: {','.join(METRICS)}; without it, all but those that ask for --metadata",
+        type=lambda words: [name.strip() for name in words.split(",")],
     )
     metadata: Path | None = flag("metadata file, for metrics that look at scenes", type=Path)
     input_path: Path | None = flag(
@@ -80,13 +76,11 @@ class EvaluateOptions:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures each run, then prints them in one table."""
     options = cli.options(EvaluateOptions, argv, "python -m ldm.evaluate", __doc__)
-    setting = evaluation.make_setting(
-        options.dataset, options.metadata, options.protocol, options.precision, options.device,
-        options.llava_key, options.input_path, options.weights, options.batch_size,
-    )  # fmt: skip
-    metrics = choose(options.metrics, setting)
     titles = run_names(options.gen_path, options.name)
-    setting = evaluation.with_weights(setting, metrics)
+    setting, metrics = evaluation.prepare(
+        options.dataset, options.metrics, options.metadata, options.protocol, options.precision,
+        options.device, options.llava_key, options.input_path, options.weights, options.batch_size,
+    )  # fmt: skip
     runs = [
         evaluation.pair(setting, path, options.gt_path, options.edit_file) for path in options.gen_path
     ]  # all are checked before the first is measured
@@ -114,15 +108,14 @@ def run_names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
     names = list(given or (run_folder(path).absolute().name for path in paths))
     if len(names) != len(paths):
         raise UserError(f"--name: found {len(names)} names for {len(paths)} runs; give one for each")
-    folders: dict[Path, Path] = {}
-    for path in paths:
-        folder = run_folder(path).resolve()
-        if folder in folders:
+    folders = [run_folder(path).resolve() for path in paths]
+    for path, folder in zip(paths, folders, strict=True):
+        first = paths[folders.index(folder)]
+        if first is not path:
             raise UserError(
-                f"{folders[folder]} and {path}: the results of both would be in {folder / results.FOLDER}; "
+                f"{first} and {path}: the results of both would be in {folder / results.FOLDER}; "
                 "give each run a folder of its own with images/"
             )
-        folders[folder] = path
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise UserError(f"the name {twice[0]!r} is that of two runs; name them apart by --name")

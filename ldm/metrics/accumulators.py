@@ -84,33 +84,28 @@ def cosine(a: Float[Tensor, "b d"], b: Float[Tensor, "b d"]) -> Float[Tensor, " 
     return functional.cosine_similarity(a, b, dim=-1)
 
 
+def remembered(
+    embed: Embed, memory: Memory, keys: Callable[[PairBatch, Side], Sequence[str]] = PairBatch.hashes
+) -> Vectors:
+    """Features, computed where they are not kept by the keys: the content that each follows from."""
+    return lambda batch, side: memory.recall(
+        memory.store(side), keys(batch, side), partial(embed, batch, side)
+    )
+
+
 def features(
     setting: MetricSetting,
+    memory: Memory,
     network: Network,
     embed: Callable[[Network, Float[Tensor, "k 3 h w"], Protocol], Float[Tensor, "k d"]],
-) -> Embed:
+) -> Vectors:
     """What a network sees in frames, in the precision and under the protocol of an evaluation."""
 
     def chosen_features(batch: PairBatch, side: Side, chosen: list[int]) -> Float[Tensor, "k d"]:
         with setting.autocast():
             return embed(network, batch.images(side)[chosen], setting.protocol)
 
-    return chosen_features
-
-
-def remembered(
-    embed: Embed, memory: Memory, keys: Callable[[PairBatch, Side], Sequence[str]] = PairBatch.hashes
-) -> Vectors:
-    """Features of which only those that are not kept are computed.
-
-    Args:
-        embed: computes them.
-        memory: where they are kept.
-        keys: content that a feature follows from; by default the frame's own.
-    """
-    return lambda batch, side: memory.recall(
-        memory.store(side), keys(batch, side), partial(embed, batch, side)
-    )
+    return remembered(chosen_features, memory)
 
 
 def similarity(vectors: Vectors) -> PerPair:

@@ -40,11 +40,7 @@ def texts_of(pairs: Pairs, key: str) -> dict[str, str]:
 
 
 def begin(size: Size, setting: MetricSetting, pairs: Pairs, memory: Memory) -> Accumulator:
-    """Opens the metric.
-
-    Raises:
-        UserError: an action has no text.
-    """
+    """Opens the metric; a `UserError` tells of an action without a text."""
     texts = texts_of(pairs, setting.llava_key)
     # They take seconds to import, so a wrong argument does not wait for them.
     from ldm.metrics.networks.blip_captioner import load_captioner

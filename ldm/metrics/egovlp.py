@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from ldm.metrics.accumulators import cosine, features, remembered, similarity
+from ldm.metrics.accumulators import cosine, features, similarity
 from ldm.metrics.frames import protocol as rules
 from ldm.metrics.frames.resize import cover, normalize
 from ldm.metrics.metric import COSINE, Metric, MetricSetting
@@ -41,14 +41,8 @@ def score(
 ) -> Float[Tensor, " b"]:
     """Cosine between the video features of each pair, in [-1, 1]; 1 for identical images.
 
-    Args:
-        generated: in [0, 1].
-        reference: in [0, 1].
-        network: by `ldm.metrics.networks.egovlp_model.load_egovlp`.
-        frames: length of a clip; 4 on ego4d and 16 on epickitchen, as published.
-        protocol: how frames are resized.
-
-    Source: the published evaluation; each frame is repeated to a still clip.
+    Frames in [0, 1], each repeated to a still clip of `frames`: 4 on ego4d, 16 on epickitchen, as published.
+    `network` by `ldm.metrics.networks.egovlp_model.load_egovlp`. Source: the published evaluation.
     """
     return cosine(*(embed(frames, network, images, protocol) for images in (generated, reference)))
 
@@ -89,7 +83,7 @@ METRIC = Metric(
     source="cosine of EgoVLP's video features of still clips, 4 frames on ego4d, 16 on epickitchen",
     libraries=("torch",),
     open=lambda setting, _, memory: similarity(
-        remembered(features(setting, open_network(setting), partial(embed, FRAMES[setting.dataset])), memory)
+        features(setting, memory, open_network(setting), partial(embed, FRAMES[setting.dataset]))
     ),
     weights=lambda setting: (EGOVLP[setting.dataset],),
 )

@@ -29,15 +29,8 @@ def score(
 ) -> Float[Tensor, " b"]:
     """Cosine between the video features of each pair, in [-1, 1]; 1 for identical images.
 
-    Args:
-        generated: in [0, 1].
-        reference: in [0, 1].
-        context: the frames before the actions, in [0, 1]; the others are brought to their size.
-        network: by `ldm.metrics.networks.egovlp_model.load_egovlp`.
-        frames: length of a clip, whose first half shows the context.
-        protocol: how frames are resized.
-
-    Source: the published evaluation.
+    Frames in [0, 1], brought to the size of the context, the frames before the actions, which the first half
+    of each clip of `frames` shows. `network` as `ldm.metrics.egovlp.score` takes it. Source: as there.
     """
     clips = (halves(images, context, network.side, protocol) for images in (generated, reference))
     return cosine(*(network.video(clip.repeat_interleave(frames // 2, dim=1)) for clip in clips))
@@ -53,11 +46,7 @@ def halves(
 
 
 def begin(setting: MetricSetting, pairs: Pairs, memory: Memory) -> Accumulator:
-    """Opens the metric.
-
-    Raises:
-        UserError: a frame before an action is missing, broken or of another size.
-    """
+    """Opens the metric; raises as `find_contexts`."""
     contexts = contexts_of(pairs, setting)
     frames = FRAMES[setting.dataset]
     network = open_network(setting)

@@ -72,17 +72,16 @@ def evaluate(  # noqa: PLR0913 - an argument for each flag of the command
     Raises:
         UserError: a setting, a file or an image is not as expected.
     """
-    setting = make_setting(
-        dataset, metadata, protocol, precision, device, llava_key, input_path, weights or weights_root(),
-        batch_size,
+    setting, chosen = prepare(
+        dataset, metrics, metadata, protocol, precision, device, llava_key, input_path,
+        weights or weights_root(), batch_size,
     )  # fmt: skip
-    chosen = choose(metrics, setting)
-    setting = with_weights(setting, chosen)
     return measure(pair(setting, gen_path, gt_path, edit_file), chosen, setting)
 
 
-def make_setting(
+def prepare(
     dataset: str,
+    metrics: Sequence[str] | None,
     metadata: Path | None,
     protocol: str,
     precision: str,
@@ -91,44 +90,27 @@ def make_setting(
     input_path: Path | None,
     weights: Path,
     batch_size: int,
-) -> MetricSetting:
-    """Checks what the user chose, as `evaluate` takes it, and reads the metadata.
+) -> tuple[MetricSetting, list[Metric]]:
+    """Checks what the user chose, as `evaluate` takes it; reads the metadata and finds the weights.
 
     Raises:
-        UserError: a choice is not allowed.
+        UserError: a choice is not allowed, or weights are missing; names all of them.
     """
     if batch_size < 1:
         raise UserError(f"batch size {batch_size}: expected at least 1")
-    return MetricSetting(
-        choice("data set", dataset, FOLDERS),
-        choice("protocol", protocol, PROTOCOLS),
-        find_device(device),
-        choice("precision", precision, PRECISIONS),
-        None if metadata is None else read_metadata(metadata),
-        metadata,
-        llava_key,
-        input_path,
-        batch_size,
+    facts = None if metadata is None else read_metadata(metadata)
+    setting = MetricSetting(
+        choice("data set", dataset, FOLDERS), choice("protocol", protocol, PROTOCOLS), find_device(device),
+        choice("precision", precision, PRECISIONS), facts, metadata, llava_key, input_path, batch_size,
         weights,
-    )
-
-
-def with_weights(setting: MetricSetting, metrics: Sequence[Metric]) -> MetricSetting:
-    """A setting that knows where the weights of some metrics lie.
-
-    Raises:
-        UserError: some are missing; names all of them.
-    """
-    files = [file for metric in metrics for file in metric.weights(setting)]
-    return replace(setting, weights=locate_all(setting.root, files))
+    )  # fmt: skip
+    chosen = choose(metrics, setting)
+    files = [file for metric in chosen for file in metric.weights(setting)]
+    return replace(setting, weights=locate_all(weights, files)), chosen
 
 
 def pair(setting: MetricSetting, gen_path: Path, gt_path: Path, edit_file: Path) -> Pairs:
-    """Pairs the frames under a setting's protocol.
-
-    Raises:
-        UserError: see `ldm.metrics.frames.frame_pairs.read_pairs`.
-    """
+    """Pairs the frames under a setting's protocol, as `read_pairs` does."""
     tolerance = size_tolerance(setting.protocol, setting.dataset)
     return read_pairs(Annotations.read(edit_file), gen_path, gt_path, tolerance)
 
@@ -136,13 +118,7 @@ def pair(setting: MetricSetting, gen_path: Path, gt_path: Path, edit_file: Path)
 def measure(
     pairs: Pairs, metrics: Sequence[Metric], setting: MetricSetting, memory: Memory | None = None
 ) -> dict[str, Result]:
-    """Computes metrics over pairs.
-
-    Args:
-        pairs: what to measure.
-        metrics: by what.
-        setting: how.
-        memory: what is in its stores is not computed again.
+    """Computes metrics over pairs; what is in the stores of a memory is not computed again.
 
     Raises:
         UserError: a metric lacks what it needs; before the first batch is read.
@@ -172,19 +148,7 @@ def measure(
 def measure_run(
     gen_path: Path, name: str, pairs: Pairs, metrics: Sequence[Metric], setting: MetricSetting, resamples: int
 ) -> dict[str, Measured]:
-    """Measures what is not known of a run yet and writes its files; what is stored of other metrics is kept.
-
-    Args:
-        gen_path: the run, or its folder of images.
-        name: what tables call it.
-        pairs: its frames and their targets.
-        metrics: what is asked for.
-        setting: how.
-        resamples: of the bootstrap behind each interval.
-
-    Returns:
-        Its metrics by name.
-    """
+    """Measures what is not known of a run yet and writes its files; results of other metrics are kept."""
     folder = run_folder(gen_path)
     asked = {metric.name: provenance(metric, pairs, setting) for metric in metrics}
     others = {
@@ -196,13 +160,13 @@ def measure_run(
     told = ", ".join(metric.name for metric in missing) or "nothing new"
     log.info("%s: %d pairs; measuring %s", name, len(pairs), told)
     if missing:
-        stores = Store(results.progress_path(folder)), Store(run_root() / "cache" / "metrics.sqlite")
+        stores = Store(folder / results.PROGRESS), Store(run_root() / "cache" / "metrics.sqlite")
         made = measure(pairs, missing, setting, Memory("", *stores))
         found |= {each: Measured(METRICS[each], result, asked[each]) for each, result in made.items()}
     ordered = {each: found[each] for each in METRICS if each in found}
     results.write(folder, about(setting, pairs, gen_path, name), ordered, pairs, resamples)
-    results.progress_path(folder).unlink(missing_ok=True)
-    log.info("%s: written %s", name, results.metric_path(folder))
+    (folder / results.PROGRESS).unlink(missing_ok=True)
+    log.info("%s: written %s", name, folder / results.PUBLISHED)
     return ordered
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from egogen.errors import UserError
-from ldm.metrics.accumulators import Vectors, features, remembered
+from ldm.metrics.accumulators import Vectors, features
 from ldm.metrics.frames.frame_pairs import SIDES, PairBatch, Side
 from ldm.metrics.frames.protocol import Protocol
 from ldm.metrics.frames.resize import resize
@@ -55,8 +55,7 @@ def load(path: Path, device: torch.device) -> nn.Module:
         except RuntimeError as error:
             told = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: not the weights of Inception ({told}); fetch it by {FETCH}") from None
-    made: nn.Module = network.eval().to(device)
-    return made
+    return network.eval().to(device)
 
 
 @dataclass
@@ -114,11 +113,7 @@ def frechet_distance(
 
 
 class Distance:
-    """Accumulates the moments of both sides, not their vectors; no frame has a value of its own.
-
-    Args:
-        vectors: of a side of a batch.
-    """
+    """Accumulates the moments of both sides, not their vectors; no frame has a value of its own."""
 
     def __init__(self, vectors: Vectors) -> None:
         self.vectors = vectors
@@ -145,7 +140,7 @@ METRIC = Metric(
     source="pytorch-fid's Inception, all frames against all targets",
     libraries=("pytorch-fid", "torchvision", "scipy"),
     open=lambda setting, _, memory: Distance(
-        remembered(features(setting, setting.network(INCEPTION, load), activations), memory)
+        features(setting, memory, setting.network(INCEPTION, load), activations)
     ),
     weights=lambda _: (INCEPTION,),
     fewest=2,  # for a covariance

@@ -73,8 +73,7 @@ def load(net: Net, path: Path, device: torch.device) -> nn.Module:
     slices = {name.partition(".")[2]: name.partition(".")[0] for name in backbone.state_dict()}
     named = {f"{slices[name]}.{name}" if name in slices else name: value for name, value in state.items()}
     load_strictly(backbone, named, path, f"LPIPS ({net})")
-    made: nn.Module = network.to(device)
-    return made
+    return network.to(device)
 
 
 def metric(net: Net, name: str, title: str, protocol: Protocol | None = None) -> Metric:

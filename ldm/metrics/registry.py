@@ -25,24 +25,16 @@ METRICS = {
 }
 
 
-def materialize(name: str) -> Metric:
-    """The metric of a name, or of its published name.
-
-    Raises:
-        UserError: there is none.
-    """
-    for metric in METRICS.values():
-        if name in (metric.name, metric.key):
-            return metric
-    raise UserError(f"metric {name!r}: allowed are {', '.join(METRICS)}")
-
-
 def choose(names: Sequence[str] | None, setting: MetricSetting) -> list[Metric]:
-    """The metrics of an evaluation: those named, or all that apply to the setting.
+    """The metrics of an evaluation: those named, by our name or the published one, or all that apply to it.
 
     Raises:
         UserError: a name is unknown.
     """
     if names is None:
         return [metric for metric in METRICS.values() if metric.applies(setting)]
-    return list(dict.fromkeys(materialize(name) for name in names))
+    by_name = METRICS | {metric.key: metric for metric in METRICS.values()}
+    for name in names:
+        if name not in by_name:
+            raise UserError(f"metric {name!r}: allowed are {', '.join(METRICS)}")
+    return list(dict.fromkeys(by_name[name] for name in names))

@@ -41,11 +41,7 @@ def has_facts(metadata: Mapping[str, ClipMetadata] | None) -> bool:
 
 
 def needed(setting: MetricSetting) -> Mapping[str, ClipMetadata]:
-    """The metadata of an evaluation.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The metadata of an evaluation; a `UserError` tells that there is none."""
     if setting.metadata is None:
         raise UserError("metric 'toy_success' needs --metadata FILE: what each clip should show")
     return setting.metadata
@@ -76,11 +72,7 @@ def begin(setting: MetricSetting, pairs: Pairs, _: Memory) -> Accumulator:
 
 
 def inputs(setting: MetricSetting, _: Pairs) -> Mapping[str, object]:
-    """The facts that frames are judged by, as a digest.
-
-    Raises:
-        UserError: there is no metadata.
-    """
+    """The facts that frames are judged by, as a digest."""
     plain = {clip: facts.model_dump(mode="json") for clip, facts in needed(setting).items()}
     return {"metadata_sha256": hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()}
 

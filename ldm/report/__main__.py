@@ -48,11 +48,7 @@ class ReportOptions:
     published: str | None = flag(PUBLISHED, metavar="DATASET")
 
     def album(self, runs: Sequence[Run]) -> Album | None:
-        """Where the pictures come from; None without annotations.
-
-        Raises:
-            UserError: one of the two flags is missing.
-        """
+        """Where the pictures come from; None without annotations. A `UserError` tells of half the flags."""
         if self.annotations is None and self.frames is None:
             return None
         if self.annotations is None or self.frames is None:

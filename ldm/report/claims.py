@@ -46,11 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def split(claim: str) -> tuple[str, str]:
-    """Both sides of a claim.
-
-    Raises:
-        UserError: it has no two sides.
-    """
+    """Both sides of a claim; a `UserError` tells that it has none."""
     first, _, second = claim.partition(">")
     if not (first and second) or first == second:
         raise UserError(f"{claim!r}: expected A>B, two runs, such as 'lego>ip2p'")

@@ -13,21 +13,13 @@ from ldm.report.runs import Run
 
 
 class Comparison(NamedTuple):
-    """A run's metric: its mean with its interval, and how it differs from the main run on the same items.
-
-    Args:
-        run: its name.
-        mean: as the table shows it.
-        interval: of the mean, 95 %, by the bootstrap; `-` where there is none.
-        difference: mean minus that of the main run; `-` for the main run itself.
-        p: of a permutation test on the items' pairs of values; `-` where there is none.
-    """
+    """A run's metric and how it differs from the main run on the same items; `-` where there is nothing."""
 
     run: str
     mean: str
-    interval: str
-    difference: str = "-"
-    p: str = "-"
+    interval: str  # of the mean, 95 %, by the bootstrap
+    difference: str = "-"  # mean minus that of the main run
+    p: str = "-"  # of a permutation test on the items' pairs of values
 
 
 def compare(runs: Sequence[Run]) -> list[tuple[Column, list[Comparison]]]:

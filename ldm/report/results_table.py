@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ldm.metrics.results.published_results import TABLES, published_results, read
+from ldm.metrics.results.published_results import TABLES, published_results, read_published
 from ldm.metrics.results.result_files import Details, number
 
 NONE = "none"  # in place of a data set: the paper's numbers are left out
@@ -135,5 +135,6 @@ def published(dataset: str, columns: Sequence[Column]) -> list[SystemGroup]:
         ]
         kept = [row for row in rows if row.numbers]
         if kept:
-            groups.append(SystemGroup(f"{title} ({dataset}, {read().items[dataset]:,} items)", kept))
+            items = read_published().items[dataset]
+            groups.append(SystemGroup(f"{title} ({dataset}, {items:,} items)", kept))
     return groups

@@ -7,24 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egogen.errors import UserError
-from egogen.layout import metric_target_path
 from ldm.metrics.results.intervals import paired_p_value
-from ldm.metrics.results.result_files import Details, details_path, read_details, read_values
+from ldm.metrics.results.result_files import DETAILS, Details, read_details, read_values
 
 
 @dataclass(frozen=True)
 class Run:
-    """A measured run.
-
-    Args:
-        folder: where it lies.
-        details: its `metric/details.json`.
-        values: its values by metric and frame; none for a metric of the whole set.
-    """
+    """A measured run."""
 
     folder: Path
     details: Details
-    values: Mapping[str, Mapping[str, float]]
+    values: Mapping[str, Mapping[str, float]]  # by metric and frame; none for a metric of the whole set
 
     @property
     def name(self) -> str:
@@ -35,10 +28,6 @@ class Run:
     def images(self) -> Path:
         """The folder of its frames."""
         return self.folder / self.details["images"]
-
-    def value(self, metric: str, image_1: str) -> float | None:
-        """An item's value; None where there is none."""
-        return self.values.get(metric, {}).get(metric_target_path(Path(), image_1).as_posix())
 
     def p_value(self, other: Run, metric: str) -> float | None:
         """Of a permutation test against another run on the same items; None where there is none."""
@@ -55,7 +44,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """
     runs: list[Run] = []
     for folder in folders:
-        if not (details_path(folder).exists() or (folder / "images").is_dir()):
+        if not ((folder / DETAILS).exists() or (folder / "images").is_dir()):
             raise UserError(
                 f"{folder}: not a run: there is no images/ folder; python -m ldm.sample makes one"
             )

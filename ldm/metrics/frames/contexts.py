@@ -46,20 +46,12 @@ def split_folder(targets: Path, given: Path | None) -> Path:
 
 
 def contexts_of(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
-    """The frame before the action of each pair, by the pair's name; looked for once an evaluation.
-
-    Raises:
-        UserError: see `find_contexts`.
-    """
+    """The frame before the action of each pair, as `find_contexts` finds them once an evaluation."""
     return setting.once(f"contexts of {pairs.names_sha256}", lambda: find_contexts(pairs, setting))
 
 
 def contexts_sha256(pairs: Pairs, setting: MetricSetting) -> str:
-    """Covers the contents of all frames before actions.
-
-    Raises:
-        UserError: see `find_contexts`.
-    """
+    """Covers the contents of all frames before actions; they are found and checked for it."""
     return digest(f"{name}\0{context.sha256}" for name, context in contexts_of(pairs, setting).items())
 
 
@@ -97,11 +89,7 @@ def find_contexts(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
 
 
 def first_of_folder(folder: Path, pair: Pair) -> Path:
-    """What the published code takes for the frame before: the first file beside the target (F-EV-09).
-
-    Raises:
-        UserError: there is no such folder, or the first file is the target.
-    """
+    """What the published code takes for the frame before: the first file beside the target (F-EV-09)."""
     target = metric_target_path(folder, pair.item.action.image_1)
     try:
         first = min(path for path in target.parent.iterdir() if not path.name.startswith("."))

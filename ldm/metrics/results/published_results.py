@@ -29,16 +29,12 @@ class PublishedResults(BaseModel):
 
 
 def published_results(dataset: str, table: TableName = "main") -> Systems:
-    """A table of a data set, in the units that we compute.
-
-    Args:
-        dataset: `ego4d` or `epickitchen`.
-        table: `main` or `ablation`; the paper has no ablation on epickitchen.
+    """A table of a data set, in the units that we compute; the paper has no ablation on epickitchen.
 
     Raises:
         UserError: the paper has no such data set.
     """
-    known = read()
+    known = read_published()
     if dataset not in known.items:
         raise UserError(f"published results of {dataset!r}: allowed are {', '.join(known.items)}")
     systems = {"main": known.main, "ablation": known.ablation}[table].get(dataset, {})
@@ -48,6 +44,6 @@ def published_results(dataset: str, table: TableName = "main") -> Systems:
     }
 
 
-def read() -> PublishedResults:
+def read_published() -> PublishedResults:
     """The file."""
     return validate(PublishedResults, read_yaml(FILE), f"{FILE}")

@@ -26,6 +26,10 @@ from ldm.metrics.registry import METRICS
 from ldm.metrics.results.intervals import interval
 
 FOLDER = "metric"
+DETAILS = Path(FOLDER, "details.json")  # of a run, as the others
+PER_SAMPLE = Path(FOLDER, "per_sample.json")
+PUBLISHED = Path(FOLDER, "metric.json")
+PROGRESS = Path(FOLDER, "progress.sqlite")  # vectors of an evaluation that is not finished
 CAPTIONS = {"blip_base": "blip.json", "blip_large": "blip-l.json"}
 log = logging.getLogger(__name__)
 
@@ -67,26 +71,6 @@ class Measured(NamedTuple):
     metric: Metric
     result: Result
     provenance: Mapping[str, object]
-
-
-def details_path(run: Path) -> Path:
-    """Where a run's means and settings lie."""
-    return run / FOLDER / "details.json"
-
-
-def per_sample_path(run: Path) -> Path:
-    """Where a run's values by item lie."""
-    return run / FOLDER / "per_sample.json"
-
-
-def metric_path(run: Path) -> Path:
-    """Where a run's published file lies."""
-    return run / FOLDER / "metric.json"
-
-
-def progress_path(run: Path) -> Path:
-    """Where the vectors of an evaluation lie that is not finished."""
-    return run / FOLDER / "progress.sqlite"
 
 
 def prepare(run: Path) -> None:
@@ -140,16 +124,13 @@ def number(value: float | None) -> float:
 def known(run: Path, provenance: Mapping[str, Mapping[str, object]], pairs: Pairs) -> dict[str, Measured]:
     """The stored results that the same images, settings, weights and versions would give again.
 
-    Args:
-        run: the run's folder.
-        provenance: by metric name; what it does not speak of is taken as stored.
-        pairs: what they were measured on.
+    What the provenance of a metric does not speak of is taken as stored.
     """
-    if not details_path(run).exists():
+    if not (run / DETAILS).exists():
         return {}
     try:
-        entries = read_json(details_path(run))["metrics"]
-        values = read_json(per_sample_path(run))
+        entries = read_json(run / DETAILS)["metrics"]
+        values = read_json(run / PER_SAMPLE)
         return {
             name: Measured(
                 METRICS[name],
@@ -168,7 +149,7 @@ def known(run: Path, provenance: Mapping[str, Mapping[str, object]], pairs: Pair
 def stored_names(run: Path) -> set[str]:
     """The metrics of an earlier evaluation; none if its file cannot be read."""
     try:
-        return set(read_json(details_path(run))["metrics"])
+        return set(read_json(run / DETAILS)["metrics"])
     except (UserError, KeyError, TypeError):
         return set()
 
@@ -199,32 +180,24 @@ def stored_result(
 def write(
     run: Path, about: Mapping[str, object], measured: Mapping[str, Measured], pairs: Pairs, resamples: int
 ) -> None:
-    """Writes the files, each atomically; nothing of an earlier evaluation is left in them.
-
-    Args:
-        run: the run's folder.
-        about: what the evaluation was, for `details.json`.
-        measured: by metric name.
-        pairs: what was measured.
-        resamples: of the bootstrap behind each interval.
-    """
+    """Writes the files, each atomically; nothing of an earlier evaluation is left in them."""
     # The bootstrap may take minutes, in which an interruption finds the old files whole.
     entries = {name: entry(each, resamples) for name, each in measured.items()}
-    ours = details_path(run).exists()  # captions without it are those of the published code
+    ours = (run / DETAILS).exists()  # captions without it are those of the published code
     # details.json vouches for the others, so an old one goes first and the new one comes last.
-    details_path(run).unlink(missing_ok=True)
+    (run / DETAILS).unlink(missing_ok=True)
     samples = {
         name: {frame: finite(value) for frame, value in each.result.values.items()}
         for name, each in measured.items()
     }
-    write_json(per_sample_path(run), samples)
+    write_json(run / PER_SAMPLE, samples)
     for name, file in CAPTIONS.items():
         if ours:
             (run / FOLDER / file).unlink(missing_ok=True)
         if name in measured:
             write_json(run / FOLDER / file, by_action(measured[name].result.captions, pairs))
-    write_json(metric_path(run), {each.metric.key: each.result.mean for each in measured.values()})
-    write_json(details_path(run), {**about, "bootstrap": resamples, "metrics": entries})
+    write_json(run / PUBLISHED, {each.metric.key: each.result.mean for each in measured.values()})
+    write_json(run / DETAILS, {**about, "bootstrap": resamples, "metrics": entries})
 
 
 def by_action(texts: Mapping[str, str], pairs: Pairs) -> dict[str, dict[str, str]]:
@@ -241,7 +214,7 @@ def read_details(run: Path) -> Details:
     Raises:
         UserError: it is missing or not as written by the evaluation.
     """
-    path = details_path(run)
+    path = run / DETAILS
     if not path.exists():
         raise UserError(f"{path}: no such file; measure this run first with python -m ldm.evaluate")
     details = check_fields(Details, read_json(path), f"{path}", "an evaluation")
@@ -270,7 +243,7 @@ def read_values(run: Path) -> dict[str, dict[str, float]]:
     Raises:
         UserError: the file is missing or not of that form.
     """
-    path = per_sample_path(run)
+    path = run / PER_SAMPLE
     return {
         name: {
             frame: number(value)
