@@ -27,16 +27,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from egogen.annotations import DESCRIPTION_KEY
 from egogen.files import write_json
 from egogen.layout import FOLDERS
 from ldm.metrics import clip, egovlp, egovlp_plus, evaluation, fid, lpips, psnr
-from ldm.metrics.evaluation import Stores
-from ldm.metrics.feature_cache import Store
+from ldm.metrics.feature_cache import Memory, Store
 from ldm.metrics.frames.frame_pairs import Pair, Pairs
 from ldm.metrics.frames.images import read_image
 from ldm.metrics.frames.protocol import tensor_cores
-from ldm.metrics.metric import Setting
-from ldm.metrics.networks import weight_files as files
+from ldm.metrics.metric import MetricSetting
+from ldm.metrics.networks import metric_weights as files
 from ldm.metrics.networks.egovlp_model import EgoVLP
 from ldm.metrics.networks.video_transformer import VideoTransformer
 from ldm.metrics.registry import choose
@@ -102,7 +102,7 @@ def write_weights(root: Path, dataset: str) -> Path:
     return root
 
 
-def published(pairs: Pairs, setting: Setting) -> Callable[[], float]:
+def published(pairs: Pairs, setting: MetricSetting) -> Callable[[], float]:
     """The published way as a function that measures once; networks are loaded before."""
     from scipy.linalg import sqrtm
 
@@ -144,13 +144,13 @@ def published(pairs: Pairs, setting: Setting) -> Callable[[], float]:
     return run
 
 
-def ours(pairs: Pairs, setting: Setting, batch: int, stores: Stores) -> Callable[[], float]:
+def ours(pairs: Pairs, setting: MetricSetting, memory: Memory) -> Callable[[], float]:
     """Our way as a function that measures once; networks are loaded before."""
     metrics = choose(METRICS, setting)
-    evaluation.measure(replace(pairs, pairs=pairs.pairs[:2]), metrics, setting, batch)  # loads what it caches
+    evaluation.measure(replace(pairs, pairs=pairs.pairs[:2]), metrics, setting)  # loads what it caches
 
     def run() -> float:
-        results = evaluation.measure(pairs, metrics, setting, batch, stores)
+        results = evaluation.measure(pairs, metrics, setting, memory)
         return sum(result.mean for result in results.values())
 
     return run
@@ -195,25 +195,35 @@ def table(args: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
     device = torch.device(args.device)
     weights = write_weights(root / "weights", args.dataset)
     write_frames(root / "data", args.dataset, args.pairs)
-    setting = evaluation.make_setting(args.dataset, None, "published", "32", args.device)
-    setting = evaluation.with_weights(setting, choose(METRICS, setting), weights)
+    setting, _ = evaluation.prepare(
+        args.dataset,
+        METRICS,
+        None,
+        "published",
+        "32",
+        args.device,
+        DESCRIPTION_KEY,
+        None,
+        weights,
+        args.batch,
+    )
     data = root / "data"
     pairs = evaluation.pair(
         setting, data / "run", data / FOLDERS[args.dataset] / "val_gt_for_metric", data / "val.json"
     )
     ways: list[tuple[str, Callable[[], float], str]] = [
         ("published: one by one", published(pairs, setting), "32"),
-        ("ours, first run", ours(pairs, setting, args.batch, Stores()), "32"),
+        ("ours, first run", ours(pairs, setting, Memory()), "32"),
     ]
-    kept = Stores(None, Store(root / "targets.sqlite"))
-    ours(pairs, setting, args.batch, kept)()  # fills it
-    ways.append(("ours, further runs: targets known", ours(pairs, setting, args.batch, kept), "32"))
+    kept = Memory(reference=Store(root / "targets.sqlite"))
+    ours(pairs, setting, kept)()  # fills it
+    ways.append(("ours, further runs: targets known", ours(pairs, setting, kept), "32"))
     for precision in ["tf32", "bf16"] if device.type == "cuda" else ["bf16"]:
         other = replace(setting, precision=precision)
-        store = Stores(None, Store(root / f"{precision}.sqlite"))
-        ways.append((f"ours, first run, {precision}", ours(pairs, other, args.batch, Stores()), precision))
-        ours(pairs, other, args.batch, store)()
-        ways.append((f"ours, further runs, {precision}", ours(pairs, other, args.batch, store), precision))
+        store = Memory(reference=Store(root / f"{precision}.sqlite"))
+        ways.append((f"ours, first run, {precision}", ours(pairs, other, Memory()), precision))
+        ours(pairs, other, store)()
+        ways.append((f"ours, further runs, {precision}", ours(pairs, other, store), precision))
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     size = f"{SIZE[0]}x{SIZE[1]}"
     print(

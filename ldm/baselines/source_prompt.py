@@ -11,7 +11,7 @@ from torch import Tensor
 from egogen.errors import UserError
 from egogen.layout import weights_root
 from ldm.config.baselines import ProxConfig
-from ldm.metrics.networks.weight_files import BLIP, FETCH, VOCABULARY, locate
+from ldm.metrics.networks.metric_weights import BLIP, FETCH, VOCABULARY, locate
 from ldm.networks.pixels import to_frame
 
 SourcePrompts = Callable[[Float[Tensor, "b 3 r r"]], list[str]]  # of source frames in [-1, 1]

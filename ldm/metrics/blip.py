@@ -5,12 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import Literal
 
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
 from egogen.errors import UserError
+from ldm.metrics.accumulators import PerPair, cosine
 from ldm.metrics.egovlp import open_network
 from ldm.metrics.feature_cache import Memory
-from ldm.metrics.frames.frame_pairs import Pairs
-from ldm.metrics.metric import Accumulator, Metric, Setting
-from ldm.metrics.networks.weight_files import BLIP, EGOVLP, VOCABULARY
+from ldm.metrics.frames.frame_pairs import PairBatch, Pairs
+from ldm.metrics.metric import COSINE, Accumulator, Metric, MetricSetting
+from ldm.metrics.networks.metric_weights import BLIP, EGOVLP, VOCABULARY
 
 Size = Literal["base", "large"]
 
@@ -32,24 +39,34 @@ def texts_of(pairs: Pairs, key: str) -> dict[str, str]:
     return {frame: text for frame, text in texts.items() if text}
 
 
-def begin(size: Size, setting: Setting, pairs: Pairs, memory: Memory) -> Accumulator:
-    """Opens the metric.
-
-    Raises:
-        UserError: an action has no text.
-    """
+def begin(size: Size, setting: MetricSetting, pairs: Pairs, memory: Memory) -> Accumulator:
+    """Opens the metric; a `UserError` tells of an action without a text."""
     texts = texts_of(pairs, setting.llava_key)
-    # Takes seconds to import, so a wrong argument does not wait for it.
-    from ldm.metrics.caption_similarity import CaptionSimilarity
+    # They take seconds to import, so a wrong argument does not wait for them.
     from ldm.metrics.networks.blip_captioner import load_captioner
     from ldm.metrics.networks.egovlp_model import load_tokenizer
 
     network = open_network(setting)
-    known = network.text_model.config.vocab_size
-    tokenizer = load_tokenizer(setting.weights[VOCABULARY.name], known)
-    path = setting.weights[BLIP[size].name]
-    captioner = setting.once(str(path), lambda: load_captioner(path, tokenizer, setting.device))
-    return CaptionSimilarity(captioner, network, texts, setting, memory)
+    tokenizer = load_tokenizer(setting.weights[VOCABULARY.name], network.text_model.config.vocab_size)
+    captioner = setting.network(BLIP[size], lambda path, device: load_captioner(path, tokenizer, device))
+    captions: dict[str, str] = {}
+
+    def ids(batch: PairBatch, chosen: list[int]) -> Int[Tensor, "k t"]:
+        """Token ids of captions of the chosen generated frames."""
+        frames = rearrange((batch.generated[chosen] * 255).round().byte(), "b c h w -> b h w c").cpu().numpy()
+        pixels = torch.stack([captioner.pixels(np.ascontiguousarray(frame)) for frame in frames])
+        with setting.autocast():
+            return captioner.ids(pixels, setting.protocol)
+
+    def score(batch: PairBatch) -> Float[Tensor, " b"]:
+        """Cosines between the features of captions and texts, in [-1, 1]."""
+        rows = memory.recall(memory.generated, batch.hashes("generated"), partial(ids, batch))
+        seen = {pair.frame: captioner.text(row) for pair, row in zip(batch.pairs, rows, strict=True)}
+        captions.update(seen)
+        wanted = [texts[frame] for frame in seen]
+        return cosine(*(network.text(tokenizer, each) for each in (list(seen.values()), wanted)))
+
+    return PerPair(score, captions)
 
 
 def metric(size: Size) -> Metric:
@@ -58,11 +75,7 @@ def metric(size: Size) -> Metric:
         name=f"blip_{size}",
         key=f"blip_{size}_egovlp_sim",
         title=f"BLIP-{size[0].upper()}",
-        low=-1.0,
-        high=1.0,
-        unit="",
-        times=100,
-        better="higher",
+        scale=COSINE,
         source="cosine of EgoVLP's text features of BLIP's caption and of the action's text",
         libraries=("transformers",),
         open=partial(begin, size),

@@ -12,13 +12,11 @@ from torch import Tensor, nn
 
 from egogen.errors import UserError, reason
 from egogen.torchscript import SETTINGS, is_torchscript, read_torchscript
-from ldm.metrics.feature_cache import Memory
-from ldm.metrics.frames.frame_pairs import Batch, Pairs, Side
+from ldm.metrics.accumulators import cosine, features, similarity
 from ldm.metrics.frames.protocol import Protocol
 from ldm.metrics.frames.resize import cover, normalize, resize
-from ldm.metrics.metric import Accumulator, Metric, Setting
-from ldm.metrics.networks.weight_files import CLIP, FETCH, mismatch, read_state
-from ldm.metrics.similarity import Similarity, cosine
+from ldm.metrics.metric import COSINE, Metric
+from ldm.metrics.networks.metric_weights import CLIP, FETCH, read_state, require
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -65,17 +63,14 @@ def load(path: Path, device: torch.device) -> nn.Module:
     from open_clip.model import build_model_from_openai_state_dict
 
     state = {name: value for name, value in read_archive(path).items() if name not in SETTINGS}
-    for name in ("visual.proj", "text_projection"):
-        if name not in state:
-            raise mismatch(path, WHAT, name)
+    require(state, ("visual.proj", "text_projection"), path, WHAT)
     try:
         model = build_model_from_openai_state_dict(state)
     except (KeyError, RuntimeError) as error:
         raise UserError(
             f"{path}: not the weights of {WHAT} ({reason(error)}); fetch it again by {FETCH}"
         ) from None
-    tower: nn.Module = model.visual
-    return tower.float().eval().to(device)
+    return model.visual.float().eval().to(device)
 
 
 def read_archive(path: Path) -> Mapping[str, Tensor]:
@@ -92,29 +87,13 @@ def read_archive(path: Path) -> Mapping[str, Tensor]:
         raise UserError(f"{error}; fetch it again by {FETCH}") from None
 
 
-def begin(setting: Setting, _: Pairs, memory: Memory) -> Accumulator:
-    """Opens the metric."""
-    path = setting.weights[CLIP.name]
-    network = setting.once(str(path), lambda: load(path, setting.device))
-
-    def embed_side(batch: Batch, side: Side, chosen: list[int]) -> Float[Tensor, "k d"]:
-        with setting.autocast():
-            return embed(network, batch.images(side)[chosen], setting.protocol)
-
-    return Similarity(embed_side, memory)
-
-
 METRIC = Metric(
     name="clip",
     key="clip_image_sim",
     title="CLIP",
-    low=-1.0,
-    high=1.0,
-    unit="",
-    times=100,
-    better="higher",
+    scale=COSINE,
     source="cosine of the image embeddings of OpenAI's ViT-L/14",
     libraries=("open_clip_torch",),
-    open=begin,
+    open=lambda setting, _, memory: similarity(features(setting, memory, setting.network(CLIP, load), embed)),
     weights=lambda _: (CLIP,),
 )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ldm.metrics.accumulators import cosine, remembered, similarity
 from ldm.metrics.egovlp import FRAMES, VideoEncoder, open_network, prepare
 from ldm.metrics.egovlp import METRIC as EGOVLP_METRIC
 from ldm.metrics.feature_cache import Memory
 from ldm.metrics.frames.contexts import contexts_of, contexts_sha256
-from ldm.metrics.frames.frame_pairs import Batch, Pairs, Side
+from ldm.metrics.frames.frame_pairs import PairBatch, Pairs, Side
 from ldm.metrics.frames.images import read_image
 from ldm.metrics.frames.protocol import Protocol, match_size
-from ldm.metrics.metric import Accumulator, Metric, Setting
-from ldm.metrics.similarity import Similarity, cosine
+from ldm.metrics.metric import Accumulator, MetricSetting
 
 
 def score(
@@ -27,15 +29,8 @@ def score(
 ) -> Float[Tensor, " b"]:
     """Cosine between the video features of each pair, in [-1, 1]; 1 for identical images.
 
-    Args:
-        generated: in [0, 1].
-        reference: in [0, 1].
-        context: the frames before the actions, in [0, 1]; the others are brought to their size.
-        network: by `ldm.metrics.networks.egovlp_model.load_egovlp`.
-        frames: length of a clip, whose first half shows the context.
-        protocol: how frames are resized.
-
-    Source: the published evaluation.
+    Frames in [0, 1], brought to the size of the context, the frames before the actions, which the first half
+    of each clip of `frames` shows. `network` as `ldm.metrics.egovlp.score` takes it. Source: as there.
     """
     clips = (halves(images, context, network.side, protocol) for images in (generated, reference))
     return cosine(*(network.video(clip.repeat_interleave(frames // 2, dim=1)) for clip in clips))
@@ -50,17 +45,13 @@ def halves(
     )
 
 
-def begin(setting: Setting, pairs: Pairs, memory: Memory) -> Accumulator:
-    """Opens the metric.
-
-    Raises:
-        UserError: a frame before an action is missing, broken or of another size.
-    """
+def begin(setting: MetricSetting, pairs: Pairs, memory: Memory) -> Accumulator:
+    """Opens the metric; raises as `find_contexts`."""
     contexts = contexts_of(pairs, setting)
     frames = FRAMES[setting.dataset]
     network = open_network(setting)
 
-    def embed(batch: Batch, side: Side, chosen: list[int]) -> Float[Tensor, "k d"]:
+    def embed(batch: PairBatch, side: Side, chosen: list[int]) -> Float[Tensor, "k d"]:
         # One by one, since the contexts of a batch may differ in size.
         shown = [
             halves(
@@ -74,25 +65,19 @@ def begin(setting: Setting, pairs: Pairs, memory: Memory) -> Accumulator:
         with setting.autocast():
             return network.video(torch.cat(shown).repeat_interleave(frames // 2, dim=1))
 
-    def keys(batch: Batch, side: Side) -> list[str]:
+    def keys(batch: PairBatch, side: Side) -> list[str]:
         before = [contexts[pair.frame].sha256 for pair in batch.pairs]
         return [f"{a}+{b}" for a, b in zip(before, batch.hashes(side), strict=True)]
 
-    return Similarity(embed, memory, keys)
+    return similarity(remembered(embed, memory, keys))
 
 
-METRIC = Metric(
+METRIC = replace(
+    EGOVLP_METRIC,
     name="egovlp_plus",
     key="egovlp_plus_image_sim",
     title="EgoVLP+",
-    low=-1.0,
-    high=1.0,
-    unit="",
-    times=100,
-    better="higher",
     source="as EgoVLP, the first half of each clip showing the frame before the action",
-    libraries=EGOVLP_METRIC.libraries,
     open=begin,
-    weights=EGOVLP_METRIC.weights,
     inputs=lambda setting, pairs: {"contexts_sha256": contexts_sha256(pairs, setting)},
 )

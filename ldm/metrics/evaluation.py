@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
+from tqdm import tqdm
 
 from egogen.annotations import DESCRIPTION_KEY, Annotations, read_metadata
 from egogen.errors import UserError
-from egogen.layout import FOLDERS, weights_root
+from egogen.layout import FOLDERS, run_root, weights_root
 from ldm.metrics.feature_cache import Memory, Store
-from ldm.metrics.frames.frame_pairs import Batch, Pairs, read_pairs
-from ldm.metrics.frames.protocol import check_precision, check_protocol, size_tolerance, tensor_cores
-from ldm.metrics.metric import Metric, Result, Setting
-from ldm.metrics.networks.weight_files import locate, locate_all, sha256
-from ldm.metrics.registry import choose
+from ldm.metrics.frames.frame_pairs import Pairs, frames_folder, read_pairs, run_folder
+from ldm.metrics.frames.protocol import PRECISIONS, PROTOCOLS, choice, size_tolerance, tensor_cores
+from ldm.metrics.metric import Metric, MetricSetting, Result
+from ldm.metrics.networks.metric_weights import locate, locate_all, sha256
+from ldm.metrics.registry import METRICS, choose
+from ldm.metrics.results import result_files as results
+from ldm.metrics.results.result_files import Measured
 from ldm.networks.devices import find_device
 
+log = logging.getLogger(__name__)
 # Packages that decide what an image decodes to and how a number is computed.
 PACKAGES = ("torch", "torchmetrics", "pillow", "numpy")
 DEFINITIONS = 1  # goes up when a metric's own code changes its values: older results are measured again
@@ -68,148 +72,150 @@ def evaluate(  # noqa: PLR0913 - an argument for each flag of the command
     Raises:
         UserError: a setting, a file or an image is not as expected.
     """
-    setting = make_setting(
-        dataset, metadata, protocol, precision, device, llava_key=llava_key, input_path=input_path
-    )
-    chosen = choose(metrics, setting)
-    setting = with_weights(setting, chosen, weights or weights_root())
-    pairs = pair(setting, gen_path, gt_path, edit_file)
-    return measure(pairs, chosen, setting, check_batch_size(batch_size))
+    setting, chosen = prepare(
+        dataset, metrics, metadata, protocol, precision, device, llava_key, input_path,
+        weights or weights_root(), batch_size,
+    )  # fmt: skip
+    return measure(pair(setting, gen_path, gt_path, edit_file), chosen, setting)
 
 
-def make_setting(
+def prepare(
     dataset: str,
+    metrics: Sequence[str] | None,
     metadata: Path | None,
     protocol: str,
     precision: str,
     device: str,
-    **more: Any,  # noqa: ANN401
-) -> Setting:
-    """Checks what the user chose and reads the metadata.
-
-    Args:
-        dataset: as `evaluate` takes it, like the others.
-        metadata: a file.
-        protocol: by name.
-        precision: by name.
-        device: by name.
-        more: further fields of the setting.
+    llava_key: str,
+    input_path: Path | None,
+    weights: Path,
+    batch_size: int,
+) -> tuple[MetricSetting, list[Metric]]:
+    """Checks what the user chose, as `evaluate` takes it; reads the metadata and finds the weights.
 
     Raises:
-        UserError: a choice is not allowed.
+        UserError: a choice is not allowed, or weights are missing; names all of them.
     """
-    if dataset not in FOLDERS:
-        raise UserError(f"data set {dataset!r}: allowed are {', '.join(FOLDERS)}")
+    if batch_size < 1:
+        raise UserError(f"batch size {batch_size}: expected at least 1")
     facts = None if metadata is None else read_metadata(metadata)
-    return Setting(
-        dataset, check_protocol(protocol), find_device(device), check_precision(precision), facts, **more
-    )
+    setting = MetricSetting(
+        choice("data set", dataset, FOLDERS), choice("protocol", protocol, PROTOCOLS), find_device(device),
+        choice("precision", precision, PRECISIONS), facts, metadata, llava_key, input_path, batch_size,
+        weights,
+    )  # fmt: skip
+    chosen = choose(metrics, setting)
+    files = [file for metric in chosen for file in metric.weights(setting)]
+    return replace(setting, weights=locate_all(weights, files)), chosen
 
 
-def with_weights(setting: Setting, metrics: Sequence[Metric], root: Path) -> Setting:
-    """A setting that knows where the weights of some metrics lie.
-
-    Raises:
-        UserError: some are missing; names all of them.
-    """
-    files = [file for metric in metrics for file in metric.weights(setting)]
-    return replace(setting, weights=locate_all(root, files))
-
-
-def check_batch_size(size: int) -> int:
-    """Returns a batch size unchanged.
-
-    Raises:
-        UserError: it is below 1.
-    """
-    if size < 1:
-        raise UserError(f"batch size {size}: expected at least 1")
-    return size
-
-
-def pair(setting: Setting, gen_path: Path, gt_path: Path, edit_file: Path) -> Pairs:
-    """Pairs the frames under a setting's protocol.
-
-    Raises:
-        UserError: see `ldm.metrics.frames.frame_pairs.read_pairs`.
-    """
+def pair(setting: MetricSetting, gen_path: Path, gt_path: Path, edit_file: Path) -> Pairs:
+    """Pairs the frames under a setting's protocol, as `read_pairs` does."""
     tolerance = size_tolerance(setting.protocol, setting.dataset)
     return read_pairs(Annotations.read(edit_file), gen_path, gt_path, tolerance)
 
 
-class Stores(NamedTuple):
-    """Files in which vectors are kept: those of generated frames for a run, those of targets for all runs."""
-
-    generated: Store | None = None
-    reference: Store | None = None
-
-
 def measure(
-    pairs: Pairs,
-    metrics: Sequence[Metric],
-    setting: Setting,
-    batch_size: int,
-    stores: Stores | None = None,
-    shown: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
+    pairs: Pairs, metrics: Sequence[Metric], setting: MetricSetting, memory: Memory | None = None
 ) -> dict[str, Result]:
-    """Computes metrics over pairs.
-
-    Args:
-        pairs: what to measure.
-        metrics: by what.
-        setting: how.
-        batch_size: pairs at a time.
-        stores: what is in them is not computed again.
-        shown: passes batches on, with a progress bar perhaps.
+    """Computes metrics over pairs; what is in the stores of a memory is not computed again.
 
     Raises:
         UserError: a metric lacks what it needs; before the first batch is read.
     """
+    for metric in metrics:
+        if len(pairs) < metric.fewest:
+            raise UserError(
+                f"metric {metric.name!r}: {len(pairs)} frame; it compares two sets, of at least "
+                f"{metric.fewest} frames each"
+            )
     opened = {
-        metric.name: metric.open(setting, pairs, Memory(kind(metric, setting), *(stores or Stores())))
+        metric.name: metric.open(setting, pairs, (memory or Memory())._replace(kind=kind(metric, setting)))
         for metric in metrics
     }
-    with torch.no_grad(), tensor_cores(setting.precision):
-        for batch in shown(pairs.batches(batch_size, setting.device)):
+    with (
+        torch.no_grad(),
+        tensor_cores(setting.precision),
+        tqdm(total=len(pairs), unit="pair", disable=None) as bar,
+    ):
+        for batch in pairs.batches(setting.batch_size, setting.device):
             for accumulator in opened.values():
                 accumulator.update(batch)
+            bar.update(len(batch.pairs))
         return {name: accumulator.compute() for name, accumulator in opened.items()}
 
 
-def provenance(metric: Metric, pairs: Pairs, setting: Setting) -> dict[str, Any]:
+def measure_run(
+    gen_path: Path, name: str, pairs: Pairs, metrics: Sequence[Metric], setting: MetricSetting, resamples: int
+) -> dict[str, Measured]:
+    """Measures what is not known of a run yet and writes its files; results of other metrics are kept."""
+    folder = run_folder(gen_path)
+    asked = {metric.name: provenance(metric, pairs, setting) for metric in metrics}
+    others = {
+        each: provenance_at_hand(METRICS[each], pairs, setting)
+        for each in results.stored_names(folder) & METRICS.keys() - asked.keys()
+    }
+    found = results.known(folder, asked | others, pairs)
+    missing = [metric for metric in metrics if metric.name not in found]
+    told = ", ".join(metric.name for metric in missing) or "nothing new"
+    log.info("%s: %d pairs; measuring %s", name, len(pairs), told)
+    if missing:
+        stores = Store(folder / results.PROGRESS), Store(run_root() / "cache" / "metrics.sqlite")
+        made = measure(pairs, missing, setting, Memory("", *stores))
+        found |= {each: Measured(METRICS[each], result, asked[each]) for each, result in made.items()}
+    ordered = {each: found[each] for each in METRICS if each in found}
+    results.write(folder, about(setting, pairs, gen_path, name), ordered, pairs, resamples)
+    (folder / results.PROGRESS).unlink(missing_ok=True)
+    log.info("%s: written %s", name, folder / results.PUBLISHED)
+    return ordered
+
+
+def about(setting: MetricSetting, pairs: Pairs, gen_path: Path, name: str) -> dict[str, object]:
+    """What the evaluation was, for `details.json`."""
+    return {
+        "name": name,
+        "dataset": setting.dataset,
+        "protocol": setting.protocol,
+        "n": len(pairs),
+        "image_formats": list(pairs.formats),
+        "gen_path": str(gen_path),
+        "images": frames_folder(gen_path).absolute().name,  # beside `metric/`
+        "gt_path": str(pairs.targets),
+        "edit_file": str(pairs.source),
+        "metadata": None if setting.metadata_file is None else str(setting.metadata_file),
+        "llava_key": setting.llava_key,
+        "precision": setting.precision,
+        "device": str(setting.device),
+    }
+
+
+def provenance(metric: Metric, pairs: Pairs, setting: MetricSetting) -> dict[str, object]:
     """Everything that decides a metric's value, as JSON: a stored result is valid while this is unchanged.
 
     Raises:
         UserError: a file that belongs to it is missing.
     """
     return {
-        **images(pairs),
+        **pairs.digests,
         **circumstances(metric, setting),
         **{file.name: sha256(setting.weights[file.name]) for file in metric.weights(setting)},
         **metric.inputs(setting, pairs),
     }
 
 
-def provenance_at_hand(metric: Metric, pairs: Pairs, setting: Setting, root: Path) -> dict[str, Any]:
+def provenance_at_hand(metric: Metric, pairs: Pairs, setting: MetricSetting) -> dict[str, object]:
     """The same for a metric that is not asked for: files that are not here say nothing against it."""
-    hashes: dict[str, str] = {}
+    found: dict[str, object] = {**pairs.digests, **circumstances(metric, setting)}
     for file in metric.weights(setting):
         with suppress(UserError):  # two files of one name; the metrics that ask for them tell of it
-            path = locate(root, file)
-            hashes |= {} if path is None else {file.name: sha256(path)}
-    try:
-        inputs = metric.inputs(setting, pairs)
-    except UserError:
-        inputs = {}
-    return {**images(pairs), **circumstances(metric, setting), **hashes, **inputs}
+            path = locate(setting.root, file)
+            found |= {} if path is None else {file.name: sha256(path)}
+    with suppress(UserError):
+        found |= metric.inputs(setting, pairs)
+    return found
 
 
-def images(pairs: Pairs) -> dict[str, str]:
-    """The part of a metric's provenance that tells the images."""
-    return {"images_sha256": pairs.sha256, "targets_sha256": pairs.targets_sha256}
-
-
-def circumstances(metric: Metric, setting: Setting) -> dict[str, Any]:
+def circumstances(metric: Metric, setting: MetricSetting) -> dict[str, object]:
     """The part of a metric's provenance that needs no files."""
     return {
         "dataset": setting.dataset,
@@ -220,7 +226,7 @@ def circumstances(metric: Metric, setting: Setting) -> dict[str, Any]:
     }
 
 
-def kind(metric: Metric, setting: Setting) -> str:
+def kind(metric: Metric, setting: MetricSetting) -> str:
     """Names what computes a metric's vectors: its circumstances and weights, whatever the images."""
     weights = {file.name: sha256(setting.weights[file.name]) for file in metric.weights(setting)}
     text = json.dumps([metric.name, circumstances(metric, setting), weights], sort_keys=True)

@@ -26,11 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Store:
-    """A file of vectors that several processes may share. Where it cannot be used, nothing is kept.
-
-    Args:
-        path: the SQLite file; made when the first vector is kept.
-    """
+    """An SQLite file of vectors that processes may share; made for the first. Unusable, it keeps nothing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -87,15 +83,9 @@ class Memory(NamedTuple):
         keys: Sequence[str],
         compute: Callable[[list[int]], Shaped[Tensor, "k d"]],
     ) -> Shaped[Tensor, "b d"]:
-        """The vectors of some keys, of which only those that are not known are computed.
+        """The vectors of some keys, the content that each follows from, in their order on the CPU.
 
-        Args:
-            store: one of the two.
-            keys: content that each vector follows from.
-            compute: vectors for positions among the keys.
-
-        Returns:
-            The vectors in the order of the keys, on the CPU.
+        Those that the store does not know are computed, by their positions among the keys.
         """
         if store is None:
             return compute(list(range(len(keys)))).cpu()

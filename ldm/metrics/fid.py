@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -13,16 +12,14 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from egogen.errors import UserError
-from ldm.metrics.feature_cache import Memory
-from ldm.metrics.frames.frame_pairs import Batch, Pairs, Side
+from ldm.metrics.accumulators import Vectors, features
+from ldm.metrics.frames.frame_pairs import SIDES, PairBatch, Side
 from ldm.metrics.frames.protocol import Protocol
 from ldm.metrics.frames.resize import resize
-from ldm.metrics.metric import Accumulator, Metric, Result, Setting
-from ldm.metrics.networks.weight_files import FETCH, INCEPTION, read_state
-from ldm.metrics.similarity import Embed
+from ldm.metrics.metric import DISTANCE, Metric, Result
+from ldm.metrics.networks.metric_weights import FETCH, INCEPTION, read_state
 
 SIDE = 299
-FEWEST = 2
 
 
 @torch.no_grad()
@@ -56,10 +53,9 @@ def load(path: Path, device: torch.device) -> nn.Module:
         try:
             network = inception.InceptionV3(resize_input=False)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path}: not the weights of Inception ({reason}); fetch it by {FETCH}") from None
-    made: nn.Module = network.eval().to(device)
-    return made
+            told = " ".join(str(error).split())[:200]
+            raise UserError(f"{path}: not the weights of Inception ({told}); fetch it by {FETCH}") from None
+    return network.eval().to(device)
 
 
 @dataclass
@@ -117,83 +113,35 @@ def frechet_distance(
 
 
 class Distance:
-    """Accumulates the moments of both sides, not their vectors.
+    """Accumulates the moments of both sides, not their vectors; no frame has a value of its own."""
 
-    Args:
-        embed: computes activations.
-        memory: where they are kept.
-    """
+    def __init__(self, vectors: Vectors) -> None:
+        self.vectors = vectors
+        self.moments: dict[Side, Moments] = {}
 
-    def __init__(self, embed: Embed, memory: Memory) -> None:
-        self.embed, self.memory = embed, memory
-        self.generated: Moments | None = None
-        self.reference: Moments | None = None
-
-    def update(self, batch: Batch) -> None:
+    def update(self, batch: PairBatch) -> None:
         """Takes a batch."""
-        self.generated = self.added(self.generated, self.vectors(batch, "generated"))
-        self.reference = self.added(self.reference, self.vectors(batch, "reference"))
-
-    def vectors(self, batch: Batch, side: Side) -> Float[np.ndarray, "b d"]:
-        """Activations of one side."""
-        store, keys = self.memory.store(side), batch.hashes(side)
-        return self.memory.recall(store, keys, lambda chosen: self.embed(batch, side, chosen)).numpy()
-
-    @staticmethod
-    def added(moments: Moments | None, vectors: Float[np.ndarray, "b d"]) -> Moments:
-        """Moments with a batch more."""
-        moments = moments or Moments.empty(vectors.shape[1])
-        moments.add(vectors)
-        return moments
+        for side in SIDES:
+            found = self.vectors(batch, side).numpy()
+            self.moments.setdefault(side, Moments.empty(found.shape[1])).add(found)
 
     def compute(self) -> Result:
-        """The distance over all batches so far; no frame has a value of its own."""
-        a, b = self.generated, self.reference
-        assert a is not None
-        assert b is not None
+        """The distance over all batches so far."""
+        a, b = (self.moments[side] for side in SIDES)
         distance = frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
-        return Result(distance, None, a.n, 0, distance, {})
-
-
-def check_count(name: str, pairs: Pairs) -> None:
-    """Refuses too few frames.
-
-    Raises:
-        UserError: there are too few for a covariance.
-    """
-    if len(pairs) < FEWEST:
-        raise UserError(
-            f"metric {name!r}: {len(pairs)} frame; it compares two sets, of at least {FEWEST} frames each"
-        )
-
-
-def begin(setting: Setting, pairs: Pairs, memory: Memory) -> Accumulator:
-    """Opens the metric.
-
-    Raises:
-        UserError: there are too few frames for a covariance.
-    """
-    check_count("fid", pairs)
-    path = setting.weights[INCEPTION.name]
-    network = setting.once(str(path), lambda: load(path, setting.device))
-
-    def embed(batch: Batch, side: Side, chosen: list[int]) -> Float[Tensor, "k d"]:
-        with setting.autocast():
-            return activations(network, batch.images(side)[chosen], setting.protocol)
-
-    return Distance(embed, memory)
+        return Result(distance, None, a.n, 0, distance)
 
 
 METRIC = Metric(
     name="fid",
     key="fid",
     title="FID",
-    low=0.0,
-    high=math.inf,
-    unit="",
-    better="lower",
+    scale=DISTANCE,
     source="pytorch-fid's Inception, all frames against all targets",
     libraries=("pytorch-fid", "torchvision", "scipy"),
-    open=begin,
+    open=lambda setting, _, memory: Distance(
+        features(setting, memory, setting.network(INCEPTION, load), activations)
+    ),
     weights=lambda _: (INCEPTION,),
+    fewest=2,  # for a covariance
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from functools import partial
 from pathlib import Path
@@ -12,11 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ldm.metrics.accumulators import paired
 from ldm.metrics.feature_cache import Memory
 from ldm.metrics.frames.frame_pairs import Pairs
 from ldm.metrics.frames.protocol import Protocol, check_shapes
-from ldm.metrics.metric import Accumulator, Metric, Setting, paired
-from ldm.metrics.networks.weight_files import LPIPS, load_strictly, read_state
+from ldm.metrics.metric import DISTANCE, Accumulator, Metric, MetricSetting
+from ldm.metrics.networks.metric_weights import LPIPS, load_strictly, read_state
 
 Net = Literal["squeeze", "vgg", "alex"]
 TITLES: dict[Net, str] = {"squeeze": "LPIPS", "vgg": "LPIPS (VGG)", "alex": "LPIPS (AlexNet)"}
@@ -73,33 +73,25 @@ def load(net: Net, path: Path, device: torch.device) -> nn.Module:
     slices = {name.partition(".")[2]: name.partition(".")[0] for name in backbone.state_dict()}
     named = {f"{slices[name]}.{name}" if name in slices else name: value for name, value in state.items()}
     load_strictly(backbone, named, path, f"LPIPS ({net})")
-    made: nn.Module = network.to(device)
-    return made
-
-
-def begin(net: Net, protocol: Protocol | None, setting: Setting, _: Pairs, memory: Memory) -> Accumulator:
-    """Opens the metric on a backbone, under a protocol or the setting's."""
-    path = setting.weights[LPIPS[net].name]
-    network = setting.once(str(path), lambda: load(net, path, setting.device))
-    chosen = protocol or setting.protocol
-    return paired(lambda generated, reference: score(generated, reference, network, chosen), memory)
+    return network.to(device)
 
 
 def metric(net: Net, name: str, title: str, protocol: Protocol | None = None) -> Metric:
     """The metric on a backbone, under a protocol or that of each evaluation."""
+
+    def begin(setting: MetricSetting, _: Pairs, memory: Memory) -> Accumulator:
+        network = setting.network(LPIPS[net], partial(load, net))
+        return paired(partial(score, network=network, protocol=protocol or setting.protocol), memory)
+
     return Metric(
         name=name,
         key=name,
         title=title,
-        low=0.0,
-        high=math.inf,
-        unit="",
-        times=100,
-        better="lower",
+        scale=DISTANCE._replace(times=100),
         source="Zhang et al. 2018, version 0.1, "
         + ("frames in [-1, 1]" if protocol == "corrected" else "frames in [0, 1] in the published protocol"),
         libraries=("lpips", "torchvision"),
-        open=partial(begin, net, protocol),
+        open=begin,
         weights=lambda _: (LPIPS[net],),
         # Under the corrected protocol it would say the same twice.
         applies=lambda setting: protocol is None or setting.protocol != protocol,

@@ -7,8 +7,9 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
+from ldm.metrics.accumulators import paired
 from ldm.metrics.frames.protocol import check_shapes
-from ldm.metrics.metric import Metric, paired
+from ldm.metrics.metric import Metric, Scale
 
 
 def score(generated: Float[Tensor, "b 3 h w"], reference: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
@@ -30,10 +31,7 @@ METRIC = Metric(
     name="psnr",
     key="psnr",
     title="PSNR",
-    low=0.0,
-    high=math.inf,
-    unit="dB",
-    better="higher",
+    scale=Scale(0.0, math.inf, "higher", "dB"),
     source="torchmetrics, data_range 1, mean of the images' values",
     libraries=("torchmetrics",),
     open=lambda _setting, _pairs, memory: paired(score, memory),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from egogen.errors import UserError
 from ldm.metrics import blip, clip, egovlp, egovlp_plus, fid, lpips, psnr, ssim, toy_features, toy_success
-from ldm.metrics.metric import Metric, Setting
+from ldm.metrics.metric import Metric, MetricSetting
 
 METRICS = {
     metric.name: metric
@@ -25,24 +25,16 @@ METRICS = {
 }
 
 
-def materialize(name: str) -> Metric:
-    """The metric of a name, or of its published name.
-
-    Raises:
-        UserError: there is none.
-    """
-    for metric in METRICS.values():
-        if name in (metric.name, metric.key):
-            return metric
-    raise UserError(f"metric {name!r}: allowed are {', '.join(METRICS)}")
-
-
-def choose(names: Sequence[str] | None, setting: Setting) -> list[Metric]:
-    """The metrics of an evaluation: those named, or all that apply to the setting.
+def choose(names: Sequence[str] | None, setting: MetricSetting) -> list[Metric]:
+    """The metrics of an evaluation: those named, by our name or the published one, or all that apply to it.
 
     Raises:
         UserError: a name is unknown.
     """
     if names is None:
         return [metric for metric in METRICS.values() if metric.applies(setting)]
-    return list(dict.fromkeys(materialize(name) for name in names))
+    by_name = METRICS | {metric.key: metric for metric in METRICS.values()}
+    for name in names:
+        if name not in by_name:
+            raise UserError(f"metric {name!r}: allowed are {', '.join(METRICS)}")
+    return list(dict.fromkeys(by_name[name] for name in names))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from ldm.metrics.metric import Metric, paired
+from ldm.metrics.accumulators import paired
+from ldm.metrics.metric import Metric, Scale
 
 # The Gaussian window reaches this many pixels beyond a border; images are mirrored by as many.
 RADIUS = 5
@@ -37,10 +38,7 @@ METRIC = Metric(
     name="ssim",
     key="ssim",
     title="SSIM",
-    low=-1.0,
-    high=1.0,
-    unit="",
-    better="higher",
+    scale=Scale(-1.0, 1.0, "higher"),
     source="torchmetrics, Gaussian window with sigma 1.5, data_range 1",
     libraries=("torchmetrics",),
     open=lambda _setting, _pairs, memory: paired(score, memory),

@@ -14,9 +14,10 @@ from torch import Tensor
 from egogen.annotations import ClipMetadata
 from egogen.errors import UserError
 from egogen.toy import success
+from ldm.metrics.accumulators import PerPair
 from ldm.metrics.feature_cache import Memory
-from ldm.metrics.frames.frame_pairs import Batch, Pairs
-from ldm.metrics.metric import Accumulator, Metric, PerPair, Setting
+from ldm.metrics.frames.frame_pairs import PairBatch, Pairs
+from ldm.metrics.metric import Accumulator, Metric, MetricSetting, Scale
 
 # The field of a clip's metadata that holds what is to be seen.
 FACTS = "signs"
@@ -39,18 +40,14 @@ def has_facts(metadata: Mapping[str, ClipMetadata] | None) -> bool:
     return bool(metadata) and all(FACTS in (clip.model_extra or {}) for clip in (metadata or {}).values())
 
 
-def needed(setting: Setting) -> Mapping[str, ClipMetadata]:
-    """The metadata of an evaluation.
-
-    Raises:
-        UserError: there is none.
-    """
+def needed(setting: MetricSetting) -> Mapping[str, ClipMetadata]:
+    """The metadata of an evaluation; a `UserError` tells that there is none."""
     if setting.metadata is None:
         raise UserError("metric 'toy_success' needs --metadata FILE: what each clip should show")
     return setting.metadata
 
 
-def begin(setting: Setting, pairs: Pairs, _: Memory) -> Accumulator:
+def begin(setting: MetricSetting, pairs: Pairs, _: Memory) -> Accumulator:
     """Opens the metric.
 
     Raises:
@@ -68,18 +65,14 @@ def begin(setting: Setting, pairs: Pairs, _: Memory) -> Accumulator:
             f"metric 'toy_success': the metadata has no clip {absent[0]!r}; give that of this split"
         )
 
-    def score_batch(batch: Batch) -> Float[Tensor, " b"]:
+    def score_batch(batch: PairBatch) -> Float[Tensor, " b"]:
         return score(batch.generated, [known[pair.item.clip] for pair in batch.pairs])
 
     return PerPair(score_batch)
 
 
-def inputs(setting: Setting, _: Pairs) -> Mapping[str, object]:
-    """The facts that frames are judged by, as a digest.
-
-    Raises:
-        UserError: there is no metadata.
-    """
+def inputs(setting: MetricSetting, _: Pairs) -> Mapping[str, object]:
+    """The facts that frames are judged by, as a digest."""
     plain = {clip: facts.model_dump(mode="json") for clip, facts in needed(setting).items()}
     return {"metadata_sha256": hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()}
 
@@ -88,10 +81,7 @@ METRIC = Metric(
     name="toy_success",
     key="toy_success",
     title="Toy success",
-    low=0.0,
-    high=1.0,
-    unit="",
-    better="higher",
+    scale=Scale(0.0, 1.0, "higher"),
     source="share of frames that show the right hand at the right object, judged from pixels",
     libraries=("lego-egogen",),
     open=begin,

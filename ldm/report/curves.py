@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -23,23 +22,11 @@ INK = "#010203"
 SERIES = ("#3b82f6", "#f59e0b", "#10b981", "#ec4899", "#8b5cf6", "#64748b")
 # Scalars whose names contain one of these are drawn.
 DRAWN = ("loss", "success")
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 # Loss of neighbouring steps is averaged over this share of a curve.
 SMOOTHING = 0.04
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """A scalar over training steps."""
 
     tag: str
@@ -47,8 +34,7 @@ class Curve:
     values: Float[np.ndarray, " n"]
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """The curves of one log."""
 
     title: str
@@ -73,17 +59,15 @@ def panels(logs: Sequence[str]) -> list[Panel]:
         sources = sorted({path.parent for path in folder.rglob("*tfevents*")})
         if not sources:
             raise UserError(f"{folder}: no TensorBoard event files (*tfevents*) here or below")
-        found = [(source, curves(source)) for source in sources]
-        if not any(lines for _, lines in found):
+        found = {source: lines for source in sources if (lines := curves(source))}
+        if not found:
             raise UserError(
                 f"{folder}: the event files hold no scalar whose name contains {' or '.join(DRAWN)}"
             )
-        for source, lines in found:
-            if lines:
-                below = "" if source == folder else f" ({source.relative_to(folder).as_posix()})"
-                only = sum(bool(each) for _, each in found) == 1
-                heading = (title or folder.name) + ("" if only else below)
-                made.append(Panel(heading, draw(lines, salt=f"{len(made)}")))
+        for source, lines in found.items():
+            below = "" if source == folder else f" ({source.relative_to(folder).as_posix()})"
+            heading = (title or folder.name) + (below if len(found) > 1 else "")
+            made.append(Panel(heading, draw(lines, salt=f"{len(made)}")))
     return made
 
 
@@ -117,24 +101,23 @@ def draw(lines: Iterable[Curve], salt: str) -> str:
         lines: what to draw.
         salt: keeps the element's ids apart from those of the page's other drawings.
     """
-    with mpl.rc_context({**STYLE, "svg.hashsalt": salt}):
+    style = mpl.rc_context({
+        "svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 10, "text.color": INK,
+        "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+        "axes.spines.top": False, "axes.spines.right": False,
+    })  # fmt: skip
+    with style:
         figure = Figure(figsize=(5.2, 2.9), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.grid(color=INK, alpha=0.12, linewidth=0.6)
         for index, curve in enumerate(lines):
             colour = SERIES[index % len(SERIES)]
-            few = len(curve.steps) < 20
             axes.plot(curve.steps, curve.values, color=colour, alpha=0.25, linewidth=0.8)
             axes.plot(
-                curve.steps,
-                smooth(curve.values),
-                color=colour,
-                linewidth=1.8,
-                marker="o" if few else "",
-                markersize=3,
-                label=curve.tag,
-            )
+                curve.steps, smooth(curve.values), color=colour, linewidth=1.8,
+                marker="o" if len(curve.steps) < 20 else "", markersize=3, label=curve.tag,
+            )  # fmt: skip
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))

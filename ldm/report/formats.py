@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from ldm.report.table import Table, cell
+from egogen.table import text_table
+from ldm.report.results_table import Table, cell
 
 LATEX = str.maketrans(
     {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{",
@@ -35,20 +36,15 @@ def rows(table: Table) -> Iterator[str | Row]:
 def text(table: Table) -> str:
     """The table for a terminal: `*` marks the best of a group, `+` the second."""
     marks = {1: " *", 2: " +", None: ""}
-    heading = Row("", [(column.heading, None) for column in table.columns])
-    lines = [
-        line if isinstance(line, str) else [line.name, *(words + marks[rank] for words, rank in line.cells)]
-        for line in (heading, *rows(table))
+    lines = list(rows(table))
+    cells = [
+        [line.name, *(words + marks[rank] for words, rank in line.cells)]
+        for line in lines
+        if isinstance(line, Row)
     ]
-    columns = zip(*(line for line in lines if isinstance(line, list)), strict=True)
-    widths = [max(map(len, column)) for column in columns]
-    shown = [line if isinstance(line, str) else aligned(line, widths) for line in lines]
-    return "\n".join([shown[0], "-" * (sum(widths) + 2 * len(widths) - 2), *shown[1:]])
-
-
-def aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Cells side by side, each as wide as its column."""
-    return "  ".join(words.ljust(width) for words, width in zip(cells, widths, strict=True)).rstrip()
+    head, rule, *laid = text_table(["", *(column.heading for column in table.columns)], cells).splitlines()
+    systems = iter(laid)  # a group's title is as long as it is: it widens no column
+    return "\n".join([head, rule, *(line if isinstance(line, str) else next(systems) for line in lines)])
 
 
 def markdown(table: Table) -> str:
@@ -91,9 +87,4 @@ def latex(table: Table) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
-FORMATS: dict[str, Callable[[Table], str]] = {
-    "text": text,
-    "terminal": text,
-    "markdown": markdown,
-    "latex": latex,
-}
+FORMATS = {"text": text, "terminal": text, "markdown": markdown, "latex": latex}

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from egogen.annotations import DESCRIPTION_KEY, Annotations, ClipMetadata, Item
+from egogen.annotations import Annotations, ClipMetadata, Item
 from egogen.boxes import read_boxes
 from egogen.errors import UserError
 from egogen.layout import metric_target_path
 from ldm.metrics.frames.images import check_image
-from ldm.report.runs import Run, columns
-from ldm.report.table import Column
+from ldm.report.results_table import Column, columns_of
+from ldm.report.runs import Run
 
 MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 
@@ -29,8 +29,7 @@ class Outline(NamedTuple):
     height: float
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """A picture with a caption and a few values: (metric title, text, good or bad where that is known)."""
 
     caption: str
@@ -41,8 +40,7 @@ class Figure:
     outlines: Sequence[Outline] = ()
 
 
-@dataclass(frozen=True)
-class Card:
+class Card(NamedTuple):
     """One item."""
 
     title: str
@@ -53,21 +51,13 @@ class Card:
 
 @dataclass(frozen=True)
 class Album:
-    """Where the gallery's pictures and texts come from.
-
-    Args:
-        annotations: the items.
-        frames: the split folder that their image paths are relative to.
-        runs: the systems.
-        metadata: by clip id; boxes are outlined on the targets of the clips that have any.
-        llava_key: key of the description.
-    """
+    """Where the gallery's pictures and texts come from."""
 
     annotations: Annotations
-    frames: Path
+    frames: Path  # the split folder that their image paths are relative to
     runs: Sequence[Run]
-    metadata: Mapping[str, ClipMetadata] = field(default_factory=dict)
-    llava_key: str = DESCRIPTION_KEY
+    metadata: Mapping[str, ClipMetadata]  # by clip id; boxes are outlined on the targets of clips with any
+    llava_key: str  # of the description
 
     def cards(self, limit: int) -> list[Card]:
         """The items of the gallery, evenly spread over the annotation file.
@@ -87,8 +77,8 @@ class Album:
             metric_target_path(Path(), item.action.image_1).as_posix(): item for item in self.annotations
         }
         shown = []
-        for column in columns(self.runs):
-            values = self.runs[0].item_values(column.name)
+        for column in columns_of(run.details for run in self.runs):
+            values = self.runs[0].values.get(column.name, {})
             frames = sorted(
                 values, key=lambda frame: (values[frame], frame), reverse=column.better == "higher"
             )
@@ -99,13 +89,14 @@ class Album:
 
     def card(self, item: Item) -> Card:
         """One item of the gallery."""
-        action, shown = item.action, columns(self.runs)
+        action, shown = item.action, columns_of(run.details for run in self.runs)
+        frame = metric_target_path(Path(), action.image_1).as_posix()
         target = picture("Target", self.frames / action.image_1)
         if item.clip in self.metadata:
             where = f"metadata, clip {item.clip!r}"
-            target = replace(target, outlines=outlines(self.metadata[item.clip], item.id, where))
+            target = target._replace(outlines=outlines(self.metadata[item.clip], item.id, where))
         made = [
-            replace(picture(run.name, run.image(action.image_1)), values=values(run, action.image_1, shown))
+            picture(run.name, run.images / frame)._replace(values=values(run, frame, shown))
             for run in self.runs
         ]
         given = [picture("Source", self.frames / action.image_0), target]
@@ -113,11 +104,7 @@ class Album:
 
 
 def outlines(clip: ClipMetadata, action_id: str, where: str) -> list[Outline]:
-    """The boxes of an action's target frame, cut at its edges.
-
-    Raises:
-        UserError: one is not a box; names it and the clip.
-    """
+    """The boxes of an action's target frame, cut at its edges; a `UserError` names one that is none."""
     found = []
     for name, box in read_boxes(clip.facts(action_id), 1, where).items():
         left, top, right, bottom = (100 * share for share in box.shares(clip.width, clip.height))
@@ -125,11 +112,11 @@ def outlines(clip: ClipMetadata, action_id: str, where: str) -> list[Outline]:
     return found
 
 
-def values(run: Run, image_1: str, metrics: Sequence[Column]) -> list[tuple[str, str, str]]:
+def values(run: Run, frame: str, metrics: Sequence[Column]) -> list[tuple[str, str, str]]:
     """A generated frame's values; a yes-or-no metric reads as such."""
     shown = []
     for metric in metrics:
-        value = run.value(metric.name, image_1)
+        value = run.values.get(metric.name, {}).get(frame)
         if value is None:
             continue
         if run.details["metrics"][metric.name]["binary"]:

@@ -8,31 +8,38 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from egogen.cli import parser, run
+from egogen import cli
+from egogen.cli import flag
 from egogen.errors import UserError
-from ldm.metrics.results.result_files import read_details
+from ldm.metrics.results.result_files import number, read_details
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class OverStepsOptions:
+    """The runs, and where their curves go."""
+
+    folder: Path = flag("holds <system>/<step>/ for every measured run", positional=True, type=Path)
+    metric: str = flag("name of the metric", default="toy_success")
+    out: Path = flag("folder of the event file", type=Path, required=True)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the runs' metric, writes one event file in place of an older one."""
-    made = parser("python -m ldm.report.over_steps", __doc__)
-    made.add_argument("folder", type=Path, help="holds <system>/<step>/ for every measured run")
-    made.add_argument("--metric", default="toy_success", help="name of the metric")
-    made.add_argument("--out", type=Path, required=True, help="folder of the event file")
-    args = made.parse_args(argv)
-    points = read_points(args.folder, args.metric)
-    shutil.rmtree(args.out, ignore_errors=True)
-    with SummaryWriter(str(args.out)) as writer:
+    options = cli.options(OverStepsOptions, argv, "python -m ldm.report.over_steps", __doc__)
+    points = read_points(options.folder, options.metric)
+    shutil.rmtree(options.out, ignore_errors=True)
+    with SummaryWriter(str(options.out)) as writer:
         for system, values in points.items():
             for step, value in sorted(values.items()):
-                writer.add_scalar(f"{args.metric}/{system}", value, step)
-    log.info("%s: %d systems, metric %s", args.out, len(points), args.metric)
+                writer.add_scalar(f"{options.metric}/{system}", value, step)
+    log.info("%s: %d systems, metric %s", options.out, len(points), options.metric)
 
 
 def read_points(folder: Path, metric: str) -> dict[str, dict[int, float]]:
@@ -48,11 +55,11 @@ def read_points(folder: Path, metric: str) -> dict[str, dict[int, float]]:
         metrics = read_details(run_folder)["metrics"]
         if metric not in metrics:
             raise UserError(f"{run_folder}: was measured without {metric!r}, with {', '.join(metrics)}")
-        points.setdefault(run_folder.parent.name, {})[int(run_folder.name)] = metrics[metric]["mean"]
+        points.setdefault(run_folder.parent.name, {})[int(run_folder.name)] = number(metrics[metric]["mean"])
     if not points:
         raise UserError(f"{folder}: holds no runs; expected <system>/<step>/")
     return points
 
 
 if __name__ == "__main__":
-    run(main)
+    cli.run(main)

@@ -3,88 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from egogen.files import atomic_open, write_json
 from egogen.pages import render
-from ldm.metrics.results.result_files import finite
 from ldm.report.comparison import Comparison
 from ldm.report.curves import Panel
 from ldm.report.formats import latex, markdown
 from ldm.report.gallery import Card
-from ldm.report.runs import Run, columns
-from ldm.report.table import Column, Group, Table, cell, published
+from ldm.report.results_table import Column, Table, cell
+from ldm.report.runs import Run
 
 
-@dataclass(frozen=True)
-class Page:
-    """What the page shows.
-
-    Args:
-        title: heading.
-        runs: the systems, the main one first.
-        table: of the systems.
-        compared: intervals and tests.
-        gallery: items, evenly spread.
-        extremes: best, median and worst items of each metric.
-        panels: loss curves.
-    """
+class Page(NamedTuple):
+    """What the page shows."""
 
     title: str
-    runs: Sequence[Run]
+    runs: Sequence[Run]  # the main one first
     table: Table
     compared: Sequence[tuple[Column, Sequence[Comparison]]]
-    gallery: Sequence[Card] = ()
-    extremes: Sequence[tuple[Column, Sequence[tuple[str, Card]]]] = ()
-    panels: Sequence[Panel] = field(default_factory=list)
+    gallery: Sequence[Card]  # items, evenly spread
+    extremes: Sequence[tuple[Column, Sequence[tuple[str, Card]]]]  # best, median and worst of each metric
+    panels: Sequence[Panel]  # curves
 
 
-def metrics_json(runs: Sequence[Run]) -> dict[str, Any]:
+def metrics_json(runs: Sequence[Run]) -> dict[str, object]:
     """`{"dataset", "protocol", "systems": {name: {metric: {"mean", "stderr", "n"}}}}`; null is infinite."""
     return {
         "dataset": runs[0].details["dataset"],
         "protocol": runs[0].details["protocol"],
         "systems": {
             run.name: {
-                metric: {"mean": finite(number.mean), "stderr": number.standard_error, "n": number.n}
-                for metric, number in run.system.numbers.items()
+                metric: {"mean": entry["mean"], "stderr": entry["standard_error"], "n": entry["n"]}
+                for metric, entry in run.details["metrics"].items()
             }
             for run in runs
         },
     }
 
 
-def make_table(runs: Sequence[Run], paper: str | None) -> Table:
-    """The systems by metrics, above the paper's rows for a data set where one is named.
-
-    Raises:
-        UserError: the paper has no such data set.
-    """
-    shown = columns(runs)
-    groups = published(paper, shown) if paper else []
-    return Table(shown, [Group("Measured" if groups else "", [run.system for run in runs]), *groups])
-
-
-def html(page: Page) -> str:
-    """The page. Texts are escaped; pictures and drawings are inlined."""
-    entries = {name: entry for run in page.runs for name, entry in run.details["metrics"].items()}
+def write(out: Path, page: Page) -> None:
+    """Writes the page, its numbers and its table, each atomically; pictures and drawings are inlined."""
     words = {
         "page": page,
         "details": page.runs[0].details,
-        "entries": entries,
+        "entries": {name: entry for run in page.runs for name, entry in run.details["metrics"].items()},
         "cell": cell,
         "written": datetime.now(timezone.utc).strftime("%d %B %Y"),
     }
-    return render("ldm.report", "index.html.j2", words)
-
-
-def write(out: Path, page: Page) -> None:
-    """Writes the page, its numbers and its table, each atomically."""
-    texts = {"index.html": html(page), "table.md": markdown(page.table), "table.tex": latex(page.table)}
-    for name, words in texts.items():
+    texts = {
+        "index.html": render("ldm.report", "index.html.j2", words),
+        "table.md": markdown(page.table),
+        "table.tex": latex(page.table),
+    }
+    for name, text in texts.items():
         with atomic_open(out / name) as file:
-            file.write(f"{words}\n".encode())
+            file.write(f"{text}\n".encode())
     write_json(out / "metrics.json", metrics_json(page.runs))

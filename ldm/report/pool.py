@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from egogen import cli
 from egogen.annotations import check_object
-from egogen.cli import parser, run
+from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.files import atomic_open, read_json
 from egogen.manifest import NAME, claim, file_hash
@@ -20,22 +21,30 @@ from egogen.manifest import NAME, claim, file_hash
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class PoolOptions:
+    """The parts, and the run that they become."""
+
+    runs: list[Path] = flag(
+        "a folder that ldm.sample made", positional=True, nargs="+", type=Path, metavar="RUN"
+    )
+    below: Path = flag("where in each RUN the folder really is", type=Path, default=Path())
+    out: Path = flag("the joined run", type=Path, required=True)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Checks that the parts do not overlap, copies their frames."""
-    made = parser("python -m ldm.report.pool", __doc__)
-    made.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder that ldm.sample made")
-    made.add_argument("--below", type=Path, default=Path(), help="where in each RUN the folder really is")
-    made.add_argument("--out", type=Path, required=True, help="the joined run")
-    args = made.parse_args(argv)
-    parts = [folder / args.below for folder in args.runs]
+    options = cli.options(PoolOptions, argv, "python -m ldm.report.pool", __doc__)
+    parts = [folder / options.below for folder in options.runs]
     frames = collect(parts)
-    claim(args.out, {"parts": [manifest(part) for part in parts]})
+    manifests = [check_object(read_json(part / NAME), f"{part / NAME}", "settings by name") for part in parts]
+    claim(options.out, {"parts": manifests})
     for name, path in frames.items():
-        target = args.out / "images" / name
+        target = options.out / "images" / name
         if not (target.exists() and file_hash(target) == file_hash(path)):
             with path.open("rb") as source, atomic_open(target) as file:
                 shutil.copyfileobj(source, file)
-    log.info("%s: %d frames of %d runs", args.out, len(frames), len(parts))
+    log.info("%s: %d frames of %d runs", options.out, len(frames), len(parts))
 
 
 def collect(runs: Sequence[Path]) -> dict[Path, Path]:
@@ -58,15 +67,5 @@ def collect(runs: Sequence[Path]) -> dict[Path, Path]:
     return found
 
 
-def manifest(folder: Path) -> dict[str, Any]:
-    """What made a run.
-
-    Raises:
-        UserError: the folder does not say.
-    """
-    path = folder / NAME
-    return dict(check_object(read_json(path), f"{path}", "settings by name"))
-
-
 if __name__ == "__main__":
-    run(main)
+    cli.run(main)

@@ -5,27 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from egogen.errors import UserError
-from egogen.layout import metric_target_path
-from ldm.metrics.results.result_files import details_path, read_details, read_values
-from ldm.report.table import Column, System, columns_of, measured
+from ldm.metrics.results.intervals import paired_p_value
+from ldm.metrics.results.result_files import DETAILS, Details, read_details, read_values
 
 
 @dataclass(frozen=True)
 class Run:
-    """A measured run.
-
-    Args:
-        folder: where it lies.
-        details: its `metric/details.json`.
-        values: its values by metric and frame; None is infinite.
-    """
+    """A measured run."""
 
     folder: Path
-    details: Mapping[str, Any]
-    values: Mapping[str, Mapping[str, float | None]]
+    details: Details
+    values: Mapping[str, Mapping[str, float]]  # by metric and frame; none for a metric of the whole set
 
     @property
     def name(self) -> str:
@@ -33,29 +25,15 @@ class Run:
         return self.details["name"]
 
     @property
-    def system(self) -> System:
-        """Its row of the table."""
-        return measured(self.name, self.details["metrics"])
-
-    @property
     def images(self) -> Path:
         """The folder of its frames."""
-        return self.folder / self.details.get("images", "images")
+        return self.folder / self.details["images"]
 
-    def image(self, image_1: str) -> Path:
-        """The frame it generated for a target."""
-        return metric_target_path(self.images, image_1)
-
-    def value(self, metric: str, image_1: str) -> float | None:
-        """An item's value; infinity where it is infinite, None where there is none."""
-        return self.item_values(metric).get(metric_target_path(Path(), image_1).as_posix())
-
-    def item_values(self, metric: str) -> dict[str, float]:
-        """All items' values by frame; infinity where one is infinite, none for a metric of the whole set."""
-        return {
-            frame: float("inf") if value is None else value
-            for frame, value in self.values.get(metric, {}).items()
-        }
+    def p_value(self, other: Run, metric: str) -> float | None:
+        """Of a permutation test against another run on the same items; None where there is none."""
+        ours, theirs = (run.values.get(metric, {}) for run in (self, other))
+        frames = sorted(ours.keys() & theirs.keys())
+        return paired_p_value([ours[frame] for frame in frames], [theirs[frame] for frame in frames])
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
@@ -66,27 +44,21 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """
     runs: list[Run] = []
     for folder in folders:
-        if not (details_path(folder).exists() or (folder / "images").is_dir()):
+        if not ((folder / DETAILS).exists() or (folder / "images").is_dir()):
             raise UserError(
                 f"{folder}: not a run: there is no images/ folder; python -m ldm.sample makes one"
             )
-        runs.append(Run(folder, read_details(folder), read_values(folder)))
-        if not runs[-1].images.is_dir():
-            raise UserError(f"{runs[-1].images}: no such folder; the frames were measured there")
-        first = runs[0]
-        for other in runs[:-1]:
-            if other.name == runs[-1].name:
+        run = Run(folder, read_details(folder), read_values(folder))
+        if not run.images.is_dir():
+            raise UserError(f"{run.images}: no such folder; the frames were measured there")
+        for other in runs:
+            if other.name == run.name:
                 raise UserError(
                     f"{folder}: the name {other.name!r} is also that of {other.folder}; measure one of them "
                     "again with another --name"
                 )
-        for key in ("dataset", "protocol", "n"):
-            if runs[-1].details.get(key) != first.details.get(key):
-                raise UserError(
-                    f"{folder}: measured with {key} = {runs[-1].details.get(key)!r}, but {first.folder} with "
-                    f"{first.details.get(key)!r}; compare runs on the same items"
-                )
-        check_comparable(first, runs[-1])
+        runs.append(run)
+        check_comparable(runs[0], run)
     return runs
 
 
@@ -96,8 +68,16 @@ def check_comparable(first: Run, other: Run) -> None:
     Raises:
         UserError: a metric that both have was measured in another way.
     """
+    ours: Mapping[str, object] = first.details
+    theirs: Mapping[str, object] = other.details
+    for key in ("dataset", "protocol", "n"):
+        if theirs[key] != ours[key]:
+            raise UserError(
+                f"{other.folder}: measured with {key} = {theirs[key]!r}, but {first.folder} with "
+                f"{ours[key]!r}; compare runs on the same items"
+            )
     for name in first.details["metrics"].keys() & other.details["metrics"].keys():
-        if first.item_values(name).keys() != other.item_values(name).keys():
+        if first.values.get(name, {}).keys() != other.values.get(name, {}).keys():
             raise UserError(
                 f"{other.folder}: {name} was measured on other frames than in {first.folder}; compare runs "
                 "on the same items"
@@ -109,8 +89,3 @@ def check_comparable(first: Run, other: Run) -> None:
                     f"{other.folder}: {name} was measured with {key} = {theirs.get(key)!r}, in "
                     f"{first.folder} with {ours.get(key)!r}; measure both again by python -m ldm.evaluate"
                 )
-
-
-def columns(runs: Sequence[Run]) -> list[Column]:
-    """The metrics of all runs, in the order in which they first occur."""
-    return columns_of(run.details["metrics"] for run in runs)

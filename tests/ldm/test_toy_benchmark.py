@@ -164,7 +164,10 @@ def point(folder: Path, value: float, metric: str = "toy_success") -> None:
 
 def details(metric: str, value: float) -> dict[str, object]:
     entry = {
+        "key": metric,
+        "range": [0, 1],
         "mean": value,
+        "finite_mean": value,
         "standard_error": None,
         "interval_95": None,
         "n": 4,
@@ -177,7 +180,8 @@ def details(metric: str, value: float) -> dict[str, object]:
         "source": "",
         "provenance": {},
     }
-    return {"name": "lego", "dataset": "ego4d", "protocol": "published", "n": 4, "metrics": {metric: entry}}
+    about = {"name": "lego", "dataset": "ego4d", "protocol": "published", "n": 4, "images": "images"}
+    return {**about, "metrics": {metric: entry}}
 
 
 def test_a_curve_has_a_line_for_each_system(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from egogen.layout import METRIC_TARGETS, metric_target_path
 from ldm.metrics.frames.frame_pairs import Pair, Pairs, digest
 from ldm.metrics.frames.images import check_image
 from ldm.metrics.frames.protocol import size_tolerance
-from ldm.metrics.metric import Setting
+from ldm.metrics.metric import MetricSetting
 
 log = logging.getLogger(__name__)
 
@@ -45,25 +45,17 @@ def split_folder(targets: Path, given: Path | None) -> Path:
     return folder
 
 
-def contexts_of(pairs: Pairs, setting: Setting) -> dict[str, Context]:
-    """The frame before the action of each pair, by the pair's name; looked for once an evaluation.
-
-    Raises:
-        UserError: see `find_contexts`.
-    """
+def contexts_of(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
+    """The frame before the action of each pair, as `find_contexts` finds them once an evaluation."""
     return setting.once(f"contexts of {pairs.names_sha256}", lambda: find_contexts(pairs, setting))
 
 
-def contexts_sha256(pairs: Pairs, setting: Setting) -> str:
-    """Covers the contents of all frames before actions.
-
-    Raises:
-        UserError: see `find_contexts`.
-    """
+def contexts_sha256(pairs: Pairs, setting: MetricSetting) -> str:
+    """Covers the contents of all frames before actions; they are found and checked for it."""
     return digest(f"{name}\0{context.sha256}" for name, context in contexts_of(pairs, setting).items())
 
 
-def find_contexts(pairs: Pairs, setting: Setting) -> dict[str, Context]:
+def find_contexts(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
     """The frame before the action of each pair, by the pair's name; every file is read and checked.
 
     Raises:
@@ -97,11 +89,7 @@ def find_contexts(pairs: Pairs, setting: Setting) -> dict[str, Context]:
 
 
 def first_of_folder(folder: Path, pair: Pair) -> Path:
-    """What the published code takes for the frame before: the first file beside the target (F-EV-09).
-
-    Raises:
-        UserError: there is no such folder, or the first file is the target.
-    """
+    """What the published code takes for the frame before: the first file beside the target (F-EV-09)."""
     target = metric_target_path(folder, pair.item.action.image_1)
     try:
         first = min(path for path in target.parent.iterdir() if not path.name.startswith("."))

@@ -38,7 +38,7 @@ class Pair:
     hashes: tuple[str, str]
 
 
-class Batch:
+class PairBatch:
     """Pairs of equal sizes, RGB in [0, 1], decoded when a metric asks. Generated frames keep their size."""
 
     def __init__(self, pairs: Sequence[Pair], device: torch.device) -> None:
@@ -63,30 +63,19 @@ class Batch:
         return [pair.hashes[SIDES.index(side)] for pair in self.pairs]
 
     def decode(self, paths: Sequence[Path]) -> Float[Tensor, "b 3 h w"]:
-        """Decodes images side by side; bytes reach the device as they are.
-
-        Raises:
-            UserError: one can no longer be read.
-        """
+        """Decodes images side by side; bytes reach the device as they are. Raises as `read_pixels`."""
         with ThreadPoolExecutor(DECODERS) as pool:
             return torch.stack(list(pool.map(read_pixels, paths))).to(self.device).float() / 255
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """All pairs of an evaluation, in the order of the annotation file.
-
-    Args:
-        pairs: the pairs.
-        formats: file formats of the generated frames.
-        source: the annotation file.
-        targets: the folder of the targets.
-    """
+    """All pairs of an evaluation, in the order of the annotation file."""
 
     pairs: Sequence[Pair]
-    formats: Sequence[str]
-    source: Path
-    targets: Path
+    formats: Sequence[str]  # of the generated frames' files
+    source: Path  # the annotation file
+    targets: Path  # the folder of the targets
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -106,18 +95,23 @@ class Pairs:
         """Covers the names and contents of the targets: runs with the same can be compared."""
         return digest(f"{pair.frame}\0{pair.hashes[1]}" for pair in self.pairs)
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """What a result that was stored tells of its images."""
+        return {"images_sha256": self.sha256, "targets_sha256": self.targets_sha256}
+
     def texts_sha256(self, key: str) -> str:
         """Covers the texts that the annotations hold under a key."""
         return digest(f"{pair.frame}\0{pair.item.action.text(key)}" for pair in self.pairs)
 
-    def batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
+    def batches(self, batch_size: int, device: torch.device) -> Iterator[PairBatch]:
         """The pairs in batches of equal sizes."""
         by_size: dict[tuple[Size, Size], list[Pair]] = {}
         for pair in self.pairs:
             by_size.setdefault(pair.sizes, []).append(pair)
         for group in by_size.values():
             for start in range(0, len(group), batch_size):
-                yield Batch(group[start : start + batch_size], device)
+                yield PairBatch(group[start : start + batch_size], device)
 
 
 def digest(lines: Iterable[str]) -> str:
@@ -141,11 +135,7 @@ def read_pairs(annotations: Annotations, gen_path: Path, gt_path: Path, toleranc
     The published code walks the targets in the order of the file system and ignores generated frames
     that have none (F-EV-01); here the annotations say what belongs to the evaluation.
 
-    Args:
-        annotations: the actions to evaluate.
-        gen_path: a run folder (with `images/`) or the folder of images itself.
-        gt_path: `val_gt_for_metric`.
-        tolerance: largest difference in pixels between the sizes of a pair, along each side.
+    Sizes of a pair may differ by `tolerance` pixels along each side.
 
     Raises:
         UserError: a folder is empty, files are missing or extra, an image is broken, not RGB or of a
@@ -159,10 +149,15 @@ def read_pairs(annotations: Annotations, gen_path: Path, gt_path: Path, toleranc
     pairs, formats = [], set()
     for frame, item in tqdm(frames.items(), desc="checking frames", unit="pair", disable=None, leave=False):
         generated, reference = (folder / frame for folder in folders)
-        headers = check_image(generated), check_image(reference)
-        check_sizes(generated, headers[0].size, headers[1].size, tolerance)
-        formats.add(headers[0].format)
-        sizes, hashes = (headers[0].size, headers[1].size), (headers[0].sha256, headers[1].sha256)
+        shown, target = check_image(generated), check_image(reference)
+        if not shown.size.near(target.size, tolerance):
+            allowed = f" (give or take {tolerance} pixel)" if tolerance else ""
+            raise UserError(
+                f"{generated}: the frame is {shown.size.width}x{shown.size.height} pixels, its target "
+                f"{target.size.width}x{target.size.height}; expected the same size{allowed}"
+            )
+        formats.add(shown.format)
+        sizes, hashes = (shown.size, target.size), (shown.sha256, target.sha256)
         pairs.append(Pair(item, frame, generated, reference, sizes, hashes))
     return Pairs(pairs, sorted(formats), annotations.source, gt_path)
 
@@ -212,17 +207,3 @@ def check_folder(folder: Path, frames: Iterable[str], what: str) -> Path:
             "the annotation file"
         )
     return folder
-
-
-def check_sizes(path: Path, generated: Size, reference: Size, tolerance: int) -> None:
-    """Compares the sizes of a pair.
-
-    Raises:
-        UserError: a side differs by more than `tolerance` pixels.
-    """
-    if not generated.near(reference, tolerance):
-        allowed = f" (give or take {tolerance} pixel)" if tolerance else ""
-        raise UserError(
-            f"{path}: the frame is {generated.width}x{generated.height} pixels, its target "
-            f"{reference.width}x{reference.height}; expected the same size{allowed}"
-        )

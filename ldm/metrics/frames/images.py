@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +31,7 @@ class Size(NamedTuple):
         return max(abs(self.height - other.height), abs(self.width - other.width)) <= tolerance
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """What a check of an image file learned."""
 
     size: Size
@@ -64,20 +62,12 @@ def check_image(path: Path) -> Header:
 
 
 def read_image(path: Path) -> Float[Tensor, "3 h w"]:
-    """Decodes an RGB image to [0, 1].
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """Decodes an RGB image to [0, 1]; a `UserError` names one that cannot be read."""
     return read_pixels(path).float() / 255
 
 
 def read_pixels(path: Path) -> UInt8[Tensor, "3 h w"]:
-    """Decodes an RGB image.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """Decodes an RGB image; a `UserError` names one that cannot be read."""
     try:
         with Image.open(path) as image:
             pixels = np.array(image.convert("RGB"))  # [h, w, 3]

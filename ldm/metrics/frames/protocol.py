@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from egogen.errors import UserError
+from ldm.metrics.frames.resize import resize
 
 Protocol = Literal["published", "corrected"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -20,26 +20,16 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Choice = TypeVar("Choice", bound=str)
 
 
-def check_protocol(name: str) -> Protocol:
-    """Returns a protocol's name unchanged; a `UserError` tells that there is none."""
-    return check_choice("protocol", name, PROTOCOLS)
-
-
-def check_precision(name: str) -> Precision:
-    """Returns a precision's name unchanged; a `UserError` tells that there is none."""
-    return check_choice("precision", name, PRECISIONS)
-
-
-def check_choice(what: str, name: str, allowed: tuple[Choice, ...]) -> Choice:
+def choice(what: str, name: str, allowed: Iterable[Choice]) -> Choice:
     """Returns one of the allowed names unchanged.
 
     Raises:
         UserError: it is none of them.
     """
-    for choice in allowed:
-        if name == choice:
-            return choice
-    raise UserError(f"{what} {name!r}: allowed are {', '.join(map(str, allowed))}")
+    known = {f"{each}": each for each in allowed}
+    if name not in known:
+        raise UserError(f"{what} {name!r}: allowed are {', '.join(known)}")
+    return known[name]
 
 
 @contextmanager
@@ -72,9 +62,8 @@ def match_size(
     """Generated frames at the size of their targets: bilinear without antialias, as published."""
     if generated.shape == reference.shape:
         return generated
-    return functional.interpolate(
-        generated, size=reference.shape[-2:], mode="bilinear", align_corners=False, antialias=False
-    )
+    height, width = reference.shape[-2:]
+    return resize(generated, height, width, "bilinear", antialias=False)
 
 
 def check_shapes(generated: Float[Tensor, "..."], reference: Float[Tensor, "..."]) -> None:

@@ -10,16 +10,9 @@ from torch.nn import functional
 def resize(
     images: Float[Tensor, "b c h w"], height: int, width: int, mode: str, antialias: bool
 ) -> Float[Tensor, "b c h2 w2"]:
-    """Resizes frames; bicubic ones may leave their range.
+    """Resizes frames by `bilinear` or `bicubic`, which may leave their range.
 
     The published code resized tensors without antialiasing throughout: torchvision 0.12 had none for them.
-
-    Args:
-        images: frames.
-        height: in pixels.
-        width: in pixels.
-        mode: `bilinear` or `bicubic`.
-        antialias: whether pixels are averaged where the frame shrinks.
     """
     return functional.interpolate(
         images, size=(height, width), mode=mode, align_corners=False, antialias=antialias

@@ -90,17 +90,9 @@ def search(
 def continue_item(
     found: Hypotheses, ids: list[list[int]], beams: int, end: int, candidates: list[tuple[float, int, int]]
 ) -> list[tuple[float, int, int]]:
-    """One item's step: beams that end are added to `found`, the best others go on.
+    """One item's step: of its candidates (log probability, beam, next token), best first, those that go on.
 
-    Args:
-        found: the item's ended beams.
-        ids: its running beams.
-        beams: how many go on.
-        end: id of the end token.
-        candidates: (log probability, beam, next token), best first.
-
-    Returns:
-        The candidates that go on.
+    Beams that end are added to `found`.
     """
     running = []
     for rank, (value, beam, token) in enumerate(candidates):

@@ -20,7 +20,7 @@ from ldm.metrics.frames.protocol import Protocol
 from ldm.metrics.frames.resize import normalize
 from ldm.metrics.networks.beams import search
 from ldm.metrics.networks.egovlp_model import count_layers, heads
-from ldm.metrics.networks.weight_files import load_strictly, mismatch, read_state
+from ldm.metrics.networks.metric_weights import load_strictly, read_state, require
 
 PROMPT = "a picture of"
 BEAMS, SHORTEST, LONGEST = 3, 5, 20  # lengths in tokens, the prompt's four with them
@@ -45,12 +45,7 @@ NAMES = {
 
 
 class Captioner:
-    """Frames to captions, in evaluation mode (F-EV-06).
-
-    Args:
-        model: BLIP.
-        tokenizer: of its words but the last two, [DEC] and [ENC].
-    """
+    """Frames to captions, in evaluation mode (F-EV-06). The tokenizer lacks BLIP's [DEC] and [ENC]."""
 
     def __init__(self, model: BlipForConditionalGeneration, tokenizer: BertTokenizer) -> None:
         self.model: Any = model  # its types do not tell what it is asked for here
@@ -122,9 +117,7 @@ def load_captioner(path: Path, tokenizer: BertTokenizer, device: torch.device) -
         UserError: it is broken, or the file of another network.
     """
     state = read_state(path)
-    for name in (PLACES, PATCHES, LAYER, WORDS, POSITIONS, FEED_FORWARD):
-        if name not in state:
-            raise mismatch(path, "BLIP", name)
+    require(state, (PLACES, PATCHES, LAYER, WORDS, POSITIONS, FEED_FORWARD), path, "BLIP")
     model = BlipForConditionalGeneration(config(state))
     named = {rename(name): value for name, value in state.items()}
     load_strictly(model, named, path, "BLIP", lambda name: name == POSITION_IDS)
@@ -143,23 +136,16 @@ def config(state: Mapping[str, Tensor]) -> BlipConfig:
     """The sizes of a file's network."""
     width, _, patch, _ = state[PATCHES].shape
     vocabulary, text_width = state[WORDS].shape
-    return BlipConfig(
-        vision_config={
-            "hidden_size": width,
-            "intermediate_size": state[LAYER].shape[0],
-            "num_hidden_layers": count_layers(state, "visual_encoder.blocks."),
-            "num_attention_heads": heads(width),
-            "image_size": round((state[PLACES].shape[1] - 1) ** 0.5) * patch,
-            "patch_size": patch,
-            "layer_norm_eps": 1e-6,
-        },
-        text_config={
-            "vocab_size": vocabulary,
-            "hidden_size": text_width,
-            "encoder_hidden_size": width,
-            "intermediate_size": state[FEED_FORWARD].shape[0],
-            "num_hidden_layers": count_layers(state, "text_decoder.bert.encoder.layer."),
-            "num_attention_heads": heads(text_width),
-            "max_position_embeddings": state[POSITIONS].shape[0],
-        },
-    )
+    vision = {
+        "hidden_size": width, "intermediate_size": state[LAYER].shape[0], "patch_size": patch,
+        "num_hidden_layers": count_layers(state, "visual_encoder.blocks."), "layer_norm_eps": 1e-6,
+        "num_attention_heads": heads(width),
+        "image_size": round((state[PLACES].shape[1] - 1) ** 0.5) * patch,
+    }  # fmt: skip
+    text = {
+        "vocab_size": vocabulary, "hidden_size": text_width, "encoder_hidden_size": width,
+        "intermediate_size": state[FEED_FORWARD].shape[0], "num_attention_heads": heads(text_width),
+        "num_hidden_layers": count_layers(state, "text_decoder.bert.encoder.layer."),
+        "max_position_embeddings": state[POSITIONS].shape[0],
+    }  # fmt: skip
+    return BlipConfig(vision_config=vision, text_config=text)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import BertTokenizer, DistilBertConfig, DistilBertModel
 
 from egogen.errors import UserError
+from ldm.metrics.networks.metric_weights import FETCH, load_strictly, read_state, require
 from ldm.metrics.networks.video_transformer import VideoTransformer
-from ldm.metrics.networks.weight_files import FETCH, load_strictly, mismatch, read_state
 
 WHAT = "EgoVLP"
 PREFIX = "module."  # of files that DataParallel wrote
@@ -48,7 +48,7 @@ class EgoVLP(nn.Module):
     def side(self) -> int:
         """Height and width of the frames it takes, in pixels."""
         patches = self.video_model.pos_embed.shape[1] - 1
-        return int(patches**0.5) * self.video_model.patch_embed.proj.kernel_size[0]
+        return int(patches**0.5) * self.video_model.patch
 
     @torch.no_grad()
     def video(self, clips: Float[Tensor, "b f 3 s s"]) -> Float[Tensor, "b d"]:
@@ -88,11 +88,14 @@ def load_egovlp(path: Path, frames: int, device: torch.device) -> EgoVLP:
     state = read_state(path)
     if next(iter(state)).startswith(PREFIX):
         state = {name.removeprefix(PREFIX): value for name, value in state.items()}
-    for name in (CLASS, PLACES, PATCHES, TEMPORAL, WORDS, POSITIONS, FEED_FORWARD, PROJECTION):
-        if name not in state:
-            raise mismatch(path, WHAT, name)
+    needed = (CLASS, PLACES, PATCHES, TEMPORAL, WORDS, POSITIONS, FEED_FORWARD, PROJECTION)
+    require(state, needed, path, WHAT)
     state[TEMPORAL] = fit_frames(state[TEMPORAL], frames)
-    model = EgoVLP(video_tower(state, frames), text_tower(state), state[PROJECTION].shape[0])
+    width = state[CLASS].shape[-1]
+    depth = count_layers(state, "video_model.blocks.")
+    patch, patches = state[PATCHES].shape[-1], state[PLACES].shape[1] - 1
+    video = VideoTransformer(width, depth, heads(width), patch, patches, frames)
+    model = EgoVLP(video, text_tower(state), state[PROJECTION].shape[0])
     load_strictly(model, state, path, WHAT)
     return model.eval().to(device)
 
@@ -104,25 +107,14 @@ def fit_frames(temporal: Float[Tensor, "1 n d"], frames: int) -> Float[Tensor, "
     return fitted
 
 
-def video_tower(state: Mapping[str, Tensor], frames: int) -> VideoTransformer:
-    """The video tower of a file's sizes."""
-    width = state[CLASS].shape[-1]
-    depth = count_layers(state, "video_model.blocks.")
-    patch, patches = state[PATCHES].shape[-1], state[PLACES].shape[1] - 1
-    return VideoTransformer(width, depth, heads(width), patch, patches, frames)
-
-
 def text_tower(state: Mapping[str, Tensor]) -> DistilBertModel:
     """The text tower of a file's sizes."""
     vocabulary, width = state[WORDS].shape
     config = DistilBertConfig(
-        vocab_size=vocabulary,
-        max_position_embeddings=state[POSITIONS].shape[0],
-        n_layers=count_layers(state, "text_model.transformer.layer."),
-        n_heads=heads(width),
-        dim=width,
+        vocab_size=vocabulary, max_position_embeddings=state[POSITIONS].shape[0], dim=width,
+        n_layers=count_layers(state, "text_model.transformer.layer."), n_heads=heads(width),
         hidden_dim=state[FEED_FORWARD].shape[0],
-    )
+    )  # fmt: skip
     return DistilBertModel(config)
 
 
@@ -132,11 +124,7 @@ def count_layers(state: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def load_tokenizer(vocabulary: Path, known: int) -> BertTokenizer:
-    """The lower-case WordPiece tokenizer of a vocabulary file.
-
-    Args:
-        vocabulary: one word a line.
-        known: number of words that the network knows.
+    """The lower-case WordPiece tokenizer of a vocabulary file for a network that knows so many words.
 
     Raises:
         UserError: the file holds no such vocabulary, or more words than the network knows.

@@ -24,11 +24,7 @@ FACTS = ("verb", "hand", "object", "object_colour")  # of a clip's metadata, a h
 
 
 class ToyClassifier(nn.Module):
-    """Four convolutions of stride 2, the mean over what is left, and a linear head for each fact.
-
-    Args:
-        classes: how many values each fact has.
-    """
+    """Four convolutions of stride 2, the mean over what is left, and a head for the values of each fact."""
 
     def __init__(self, classes: Mapping[str, int]) -> None:
         super().__init__()

@@ -5,6 +5,8 @@ Modules are named as in the published files, so that a state dict fits key by ke
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -16,23 +18,15 @@ MLP_RATIO = 4
 
 
 class VideoTransformer(nn.Module):
-    """Frames to one feature, the final state of the class token.
-
-    Args:
-        width: channels of a token, d.
-        depth: number of blocks.
-        heads: attention heads.
-        patch: side of a patch in pixels.
-        patches: patches of a frame, p.
-        frames: largest number of frames.
-    """
+    """Frames of p patches, of so many pixels along a side, to one feature: the class token's final state."""
 
     def __init__(self, width: int, depth: int, heads: int, patch: int, patches: int, frames: int) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, width))
         self.temporal_embed = nn.Parameter(torch.zeros(1, frames, width))
-        self.patch_embed = PatchEmbed(width, patch)
+        self.patch = patch
+        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(3, width, patch, patch)))
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=EPS)
 
@@ -40,25 +34,13 @@ class VideoTransformer(nn.Module):
         """Encodes clips; their frames are as large as the position embeddings say."""
         frames = video.shape[1]
         tokens = self.patch_embed(rearrange(video, "b f c h w -> (b f) c h w"))
-        tokens = rearrange(tokens, "(b f) p d -> b f p d", f=frames)
+        tokens = rearrange(tokens, "(b f) d y x -> b f (y x) d", f=frames)
         tokens = tokens + self.pos_embed[:, None, 1:] + self.temporal_embed[:, :frames, None]
         first = (self.cls_token + self.pos_embed[:, :1]).expand(len(video), -1, -1)  # [b, 1, d]
         tokens = torch.cat([first, rearrange(tokens, "b f p d -> b (f p) d")], dim=1)
         for block in self.blocks[:-1]:
             tokens = block(tokens, frames)
         return self.norm(self.blocks[-1](tokens, frames, first_only=True)[:, 0])
-
-
-class PatchEmbed(nn.Module):
-    """Pixels of a patch to its token."""
-
-    def __init__(self, width: int, patch: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, width, patch, patch)
-
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n p d"]:
-        """Cuts images into patches, row by row."""
-        return rearrange(self.proj(images), "n d y x -> n (y x) d")
 
 
 class Block(nn.Module):
@@ -72,18 +54,13 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width, eps=EPS) for _ in range(3))
         self.attn, self.timeattn = DividedAttention(width, heads), DividedAttention(width, heads)
-        self.mlp = Mlp(width)
+        first, second = nn.Linear(width, MLP_RATIO * width), nn.Linear(MLP_RATIO * width, width)
+        self.mlp = nn.Sequential(OrderedDict(fc1=first, gelu=nn.GELU(), fc2=second))
 
     def forward(
         self, x: Float[Tensor, "b t d"], frames: int, first_only: bool = False
     ) -> Float[Tensor, "b t2 d"]:
-        """One block over the class token and all patches of all frames.
-
-        Args:
-            x: the tokens.
-            frames: number of frames.
-            first_only: whether only the class token's state is wanted, for which half the work is enough.
-        """
+        """One block over the tokens of all frames; the class token's state alone takes half the work."""
         over_time = self.norm1(x + self.timeattn(self.norm3(x), frames, over_time=True))
         if first_only:
             over_space = x[:, :1] + self.attn.first(over_time)
@@ -138,16 +115,3 @@ def grouped(x: Float[Tensor, "b heads n c"], frames: int, over_time: bool) -> Fl
     """Splits the tokens of all frames into groups: by place over time, by frame over space."""
     order = "b heads p f c" if over_time else "b heads f p c"
     return rearrange(x, f"b heads (f p) c -> {order}", f=frames)
-
-
-class Mlp(nn.Module):
-    """Two linear layers with a GELU between."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, MLP_RATIO * width)
-        self.fc2 = nn.Linear(MLP_RATIO * width, width)
-
-    def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        """Works on each token alone."""
-        return self.fc2(functional.gelu(self.fc1(x)))

@@ -16,9 +16,7 @@ PERMUTATIONS = 9999
 def interval(values: Iterable[float], resamples: int) -> list[float] | None:
     """The 95 % interval of a mean by the percentile bootstrap (Efron 1979); the same for the same values.
 
-    Args:
-        values: of the items, in an order that does not depend on how they were measured.
-        resamples: how often items are drawn anew.
+    The order of the values must not depend on how they were measured.
 
     Returns:
         Its two ends; None for fewer than two values, infinite ones, or no resamples.
@@ -39,11 +37,8 @@ def interval(values: Iterable[float], resamples: int) -> list[float] | None:
 def paired_p_value(a: Sequence[float], b: Sequence[float]) -> float | None:
     """How likely two runs were to differ so much in mean if each item's two values could be swapped.
 
-    A two-sided permutation test on paired samples, exact for few items. Source: Fisher 1935.
-
-    Args:
-        a: values of one run.
-        b: values of the other on the same items, in the same order.
+    A two-sided permutation test on the values of the same items in the same order, exact for few items.
+    Source: Fisher 1935.
 
     Returns:
         The probability; None for fewer than two items or infinite differences.

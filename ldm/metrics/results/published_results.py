@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from pydantic import BaseModel
+
+from egogen.annotations import validate
 from egogen.errors import UserError
 from egogen.files import read_yaml
+from egogen.record import ROOT
 from ldm.metrics.registry import METRICS
 
-FILE = Path(__file__).parents[2] / "configs" / "published_results.yaml"
-# The parts of the file that hold tables.
-TABLES = {"main": "Published", "ablation": "Published ablation: what LEGO is conditioned on"}
+FILE = ROOT / "configs" / "published_results.yaml"
+TableName = Literal["main", "ablation"]
+TABLES: dict[TableName, str] = {
+    "main": "Published", "ablation": "Published ablation: what LEGO is conditioned on",
+}  # fmt: skip
+Systems = dict[str, dict[str, float]]  # system -> metric name -> value
 
 
-def published_results(dataset: str, table: str = "main") -> dict[str, dict[str, float]]:
-    """A table of a data set: system -> metric name -> value, in the units that we compute.
+class PublishedResults(BaseModel):
+    """The file: items of each test set, and the tables of each data set."""
 
-    Args:
-        dataset: `ego4d` or `epickitchen`.
-        table: `main` or `ablation`; the paper has no ablation on epickitchen.
+    items: dict[str, int]
+    main: dict[str, Systems]
+    ablation: dict[str, Systems]
+
+
+def published_results(dataset: str, table: TableName = "main") -> Systems:
+    """A table of a data set, in the units that we compute; the paper has no ablation on epickitchen.
 
     Raises:
         UserError: the paper has no such data set.
     """
-    known = read()
-    if dataset not in known["items"]:
-        raise UserError(f"published results of {dataset!r}: allowed are {', '.join(known['items'])}")
+    known = read_published()
+    if dataset not in known.items:
+        raise UserError(f"published results of {dataset!r}: allowed are {', '.join(known.items)}")
+    systems = {"main": known.main, "ablation": known.ablation}[table].get(dataset, {})
     return {
-        system: {name: value / METRICS[name].times for name, value in values.items() if name in METRICS}
-        for system, values in known[table].get(dataset, {}).items()
+        system: {name: value / METRICS[name].scale.times for name, value in values.items() if name in METRICS}
+        for system, values in systems.items()
     }
 
 
-def published_items(dataset: str) -> int:
-    """How many items the paper measured."""
-    count: int = read()["items"][dataset]
-    return count
-
-
-def read() -> dict[str, Any]:
+def read_published() -> PublishedResults:
     """The file."""
-    content: dict[str, Any] = read_yaml(FILE)
-    return content
+    return validate(PublishedResults, read_yaml(FILE), f"{FILE}")

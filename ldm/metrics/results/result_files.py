@@ -15,33 +15,54 @@ import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, TypedDict, cast
 
-from egogen.annotations import check_object
+from egogen.annotations import JsonObject, check_object
 from egogen.errors import UserError, reason
 from egogen.files import read_json, write_json
 from ldm.metrics.frames.frame_pairs import Pairs
 from ldm.metrics.metric import Metric, Result
+from ldm.metrics.registry import METRICS
 from ldm.metrics.results.intervals import interval
 
 FOLDER = "metric"
-FIELDS = {
-    "mean",
-    "standard_error",
-    "interval_95",
-    "n",
-    "title",
-    "unit",
-    "times",
-    "better",
-    "binary",
-    "infinite",
-    "source",
-    "provenance",
-}
-ABOUT = {"name", "dataset", "protocol", "n", "metrics"}
+DETAILS = Path(FOLDER, "details.json")  # of a run, as the others
+PER_SAMPLE = Path(FOLDER, "per_sample.json")
+PUBLISHED = Path(FOLDER, "metric.json")
+PROGRESS = Path(FOLDER, "progress.sqlite")  # vectors of an evaluation that is not finished
 CAPTIONS = {"blip_base": "blip.json", "blip_large": "blip-l.json"}
 log = logging.getLogger(__name__)
+
+
+class MetricEntry(TypedDict):
+    """A metric's part of `details.json`."""
+
+    key: str
+    title: str
+    unit: str
+    times: int
+    range: list[float | None]
+    better: Literal["higher", "lower"]
+    binary: bool
+    source: str
+    mean: float | None
+    standard_error: float | None
+    interval_95: list[float] | None
+    n: int
+    infinite: int
+    finite_mean: float | None
+    provenance: dict[str, object]
+
+
+class Details(TypedDict):
+    """What the report reads of `details.json`; it tells more, for people."""
+
+    name: str
+    dataset: str
+    protocol: str
+    n: int
+    images: str
+    metrics: dict[str, MetricEntry]
 
 
 class Measured(NamedTuple):
@@ -49,27 +70,7 @@ class Measured(NamedTuple):
 
     metric: Metric
     result: Result
-    provenance: Mapping[str, Any]
-
-
-def details_path(run: Path) -> Path:
-    """Where a run's means and settings lie."""
-    return run / FOLDER / "details.json"
-
-
-def per_sample_path(run: Path) -> Path:
-    """Where a run's values by item lie."""
-    return run / FOLDER / "per_sample.json"
-
-
-def metric_path(run: Path) -> Path:
-    """Where a run's published file lies."""
-    return run / FOLDER / "metric.json"
-
-
-def progress_path(run: Path) -> Path:
-    """Where the vectors of an evaluation lie that is not finished."""
-    return run / FOLDER / "progress.sqlite"
+    provenance: Mapping[str, object]
 
 
 def prepare(run: Path) -> None:
@@ -88,16 +89,16 @@ def prepare(run: Path) -> None:
         ) from None
 
 
-def entry(measured: Measured, resamples: int) -> dict[str, Any]:
+def entry(measured: Measured, resamples: int) -> MetricEntry:
     """A metric's part of `details.json`."""
     metric, result, provenance = measured
     return {
         "key": metric.key,
         "title": metric.title,
-        "unit": metric.unit,
-        "times": metric.times,
-        "range": [finite(metric.low), finite(metric.high)],
-        "better": metric.better,
+        "unit": metric.scale.unit,
+        "times": metric.scale.times,
+        "range": [finite(metric.scale.low), finite(metric.scale.high)],
+        "better": metric.scale.better,
         "binary": metric.binary,
         "source": metric.source,
         "mean": finite(result.mean),
@@ -115,33 +116,29 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-class Stored(NamedTuple):
-    """A result of an earlier evaluation and everything that decided it."""
-
-    result: Result
-    provenance: Mapping[str, Any]
+def number(value: float | None) -> float:
+    """A number of JSON: null stands for infinity."""
+    return math.inf if value is None else value
 
 
-def known(run: Path, provenance: Mapping[str, Mapping[str, Any]], pairs: Pairs) -> dict[str, Stored]:
+def known(run: Path, provenance: Mapping[str, Mapping[str, object]], pairs: Pairs) -> dict[str, Measured]:
     """The stored results that the same images, settings, weights and versions would give again.
 
-    Args:
-        run: the run's folder.
-        provenance: by metric name; what it does not speak of is taken as stored.
-        pairs: what they were measured on.
+    What the provenance of a metric does not speak of is taken as stored.
     """
-    if not details_path(run).exists():
+    if not (run / DETAILS).exists():
         return {}
     try:
-        entries = read_json(details_path(run))["metrics"]
-        values = read_json(per_sample_path(run))
+        entries = read_json(run / DETAILS)["metrics"]
+        values = read_json(run / PER_SAMPLE)
         return {
-            name: Stored(
+            name: Measured(
+                METRICS[name],
                 stored_result(entries[name], values[name], captions(run, name, pairs)),
                 entries[name]["provenance"],
             )
             for name, origin in provenance.items()
-            if name in entries and agrees(entries[name]["provenance"], origin)
+            if name in entries and origin.items() <= entries[name]["provenance"].items()
         }
     except (UserError, KeyError, TypeError, AttributeError) as error:
         # Cut off or of another make. These files are ours to write, so it is safe to measure again.
@@ -152,14 +149,9 @@ def known(run: Path, provenance: Mapping[str, Mapping[str, Any]], pairs: Pairs) 
 def stored_names(run: Path) -> set[str]:
     """The metrics of an earlier evaluation; none if its file cannot be read."""
     try:
-        return set(read_json(details_path(run))["metrics"])
+        return set(read_json(run / DETAILS)["metrics"])
     except (UserError, KeyError, TypeError):
         return set()
-
-
-def agrees(stored: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a stored provenance says the same in everything that is known now."""
-    return all(key in stored and stored[key] == value for key, value in now.items())
 
 
 def captions(run: Path, metric: str, pairs: Pairs) -> dict[str, str]:
@@ -171,49 +163,41 @@ def captions(run: Path, metric: str, pairs: Pairs) -> dict[str, str]:
 
 
 def stored_result(
-    stored: Mapping[str, Any], values: Mapping[str, float | None], texts: Mapping[str, str]
+    stored: MetricEntry, values: Mapping[str, float | None], texts: Mapping[str, str]
 ) -> Result:
     """A stored result as it was measured."""
     return Result(
-        mean=math.inf if stored["mean"] is None else stored["mean"],
+        mean=number(stored["mean"]),
         standard_error=stored["standard_error"],
         n=stored["n"],
         infinite=stored["infinite"],
         finite_mean=stored["finite_mean"],
-        values={frame: math.inf if value is None else value for frame, value in values.items()},
+        values={frame: number(value) for frame, value in values.items()},
         captions=texts,
     )
 
 
 def write(
-    run: Path, about: Mapping[str, Any], measured: Mapping[str, Measured], pairs: Pairs, resamples: int
+    run: Path, about: Mapping[str, object], measured: Mapping[str, Measured], pairs: Pairs, resamples: int
 ) -> None:
-    """Writes the files, each atomically; nothing of an earlier evaluation is left in them.
-
-    Args:
-        run: the run's folder.
-        about: what the evaluation was, for `details.json`.
-        measured: by metric name.
-        pairs: what was measured.
-        resamples: of the bootstrap behind each interval.
-    """
+    """Writes the files, each atomically; nothing of an earlier evaluation is left in them."""
     # The bootstrap may take minutes, in which an interruption finds the old files whole.
     entries = {name: entry(each, resamples) for name, each in measured.items()}
-    ours = details_path(run).exists()  # captions without it are those of the published code
+    ours = (run / DETAILS).exists()  # captions without it are those of the published code
     # details.json vouches for the others, so an old one goes first and the new one comes last.
-    details_path(run).unlink(missing_ok=True)
+    (run / DETAILS).unlink(missing_ok=True)
     samples = {
         name: {frame: finite(value) for frame, value in each.result.values.items()}
         for name, each in measured.items()
     }
-    write_json(per_sample_path(run), samples)
+    write_json(run / PER_SAMPLE, samples)
     for name, file in CAPTIONS.items():
         if ours:
             (run / FOLDER / file).unlink(missing_ok=True)
         if name in measured:
             write_json(run / FOLDER / file, by_action(measured[name].result.captions, pairs))
-    write_json(metric_path(run), {each.metric.key: each.result.mean for each in measured.values()})
-    write_json(details_path(run), {**about, "bootstrap": resamples, "metrics": entries})
+    write_json(run / PUBLISHED, {each.metric.key: each.result.mean for each in measured.values()})
+    write_json(run / DETAILS, {**about, "bootstrap": resamples, "metrics": entries})
 
 
 def by_action(texts: Mapping[str, str], pairs: Pairs) -> dict[str, dict[str, str]]:
@@ -224,37 +208,46 @@ def by_action(texts: Mapping[str, str], pairs: Pairs) -> dict[str, dict[str, str
     return found
 
 
-def read_details(run: Path) -> dict[str, Any]:
+def read_details(run: Path) -> Details:
     """Reads a run's `details.json`.
 
     Raises:
         UserError: it is missing or not as written by the evaluation.
     """
-    path = details_path(run)
+    path = run / DETAILS
     if not path.exists():
         raise UserError(f"{path}: no such file; measure this run first with python -m ldm.evaluate")
-    details = check_object(read_json(path), f"{path}", "an evaluation")
-    missing = ABOUT - set(details)
-    if missing:
-        raise UserError(f"{path}: the fields {sorted(missing)} are missing; measure again")
-    entries = check_object(details.get("metrics"), f"{path}, field 'metrics'", "metrics by name")
+    details = check_fields(Details, read_json(path), f"{path}", "an evaluation")
+    entries = check_object(details["metrics"], f"{path}, field 'metrics'", "metrics by name")
     for name, stored in entries.items():
-        missing = FIELDS - set(check_object(stored, f"{path}: metric {name!r}", "named fields"))
-        if missing:
-            raise UserError(
-                f"{path}: metric {name!r}: the fields {sorted(missing)} are missing; measure again"
-            )
-    return details
+        check_fields(MetricEntry, stored, f"{path}: metric {name!r}", "named fields")
+    return cast("Details", details)
 
 
-def read_values(run: Path) -> dict[str, dict[str, float | None]]:
-    """Reads a run's values by metric and frame; null is infinite.
+def check_fields(kind: type, value: object, where: str, content: str) -> JsonObject:
+    """Returns a JSON object that has all fields of a `TypedDict`.
+
+    Raises:
+        UserError: it is another type, or some are missing.
+    """
+    found = check_object(value, where, content)
+    missing = kind.__annotations__.keys() - found.keys()
+    if missing:
+        raise UserError(f"{where}: the fields {sorted(missing)} are missing; measure again")
+    return found
+
+
+def read_values(run: Path) -> dict[str, dict[str, float]]:
+    """Reads a run's values by metric and frame.
 
     Raises:
         UserError: the file is missing or not of that form.
     """
-    path = per_sample_path(run)
+    path = run / PER_SAMPLE
     return {
-        name: check_object(values, f"{path}: metric {name!r}", "values by frame")
+        name: {
+            frame: number(value)
+            for frame, value in check_object(values, f"{path}: metric {name!r}", "values by frame").items()
+        }
         for name, values in check_object(read_json(path), f"{path}", "metrics by name").items()
     }

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from egogen.files import atomic_open
-from ldm.metrics.frames.frame_pairs import Pair, Pairs
+from ldm.metrics.frames.frame_pairs import Pairs
 from ldm.metrics.results.result_files import Measured
 
 
@@ -20,21 +20,19 @@ def write(path: Path, runs: Mapping[str, tuple[Pairs, Mapping[str, Measured]]]) 
         path: the file.
         runs: pairs and metrics by the run's name. A metric of a whole set, such as FID, has no column.
     """
-    rows = [row(name, pair, metrics) for name, (pairs, metrics) in runs.items() for pair in pairs.pairs]
-    columns = list(dict.fromkeys(column for each in rows for column in each))
-    table = pa.table({column: [each.get(column) for each in rows] for column in columns})
+    rows: list[dict[str, str | float]] = []
+    for name, (pairs, metrics) in runs.items():
+        for pair in pairs.pairs:
+            row: dict[str, str | float] = {
+                "run": name, "clip_id": pair.item.clip, "action_id": pair.item.id, "frame": pair.frame,
+            }  # fmt: skip
+            for metric, measured in metrics.items():
+                if measured.result.values:
+                    row[metric] = measured.result.values[pair.frame]
+                if measured.result.captions:
+                    row[f"{metric}_caption"] = measured.result.captions[pair.frame]
+            rows.append(row)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    table = pa.table({column: [row.get(column) for row in rows] for column in columns})
     with atomic_open(path) as file:
         parquet.write_table(table, file)
-
-
-def row(run: str, pair: Pair, metrics: Mapping[str, Measured]) -> dict[str, str | float]:
-    """What is known of one frame."""
-    found: dict[str, str | float] = {
-        "run": run, "clip_id": pair.item.clip, "action_id": pair.item.id, "frame": pair.frame,
-    }  # fmt: skip
-    for name, measured in metrics.items():
-        if measured.result.values:
-            found[name] = measured.result.values[pair.frame]
-        if measured.result.captions:
-            found[f"{name}_caption"] = measured.result.captions[pair.frame]
-    return found

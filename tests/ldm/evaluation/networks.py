@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.metrics.networks import weight_files as files
+from ldm.metrics.networks import metric_weights as files
 
 ORACLE = Path(__file__).parents[2] / "oracle" / "metrics"
 EMBEDDINGS = (

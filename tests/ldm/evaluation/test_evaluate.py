@@ -117,7 +117,7 @@ def test_new_images_are_measured_again(scene, noise) -> None:  # noqa: ANN001
 
 def test_an_interrupted_bootstrap_loses_nothing(scene, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
     evaluate.main(scene.flags())
-    before = read(results.details_path(scene.run))
+    before = read(scene.run / results.DETAILS)
 
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -125,7 +125,7 @@ def test_an_interrupted_bootstrap_loses_nothing(scene, monkeypatch: pytest.Monke
     monkeypatch.setattr(results, "interval", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate.main(scene.flags("--bootstrap", "1000000"))
-    assert read(results.details_path(scene.run)) == before
+    assert read(scene.run / results.DETAILS) == before
 
 
 def test_a_folder_that_cannot_be_written_is_told_first(
@@ -139,10 +139,10 @@ def test_a_folder_that_cannot_be_written_is_told_first(
 @pytest.mark.parametrize("content", ["{", "[]", '{"metrics": {"psnr": 1}}', '{"metrics": []}'])
 def test_broken_earlier_results_are_replaced(scene, content: str) -> None:  # noqa: ANN001
     (scene.run / "metric").mkdir()
-    results.details_path(scene.run).write_text(content)
-    results.per_sample_path(scene.run).write_text("{}")
+    (scene.run / results.DETAILS).write_text(content)
+    (scene.run / results.PER_SAMPLE).write_text("{}")
     evaluate.main(scene.flags("--metrics", "psnr"))
-    assert read(results.details_path(scene.run))["metrics"]["psnr"]["n"] == 4
+    assert read(scene.run / results.DETAILS)["metrics"]["psnr"]["n"] == 4
 
 
 def test_identical_pairs_are_counted(scene, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001

@@ -20,7 +20,7 @@ from egogen.layout import FOLDERS
 from ldm import evaluate
 from ldm.metrics import clip, evaluation
 from ldm.metrics.frames import contexts
-from ldm.metrics.networks import weight_files as files
+from ldm.metrics.networks import metric_weights as files
 from ldm.metrics.results import result_files as results
 from tests.ldm.evaluation.networks import ORACLE
 from tests.ldm.evaluation.recorded_run import QUICK, flags, fresh, read, values
@@ -70,7 +70,7 @@ def test_the_whole_table(
     assert sum(row["egovlp"] for row in rows) / 6 == pytest.approx(metric["egovlp_image_sim"])
     assert rows[0]["blip_base_caption"] == captions[rows[0]["clip_id"]][rows[0]["action_id"]]
     assert "Published (" in capsys.readouterr().out
-    assert not results.progress_path(folder).exists()
+    assert not (folder / results.PROGRESS).exists()
     # The same again measures nothing and keeps every number and caption.
     evaluate.main(flags(recorded, folder, dataset, weights))
     assert read(folder / "metric" / "metric.json") == metric
@@ -166,13 +166,13 @@ def test_an_interruption_loses_nothing(
         count_embeddings(patch, limit=5)
         with pytest.raises(KeyboardInterrupt):
             evaluate.main(argv)
-    assert results.progress_path(run_folder).exists()
-    assert not results.metric_path(run_folder).exists()
+    assert (run_folder / results.PROGRESS).exists()
+    assert not (run_folder / results.PUBLISHED).exists()
     with monkeypatch.context() as patch:
         seen = count_embeddings(patch)
         evaluate.main([*argv, "--batch-size", "4"])
     assert sum(seen) == 12 - 5
-    assert not results.progress_path(run_folder).exists()
+    assert not (run_folder / results.PROGRESS).exists()
     interrupted = read(run_folder / "metric" / "metric.json")
     fresh(run_folder)
     evaluate.main(argv)
@@ -183,7 +183,7 @@ def test_an_interruption_loses_nothing(
 def test_a_killed_process_goes_on(recorded: Path, run_folder: Path, weights: Path) -> None:
     argv = [sys.executable, "-m", "ldm.evaluate", "--batch-size", "1", "--metrics", "egovlp"]
     argv += flags(recorded, run_folder, "ego4d", weights)
-    progress = results.progress_path(run_folder)
+    progress = run_folder / results.PROGRESS
     process = subprocess.Popen(argv, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not progress.exists():
@@ -228,7 +228,7 @@ def test_results_without_their_weights_stay(
 
 
 def provenances(folder: Path) -> dict[str, Any]:
-    entries = read(results.details_path(folder))["metrics"]
+    entries = read(folder / results.DETAILS)["metrics"]
     return {name: entry["provenance"] for name, entry in entries.items()}
 
 

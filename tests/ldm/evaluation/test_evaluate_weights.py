@@ -16,8 +16,9 @@ from egogen.errors import UserError
 from ldm import evaluate
 from ldm.metrics import clip
 from ldm.metrics.feature_cache import Store
-from ldm.metrics.networks import weight_files as files
+from ldm.metrics.networks import metric_weights as files
 from tests.egogen.scripted import Restored, save, save_scripted
+from tests.ldm.evaluation.conftest import make_scene
 from tests.ldm.evaluation.failing import fails
 from tests.ldm.evaluation.networks import blip
 from tests.ldm.evaluation.recorded_run import flags, read, values
@@ -170,6 +171,14 @@ def test_a_vocabulary_of_another_model(
     )
     path.write_text("hello\nworld\n")
     assert "a vocabulary without [" in fails(evaluate.main, argv, capsys)
+
+
+def test_a_distance_needs_two_frames(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = make_scene(tmp_path, count=1).flags("--metrics", "fid", "--weights", str(weights))
+    told = fails(evaluate.main, argv, capsys)
+    assert "metric 'fid': 1 frame; it compares two sets, of at least 2 frames each" in told
 
 
 @pytest.mark.parametrize("fault", ["missing", "truncated", "size"])

@@ -104,5 +104,5 @@ def test_grey_frames_are_not_broadcast() -> None:
 def test_every_metric_says_what_it_is() -> None:
     for name, metric in METRICS.items():
         assert metric.name == name
-        assert metric.low < metric.high
+        assert metric.scale.low < metric.scale.high
         assert metric.source

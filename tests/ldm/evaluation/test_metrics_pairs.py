@@ -14,7 +14,7 @@ from egogen.annotations import Annotations
 from egogen.errors import UserError
 from ldm.metrics.frames.frame_pairs import Pairs, frames_folder, read_pairs, run_folder
 from ldm.metrics.frames.images import check_image
-from ldm.metrics.frames.protocol import check_protocol, size_tolerance
+from ldm.metrics.frames.protocol import PROTOCOLS, choice, size_tolerance
 
 
 def pairs_of(scene, tolerance: int = 0, gen_path: Path | None = None) -> Pairs:  # noqa: ANN001
@@ -150,7 +150,7 @@ def test_no_actions(scene) -> None:  # noqa: ANN001
 
 def test_unknown_protocol() -> None:
     with pytest.raises(UserError, match="protocol 'loose': allowed are published, corrected"):
-        check_protocol("loose")
+        choice("protocol", "loose", PROTOCOLS)
 
 
 def test_tiny_frames_are_read(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ldm.metrics import clip, egovlp, egovlp_plus, evaluate, fid
 from ldm.metrics.frames.images import read_image
 from ldm.metrics.frames.resize import resize
 from ldm.metrics.networks.egovlp_model import fit_frames, load_egovlp
-from ldm.metrics.networks.weight_files import CLIP, INCEPTION
+from ldm.metrics.networks.metric_weights import CLIP, INCEPTION
 from tests.ldm.evaluation.networks import ORACLE
 from tests.ldm.evaluation.networks import egovlp as egovlp_state
 

@@ -13,7 +13,7 @@ from torchmetrics.functional.image.lpips import _LPIPS
 from egogen.layout import FOLDERS
 from ldm.metrics import fid, lpips, psnr
 from ldm.metrics.frames.protocol import match_size
-from ldm.metrics.networks.weight_files import LPIPS
+from ldm.metrics.networks.metric_weights import LPIPS
 from tests.ldm.evaluation.networks import ORACLE, normal
 from tests.ldm.evaluation.test_oracle_features import frames
 

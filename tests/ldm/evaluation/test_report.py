@@ -18,7 +18,7 @@ from ldm import evaluate
 from ldm.report import formats
 from ldm.report.__main__ import main
 from ldm.report.curves import curves, panels, smooth
-from ldm.report.table import Column, Group, Number, System, Table
+from ldm.report.results_table import Column, Number, System, SystemGroup, Table
 from tests.ldm.evaluation.failing import fails
 
 
@@ -151,7 +151,8 @@ def small_table() -> Table:
         System("e", {"up": Number(0.25), "down": Number(math.inf)}),
     ]
     return Table(
-        COLUMNS, [Group("Ours & theirs", systems), Group("Paper", [System("f", {"up": Number(9.0)})])]
+        COLUMNS,
+        [SystemGroup("Ours & theirs", systems), SystemGroup("Paper", [System("f", {"up": Number(9.0)})])],
     )
 
 
@@ -208,7 +209,7 @@ def test_differences_are_tested_on_the_same_items(measured, capsys: pytest.Captu
     main(flags(measured)[:2])
     lines = [re.split(r" {2,}", line) for line in capsys.readouterr().out.splitlines()]
     start = lines.index(["metric", "run", "mean", "95 % interval", "difference", "p"])
-    psnr, other_psnr, ssim, other_ssim = lines[start + 1 : start + 5]
+    psnr, other_psnr, ssim, other_ssim = lines[start + 2 : start + 6]
     assert psnr[0] == "PSNR ↑ dB"
     assert psnr[4:] == ["-", "-"]
     assert other_psnr[2:] == ["∞", "-", "-", "-"]  # one frame equals its target

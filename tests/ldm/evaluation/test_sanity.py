@@ -16,7 +16,7 @@ from egogen.toy.__main__ import main as make_toy
 from ldm.metrics import clip, egovlp, egovlp_plus, fid, lpips, psnr, ssim
 from ldm.metrics.frames.images import read_image
 from ldm.metrics.networks.egovlp_model import load_egovlp
-from ldm.metrics.networks.weight_files import CLIP, EGOVLP, INCEPTION, LPIPS
+from ldm.metrics.networks.metric_weights import CLIP, EGOVLP, INCEPTION, LPIPS
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[3]

@@ -15,7 +15,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ldm.metrics import clip, fid
 from ldm.metrics.frames.resize import cover, normalize, resize
-from ldm.metrics.networks.weight_files import CLIP, INCEPTION
+from ldm.metrics.networks.metric_weights import CLIP, INCEPTION
 from ldm.metrics.results.intervals import interval, paired_p_value
 
 CPU = torch.device("cpu")

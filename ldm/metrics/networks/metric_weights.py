@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -98,7 +98,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: it is broken, holds more than tensors and plain data, or no tensors.
     """
-    content: Any = read(path)["state_dict"]
+    content = read(path)["state_dict"]
     content = content["model"] if isinstance(content.get("model"), dict) else content
     state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not state:
@@ -113,14 +113,7 @@ def load_strictly(
     what: str,
     surplus: Callable[[str], bool] = lambda _: False,
 ) -> None:
-    """Loads weights if their names and shapes are those of the network.
-
-    Args:
-        module: the network.
-        state: weights by its names.
-        path: their file, for messages.
-        what: the network's name, for messages.
-        surplus: tells names that the file may hold besides.
+    """Loads a file's weights if their names, but for what is `surplus`, and shapes are those of the network.
 
     Raises:
         UserError: names are missing or too many, or a shape differs.
@@ -145,6 +138,10 @@ def load_strictly(
     module.load_state_dict(given)
 
 
-def mismatch(path: Path, what: str, name: str) -> UserError:
-    """The error of a file in which a tensor is not there that the network's size is read off."""
-    return UserError(f"{path}: not the weights of {what}: there is no {name!r}; fetch it again by {FETCH}")
+def require(state: Mapping[str, Tensor], names: Iterable[str], path: Path, what: str) -> None:
+    """Raises a `UserError` unless a file has the tensors that the network's sizes are read off."""
+    for name in names:
+        if name not in state:
+            raise UserError(
+                f"{path}: not the weights of {what}: there is no {name!r}; fetch it again by {FETCH}"
+            )

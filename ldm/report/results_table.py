@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
-from ldm.metrics.results.published_results import TABLES, published_items, published_results
+from ldm.metrics.results.published_results import TABLES, published_results, read_published
+from ldm.metrics.results.result_files import Details, number
 
 NONE = "none"  # in place of a data set: the paper's numbers are left out
+PUBLISHED = f"the paper's numbers: ego4d, epickitchen or {NONE}; without it, those of the runs' data set"
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """A metric as a table shows it; values are multiplied by `times`, as in the paper's tables."""
 
     name: str
@@ -36,18 +36,14 @@ class Column:
         return f"{shown:.{2 if self.unit or self.times > 1 or abs(shown) >= 10 else 3}f}"
 
 
-@dataclass(frozen=True)
-class Number:
+class Number(NamedTuple):
     """A metric of a system; published ones have a mean alone."""
 
     mean: float
     standard_error: float | None = None
-    interval: Sequence[float] | None = None
-    n: int | None = None
 
 
-@dataclass(frozen=True)
-class System:
+class System(NamedTuple):
     """A row: a measured run or a line of the paper's tables."""
 
     name: str
@@ -55,7 +51,7 @@ class System:
 
 
 @dataclass(frozen=True)
-class Group:
+class SystemGroup:
     """Systems that were measured on the same items, so that they can be ranked."""
 
     title: str
@@ -71,60 +67,60 @@ class Group:
         return place if place <= 2 else None
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Groups of systems over the same columns."""
 
     columns: Sequence[Column]
-    groups: Sequence[Group]
+    groups: Sequence[SystemGroup]
 
 
 def cell(system: System, column: Column) -> tuple[str, str]:
     """Mean and standard error as text; the first is `-` where there is no value."""
-    number = system.numbers.get(column.name)
-    if number is None:
+    found = system.numbers.get(column.name)
+    if found is None:
         return "-", ""
-    error = number.standard_error
-    return column.show(number.mean), "" if error is None else column.show(error)
+    return column.show(found.mean), "" if found.standard_error is None else column.show(found.standard_error)
 
 
-def columns_of(runs: Iterable[Mapping[str, Mapping[str, Any]]]) -> list[Column]:
-    """The metrics of all runs in the order in which they first occur, from the runs' `details.json`."""
+def make_table(details: Sequence[Details], paper: str | None, title: str = "") -> Table:
+    """Measured runs above the paper's rows, as far as these have the runs' metrics.
+
+    Args:
+        details: of the runs.
+        paper: the data set of the paper's rows; None for the runs' own, `NONE` for no such rows.
+        title: of the runs' group, where there are others.
+
+    Raises:
+        UserError: the paper has no such data set.
+    """
+    columns = columns_of(details)
+    systems = [
+        System(
+            each["name"],
+            {
+                metric: Number(number(entry["mean"]), entry["standard_error"])
+                for metric, entry in each["metrics"].items()
+            },
+        )
+        for each in details
+    ]
+    paper = paper or details[0]["dataset"]
+    groups = [] if paper == NONE else published(paper, columns)
+    return Table(columns, [SystemGroup(title if groups else "", systems), *groups])
+
+
+def columns_of(details: Iterable[Details]) -> list[Column]:
+    """The metrics of all runs, in the order in which they first occur."""
     found: dict[str, Column] = {}
-    for entries in runs:
-        for name, entry in entries.items():
+    for each in details:
+        for name, entry in each["metrics"].items():
             found.setdefault(
                 name, Column(name, entry["title"], entry["unit"], entry["better"], entry["times"])
             )
     return list(found.values())
 
 
-def measured(name: str, entries: Mapping[str, Mapping[str, Any]]) -> System:
-    """A run's row from the metrics of its `details.json`; null is infinite."""
-    return System(
-        name,
-        {
-            metric: Number(
-                math.inf if entry["mean"] is None else entry["mean"],
-                entry["standard_error"],
-                entry["interval_95"],
-                entry["n"],
-            )
-            for metric, entry in entries.items()
-        },
-    )
-
-
-def add_published(made: argparse.ArgumentParser) -> None:
-    """Adds the flag that says whose published numbers stand beside the runs."""
-    made.add_argument(
-        "--published",
-        metavar="DATASET",
-        help=f"the paper's numbers: ego4d, epickitchen or {NONE}; without it, those of the runs' data set",
-    )
-
-
-def published(dataset: str, columns: Sequence[Column]) -> list[Group]:
+def published(dataset: str, columns: Sequence[Column]) -> list[SystemGroup]:
     """The paper's tables of a data set as far as they have the metrics of a table.
 
     Raises:
@@ -139,5 +135,6 @@ def published(dataset: str, columns: Sequence[Column]) -> list[Group]:
         ]
         kept = [row for row in rows if row.numbers]
         if kept:
-            groups.append(Group(f"{title} ({dataset}, {published_items(dataset):,} items)", kept))
+            items = read_published().items[dataset]
+            groups.append(SystemGroup(f"{title} ({dataset}, {items:,} items)", kept))
     return groups
