@@ -9,8 +9,7 @@ from pathlib import Path
 from egogen.annotations import check_object
 from egogen.files import atomic_open, read_json, write_json
 from egogen.layout import Layout, Split
-from egogen.prepare.pair_plan import ActionPair, PairPlan
-from egogen.prepare.pair_rows import ClipFacts, ClipSize, PairRow
+from egogen.prepare.pair_plan import ActionPair, ClipFacts, ClipSize, PairPlan, PairRow
 
 MANIFEST = "manifest.jsonl"
 OTHER_SIZE = "another size than its clip's"

@@ -10,13 +10,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 from PIL import Image
 
 from egogen.journal import Journal
 from egogen.layout import Layout, Split, image_name
-from egogen.prepare.pair_rows import PairRow
 
 # Why an action makes no pair. These four say that the source is at fault, not the action.
 MISSING = "source missing"
@@ -74,6 +73,41 @@ class Stamp(NamedTuple):
 
     pts: int | None
     seconds: float | None
+
+
+class FrameRow(TypedDict):
+    """What was extracted as one frame; its sum is empty until it is written."""
+
+    number: int
+    pts: int | None
+    seconds: float | None
+    sharpness: float
+    sha256: str
+
+
+class PairRow(TypedDict):
+    """What was extracted as one pair: a journal's line. Size and rate are the source's."""
+
+    clip: str
+    id: str
+    width: int
+    height: int
+    fps: float | None
+    frames: list[FrameRow]
+
+
+class ClipSize(TypedDict, total=False):
+    """Height and width of a clip's video in pixels, and its rate in Hz where that is known."""
+
+    height: int
+    width: int
+    fps: float
+
+
+class ClipFacts(ClipSize):
+    """A clip's metadata; below `actions`, what each action's frames show."""
+
+    actions: dict[str, dict[str, object]]
 
 
 @runtime_checkable

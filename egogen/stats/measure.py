@@ -13,7 +13,7 @@ from PIL import Image
 from egogen.annotations import DESCRIPTION_KEY, Annotations, Item
 from egogen.layout import Layout, Split
 from egogen.stats.words import TAG, nouns, verb
-from egogen.validate.frame_files import SplitFrames, files_below, spread
+from egogen.validate.frame_files import files_below, frame_names, spread
 
 Size = tuple[int, int]
 # What `spread_of` tells.
@@ -89,7 +89,7 @@ def measure(layout: Layout, split: Split, workers: int) -> SplitFigures:
     """
     items = Annotations.read(layout.annotations(split)).items
     folder = layout.frames(split)
-    names = SplitFrames(layout, split, items).named
+    names = frame_names(items)
     found = spread(lambda name: image_size(folder / name), names, workers, f"{layout.dataset} {split}")
     total = sum((folder / name).stat().st_size for name in files_below(folder))
     return SplitFigures(
