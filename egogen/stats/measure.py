@@ -56,11 +56,6 @@ class SplitFigures:
         return self.sizes.total() + self.missing
 
     @property
-    def described(self) -> int:
-        """The number of actions with a description."""
-        return len(self.descriptions)
-
-    @property
     def labels(self) -> list[str]:
         """The labels, as they are."""
         return [item.action.action for item in self.items]
@@ -71,14 +66,19 @@ class SplitFigures:
         return [text for item in self.items if (text := item.action.text(DESCRIPTION_KEY))]
 
     @property
-    def verbs(self) -> Counter[str]:
-        """How often each verb occurs."""
-        return Counter(found for label in self.labels if (found := verb(label)))
+    def described(self) -> str:
+        """How many actions have a description: `12 of 40`, or `all`."""
+        count, total = len(self.descriptions), len(self.items)
+        return "all" if count == total else f"{count:,} of {total:,}"
 
     @property
-    def nouns(self) -> Counter[str]:
-        """How often each noun occurs."""
-        return Counter(noun for label in self.labels for noun in nouns(label))
+    def counters(self) -> dict[str, Counter[str]]:
+        """How often which verbs, nouns and sizes of frames occur."""
+        return {
+            "verbs": Counter(found for label in self.labels if (found := verb(label))),
+            "nouns": Counter(noun for label in self.labels for noun in nouns(label)),
+            "image sizes": Counter({f"{width} x {height}": n for (width, height), n in self.sizes.items()}),
+        }
 
 
 def measure(layout: Layout, split: Split, workers: int) -> SplitFigures:

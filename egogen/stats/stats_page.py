@@ -16,7 +16,6 @@ from egogen.frames import read_frame
 from egogen.pages import render
 from egogen.seeds import item_seed
 from egogen.stats.measure import SPREAD, SplitFigures, spread_of
-from egogen.stats.summary import counters, share
 
 THUMBNAIL_HEIGHT = 192
 JPEG_QUALITY = 82
@@ -43,7 +42,7 @@ def section(figures: SplitFigures, examples: int) -> dict[str, object]:
         "actions": f"{len(figures.items):,}",
         "frames": f"{figures.frames:,}",
         **({"frames missing": f"{figures.missing:,}"} if figures.missing else {}),
-        "described": share(figures),
+        "described": figures.described,
         f"words a label, {SPREAD}": spread_of(figures.labels),
         f"words a description, {SPREAD}": spread_of(figures.descriptions),
         "on disk": readable(figures.size),
@@ -51,7 +50,7 @@ def section(figures: SplitFigures, examples: int) -> dict[str, object]:
     return {
         "name": figures.name,
         "facts": facts,
-        "charts": counters(figures),
+        "charts": figures.counters,
         # Chosen by their ids alone: the same ones in any order of the file.
         "examples": sorted(figures.items, key=lambda item: item_seed(0, item.clip, item.id))[:examples],
         "folder": figures.layout.frames(figures.split),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from egogen.disk import readable
@@ -11,14 +10,17 @@ from egogen.table import text_table
 
 
 def summary(splits: Sequence[SplitFigures], top: int) -> str:
-    """Lays out the figures.
-
-    Args:
-        splits: what was measured.
-        top: how many of the most frequent verbs, nouns and sizes are shown.
-    """
+    """Lays out the figures, with so many of the most frequent verbs, nouns and sizes."""
     amounts = [
-        (each.name, each.clips, len(each.items), each.frames, each.missing, share(each), readable(each.size))
+        (
+            each.name,
+            each.clips,
+            len(each.items),
+            each.frames,
+            each.missing,
+            each.described,
+            readable(each.size),
+        )
         for each in splits
     ]
     lengths = [(each.name, spread_of(each.labels), spread_of(each.descriptions)) for each in splits]
@@ -30,19 +32,7 @@ def summary(splits: Sequence[SplitFigures], top: int) -> str:
     for each in splits:
         rows = [
             (what, len(counts), ", ".join(f"{name} {count:,}" for name, count in counts.most_common(top)))
-            for what, counts in counters(each).items()
+            for what, counts in each.counters.items()
         ]
         parts.append(text_table((each.name, "different", "most frequent"), rows))
     return "\n".join(parts)
-
-
-def counters(figures: SplitFigures) -> dict[str, Counter[str]]:
-    """How often which verbs, nouns and sizes of frames occur."""
-    sizes = Counter({f"{width} x {height}": count for (width, height), count in figures.sizes.items()})
-    return {"verbs": figures.verbs, "nouns": figures.nouns, "image sizes": sizes}
-
-
-def share(measured: SplitFigures) -> str:
-    """`12 of 40`, or `all`."""
-    total = len(measured.items)
-    return "all" if measured.described == total else f"{measured.described:,} of {total:,}"

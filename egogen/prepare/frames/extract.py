@@ -69,12 +69,7 @@ class Shot(NamedTuple):
 
 
 class Search:
-    """The frames of one pair while its source is read.
-
-    Args:
-        pair: what is looked for.
-        frames: the source.
-        window: how many frames away the sharpest may be.
+    """The frames of one pair while its source is read; the sharpest may be `window` frames away.
 
     Raises:
         Lost: the source has no frame at one of the places.
