@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -96,7 +96,7 @@ class PrepareOptions:
                 "aesthetic_head": None if head is None else checkpoint_hash(head),
                 "min_aesthetic": self.min_aesthetic,
             }
-        return {**asdict(self.look), "judging": judging}
+        return {**self.look._asdict(), "judging": judging}
 
 
 @dataclass(frozen=True)

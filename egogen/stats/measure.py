@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from egogen.annotations import DESCRIPTION_KEY, Annotations, Item
+from egogen.disk import readable
 from egogen.layout import Layout, Split
 from egogen.stats.words import TAG, nouns, verb
 from egogen.validate.frame_files import files_below, frame_names, spread
@@ -70,6 +71,11 @@ class SplitFigures:
         """How many actions have a description: `12 of 40`, or `all`."""
         count, total = len(self.descriptions), len(self.items)
         return "all" if count == total else f"{count:,} of {total:,}"
+
+    @property
+    def on_disk(self) -> str:
+        """The folder's size in words."""
+        return readable(self.size)
 
     @property
     def counters(self) -> dict[str, Counter[str]]:

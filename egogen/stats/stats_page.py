@@ -10,7 +10,6 @@ from pathlib import Path
 from PIL import Image
 
 from egogen.annotations import DESCRIPTION_KEY
-from egogen.disk import readable
 from egogen.errors import UserError
 from egogen.frames import read_frame
 from egogen.pages import render
@@ -22,14 +21,7 @@ JPEG_QUALITY = 82
 
 
 def page(splits: Sequence[SplitFigures], top: int, examples: int, title: str) -> str:
-    """Writes the page.
-
-    Args:
-        splits: what was measured.
-        top: how many verbs, nouns and sizes a chart shows.
-        examples: how many actions of each split are shown.
-        title: the data root's path.
-    """
+    """Writes the page, with so many bars in a chart (`top`) and so many examples of each split."""
     shown = [section(each, examples) for each in splits]
     words = {"title": title, "splits": shown, "top": top, "key": DESCRIPTION_KEY, "thumbnail": thumbnail}
     return render("egogen.stats", "stats_page.html.j2", words)
@@ -45,7 +37,7 @@ def section(figures: SplitFigures, examples: int) -> dict[str, object]:
         "described": figures.described,
         f"words a label, {SPREAD}": spread_of(figures.labels),
         f"words a description, {SPREAD}": spread_of(figures.descriptions),
-        "on disk": readable(figures.size),
+        "on disk": figures.on_disk,
     }
     return {
         "name": figures.name,

@@ -32,14 +32,7 @@ class FramePair(NamedTuple):
 
 
 def metadata(story: Story, frames: FramePair, label: str, description: str) -> dict[str, object]:
-    """Flat facts of the clip's one action, as JSON values.
-
-    Args:
-        story: what happens.
-        frames: as drawn, to measure how far each sign is visible.
-        label: the action's label.
-        description: the curated text.
-    """
+    """Flat facts of the clip's one action, as JSON values; frames tell how far each sign is visible."""
     scene, width, height = story.scene, *frames.before.size
     pictures, acting = (story.before, story.after), story.hand == "right"
     areas = {

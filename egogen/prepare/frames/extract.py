@@ -7,7 +7,6 @@ import logging
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,14 +34,11 @@ log = logging.getLogger(__name__)
 SHAPES = "frames of two shapes"
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """How frames are chosen and written.
 
-    Args:
-        size: their height in pixels; the width keeps the aspect.
-        quality: of the JPEG, 1 to 95.
-        sharpest: the sharpest of so many frames before and after is taken.
+    Their height in pixels (the width keeps the aspect), the JPEG quality, 1 to 95, and of how many frames
+    before and after the sharpest is taken.
     """
 
     size: int
@@ -96,11 +92,7 @@ class Search:
         return shot.sharpness, -abs(shot.position - self.asked[slot])
 
     def result(self, frames: SourceFrames) -> tuple[PairRow, list[Image.Image]]:
-        """The journal's line and the two pictures.
-
-        Raises:
-            Lost: the frames make no pair.
-        """
+        """The journal's line and the two pictures; raises `Lost` if the frames make no pair."""
         assert self.pair.moments is not None
         first, second = self.best
         if first is None or second is None:
