@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,13 +30,10 @@ ASPECT = 16 / 9
 
 def summary(plan: PairPlan, splits: Sequence[Split]) -> str:
     """Counts by reason and split, as a Markdown table that reads well in a terminal too."""
-    counts = plan.counts()
-    columns: list[Split | None] = [*splits]
-    if any(split is None for _, split in counts):
-        columns.append(None)
-    totals: dict[str | None, int] = {None: 0}
-    for (reason, _), count in counts.items():
-        totals[reason] = totals.get(reason, 0) + count
+    counts = Counter((pair.reason, pair.split) for pair in plan.pairs)
+    totals: Counter[str | None] = Counter({None: 0})  # the reason of kept ones is None
+    totals.update(pair.reason for pair in plan.pairs)
+    columns = [*splits, *([None] if any(pair.split is None for pair in plan.pairs) else [])]
     rows = [
         (
             f"left out: {reason}" if reason else "kept",

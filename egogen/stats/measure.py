@@ -88,11 +88,7 @@ class SplitFigures:
 
 
 def measure(layout: Layout, split: Split, workers: int) -> SplitFigures:
-    """Measures a split.
-
-    Raises:
-        UserError: its annotations cannot be read.
-    """
+    """Measures a split; raises `UserError` if its annotations cannot be read."""
     items = Annotations.read(layout.annotations(split)).items
     folder = layout.frames(split)
     names = frame_names(items)

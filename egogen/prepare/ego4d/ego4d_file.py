@@ -68,11 +68,7 @@ class AnnotatedVideo(NamedTuple):
 
 
 def annotation_file(folder: Path) -> Path:
-    """The master file of a folder of annotations.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The master file of a folder of annotations; raises `UserError` if there is none."""
     for name in FILES:
         if (folder / name).exists():
             return folder / name
@@ -80,12 +76,7 @@ def annotation_file(folder: Path) -> Path:
 
 
 def read_videos(path: Path, names: tuple[str, str], clips: bool) -> Iterator[AnnotatedVideo]:
-    """Reads a master file.
-
-    Args:
-        path: `fho_main.json` or `fho.json`.
-        names: critical frames that are the input and the target.
-        clips: whether frames are counted in the clips; else in the full videos.
+    """Reads a master file: of its actions the named frames, counted in the clips or in the full videos.
 
     Raises:
         UserError: it is not such a file.

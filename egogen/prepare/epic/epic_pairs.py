@@ -100,11 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def guess_split(path: Path) -> Split:
-    """The split of a table by its name.
-
-    Raises:
-        UserError: the name does not tell.
-    """
+    """The split of a table by its name; raises `UserError` if the name does not tell."""
     found = [split for word, split in SPLIT_WORDS.items() if word in path.stem.lower()]
     if len(found) == 1:
         return found[0]

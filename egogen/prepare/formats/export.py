@@ -49,11 +49,7 @@ class ExportSplit:
             raise UserError(f"{self.annotations.source}: holds no action; there is nothing to export")
 
     def frame(self, name: str) -> bytes:
-        """A frame's file.
-
-        Raises:
-            UserError: it is missing or broken.
-        """
+        """A frame's file; raises `UserError` if it is missing or broken."""
         path = self.layout.frames(self.options.split) / name
         if fault := probe(path).fault:
             raise UserError(f"{path}: {fault}; python -m egogen.validate names all such frames")

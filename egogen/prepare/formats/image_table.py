@@ -157,11 +157,7 @@ def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
 
 
 def split_of(row: Row, default: Split, where: str) -> Split:
-    """The split of a row.
-
-    Raises:
-        UserError: it names one that there is not.
-    """
+    """The split of a row; raises `UserError` if it names one that there is not."""
     found = row.get("split", default)
     if found not in get_args(Split):
         raise UserError(f"{where}: split {found!r}; allowed are {', '.join(get_args(Split))}")
