@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import field, fields
+from dataclasses import MISSING, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,13 +43,23 @@ def flag(meaning: str, **how: object) -> Any:  # noqa: ANN401 - stands for a fie
     Args:
         meaning: text for `--help`.
         how: as `add_argument` takes it (a default may be a function, called when the flags are read); or
-            `positional=True`: an argument by its place; `either=True`: one of these must be given;
+            `positional=True`: an argument by its place; `either=True`: one of these must be given, and of
+            those with `either="a word"` no two; `group="title"`: below a title of their own in `--help`;
             `spelled=("-n", "--name")`: the flag's names, where it is not the field's with dashes.
     """
-    return field(metadata={"help": meaning, **how})
+    default = how.get("default", False if how.get("action") == "store_true" else None)
+    made = default if callable(default) else lambda: default  # where options are not read, but made
+    needed = how.get("positional") or how.get("required")
+    return field(kw_only=True, metadata={"help": meaning, **how}, default_factory=MISSING if needed else made)  # type: ignore[call-overload]  # MISSING stands for none
 
 
-def options(kind: type[Options], argv: Sequence[str] | None, prog: str, description: str | None) -> Options:
+def options(
+    kind: type[Options],
+    argv: Sequence[str] | None,
+    prog: str,
+    description: str | None,
+    epilog: str | None = None,
+) -> Options:
     """Reads the command line into a frozen dataclass whose fields are flags (`flag`).
 
     Args:
@@ -57,23 +67,27 @@ def options(kind: type[Options], argv: Sequence[str] | None, prog: str, descript
         argv: the words; None takes the process's.
         prog: as for `parser`.
         description: likewise.
+        epilog: text for `--help` behind the flags.
 
     Raises:
         SystemExit: a flag is unknown, or its value is none or does not fit the others; with code 2.
     """
     made = parser(prog, description)
-    one_of, among_flags = None, False  # words by their place may stand among the flags
+    made.epilog = epilog
+    groups: dict[object, argparse._ActionsContainer] = {None: made}
+    among_flags = False  # words by their place may stand among the flags
     for each in fields(kind):  # type: ignore[arg-type]
         how = dict(each.metadata)
         if callable(how.get("default")):
             how["default"] = how["default"]()
         place = how.pop("positional", False)
         names = (each.name,) if place else how.pop("spelled", (f"--{each.name.replace('_', '-')}",))
-        if how.pop("either", False):
-            one_of = one_of or made.add_mutually_exclusive_group(required=True)
-            one_of.add_argument(*names, **how)
-        else:
-            made.add_argument(*names, **how)
+        title, either = how.pop("group", None), how.pop("either", None)
+        if title not in groups:
+            groups[title] = made.add_argument_group(title)
+        if either not in groups:
+            groups[either] = made.add_mutually_exclusive_group(required=either is True)
+        groups[title or either].add_argument(*names, **how)
         among_flags |= place
     values = vars(made.parse_intermixed_args(argv) if among_flags else made.parse_args(argv))
     try:

@@ -5,43 +5,44 @@ Train from them by `data.frame_tars=DIR`, where DIR is what `--out` was.
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from egogen import cli
 from egogen.annotations import Annotations
-from egogen.cli import parser, run
+from egogen.cli import flag
 from egogen.frames import pack
-from egogen.layout import FOLDERS, Layout, data_root, tar_folder
+from egogen.layout import FOLDERS, Layout, Split, data_root, tar_folder
 from egogen.manifest import claim, file_hash
 
 log = logging.getLogger(__name__)
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The command's flags."""
-    made = parser("python -m egogen.pack", __doc__)
-    made.add_argument("--dataset", choices=list(FOLDERS), required=True)
-    made.add_argument("--split", choices=["train", "val"], required=True)
-    made.add_argument("--out", type=Path, required=True, help="folder of the tar files of all splits")
-    made.add_argument("--data-root", type=Path, default=data_root(), help="the folder that holds EgoGen/")
-    made.add_argument("--frames-per-tar", type=int, default=5000)
-    return made
+@dataclass(frozen=True)
+class PackOptions:
+    """Which frames are packed, and where."""
+
+    dataset: str = flag("whose frames", choices=list(FOLDERS), required=True)
+    split: Split = flag("which of them", choices=["train", "val"], required=True)
+    out: Path = flag("folder of the tar files of all splits", type=Path, required=True)
+    data_root: Path = flag("the folder that holds EgoGen/", type=Path, default=data_root)
+    frames_per_tar: int = flag("at most", type=int, default=5000)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Packs; finished tar files are kept."""
-    args = arguments().parse_args(argv)
-    layout = Layout(args.data_root, args.dataset)
-    annotations = Annotations.read(layout.annotations(args.split))
+    options = cli.options(PackOptions, argv, "python -m egogen.pack", __doc__)
+    layout = Layout(options.data_root, options.dataset)
+    annotations = Annotations.read(layout.annotations(options.split))
     names = [name for item in annotations for name in (item.action.image_0, item.action.image_1)]
     names = list(dict.fromkeys(names))
-    out = tar_folder(args.out, args.dataset, args.split)
-    claim(out, {"annotations": file_hash(annotations.source), "frames_per_tar": args.frames_per_tar})
-    paths = pack(layout.frames(args.split), names, out, args.frames_per_tar)
+    out = tar_folder(options.out, options.dataset, options.split)
+    claim(out, {"annotations": file_hash(annotations.source), "frames_per_tar": options.frames_per_tar})
+    paths = pack(layout.frames(options.split), names, out, options.frames_per_tar)
     log.info("%d frames in %d tar files: %s", len(names), len(paths), out)
 
 
 if __name__ == "__main__":
-    run(main)
+    cli.run(main)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float32
@@ -13,14 +13,8 @@ from PIL import Image
 from egogen.errors import UserError, reason
 from egogen.torchscript import SETTINGS, is_torchscript, read_torchscript
 
-
-@runtime_checkable
-class Embedder(Protocol):
-    """Any image model."""
-
-    def __call__(self, images: Sequence[Image.Image]) -> Float32[np.ndarray, "n d"]:
-        """The embeddings of RGB pictures of any size, not normalised."""
-        ...
+# The embeddings [n, d] of RGB pictures of any size, not normalised.
+Embedder: TypeAlias = Callable[[Sequence[Image.Image]], np.ndarray]
 
 
 def load_embedder(path: Path, architecture: str) -> Embedder:
@@ -30,7 +24,7 @@ def load_embedder(path: Path, architecture: str) -> Embedder:
         UserError: its library is not installed, or it holds something else.
     """
     try:
-        return TransformersClip(path) if path.is_dir() else OpenClip(path, architecture)
+        return transformers_clip(path) if path.is_dir() else open_clip_file(path, architecture)
     except ImportError as error:
         raise UserError(
             f"--embedder {path}: needs {error.name}, which this environment lacks; use the ldm environment"
@@ -39,72 +33,57 @@ def load_embedder(path: Path, architecture: str) -> Embedder:
         raise UserError(f"--embedder {path}: cannot be loaded as an image model ({reason(error)})") from None
 
 
-class OpenClip:
-    """The image half of a CLIP in an open_clip (or OpenAI) weights file.
+def open_clip_file(path: Path, architecture: str) -> Embedder:
+    """The image half of a CLIP in an open_clip (or OpenAI) weights file."""
+    import open_clip
+    import torch
 
-    Args:
-        path: the weights.
-        architecture: as open_clip names it.
-    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    scripted = is_torchscript(path)  # OpenAI's own, whose networks have another activation
+    model, _, transform = open_clip.create_model_and_transforms(
+        architecture,
+        pretrained=None if scripted else str(path.resolve()),
+        force_quick_gelu=scripted,
+        device=device,
+        weights_only=True,
+    )
+    if scripted:
+        state = read_torchscript(path)
+        model.load_state_dict({name: state[name] for name in state if name not in SETTINGS})
+    model.eval()
 
-    def __init__(self, path: Path, architecture: str) -> None:
-        import open_clip
-        import torch
-
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        scripted = is_torchscript(path)  # OpenAI's own, whose networks have another activation
-        self.model, _, self.transform = open_clip.create_model_and_transforms(
-            architecture,
-            pretrained=None if scripted else str(path.resolve()),
-            force_quick_gelu=scripted,
-            device=self.device,
-            weights_only=True,
-        )
-        if scripted:
-            state = read_torchscript(path)
-            self.model.load_state_dict({name: state[name] for name in state if name not in SETTINGS})
-        self.model.eval()
-
-    def __call__(self, images: Sequence[Image.Image]) -> Float32[np.ndarray, "n d"]:
-        """Embeds."""
-        import torch
-
+    def embed(images: Sequence[Image.Image]) -> Float32[np.ndarray, "n d"]:
         with torch.inference_mode():
-            pixels = torch.stack([self.transform(image) for image in images])
-            found: np.ndarray = self.model.encode_image(pixels.to(self.device)).float().cpu().numpy()
+            pixels = torch.stack([transform(image) for image in images])
+            found: np.ndarray = model.encode_image(pixels.to(device)).float().cpu().numpy()
         return found
 
+    return embed
 
-class TransformersClip:
-    """The image half of a CLIP in a Hugging Face folder.
 
-    Args:
-        path: holds `config.json`, the weights and `preprocessor_config.json`.
-    """
+def transformers_clip(path: Path) -> Embedder:
+    """The image half of a CLIP in a Hugging Face folder with `preprocessor_config.json`."""
+    import torch
+    from transformers import CLIPImageProcessor, CLIPModel
 
-    def __init__(self, path: Path) -> None:
-        import torch
-        from transformers import CLIPImageProcessor, CLIPModel
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = CLIPModel.from_pretrained(
+        path,
+        attn_implementation="sdpa",  # not what the folder names, which may be a kernel to fetch and run
+        weights_only=True,
+        local_files_only=True,
+    )
+    model = loaded.eval().to(device)  # type: ignore[arg-type]  # torch's wrapper hides what it takes
+    processor = CLIPImageProcessor.from_pretrained(path, local_files_only=True)
 
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        model: Any = CLIPModel.from_pretrained(
-            path,
-            attn_implementation="sdpa",  # not what the folder names, which may be a kernel to fetch and run
-            weights_only=True,
-            local_files_only=True,
-        )
-        self.model = model.to(self.device).eval()
-        self.processor = CLIPImageProcessor.from_pretrained(path, local_files_only=True)
-
-    def __call__(self, images: Sequence[Image.Image]) -> Float32[np.ndarray, "n d"]:
-        """Embeds."""
-        import torch
-
-        pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
+    def embed(images: Sequence[Image.Image]) -> Float32[np.ndarray, "n d"]:
+        pixels = processor(images=list(images), return_tensors="pt")["pixel_values"]
         with torch.inference_mode():
-            pooled = self.model.vision_model(pixel_values=pixels.to(self.device)).pooler_output
-            found: np.ndarray = self.model.visual_projection(pooled).float().cpu().numpy()
+            pooled = model.vision_model(pixel_values=pixels.to(device)).pooler_output
+            found: np.ndarray = model.visual_projection(pooled).float().cpu().numpy()
         return found
+
+    return embed
 
 
 def load_head(path: Path) -> Float32[np.ndarray, " d1"]:

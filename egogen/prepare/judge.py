@@ -15,7 +15,7 @@ from egogen.frames import read_frame
 from egogen.journal import Journal
 from egogen.layout import Layout
 from egogen.prepare.embedders import Embedder, load_embedder, load_head
-from egogen.prepare.options import Judging
+from egogen.prepare.options import PrepareOptions
 from egogen.prepare.pair_plan import ActionPair
 
 log = logging.getLogger(__name__)
@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 BATCH_PAIRS = 32
 
 
-def judge(pairs: Sequence[ActionPair], layout: Layout, judging: Judging, journal: Journal) -> None:
+def judge(pairs: Sequence[ActionPair], layout: Layout, options: PrepareOptions, journal: Journal) -> None:
     """Scores the pairs that have no scores yet and leaves out those beyond the limits."""
-    if judging.model is None:
+    if options.embedder is None:
         log.info("similarity filter: off, no --embedder was given")
         return
     left = [pair for pair in pairs if pair.key not in journal.rows]
     if left:
-        embedder = load_embedder(judging.model, judging.architecture)
-        head = None if judging.aesthetic_head is None else load_head(judging.aesthetic_head)
+        embedder = load_embedder(options.embedder, options.embedder_model)
+        head = None if options.aesthetic_head is None else load_head(options.aesthetic_head)
         with tqdm(total=len(left), desc="scores", unit="pair", disable=None) as bar:
             for first in range(0, len(left), BATCH_PAIRS):
                 batch = left[first : first + BATCH_PAIRS]
@@ -40,7 +40,7 @@ def judge(pairs: Sequence[ActionPair], layout: Layout, judging: Judging, journal
     for pair in pairs:
         row = journal.rows[pair.key]
         pair.scores = {name: value for name, value in row.items() if name not in ("clip", "id")}
-        pair.reason = verdict(row, judging)
+        pair.reason = verdict(row, options)
 
 
 def score(
@@ -70,16 +70,16 @@ def score(
     return rows
 
 
-def verdict(scores: JsonObject | None, judging: Judging) -> str | None:
+def verdict(scores: JsonObject | None, options: PrepareOptions) -> str | None:
     """Why a pair of these scores is left out; None if it is not, or has no scores."""
-    if scores is None or judging.model is None:
+    if scores is None or options.embedder is None:
         return None
-    low, high = judging.similarity
+    low, high = options.similarity
     if scores["similarity"] < low:
         return f"similarity below {low:g}"
     if scores["similarity"] > high:
         return f"similarity above {high:g}"
-    least = judging.min_aesthetic
+    least = options.min_aesthetic
     if least is not None and min(scores["aesthetic_0"], scores["aesthetic_1"]) < least:
         return f"aesthetic score below {least:g}"
     return None

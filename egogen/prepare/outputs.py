@@ -9,8 +9,7 @@ from pathlib import Path
 from egogen.annotations import check_object
 from egogen.files import atomic_open, read_json, write_json
 from egogen.layout import Layout, Split
-from egogen.prepare.pair_plan import ActionPair, PairPlan
-from egogen.prepare.pair_rows import ClipFacts, ClipSize, PairRow
+from egogen.prepare.pair_plan import ActionPair, ClipFacts, ClipSize, PairPlan
 
 MANIFEST = "manifest.jsonl"
 OTHER_SIZE = "another size than its clip's"
@@ -59,18 +58,15 @@ def clip_facts(plan: PairPlan, known: Mapping[str, ClipSize]) -> dict[str, ClipF
         if sizes.setdefault(pair.clip, size) != size:
             pair.reason = OTHER_SIZE
             continue
-        clip = clips.setdefault(pair.clip, {**(known.get(pair.clip) or from_frames(pair.row)), "actions": {}})
+        own: ClipSize = {"height": size[1], "width": size[0]}
+        if pair.row["fps"] is not None:
+            own["fps"] = pair.row["fps"]
+        clip = clips.setdefault(pair.clip, {**(known.get(pair.clip) or own), "actions": {}})
         clip["actions"][pair.id] = {
             name: to_size(value, pair.box_size, (clip["width"], clip["height"]))
             for name, value in pair.facts.items()
         }
     return clips
-
-
-def from_frames(row: PairRow) -> ClipSize:
-    """Size and rate of a clip by one of its frames."""
-    size: ClipSize = {"height": row["height"], "width": row["width"]}
-    return size if row["fps"] is None else {**size, "fps": row["fps"]}
 
 
 def to_size(value: object, old: tuple[int, int] | None, new: tuple[int, int]) -> object:

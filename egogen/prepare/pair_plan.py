@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import gc
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 from PIL import Image
 
 from egogen.journal import Journal
 from egogen.layout import Layout, Split, image_name
-from egogen.prepare.pair_rows import PairRow
 
 # Why an action makes no pair. These four say that the source is at fault, not the action.
 MISSING = "source missing"
@@ -29,16 +27,12 @@ NOT_BEFORE = "input frame not before the target"
 DUPLICATE = "duplicate"
 BAD_NAME = "id is no file name"
 
+# Of a file or a folder, everywhere.
 FILE_NAME = re.compile(r'[^/\\\0:*?"<>|]{1,200}')
 
 
 class Lost(Exception):  # noqa: N818 - not an error of the program: the run goes on without these frames
-    """Frames that cannot be had.
-
-    Args:
-        reason: as counted in the report.
-        detail: for the log.
-    """
+    """Frames that cannot be had: a reason, as counted in the report, and a detail for the log."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(detail or reason)
@@ -74,6 +68,41 @@ class Stamp(NamedTuple):
 
     pts: int | None
     seconds: float | None
+
+
+class FrameRow(TypedDict):
+    """What was extracted as one frame; its sum is empty until it is written."""
+
+    number: int
+    pts: int | None
+    seconds: float | None
+    sharpness: float
+    sha256: str
+
+
+class PairRow(TypedDict):
+    """What was extracted as one pair: a journal's line. Size and rate are the source's."""
+
+    clip: str
+    id: str
+    width: int
+    height: int
+    fps: float | None
+    frames: list[FrameRow]
+
+
+class ClipSize(TypedDict, total=False):
+    """Height and width of a clip's video in pixels, and its rate in Hz where that is known."""
+
+    height: int
+    width: int
+    fps: float
+
+
+class ClipFacts(ClipSize):
+    """A clip's metadata; below `actions`, what each action's frames show."""
+
+    actions: dict[str, dict[str, object]]
 
 
 @runtime_checkable
@@ -190,7 +219,7 @@ class PairPlan:
 
     def fault(self, pair: ActionPair) -> str | None:
         """What is wrong with an action, whatever file it is from."""
-        if not all(is_file_name(part) for part in pair.key):
+        if not all(part not in (".", "..") and FILE_NAME.fullmatch(part) for part in pair.key):
             return BAD_NAME
         if pair.key in self.keys:
             return DUPLICATE
@@ -201,10 +230,6 @@ class PairPlan:
     def kept(self) -> list[ActionPair]:
         """The pairs that are not left out."""
         return [pair for pair in self.pairs if pair.reason is None]
-
-    def counts(self) -> Counter[tuple[str | None, str | None]]:
-        """Actions by (reason, split); the reason of kept ones is None."""
-        return Counter((pair.reason, pair.split) for pair in self.pairs)
 
     def limit(self, count: int | None) -> list[ActionPair]:
         """Forgets everything behind the first so many kept pairs, and returns what of it was kept."""
@@ -228,8 +253,3 @@ def no_garbage() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def is_file_name(text: str) -> bool:
-    """Whether a text can name a file or a folder everywhere."""
-    return text not in (".", "..") and FILE_NAME.fullmatch(text) is not None

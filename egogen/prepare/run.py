@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from egogen.journal import Journal, Key
 from egogen.layout import Layout, Split
 from egogen.locks import hold
 from egogen.manifest import claim
-from egogen.prepare.estimate import estimate
 from egogen.prepare.frames.extract import Work, extract, remove
 from egogen.prepare.judge import judge, verdict
 from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, PrepareOptions
@@ -29,13 +28,13 @@ from egogen.prepare.pair_plan import (
     MISSING,
     UNREADABLE,
     ActionPair,
-    FrameSource,
+    ClipSize,
     PairPlan,
+    PairRow,
     pair_journal,
 )
-from egogen.prepare.pair_rows import ClipSize, PairRow
 from egogen.prepare.processes import spread
-from egogen.prepare.run_report import broken_sources, summary, write_report
+from egogen.prepare.run_report import broken_sources, estimate, summary, write_report
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +89,9 @@ def make(plan: PairPlan, behind: Sequence[ActionPair], job: Preparation) -> None
     """Extracts, filters and writes."""
     claim_splits(job)
     scores = pair_journal(job.folder / SCORES)
-    keep_extracted(plan, job, scores)
-    keep_behind_limit(plan, behind, job, scores)
+    keep_earlier(plan, behind, job, scores)
     extract_all(plan, job, scores)
-    judge(plan.kept(), job.layout, job.options.judging, scores)
+    judge(plan.kept(), job.layout, job.options, scores)
     write_outputs(plan, job.layout, job.splits, job.clips, job.folder)
     for pair in plan.pairs:
         if pair.reason is not None and pair.row is not None:
@@ -117,50 +115,39 @@ def claim_splits(job: Preparation) -> None:
         claim(claims, job.settings, f"{job.layout.dataset}_{split}.json")
 
 
-def keep_extracted(plan: PairPlan, job: Preparation, scores: Journal) -> None:
-    """Keeps pairs of missing sources that an earlier run extracted: videos may be fetched a few at a time."""
-    missing: dict[Path, list[ActionPair]] = {}
-    for pair in plan.pairs:
-        if pair.reason == MISSING:
-            missing.setdefault(journal_path(job, pair.files[0].stem), []).append(pair)
-    for path, pairs in missing.items():
-        for pair in pairs:
-            pair.reason = None
-        for pair in recall(pairs, pair_journal(path).rows, job, scores):
-            pair.reason = MISSING
+def by_journal(pairs: Iterable[ActionPair], job: Preparation) -> dict[Path, list[ActionPair]]:
+    """The pairs of each source by its journal."""
+    found: dict[Path, list[ActionPair]] = {}
+    for pair in pairs:
+        name = pair.files[0].stem if pair.source is None else pair.source.name
+        found.setdefault(job.folder / JOURNALS / f"{name}.jsonl", []).append(pair)
+    return found
 
 
-def keep_behind_limit(
-    plan: PairPlan, behind: Sequence[ActionPair], job: Preparation, scores: Journal
-) -> None:
-    """Keeps pairs behind the limit that an earlier run extracted: the limit bounds new work."""
-    sources: dict[Path, list[ActionPair]] = {}
-    for pair in behind:
-        if pair.source is not None:
-            sources.setdefault(journal_path(job, pair.source.name), []).append(pair)
-    for path, pairs in sources.items():
+def keep_earlier(plan: PairPlan, behind: Sequence[ActionPair], job: Preparation, scores: Journal) -> None:
+    """Keeps what an earlier run extracted of missing sources, and behind the limit.
+
+    Videos may be fetched a few at a time; the limit bounds new work.
+    """
+    missing = [pair for pair in plan.pairs if pair.reason == MISSING]
+    for path, pairs in by_journal([*missing, *behind], job).items():
         left = {pair.key for pair in recall(pairs, pair_journal(path).rows, job, scores)}
-        plan.pairs += [pair for pair in pairs if pair.key not in left]
-
-
-def journal_path(job: Preparation, source: str) -> Path:
-    """The journal of a source, by its name."""
-    return job.folder / JOURNALS / f"{source}.jsonl"
+        for pair in pairs:
+            if pair.key not in left and pair.reason == MISSING:
+                pair.reason = None
+            elif pair.key not in left:
+                plan.pairs.append(pair)
 
 
 def extract_all(plan: PairPlan, job: Preparation, scores: Journal) -> None:
     """Extracts what is not there yet, source by source, and notes in each pair what became of it."""
-    sources: dict[FrameSource, list[ActionPair]] = {}
-    for pair in plan.kept():
-        if pair.source is None:  # extracted by an earlier run
-            continue
-        sources.setdefault(pair.source, []).append(pair)
+    # Without a source are those that an earlier run extracted.
+    sources = by_journal((pair for pair in plan.kept() if pair.source is not None), job)
     work = []
-    for source, pairs in sources.items():
-        journal = journal_path(job, source.name)
+    for journal, pairs in sources.items():
         left = recall(pairs, pair_journal(journal).rows, job, scores)
-        if left:
-            work.append(Work(source, left, journal))
+        if left and pairs[0].source is not None:
+            work.append(Work(pairs[0].source, left, journal))
     log.info("%d of %d sources are to be read", len(work), len(sources))
     make = partial(extract, layout=job.layout, look=job.options.look)
     with tqdm(total=sum(len(part.pairs) for part in work), desc="pairs", unit="pair", disable=None) as bar:
@@ -184,9 +171,9 @@ def recall(
     """
     left = []
     for pair in pairs:
-        row = rows.get(pair.key)
-        pair.row = cast("PairRow", row) if row is not None and "frames" in row else None
-        if pair.row is not None and verdict(scores.rows.get(pair.key), job.options.judging) is None:
+        row = rows.get(pair.key, {})
+        pair.row = cast("PairRow", row) if "frames" in row else None
+        if pair.row is not None and verdict(scores.rows.get(pair.key), job.options) is None:
             pair.row = pair.row if all(ends_with(path, JPEG_END) for path in pair.paths(job.layout)) else None
         if pair.row is None:
             left.append(pair)

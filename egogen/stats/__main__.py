@@ -2,51 +2,75 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from egogen.cli import parser, run
+from egogen import cli
+from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.layout import FOLDERS, Layout
-from egogen.stats.measure import measure
+from egogen.stats.measure import SPREAD, SplitFigures, measure, spread_of
 from egogen.stats.stats_page import page
-from egogen.stats.summary import summary
+from egogen.table import text_table
 from egogen.validate.whole import present, splits_of
 
 log = logging.getLogger(__name__)
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The command's flags."""
-    made = parser("python -m egogen.stats", __doc__)
-    made.add_argument("root", type=Path, metavar="ROOT", help="the folder that holds EgoGen/")
-    made.add_argument("--dataset", choices=list(FOLDERS), help="one data set; else those that are there")
-    made.add_argument("--out", type=Path, metavar="FILE.html", help="write a page with examples")
-    made.add_argument("--examples", type=int, default=12, help="of each split on the page")
-    made.add_argument("--top", type=int, default=12, help="how many verbs, nouns and sizes to show")
-    made.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads")
-    return made
+@dataclass(frozen=True)
+class StatsOptions:
+    """What is measured, and how much of it is shown."""
+
+    root: Path = flag("the folder that holds EgoGen/", positional=True, type=Path, metavar="ROOT")
+    dataset: str | None = flag("one data set; else those that are there", choices=list(FOLDERS))
+    out: Path | None = flag("write a page with examples", type=Path, metavar="FILE.html")
+    examples: int = flag("of each split on the page", type=int, default=12)
+    top: int = flag("how many verbs, nouns and sizes to show", type=int, default=12)
+    workers: int = flag("threads", type=int, default=lambda: os.cpu_count() or 1)
+
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 1), ("top", 1), ("examples", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name} {getattr(self, name)}: expected {least} or more")
+
+
+def summary(splits: Sequence[SplitFigures], top: int) -> str:
+    """Lays out the figures, with so many of the most frequent verbs, nouns and sizes."""
+    amounts = [
+        (each.name, each.clips, len(each.items), each.frames, each.missing, each.described, each.on_disk)
+        for each in splits
+    ]
+    lengths = [(each.name, spread_of(each.labels), spread_of(each.descriptions)) for each in splits]
+    head = ("split", "clips", "actions", "frames", "missing", "described", "disk")
+    parts = [
+        text_table(head, amounts),
+        text_table(("words, " + SPREAD, "in labels", "in descriptions"), lengths),
+    ]
+    for each in splits:
+        rows = [
+            (what, len(counts), ", ".join(f"{name} {count:,}" for name, count in counts.most_common(top)))
+            for what, counts in each.counters.items()
+        ]
+        parts.append(text_table((each.name, "different", "most frequent"), rows))
+    return "\n".join(parts)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures, prints tables, writes the page."""
-    args = arguments().parse_args(argv)
-    for name, least in (("workers", 1), ("top", 1), ("examples", 0)):
-        if getattr(args, name) < least:
-            raise UserError(f"--{name} {getattr(args, name)}: expected {least} or more")
-    layouts = [Layout(args.root, name) for name in present(args.root, args.dataset)]
-    splits = [measure(layout, split, args.workers) for layout in layouts for split in splits_of(layout)]
-    sys.stdout.write(summary(splits, args.top))
-    if args.out:
-        with atomic_open(args.out) as file:
-            file.write(page(splits, args.top, args.examples, f"{args.root}").encode())
-        log.info("examples: %s", args.out)
+    options = cli.options(StatsOptions, argv, "python -m egogen.stats", __doc__)
+    layouts = [Layout(options.root, name) for name in present(options.root, options.dataset)]
+    splits = [measure(layout, split, options.workers) for layout in layouts for split in splits_of(layout)]
+    sys.stdout.write(summary(splits, options.top))
+    if options.out:
+        with atomic_open(options.out) as file:
+            file.write(page(splits, options.top, options.examples, f"{options.root}").encode())
+        log.info("examples: %s", options.out)
 
 
 if __name__ == "__main__":
-    run(main)
+    cli.run(main)

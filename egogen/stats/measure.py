@@ -11,9 +11,10 @@ from pathlib import Path
 from PIL import Image
 
 from egogen.annotations import DESCRIPTION_KEY, Annotations, Item
+from egogen.disk import readable
 from egogen.layout import Layout, Split
 from egogen.stats.words import TAG, nouns, verb
-from egogen.validate.frame_files import SplitFrames, files_below, spread
+from egogen.validate.frame_files import files_below, frame_names, spread
 
 Size = tuple[int, int]
 # What `spread_of` tells.
@@ -56,11 +57,6 @@ class SplitFigures:
         return self.sizes.total() + self.missing
 
     @property
-    def described(self) -> int:
-        """The number of actions with a description."""
-        return len(self.descriptions)
-
-    @property
     def labels(self) -> list[str]:
         """The labels, as they are."""
         return [item.action.action for item in self.items]
@@ -71,25 +67,31 @@ class SplitFigures:
         return [text for item in self.items if (text := item.action.text(DESCRIPTION_KEY))]
 
     @property
-    def verbs(self) -> Counter[str]:
-        """How often each verb occurs."""
-        return Counter(found for label in self.labels if (found := verb(label)))
+    def described(self) -> str:
+        """How many actions have a description: `12 of 40`, or `all`."""
+        count, total = len(self.descriptions), len(self.items)
+        return "all" if count == total else f"{count:,} of {total:,}"
 
     @property
-    def nouns(self) -> Counter[str]:
-        """How often each noun occurs."""
-        return Counter(noun for label in self.labels for noun in nouns(label))
+    def on_disk(self) -> str:
+        """The folder's size in words."""
+        return readable(self.size)
+
+    @property
+    def counters(self) -> dict[str, Counter[str]]:
+        """How often which verbs, nouns and sizes of frames occur."""
+        return {
+            "verbs": Counter(found for label in self.labels if (found := verb(label))),
+            "nouns": Counter(noun for label in self.labels for noun in nouns(label)),
+            "image sizes": Counter({f"{width} x {height}": n for (width, height), n in self.sizes.items()}),
+        }
 
 
 def measure(layout: Layout, split: Split, workers: int) -> SplitFigures:
-    """Measures a split.
-
-    Raises:
-        UserError: its annotations cannot be read.
-    """
+    """Measures a split; raises `UserError` if its annotations cannot be read."""
     items = Annotations.read(layout.annotations(split)).items
     folder = layout.frames(split)
-    names = SplitFrames(layout, split, items).named
+    names = frame_names(items)
     found = spread(lambda name: image_size(folder / name), names, workers, f"{layout.dataset} {split}")
     total = sum((folder / name).stat().st_size for name in files_below(folder))
     return SplitFigures(

@@ -10,27 +10,18 @@ from pathlib import Path
 from PIL import Image
 
 from egogen.annotations import DESCRIPTION_KEY
-from egogen.disk import readable
 from egogen.errors import UserError
 from egogen.frames import read_frame
 from egogen.pages import render
 from egogen.seeds import item_seed
 from egogen.stats.measure import SPREAD, SplitFigures, spread_of
-from egogen.stats.summary import counters, share
 
 THUMBNAIL_HEIGHT = 192
 JPEG_QUALITY = 82
 
 
 def page(splits: Sequence[SplitFigures], top: int, examples: int, title: str) -> str:
-    """Writes the page.
-
-    Args:
-        splits: what was measured.
-        top: how many verbs, nouns and sizes a chart shows.
-        examples: how many actions of each split are shown.
-        title: the data root's path.
-    """
+    """Writes the page, with so many bars in a chart (`top`) and so many examples of each split."""
     shown = [section(each, examples) for each in splits]
     words = {"title": title, "splits": shown, "top": top, "key": DESCRIPTION_KEY, "thumbnail": thumbnail}
     return render("egogen.stats", "stats_page.html.j2", words)
@@ -43,15 +34,15 @@ def section(figures: SplitFigures, examples: int) -> dict[str, object]:
         "actions": f"{len(figures.items):,}",
         "frames": f"{figures.frames:,}",
         **({"frames missing": f"{figures.missing:,}"} if figures.missing else {}),
-        "described": share(figures),
+        "described": figures.described,
         f"words a label, {SPREAD}": spread_of(figures.labels),
         f"words a description, {SPREAD}": spread_of(figures.descriptions),
-        "on disk": readable(figures.size),
+        "on disk": figures.on_disk,
     }
     return {
         "name": figures.name,
         "facts": facts,
-        "charts": counters(figures),
+        "charts": figures.counters,
         # Chosen by their ids alone: the same ones in any order of the file.
         "examples": sorted(figures.items, key=lambda item: item_seed(0, item.clip, item.id))[:examples],
         "folder": figures.layout.frames(figures.split),

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from egogen.cli import parser, run
+from egogen import cli
+from egogen.cli import flag
 from egogen.layout import data_root
 from egogen.toy.world import write_world
 
 
+@dataclass(frozen=True)
+class ToyOptions:
+    """How large the world is, and where it goes."""
+
+    out: Path = flag("the folder that will hold EgoGen/", type=Path, default=data_root)
+    train: int = flag("pairs in each train split", type=int, default=2000)
+    val: int = flag("pairs in each val split", type=int, default=200)
+    size: int = flag("frame height in pixels", type=int, default=64)
+    seed: int = flag("another seed makes another world", type=int, default=0)
+    workers: int | None = flag("processes; all cores if not given", type=int)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the arguments and writes the world."""
-    arguments = parser("python -m egogen.toy", __doc__)
-    arguments.add_argument("--out", type=Path, default=data_root(), help="the folder that will hold EgoGen/")
-    arguments.add_argument("--train", type=int, default=2000, help="pairs in each train split")
-    arguments.add_argument("--val", type=int, default=200, help="pairs in each val split")
-    arguments.add_argument("--size", type=int, default=64, help="frame height in pixels")
-    arguments.add_argument("--seed", type=int, default=0, help="another seed makes another world")
-    arguments.add_argument("--workers", type=int, default=None, help="processes; all cores if not given")
-    args = arguments.parse_args(argv)
-    write_world(args.out, args.train, args.val, args.size, args.seed, args.workers)
+    """Writes the world."""
+    write_world(**vars(cli.options(ToyOptions, argv, "python -m egogen.toy", __doc__)))
 
 
 if __name__ == "__main__":
-    run(main)
+    cli.run(main)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ ONTO = {
     "box": ("apple", "cup", "bowl", "book"),
 }
 POUR_INTO = ("cup", "bowl", "pan")
+STANDING = [kind for kind in KINDS if kind not in ("knife", "sponge")]
 OPENABLE = ("box", "book", "bottle", "pan")
 
 
@@ -126,22 +128,12 @@ def tell_put_down(stage: Stage) -> Story:
 # put in, put on
 
 
-def cast_put(rng: Random, pairs: dict[str, tuple[str, ...]], state: State) -> Cast:
-    """An object, and one that it fits into or stands on."""
+def cast_put(rng: Random, _forward: Side, pairs: dict[str, tuple[str, ...]], state: State) -> Cast:
+    """An object, and one that it fits into or stands on; a box is in the state."""
     kind = rng.choice(tuple(pairs))
     subject = any_role(rng, pairs[kind])
     partner = Role(kind, beside(rng, subject.place), state if kind == "box" else usual(kind))
     return Cast([subject, partner])
-
-
-def cast_put_in(rng: Random, _forward: Side) -> Cast:
-    """Something small, and something open."""
-    return cast_put(rng, INTO, "open")
-
-
-def cast_put_on(rng: Random, _forward: Side) -> Cast:
-    """Something, and something flat."""
-    return cast_put(rng, ONTO, "closed")
 
 
 def tell_put_in(stage: Stage) -> Story:
@@ -172,15 +164,10 @@ def tell_put_on(stage: Stage) -> Story:
 # push, wipe
 
 
-def cast_across(rng: Random, kinds: Sequence[str], forward: Side) -> Cast:
+def cast_across(rng: Random, forward: Side, kinds: Sequence[str]) -> Cast:
     """An object with a free place next to it, away from its hand."""
     role = any_role(rng, kinds)
     return Cast([role], [across(role.place, hand_for(role.place, forward))])
-
-
-def cast_push(rng: Random, forward: Side) -> Cast:
-    """Any object that stands."""
-    return cast_across(rng, [kind for kind in KINDS if kind not in ("knife", "sponge")], forward)
 
 
 def tell_push(stage: Stage) -> Story:
@@ -193,11 +180,6 @@ def tell_push(stage: Stage) -> Story:
     moved = replace(sprite_of(thing), x=x)
     table = stage.table(thing, under=(stage.shadow(x, y),))
     return stage.story(stage.before(), stage.after((*table, moved), hand), moved, goal=goal)
-
-
-def cast_wipe(rng: Random, forward: Side) -> Cast:
-    """A sponge."""
-    return cast_across(rng, ["sponge"], forward)
 
 
 def tell_wipe(stage: Stage) -> Story:
@@ -325,14 +307,14 @@ class Verb(NamedTuple):
 VERBS: dict[str, Verb] = {
     "pick up": Verb(cast_pick_up, tell_pick_up),
     "put down": Verb(cast_put_down, tell_put_down),
-    "put in": Verb(cast_put_in, tell_put_in),
-    "put on": Verb(cast_put_on, tell_put_on),
-    "push": Verb(cast_push, tell_push),
+    "put in": Verb(partial(cast_put, pairs=INTO, state="open"), tell_put_in),
+    "put on": Verb(partial(cast_put, pairs=ONTO, state="closed"), tell_put_on),
+    "push": Verb(partial(cast_across, kinds=STANDING), tell_push),
     "open": Verb(cast_open, tell_open),
     "close": Verb(cast_close, tell_close),
     "cut": Verb(cast_cut, tell_cut),
     "pour": Verb(cast_pour, tell_pour),
-    "wipe": Verb(cast_wipe, tell_wipe),
+    "wipe": Verb(partial(cast_across, kinds=["sponge"]), tell_wipe),
 }
 
 

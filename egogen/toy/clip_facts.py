@@ -11,7 +11,6 @@ from egogen.boxes import Box
 from egogen.toy.palette import RGB
 from egogen.toy.pen import Point
 from egogen.toy.picture import Area, Hand
-from egogen.toy.scene import OTHER
 from egogen.toy.staging import Story
 from egogen.toy.success import JUDGED_HEIGHT, Known, Sign, judged
 
@@ -33,28 +32,18 @@ class FramePair(NamedTuple):
 
 
 def metadata(story: Story, frames: FramePair, label: str, description: str) -> dict[str, object]:
-    """Flat facts of the clip's one action, as JSON values.
-
-    Args:
-        story: what happens.
-        frames: as drawn, to measure how far each sign is visible.
-        label: the action's label.
-        description: the curated text.
-    """
+    """Flat facts of the clip's one action, as JSON values; frames tell how far each sign is visible."""
     scene, width, height = story.scene, *frames.before.size
-    hands = {
-        "before": hand_of(story.before.hands, story.hand),
-        "after": hand_of(story.after.hands, story.hand),
+    pictures, acting = (story.before, story.after), story.hand == "right"
+    areas = {
+        "hand": [hand_area(picture.hands[acting]) for picture in pictures],
+        "other_hand": [hand_area(picture.hands[not acting]) for picture in pictures],
+        "object": [story.area_before, story.area_after],
     }
-    others = [hand_of(picture.hands, OTHER[story.hand]) for picture in (story.before, story.after)]
-    shift = story.after.shift
     boxes = {
-        "hand_box_0": box_of(hand_area(hands["before"]), (0.0, 0.0), width, height),
-        "hand_box_1": box_of(hand_area(hands["after"]), shift, width, height),
-        "other_hand_box_0": box_of(hand_area(others[0]), (0.0, 0.0), width, height),
-        "other_hand_box_1": box_of(hand_area(others[1]), shift, width, height),
-        "object_box_0": box_of(story.area_before, (0.0, 0.0), width, height),
-        "object_box_1": box_of(story.area_after, shift, width, height),
+        f"{name}_box_{slot}": box_of(area, picture.shift, width, height)
+        for name, both in areas.items()
+        for slot, (area, picture) in enumerate(zip(both, pictures, strict=True))
     }
     return {
         "height": height,
@@ -72,11 +61,6 @@ def metadata(story: Story, frames: FramePair, label: str, description: str) -> d
         **{name: box.model_dump() for name, box in boxes.items()},
         "signs": [sign.model_dump() for sign in signs(story, frames, boxes)],
     }
-
-
-def hand_of(hands: tuple[Hand, Hand], side: str) -> Hand:
-    """The hand of a side."""
-    return hands[side == "right"]
 
 
 def hand_area(hand: Hand) -> Area:

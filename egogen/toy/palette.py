@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, NamedTuple
 
 RGB = tuple[int, int, int]
@@ -49,11 +48,6 @@ STEEL: RGB = (222, 226, 232)
 PAPER: RGB = (250, 250, 246)
 FLESH: RGB = (255, 246, 205)
 WATER: RGB = (150, 220, 255)
-
-
-def distance(first: RGB, second: RGB) -> float:
-    """Euclidean distance in RGB, 0 to 442."""
-    return math.dist(first, second)
 
 
 def mix(first: RGB, second: RGB) -> RGB:

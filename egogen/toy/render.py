@@ -1,17 +1,24 @@
-"""Draws a picture with Pillow, three times too large, and averages it down."""
+"""Draws a picture with Pillow, three times too large, and averages it down; tables of smooth textures."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+from jaxtyping import Float
 from PIL import Image, ImageDraw
 
-from egogen.toy.palette import RGB, shade
+from egogen.toy.palette import RGB, TableTop, shade
 from egogen.toy.pen import Pen
 from egogen.toy.picture import HAND_SIZE, Hand, Picture, Sprite
 from egogen.toy.scene import SIGN, Scene
 from egogen.toy.sprites import SPRITES
-from egogen.toy.texture import table_image
+
+Field = Float[np.ndarray, "h w"]
+
+# One texture cell per this fraction of the frame height; finer detail would only be noise to a small network.
+CELL = 1 / 48
+CONTRAST = {"wood": 0.07, "cloth": 0.05, "stone": 0.045}
 
 OVERSAMPLING = 3
 # Most that the camera moves between the two frames, in frame heights.
@@ -28,12 +35,7 @@ def frame_width(height: int) -> int:
 
 
 class Renderer:
-    """Draws the frames of one scene, which share a table.
-
-    Args:
-        scene: gives table, skin and sleeves.
-        height: of a frame, in pixels.
-    """
+    """Draws the frames of one scene, `height` pixels high; they share table, skin and sleeves."""
 
     def __init__(self, scene: Scene, height: int) -> None:
         self.scene = scene
@@ -106,3 +108,45 @@ def draw_fingers(pen: Pen, hand: Hand, skin: RGB) -> None:
         reach = -0.46 if index in (0, 3) else -0.54
         own.stroke((x, -0.05), (x * 1.2, reach), 0.19, shade(skin, 0.8))
         own.stroke((x, 0.0), (x * 1.2, reach + 0.01), 0.135, skin)
+
+
+def table_image(table: TableTop, seed: int, width: int, height: int, unit: int) -> Image.Image:
+    """Draws a table top in pixels; the pattern scales with `unit`, the pixels in one frame height."""
+    columns, rows = (int(np.ceil(length / (unit * CELL))) + 1 for length in (width, height))
+    field = FIELDS[table.texture](np.random.default_rng(seed), rows, columns)
+    tone = np.asarray(table.tone, np.float32)
+    values = tone * (1 + CONTRAST[table.texture] * field[..., None])  # [h, w, 3]
+    small = Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8))
+    covered = (0, 0, width / (unit * CELL), height / (unit * CELL))
+    return small.resize((width, height), Image.Resampling.BILINEAR, box=covered)
+
+
+def wood(rng: np.random.Generator, rows: int, columns: int) -> Field:
+    """Boards of slightly different tones with dark joints and a wavy grain, -1 to 1."""
+    y, x = np.arange(rows, dtype=np.float32)[:, None], np.arange(columns, dtype=np.float32)[None]
+    board = 12.0
+    offset = rng.uniform(0, board)
+    tones = rng.uniform(-0.6, 0.6, int(rows / board) + 3).astype(np.float32)
+    index = ((y + offset) / board).astype(int)
+    joint = ((y + offset) % board < 1.0).astype(np.float32)
+    wave = np.sin(x * rng.uniform(0.08, 0.14) + rng.uniform(0, 6) + index) * 1.2
+    grain = np.sin((y + wave) * 1.6)
+    return (tones[index] + 0.4 * grain - joint).astype(np.float32)
+
+
+def cloth(rng: np.random.Generator, rows: int, columns: int) -> Field:
+    """A check of wide bands, -1 to 1."""
+    period = rng.uniform(9, 14)
+    y = np.sin(np.arange(rows) * 2 * np.pi / period + rng.uniform(0, 6))[:, None]
+    x = np.sin(np.arange(columns) * 2 * np.pi / period + rng.uniform(0, 6))[None]
+    return (0.5 * (np.sign(y) + np.sign(x))).astype(np.float32)
+
+
+def stone(rng: np.random.Generator, rows: int, columns: int) -> Field:
+    """Soft blotches, about -1 to 1."""
+    coarse = rng.uniform(-1, 1, (rows // 6 + 2, columns // 6 + 2)).astype(np.float32)
+    blurred = Image.fromarray(coarse).resize((columns, rows), Image.Resampling.BICUBIC)
+    return np.asarray(blurred, np.float32)
+
+
+FIELDS = {"wood": wood, "cloth": cloth, "stone": stone}

@@ -5,12 +5,13 @@ Lengths are in frame heights: x from the centre to the right, y from the top dow
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal, NamedTuple
 
-from egogen.toy.palette import COLOURS, RGB, SKINS, SLEEVES, TABLES, TableTop, distance
+from egogen.toy.palette import COLOURS, RGB, SKINS, SLEEVES, TABLES, TableTop
 
 Side = Literal["left", "right"]
 State = Literal["closed", "open", "bare"]
@@ -113,22 +114,15 @@ def hand_for(place: Place, forward: Side) -> Side:
 
 
 def compose(rng: Random, forward: Side, roles: Sequence[Role], reserved: Iterable[Place]) -> Scene:
-    """Sets the roles on a table and adds other objects at other free places.
-
-    Args:
-        rng: every draw comes from here.
-        forward: the hand that rests further forward.
-        roles: the objects that the action needs.
-        reserved: places that stay empty.
-    """
+    """Sets the roles on a table and adds other objects at other free places; reserved ones stay empty."""
     skin = rng.choice(SKINS)
-    table = rng.choice([table for table in TABLES if distance(table.tone, skin) >= MIN_SKIN_CONTRAST])
+    table = rng.choice([table for table in TABLES if math.dist(table.tone, skin) >= MIN_SKIN_CONTRAST])
     sleeve = rng.choice(
         [
             colour
             for colour in SLEEVES
-            if distance(colour, skin) >= MIN_SKIN_CONTRAST
-            and distance(colour, table.tone) >= MIN_SLEEVE_CONTRAST
+            if math.dist(colour, skin) >= MIN_SKIN_CONTRAST
+            and math.dist(colour, table.tone) >= MIN_SLEEVE_CONTRAST
         ]
     )
     cast = [*roles, *extras(rng, roles, reserved)]

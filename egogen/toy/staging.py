@@ -119,13 +119,7 @@ def across(place: Place, side: Side) -> Place:
 
 
 class Stage:
-    """A scene with what every story needs from it.
-
-    Args:
-        verb: what is done.
-        scene: the objects; the first are the action's roles.
-        shift: of the camera in the frame after, in frame heights.
-    """
+    """A scene with what every story needs from it; `shift` is the camera's in the frame after."""
 
     def __init__(self, verb: str, scene: Scene, shift: Point) -> None:
         self.verb, self.scene, self.shift = verb, scene, shift

@@ -100,13 +100,7 @@ def judged(image: Image.Image, width: int, height: int) -> Float32[np.ndarray, "
 
 
 class Known:
-    """The colours that a pixel may have.
-
-    Args:
-        skin: of the clip's person.
-        sleeve: of the clip's person.
-        table: the clip's table tone.
-    """
+    """The colours that a pixel may have: the clip's own, and those of the world."""
 
     def __init__(self, skin: RGB, sleeve: RGB, table: RGB) -> None:
         shades: list[tuple[RGB, RGB]] = [(sleeve, sleeve)]
@@ -126,13 +120,9 @@ class Known:
     def share(
         self, pixels: Float32[np.ndarray, "h w 3"], colour: Sequence[int], box: Box, scale: float
     ) -> float:
-        """The share of a box's pixels whose nearest colour is the given one.
+        """The share of a box's pixels whose nearest colour is the given known one.
 
-        Args:
-            pixels: a frame.
-            colour: one of the known colours.
-            box: in pixels of the metadata's frame.
-            scale: pixels here per pixel there.
+        The box is in pixels of the metadata's frame, `scale` of whose pixels are one here.
         """
         left, top = max(0, round(box.x * scale)), max(0, round(box.y * scale))
         right, bottom = round((box.x + box.width) * scale), round((box.y + box.height) * scale)

@@ -53,15 +53,10 @@ def question(story: Story, dataset: str) -> str:
 
 def description(story: Story) -> str:
     """Two sentences that say what the label leaves out: hands, colours, places, directions."""
-    return f"At the {event_place(story)}, the {story.hand} hand {happening(story)}. {other_hand(story)}"
-
-
-def event_place(story: Story) -> str:
-    """Where the acting hand is seen at work: at the goal, at what takes the object in, or at the object."""
-    if story.goal:
-        return story.goal.name
-    where = story.partner if story.verb in TO_PARTNER else story.subject
-    return where.place.name
+    # Where the acting hand is seen at work: at the goal, at what takes the object in, or at the object.
+    place = story.goal or (story.partner if story.verb in TO_PARTNER else story.subject).place
+    other = f"holds the {story.subject.kind}" if story.other_holds else "rests"
+    return f"At the {place.name}, the {story.hand} hand {happening(story)}. The other hand {other}."
 
 
 def happening(story: Story) -> str:
@@ -82,9 +77,3 @@ def happening(story: Story) -> str:
         "pour": f"tilts the {subject.name} from the {origin} over the {partner.name}",
         "wipe": f"wipes to the {towards} with the {subject.name} from the {origin}",
     }[story.verb]
-
-
-def other_hand(story: Story) -> str:
-    """What the other hand does; its side follows from the acting one's."""
-    does = f"holds the {story.subject.kind}" if story.other_holds else "rests"
-    return f"The other hand {does}."

@@ -60,8 +60,7 @@ class Record(NamedTuple):
     task: Task
     action: dict[str, str]
     facts: dict[str, object]
-    question: str
-    answer: str
+    curated: Conversation
 
 
 def write_world(
@@ -81,21 +80,28 @@ def write_world(
         UserError: a setting is out of bounds, or `out` holds other data.
     """
     check(train, val, size, workers)
-    claim_world(out, {"size": size, "seed": seed, "train": train, "val": val, "renderer": RENDERER_VERSION})
+    egogen = Layout(out, "ego4d").egogen
+    if not (egogen / NAME).exists() and egogen.exists() and any(egogen.iterdir()):
+        raise UserError(f"{egogen}: holds data that are not a toy world; choose another --out")
+    settings = {"size": size, "seed": seed, "train": train, "val": val, "renderer": RENDERER_VERSION}
+    claim(egogen, {"kind": "toy world", **settings})
     if is_complete(out, train, val):
         log.info("%s: the toy world is complete", out)
         return
     with tqdm(total=2 * (train + val), desc="toy world", unit="pair") as bar:
         for dataset in FOLDERS:
-            tasks = [Task(dataset, "train", i) for i in range(train)] + [
-                Task(dataset, "val", i) for i in range(val)
-            ]
             make = partial(make_pair, out=out, size=size, seed=seed)
             records = []
-            for record in spread(make, tasks, workers):
+            for record in spread(make, tasks_of(dataset, train, val), workers):
                 records.append(record)
                 bar.update()
             write_texts(Layout(out, dataset), records)
+
+
+def tasks_of(dataset: str, train: int, val: int) -> list[Task]:
+    """All pairs of a data set."""
+    counts: dict[Split, int] = {"train": train, "val": val}
+    return [Task(dataset, split, number) for split, count in counts.items() for number in range(count)]
 
 
 def check(train: int, val: int, size: int, workers: int | None) -> None:
@@ -109,26 +115,12 @@ def check(train: int, val: int, size: int, workers: int | None) -> None:
         raise UserError(f"--workers {workers}: expected 1 or more processes")
 
 
-def claim_world(out: Path, settings: dict[str, object]) -> None:
-    """Claims the folder for a toy world; real data are never overwritten."""
-    egogen = Layout(out, "ego4d").egogen
-    if not (egogen / NAME).exists() and egogen.exists() and any(egogen.iterdir()):
-        raise UserError(f"{egogen}: holds data that are not a toy world; choose another --out")
-    claim(egogen, {"kind": "toy world", **settings})
-
-
 def is_complete(out: Path, train: int, val: int) -> bool:
     """Whether every file of the world is there to its end. The texts come after the frames that they name."""
-    counts: dict[Split, int] = {"train": train, "val": val}
     for dataset in FOLDERS:
         layout = Layout(out, dataset)
-        texts = [layout.metadata, layout.conversations, *(layout.annotations(split) for split in counts)]
-        frames = [
-            path
-            for split, count in counts.items()
-            for index in range(count)
-            for path in frame_paths(layout, Task(dataset, split, index))
-        ]
+        texts = [layout.metadata, layout.conversations, *map(layout.annotations, get_args(Split))]
+        frames = [path for task in tasks_of(dataset, train, val) for path in frame_paths(layout, task)]
         ends = {**dict.fromkeys(texts, b"\n"), **dict.fromkeys(frames, JPEG_END)}
         if not all(ends_with(path, end) for path, end in ends.items()):
             return False
@@ -164,11 +156,14 @@ def make_pair(task: Task, out: Path, size: int, seed: int) -> Record:
     ):
         with atomic_open(path) as file:
             file.write(content)
-    said = label(story, task.dataset)
+    said, answer = label(story, task.dataset), description(story)
     action = {"image_0": task.image(FRAME_0), "image_1": task.image(FRAME_1), "action": said}
-    answer = description(story)
-    facts = metadata(story, frames, said, answer)
-    return Record(task, action, facts, question(story, task.dataset), answer)
+    turns = [
+        Turn.model_validate({"from": "human", "value": question(story, task.dataset)}),
+        Turn.model_validate({"from": "gpt", "value": answer}),
+    ]
+    curated = Conversation(id=f"{task.clip}_{ACTION_ID}", image=action["image_0"], conversations=turns)
+    return Record(task, action, metadata(story, frames, said, answer), curated)
 
 
 def write_texts(layout: Layout, records: list[Record]) -> None:
@@ -179,16 +174,5 @@ def write_texts(layout: Layout, records: list[Record]) -> None:
         }
         write_json(layout.annotations(split), actions)
     write_json(layout.metadata, {record.task.clip: record.facts for record in records})
-    write_conversations(
-        layout.conversations, [curated(record) for record in records if record.task.split == "train"]
-    )
-
-
-def curated(record: Record) -> Conversation:
-    """The conversation that teaches stage 1 one action."""
-    turns = [
-        Turn.model_validate({"from": "human", "value": record.question}),
-        Turn.model_validate({"from": "gpt", "value": record.answer}),
-    ]
-    name = f"{record.task.clip}_{ACTION_ID}"
-    return Conversation(id=name, image=record.action["image_0"], conversations=turns)
+    curated = [record.curated for record in records if record.task.split == "train"]
+    write_conversations(layout.conversations, curated)

@@ -46,14 +46,7 @@ def check_leaks(splits: Sequence[SplitFrames]) -> Check:
 
 
 def check_features(frames: SplitFrames, root: Path, width: int | None, workers: int) -> list[Check]:
-    """Every action must have an image feature [256, d] and a text feature [n, d].
-
-    Args:
-        frames: the split.
-        root: the features root.
-        width: d; without it, that of the first image feature.
-        workers: threads.
-    """
+    """Every action must have an image feature [256, d] and a text feature [n, d]; d is that of the first."""
     dataset, split = frames.layout.dataset, frames.split
     images, texts = (features_root(root, dataset, split, kind) for kind in ("llava_image", "llava_text"))
     names = text_feature_names(frames.items, lambda action: action.image_0)
@@ -70,7 +63,7 @@ def check_features(frames: SplitFrames, root: Path, width: int | None, workers: 
     found = spread(look, frames.items, workers, f"{dataset} {split} features")
     by_kind = zip(*found, strict=True) if found else ((), ())
     return [
-        Check(dataset, split, name, len(found), [each for each in faults if each])
+        frames.check(name, len(found), filter(None, faults))
         for name, faults in zip(("image features", "text features"), by_kind, strict=True)
     ]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from egogen.errors import UserError
 from egogen.table import text_table
 
 EXAMPLES = 10
@@ -33,13 +36,27 @@ class Check:
         """Data set and split in one word."""
         return "/".join(part for part in (self.dataset, self.split) if part) or "all"
 
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Makes a fault of a `UserError`, which ends the block."""
+        try:
+            yield
+        except UserError as error:
+            self.faults.append(str(error))
+
+    def shown(self) -> str:
+        """The first faults, for a terminal."""
+        more = len(self.faults) - EXAMPLES
+        lines = [*self.faults[:EXAMPLES], *([f"and {more:,} more"] if more > 0 else [])]
+        return f"{self.where}, {self.name}:\n" + "".join(f"  {line}\n" for line in lines)
+
 
 @dataclass
 class Report:
     """All checks of a folder, and what was repaired before them."""
 
     root: str
-    checks: list[Check]
+    checks: list[Check] = field(default_factory=list)
     repaired: list[str] = field(default_factory=list)
 
     @property
@@ -50,8 +67,9 @@ class Report:
     def text(self) -> str:
         """A table for a terminal, and the first faults of each check."""
         rows = [(check.where, check.name, check.items, len(check.faults)) for check in self.checks]
-        found = [block(check) for check in self.checks if check.faults]
-        verdict = f"{self.root}: {count(self.faults, 'fault')} in {len(self.checks)} checks\n"
+        found = [check.shown() for check in self.checks if check.faults]
+        faults = f"{self.faults:,} fault{'' if self.faults == 1 else 's'}"
+        verdict = f"{self.root}: {faults} in {len(self.checks)} checks\n"
         return "\n".join([text_table(("where", "check", "items", "faults"), rows), *found, verdict])
 
     def json(self) -> dict[str, object]:
@@ -73,15 +91,3 @@ class Report:
                 for check in self.checks
             ],
         }
-
-
-def block(check: Check) -> str:
-    """The first faults of a check."""
-    more = len(check.faults) - EXAMPLES
-    lines = [*check.faults[:EXAMPLES], *([f"and {more:,} more"] if more > 0 else [])]
-    return f"{check.where}, {check.name}:\n" + "".join(f"  {line}\n" for line in lines)
-
-
-def count(number: int, noun: str) -> str:
-    """`1 fault`, `2 faults`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from filecmp import cmp
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from egogen.annotations import ClipMetadata, Item
@@ -17,13 +18,11 @@ WIDTH_TOLERANCE = 1
 
 
 def check_frames(frames: SplitFrames, clips: Mapping[str, ClipMetadata], height: int | None) -> list[Check]:
-    """All checks of one split's frames.
+    """All checks of one split's frames; `height` is every frame's, by default the most frequent one."""
 
-    Args:
-        frames: the split.
-        clips: metadata by clip.
-        height: every frame's height in pixels; the most frequent one if not given.
-    """
+    def contents(item: Item) -> Hashable:
+        return frames.content(item.action.image_0), frames.content(item.action.image_1)
+
     return [
         *check_files(frames),
         check_pairs(frames),
@@ -31,27 +30,22 @@ def check_frames(frames: SplitFrames, clips: Mapping[str, ClipMetadata], height:
         check_heights(frames, height),
         check_order(frames),
         *([check_metric_targets(frames)] if frames.split == "val" else []),
-        check_repeats(
-            frames,
-            "same frames",
-            lambda item: tuple(map(frames.content, (item.action.image_0, item.action.image_1))),
-        ),
+        check_repeats(frames, "same frames", contents),
         check_repeats(frames, "same label and frame", lambda item: (item.action.action, item.action.image_0)),
     ]
 
 
 def check_files(frames: SplitFrames) -> list[Check]:
     """Annotations against files, both ways, and whether the frames are whole."""
-    named = frames.named
+    named, probes = frames.named, frames.probes
     extra = frames.files - {str(PurePosixPath(name)) for name in named}
-    absent = [f"{name}: no such frame" for name in named if name not in frames.probes]
-    broken = [f"{name}: {found.fault}" for name, found in frames.probes.items() if found.fault]
-    unknown = [f"{name}: no action names this file" for name in sorted(extra)]
-    where = frames.layout.dataset, frames.split
+    absent = (f"{name}: no such frame" for name in named if name not in probes)
+    broken = (f"{name}: {found.fault}" for name, found in probes.items() if found.fault)
+    unknown = (f"{name}: no action names this file" for name in sorted(extra))
     return [
-        Check(*where, "frames present", len(named), absent),
-        Check(*where, "frames readable", len(frames.probes), broken),
-        Check(*where, "extra files", len(frames.files), unknown),
+        frames.check("frames present", len(named), absent),
+        frames.check("frames readable", len(probes), broken),
+        frames.check("extra files", len(frames.files), unknown),
     ]
 
 
@@ -65,7 +59,7 @@ def sizes(frames: SplitFrames) -> Iterator[tuple[Item, tuple[int, int], tuple[in
 
 def check_pairs(frames: SplitFrames) -> Check:
     """Input and target must have one size."""
-    check = Check(frames.layout.dataset, frames.split, "sizes of pairs")
+    check = frames.check("sizes of pairs")
     for item, before, after in sizes(frames):
         check.items += 1
         if before != after:
@@ -75,7 +69,7 @@ def check_pairs(frames: SplitFrames) -> Check:
 
 def check_aspects(frames: SplitFrames, clips: Mapping[str, ClipMetadata]) -> Check:
     """Frames must have the aspect ratio of their clip's metadata, within a pixel of width."""
-    check = Check(frames.layout.dataset, frames.split, "aspect ratio")
+    check = frames.check("aspect ratio")
     for item, *found in sizes(frames):
         if facts := clips.get(item.clip):
             for name, (width, height) in zip((item.action.image_0, item.action.image_1), found, strict=True):
@@ -92,37 +86,39 @@ def check_aspects(frames: SplitFrames, clips: Mapping[str, ClipMetadata]) -> Che
 def check_heights(frames: SplitFrames, height: int | None) -> Check:
     """All frames must have one height."""
     found = {name: probe.size[1] for name, probe in frames.probes.items() if probe.size}
-    expected = height or max(Counter(found.values()).items(), key=lambda pair: pair[1], default=(0, 0))[0]
-    faults = [
-        f"{name}: height {value}, expected {expected}" for name, value in found.items() if value != expected
-    ]
-    return Check(frames.layout.dataset, frames.split, "height", len(found), faults)
+    counts = Counter(found.values()).most_common(1) or [(0, 0)]
+    expected = height or counts[0][0]
+    wrong = {name: value for name, value in found.items() if value != expected}
+    faults = (f"{name}: height {value}, expected {expected}" for name, value in wrong.items())
+    return frames.check("height", len(found), faults)
 
 
 def check_order(frames: SplitFrames) -> Check:
     """The input must be the first file of its folder: the EgoVLP+ metric takes the first as the input."""
-    check = Check(frames.layout.dataset, frames.split, "input sorts first", len(frames.items))
+    check = frames.check("input sorts first", len(frames.items))
+
+    @cache  # actions may share a folder
+    def first_of(folder: Path) -> str | None:
+        return min((path.name for path in folder.iterdir()), default=None) if folder.is_dir() else None
+
     for item in frames.items:
         before, after = PurePosixPath(item.action.image_0), PurePosixPath(item.action.image_1)
-        folder = frames.folder / after.parent
-        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         if before == after:
             check.faults.append(f"{before}: is both the input and the target")
         elif before.parent != after.parent:
             check.faults.append(f"{after}: its input {before} is in another folder")
-        elif (first := min(names, default=before.name)) != before.name:
+        elif (first := first_of(frames.folder / after.parent) or before.name) != before.name:
             check.faults.append(f"{before}: {first!r} sorts before it")
     return check
 
 
 def check_metric_targets(frames: SplitFrames) -> Check:
     """`val_gt_for_metric` must hold the val targets: the same names, the same bytes, nothing else."""
-    check = Check(frames.layout.dataset, frames.split, "metric targets")
+    check = frames.check("metric targets", len(frames.items))
     folder = frames.layout.metric_targets
     owners: dict[str, str] = {}
     for item in frames.items:
         target = item.action.image_1
-        check.items += 1
         name = metric_target_path(Path(), target).as_posix()
         if owners.setdefault(name, target) != target:
             check.faults.append(f"{name}: is the metric target of both {owners[name]} and {target}")
@@ -137,7 +133,7 @@ def check_metric_targets(frames: SplitFrames) -> Check:
 
 def check_repeats(frames: SplitFrames, name: str, key: Callable[[Item], Hashable]) -> Check:
     """No two actions may have the same key."""
-    check = Check(frames.layout.dataset, frames.split, name, len(frames.items))
+    check = frames.check(name, len(frames.items))
     first: dict[Hashable, Item] = {}
     for item in frames.items:
         other = first.setdefault(key(item), item)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -19,6 +18,7 @@ from egogen.annotations import Item
 from egogen.errors import UserError, reason
 from egogen.frames import JPEG_END, decode
 from egogen.layout import Layout, Split
+from egogen.validate.check_report import Check
 
 # Unfinished files of `egogen.files.atomic_open`; others that end so are somebody's own.
 PART = ".*.part"
@@ -37,7 +37,6 @@ class Probe(NamedTuple):
     fault: str | None
 
 
-@dataclass
 class SplitFrames:
     """A split: its actions, the files of its folder, and the frames among them that actions name.
 
@@ -45,41 +44,32 @@ class SplitFrames:
         layout: the data set.
         split: train or val.
         items: the actions.
-        files: the folder's files by their names below it, without unfinished ones.
-        probes: named frames that exist, looked at.
+        workers: threads that look at frames.
     """
 
-    layout: Layout
-    split: Split
-    items: Sequence[Item]
-    files: set[str] = field(default_factory=set)
-    probes: dict[str, Probe] = field(default_factory=dict)
+    def __init__(self, layout: Layout, split: Split, items: Sequence[Item], workers: int) -> None:
+        self.layout, self.split, self.items = layout, split, items
+        self.folder = layout.frames(split)
+        # The folder's files by their names below it, without unfinished ones.
+        self.files = set(files_below(self.folder))
+        self.named = frame_names(items)
+        present = [name for name in self.named if (self.folder / name).is_file()]
+        found = spread(lambda name: probe(self.folder / name), present, workers, f"{layout.dataset} {split}")
+        self.probes: dict[str, Probe] = dict(zip(present, found, strict=True))
 
-    @property
-    def folder(self) -> Path:
-        """Where its frames are."""
-        return self.layout.frames(self.split)
-
-    @property
-    def named(self) -> list[str]:
-        """All frames that actions name, each once."""
-        pairs = ((item.action.image_0, item.action.image_1) for item in self.items)
-        return list(dict.fromkeys(name for pair in pairs for name in pair))
+    def check(self, name: str, items: int = 0, faults: Iterable[str] = ()) -> Check:
+        """A check of this split."""
+        return Check(self.layout.dataset, self.split, name, items, list(faults))
 
     def content(self, name: str) -> str:
         """What tells a frame from others: the sum of its bytes or, where there are none, its name."""
         found = self.probes.get(name)
         return (found.sha256 if found else "") or name
 
-    def look(self, workers: int) -> SplitFrames:
-        """Lists the folder and looks at the frames."""
-        self.files = set(files_below(self.folder))
-        present = [name for name in self.named if (self.folder / name).is_file()]
-        found = spread(
-            lambda name: probe(self.folder / name), present, workers, f"{self.layout.dataset} {self.split}"
-        )
-        self.probes = dict(zip(present, found, strict=True))
-        return self
+
+def frame_names(items: Iterable[Item]) -> list[str]:
+    """All frames that actions name, each once."""
+    return list(dict.fromkeys(name for item in items for name in (item.action.image_0, item.action.image_1)))
 
 
 def files_below(folder: Path) -> Iterator[str]:

@@ -18,11 +18,7 @@ from egogen.validate.frame_files import files_below, probe
 
 
 def delete_leftovers(layout: Layout) -> list[str]:
-    """Deletes unfinished files; no other command may be writing at that time.
-
-    Returns:
-        What was done, one line each.
-    """
+    """Deletes unfinished files and says so; no other command may be writing at that time."""
     done = []
     for path in leftovers(layout):
         path.unlink()
@@ -31,42 +27,23 @@ def delete_leftovers(layout: Layout) -> list[str]:
 
 
 def copy_targets(layout: Layout, items: Sequence[Item]) -> list[str]:
-    """Copies val targets to `val_gt_for_metric` where they are missing or differ.
+    """Copies val targets to `val_gt_for_metric` where they are missing or differ, and says how many.
 
     A target that is missing or broken changes nothing: its copy may be the last good one.
-
-    Args:
-        layout: the data set.
-        items: all val actions.
-
-    Returns:
-        What was done, one line at most.
     """
-    copied = sum(copy_target(layout, item) for item in items)
+    copied = 0
+    for item in items:
+        source = layout.frames("val") / item.action.image_1
+        goal = metric_target_path(layout.metric_targets, item.action.image_1)
+        if not probe(source).fault and not (goal.is_file() and cmp(source, goal, shallow=False)):
+            with source.open("rb") as content, atomic_open(goal) as file:
+                shutil.copyfileobj(content, file)
+            copied += 1
     return [f"copied {copied} val targets to {layout.metric_targets}"] if copied else []
 
 
-def copy_target(layout: Layout, item: Item) -> bool:
-    """Copies one target to where metrics look for it, if that is due."""
-    source = layout.frames("val") / item.action.image_1
-    goal = metric_target_path(layout.metric_targets, item.action.image_1)
-    if probe(source).fault or (goal.is_file() and cmp(source, goal, shallow=False)):
-        return False
-    with source.open("rb") as content, atomic_open(goal) as file:
-        shutil.copyfileobj(content, file)
-    return True
-
-
 def move_extras(layout: Layout, items: Sequence[Item]) -> list[str]:
-    """Moves files aside that are in `val_gt_for_metric` without being val targets.
-
-    Args:
-        layout: the data set.
-        items: all val actions.
-
-    Returns:
-        What was done, one line each.
-    """
+    """Moves files aside that are in `val_gt_for_metric` without being val targets, and says so."""
     done = []
     wanted = {metric_target_path(Path(), item.action.image_1).as_posix() for item in items}
     for name in sorted(set(files_below(layout.metric_targets)) - wanted):

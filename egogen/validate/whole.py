@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.layout import FOLDERS, Layout, Split
 from egogen.validate.across import check_contents, check_features, check_leaks, check_leftovers
@@ -20,35 +22,39 @@ from egogen.validate.text_checks import check_curation, read_annotations, read_c
 class ValidateOptions:
     """What to check and how.
 
-    Args:
-        features: the features root, if features are to be checked.
-        width: d of the features; by default that of the first one.
-        height: of all frames in pixels; by default the most frequent one.
-        workers: threads.
-        fix: repair first.
+    Raises:
+        UserError: a number is below 1, or there is no such folder of features.
     """
 
-    features: Path | None = None
-    width: int | None = None
-    height: int | None = None
-    workers: int = 1
-    fix: bool = False
+    root: Path = flag("the folder that holds EgoGen/", positional=True, type=Path, metavar="ROOT")
+    dataset: str | None = flag("one data set; else those that are there", choices=list(FOLDERS))
+    features: Path | None = flag("check the stage-1 features in there too", type=Path, metavar="DIR")
+    width: int | None = flag("d of the features; else that of the first one", type=int)
+    height: int | None = flag("of all frames, in pixels; else the most frequent one", type=int)
+    workers: int = flag("threads", type=int, default=lambda: os.cpu_count() or 1)
+    json: Path | None = flag("write the result there too", type=Path, metavar="FILE")
+    fix: bool = flag(
+        "first make val_gt_for_metric equal to the val targets and delete unfinished .part files; "
+        "frames, annotations and features are never changed",
+        action="store_true",
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "width", "height"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"--{name} {value}: expected 1 or more")
+        if self.features and not self.features.is_dir():
+            raise UserError(f"{self.features}: no such folder of features")
 
 
-def validate(root: Path, dataset: str | None = None, options: ValidateOptions | None = None) -> Report:
+def validate(options: ValidateOptions) -> Report:
     """Checks a data root.
-
-    Args:
-        root: the folder that holds `EgoGen/`.
-        dataset: one data set; by default all that are there.
-        options: the rest.
 
     Raises:
         UserError: there is no data set, or none of its annotations can be read.
     """
-    options = options or ValidateOptions()
-    layouts = [Layout(root, name) for name in present(root, dataset)]
-    report = Report(str(root), [])
+    layouts = [Layout(options.root, name) for name in present(options.root, options.dataset)]
+    report = Report(str(options.root))
     if options.fix:
         report.repaired += delete_leftovers(layouts[0])
     for layout in layouts:
@@ -81,8 +87,11 @@ def present(root: Path, dataset: str | None) -> list[str]:
 
 def splits_of(layout: Layout) -> list[Split]:
     """The splits that have an annotation file or a folder of frames."""
-    splits: tuple[Split, ...] = get_args(Split)
-    return [split for split in splits if layout.annotations(split).exists() or layout.frames(split).exists()]
+    return [
+        split
+        for split in get_args(Split)
+        if layout.annotations(split).exists() or layout.frames(split).exists()
+    ]
 
 
 def check_dataset(layout: Layout, options: ValidateOptions, report: Report) -> None:
@@ -91,7 +100,7 @@ def check_dataset(layout: Layout, options: ValidateOptions, report: Report) -> N
     clips, metadata = read_clips(layout, {item.clip for items, _ in read.values() for item in items})
     if options.fix and "val" in read and not read["val"][1].faults:
         report.repaired += copy_targets(layout, read["val"][0]) + move_extras(layout, read["val"][0])
-    splits = [SplitFrames(layout, split, items).look(options.workers) for split, (items, _) in read.items()]
+    splits = [SplitFrames(layout, split, items, options.workers) for split, (items, _) in read.items()]
     checks: list[Check] = [*(check for _, check in read.values()), metadata]
     for frames in splits:
         checks += check_frames(frames, clips, options.height)

@@ -28,7 +28,7 @@ def annotations(root: Path, split: str) -> Path:
 
 def faults(root: Path, dataset: str = "ego4d", **options: Any) -> dict[str, list[str]]:
     """The faults by `where, check`, of checks that have any."""
-    report = validate(root, dataset, ValidateOptions(**options))
+    report = validate(ValidateOptions(root=root, dataset=dataset, **options))
     return {f"{check.where}, {check.name}": check.faults for check in report.checks if check.faults}
 
 

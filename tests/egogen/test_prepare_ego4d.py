@@ -176,7 +176,7 @@ def test_actions_without_uids_in_several_intervals_of_a_clip(source: Ego4D, tmp_
     assert shown(layout, "train") == {"0": [30, 60], "1": [31, 61], "2": [32, 62], "17": [33, 63]}
 
 
-@pytest.mark.parametrize("side", [None, "1", float("nan"), True, -2])
+@pytest.mark.parametrize("side", [None, "1", True, -2])
 def test_a_box_without_its_numbers_is_left_out(source: Ego4D, tmp_path: Path, side: object) -> None:
     box = {"object_type": "left_hand", "bbox": {"x": 1, "y": 1, "width": side, "height": 3}}
     source.add("a", "train", [action(0, frames=[{"frame_type": "pre_15", "boxes": [box]}])])
@@ -303,8 +303,9 @@ def test_videos_one_by_one_are_those_of_the_whole(
 
 
 @pytest.mark.parametrize(
-    "text", ["", '{"videos": [1', '{"videos": [1 2]}', '{"videos" 1}', '{"videos": [1,]}', '{"videos": ["a]}',
-             '{"videos": [1]', '{"videos": [1], 3}', "\xff", '{"videos": ["\xff"]}'],
+    "text", ["", '{"videos": [NaN]}', '{"videos": [1', '{"videos": [1 2]}', '{"videos" 1}',
+             '{"videos": [1,]}', '{"videos": ["a]}', '{"videos": [1]',
+             '{"videos": [1], 3}', "\xff", '{"videos": ["\xff"]}'],
 )  # fmt: skip
 def test_what_is_no_json_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "fho.json").write_bytes(text.encode("latin-1"))

@@ -203,8 +203,11 @@ def test_wrong_tables(tmp_path: Path, content: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"start_timestamp": "1.5"}, r"line 2: start_timestamp: found '1\.5', expected HH:MM:SS\.ss"),
-        ({"video_id": "kitchen"}, "line 2: video_id 'kitchen'; expected a form such as P01_11"),
+        ({"start_timestamp": "1.5"}, r"line 2, field 'start_timestamp': found '1\.5': expected HH:MM:SS\.ss"),
+        (
+            {"video_id": "kitchen"},
+            "field 'video_id': found 'kitchen': expected a form such as P01_11",
+        ),
     ],
 )
 def test_wrong_rows(tmp_path: Path, changes: dict[str, str], message: str) -> None:

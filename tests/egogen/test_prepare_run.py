@@ -21,7 +21,7 @@ from egogen.annotations import Annotations
 from egogen.errors import UserError
 from egogen.layout import Layout
 from egogen.prepare.__main__ import COMMANDS, main
-from egogen.prepare.frames.sharpness import sharpness
+from egogen.prepare.frames.extract import sharpness
 from egogen.prepare.processes import spread
 from egogen.record import ROOT
 from tests.egogen.raw_data import Ego4D, action, critical, drawn, grainy, make_video, number_in

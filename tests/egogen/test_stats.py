@@ -68,8 +68,8 @@ def test_figures(root: Path) -> None:
     measured = measure(Layout(root, "ego4d"), "val", workers=1)
     assert (measured.clips, len(measured.items), measured.frames, measured.missing) == (3, 3, 6, 1)
     assert measured.sizes == {(71, 40): 5}
-    assert measured.described == 1
-    assert measured.verbs.total() == 3
+    assert measured.described == "1 of 3"
+    assert measured.counters["verbs"].total() == 3
     assert abs(measured.size - sizes) < 4000
     assert spread_of(measured.descriptions) == "4 / 4 / 4"
     assert spread_of([]) == "-"

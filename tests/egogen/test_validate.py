@@ -18,7 +18,7 @@ from egogen.errors import UserError
 from egogen.features import write_feature
 from egogen.layout import Layout
 from egogen.validate.__main__ import main
-from egogen.validate.whole import validate
+from egogen.validate.whole import ValidateOptions, validate
 from tests.egogen.damage import annotations, edit, faults, frame, target_differs, target_extra, unfinished
 
 WIDTH = 8
@@ -232,6 +232,21 @@ def test_a_fault_is_found(root: Path, damage: Callable[[Path], None]) -> None:
         assert re.search(pattern, found[where][0]), found[where]
 
 
+def test_a_folder_is_listed_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Actions that share a folder (a whole clip's, say) would else be checked in quadratic time."""
+    listed: list[Path] = []
+    real = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: listed.append(path) or real(path))
+    edit(
+        annotations(root, "train"),
+        lambda value: value["toy_train_000003"].update(
+            {f"{number}": value["toy_train_000003"]["0"] for number in range(1, 9)}
+        ),
+    )
+    assert len(faults(root)["ego4d/train, same frames"]) == 8
+    assert listed.count(frame(root, "train", 3, "30").parent) == 1
+
+
 def shared(root: Path, target: str) -> None:
     """Adds an action to a clip that shares its input with the first, and its target if it is called so."""
     first = frame(root, "train", 3, "30").parent
@@ -336,10 +351,10 @@ def test_what_cannot_be_checked(root: Path) -> None:
     for split in ("train", "val"):
         annotations(root, split).write_text("[]")
     with pytest.raises(UserError, match=r"no action can be read: .*expected an object of clips"):
-        validate(root, "ego4d")
+        validate(ValidateOptions(root=root, dataset="ego4d"))
     shutil.rmtree(root / "EgoGen/ego4d.fho")
     for split in ("train", "val"):
         annotations(root, split).unlink()
     with pytest.raises(UserError, match="no data set ego4d here"):
-        validate(root, "ego4d")
+        validate(ValidateOptions(root=root, dataset="ego4d"))
     assert faults(root, "epickitchen") == {}

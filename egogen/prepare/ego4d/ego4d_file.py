@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import ijson
+from pydantic import ValidationError
 
 from egogen.annotations import JsonObject
+from egogen.boxes import Box
 from egogen.errors import UserError, reason
 from egogen.files import named_errors
 
@@ -27,13 +30,11 @@ FIELDS = (
 )  # fmt: skip
 # Box names as Ego4D has them, and as the metadata call them.
 BOXES = {"left_hand": "left_hand_box", "right_hand": "right_hand_box", "object_of_change": "object_box"}
-SIDES = ("x", "y", "width", "height")
 # Of canonical videos and clips.
 FPS = 30
 
 
-@dataclass(frozen=True, slots=True)
-class Narrated:
+class Narrated(NamedTuple):
     """One narrated action.
 
     Args:
@@ -49,8 +50,7 @@ class Narrated:
     facts: dict[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """A stretch of a video with its actions; a clip of its own."""
 
     clip_uid: str | None
@@ -58,8 +58,7 @@ class Interval:
     actions: list[Narrated]
 
 
-@dataclass(frozen=True, slots=True)
-class AnnotatedVideo:
+class AnnotatedVideo(NamedTuple):
     """A video; `size` is that of the frames that boxes were drawn in."""
 
     uid: str
@@ -69,11 +68,7 @@ class AnnotatedVideo:
 
 
 def annotation_file(folder: Path) -> Path:
-    """The master file of a folder of annotations.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The master file of a folder of annotations; raises `UserError` if there is none."""
     for name in FILES:
         if (folder / name).exists():
             return folder / name
@@ -81,12 +76,7 @@ def annotation_file(folder: Path) -> Path:
 
 
 def read_videos(path: Path, names: tuple[str, str], clips: bool) -> Iterator[AnnotatedVideo]:
-    """Reads a master file.
-
-    Args:
-        path: `fho_main.json` or `fho.json`.
-        names: critical frames that are the input and the target.
-        clips: whether frames are counted in the clips; else in the full videos.
+    """Reads a master file: of its actions the named frames, counted in the clips or in the full videos.
 
     Raises:
         UserError: it is not such a file.
@@ -149,22 +139,15 @@ def as_interval(found: JsonObject, names: tuple[str, str], clips: bool) -> Inter
     start = whole(found.get("clip_parent_start_frame", found.get("parent_start_frame")))
     actions = []
     for action in found.get("narrated_actions") or []:
-        numbers = [
+        fields = {
+            name: either(action, name) for name in FIELDS if name in action or f"parent_{name}" in action
+        }
+        first, second = (
             clip_number(action, name, start) if clips else video_number(action, name) for name in names
-        ]
-        actions.append(
-            Narrated(
-                {
-                    name: either(action, name)
-                    for name in FIELDS
-                    if name in action or f"parent_{name}" in action
-                },
-                bool(action.get("critical_frames") or action.get("clip_critical_frames"))
-                or numbers != [None, None],
-                (numbers[0], numbers[1]),
-                facts(action, names),
-            )
         )
+        given = action.get("critical_frames") or action.get("clip_critical_frames")
+        has_frames = bool(given) or (first, second) != (None, None)
+        actions.append(Narrated(fields, has_frames, (first, second), facts(action, names)))
     return Interval(found.get("clip_uid"), bool(found.get("redacted")), actions)
 
 
@@ -192,8 +175,8 @@ def clip_number(action: JsonObject, name: str, start: int | None) -> int | None:
 
 def whole(value: object) -> int | None:
     """A frame number, or None for what is none."""
-    whole_number = is_number(value) and float(value).is_integer()  # type: ignore[arg-type]
-    return int(value) if whole_number else None  # type: ignore[call-overload]  # it is a number
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()
+    return int(value) if number else None  # type: ignore[call-overload]  # it is a number
 
 
 def facts(action: JsonObject, names: tuple[str, str]) -> dict[str, object]:
@@ -202,27 +185,13 @@ def facts(action: JsonObject, names: tuple[str, str]) -> dict[str, object]:
     if verb := action.get("structured_verb") or action.get("freeform_verb"):
         found["verb"] = verb
     for slot, name in enumerate(names):
-        for kind, box in boxes(action, name):
-            found.setdefault(f"{kind}_{slot}", {side: box["bbox"][side] for side in SIDES})
-            if kind == "object_box" and box.get("structured_noun"):
-                found.setdefault("object", box["structured_noun"])
+        drawn = (frame for frame in action.get("frames") or [] if frame.get("frame_type") == name)
+        for box in chain.from_iterable(frame.get("boxes") or [] for frame in drawn):
+            kind = BOXES.get(box.get("object_type") or "")
+            if kind is None:
+                continue
+            with suppress(ValidationError):  # without all of its numbers, or turned inside out
+                found.setdefault(f"{kind}_{slot}", Box.model_validate(box.get("bbox")).model_dump())
+                if kind == "object_box" and box.get("structured_noun"):
+                    found.setdefault("object", box["structured_noun"])
     return found
-
-
-def boxes(action: JsonObject, name: str) -> Iterator[tuple[str, JsonObject]]:
-    """The usable boxes of a critical frame, each with its kind in the metadata."""
-    for frame in action.get("frames") or []:
-        for box in (frame.get("boxes") or []) if frame.get("frame_type") == name else []:
-            kind, sides = BOXES.get(box.get("object_type") or ""), box.get("bbox")
-            if kind is not None and isinstance(sides, dict) and is_box(sides):
-                yield kind, box
-
-
-def is_box(sides: JsonObject) -> bool:
-    """Whether a box has all of its numbers, and is not turned inside out."""
-    return all(is_number(sides.get(side)) for side in SIDES) and min(sides["width"], sides["height"]) >= 0
-
-
-def is_number(value: object) -> bool:
-    """Whether a JSON value is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

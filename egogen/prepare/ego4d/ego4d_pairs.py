@@ -6,14 +6,15 @@ clips or the full videos.
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
+from typing import TypeAlias
 
 from egogen.annotations import JsonObject
+from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.files import read_json
 from egogen.layout import Layout, Split
@@ -28,12 +29,13 @@ from egogen.prepare.ego4d.ego4d_file import (
 )
 from egogen.prepare.frames.find import VIDEOS, find_sources
 from egogen.prepare.frames.video import VideoFile
-from egogen.prepare.options import add_sharpest, arguments, options
+from egogen.prepare.options import NeighbourOptions, read
 from egogen.prepare.pair_plan import DUPLICATE, MISSING, ActionPair, AtFrame, Moment, PairPlan, no_garbage
 from egogen.prepare.run import Preparation, carry_out
 
 log = logging.getLogger(__name__)
 
+Splits: TypeAlias = dict[str, Split | None]
 SPLITS: tuple[Split, ...] = ("train", "val")
 BENCHMARKS = ("fho_lta", "fho_oscc-pnr")
 # The wearer of the camera acts: "#C C cuts the carrot". "#O" is somebody else.
@@ -65,72 +67,53 @@ CHECKS: Sequence[tuple[str, Callable[[Interval, JsonObject], bool]]] = (
 )
 
 
-@dataclass(frozen=True)
-class Rules:
-    """Which actions make pairs, and of which frames."""
-
-    splits: Mapping[str, Split | None]
-    names: tuple[str, str]
-    clips: bool
-    min_window: float
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the annotations, then extracts."""
-    args = flags().parse_args(argv)
-    shared = options(args, args.sharpest)
-    annotations = annotation_file(args.annotations)
-    split_files = {split: args.annotations / f"{args.split_from}_{split}.json" for split in SPLITS}
-    clips = args.clips is not None
-    rules = Rules(read_splits(split_files), (args.input, args.target), clips, args.min_window)
-    with no_garbage():
-        plan = make_plan(read_videos(annotations, rules.names, clips), rules, args.clips or args.videos)
-    settings = {
-        "source": "Ego4D clips" if clips else "Ego4D videos",
-        "annotations": file_hash(annotations),
-        **{f"{split}_clips": file_hash(path) for split, path in split_files.items()},
-        **{name: getattr(args, name) for name in ("input", "target", "min_window")},
-        **shared.settings(),
-    }
-    carry_out(plan, Preparation(Layout(shared.out, "ego4d"), SPLITS, settings, shared))
-
-
-def flags() -> argparse.ArgumentParser:
-    """The flags."""
-    made = arguments("ego4d", __doc__)
-    made.add_argument("--annotations", type=Path, required=True, metavar="DIR", help="Ego4D's v2/annotations")
-    where = made.add_mutually_exclusive_group(required=True)
-    where.add_argument("--clips", type=Path, metavar="DIR", help="v2/clips or v2/clips_540ss: CLIP_UID.mp4")
-    where.add_argument("--videos", type=Path, metavar="DIR", help="full videos: VIDEO_UID.mp4")
-    made.add_argument(
-        "--split-from",
-        choices=BENCHMARKS,
-        default=BENCHMARKS[0],
-        type=benchmark,
-        help="the benchmark whose train and val files say which split a clip is in",
-    )
-    # Ours: the paper does not say which frames (F-DA-01).
-    made.add_argument(
-        "--input", choices=CRITICAL_FRAMES, default="pre_15", help="critical frame that is the input"
-    )
-    made.add_argument("--target", choices=CRITICAL_FRAMES, default="pnr_frame", help="and the target")
-    made.add_argument(
-        "--min-window",
-        type=float,
-        default=0.0,
-        metavar="SEC",
-        help="leave out actions annotated in a shorter window; the benchmarks' loaders use 8",
-    )
-    add_sharpest(made)
-    return made
-
-
 def benchmark(name: str) -> str:
     """`oscc-pnr` is short for `fho_oscc-pnr`."""
     return name if name.startswith("fho_") else f"fho_{name}"
 
 
-def read_splits(files: Mapping[Split, Path]) -> dict[str, Split | None]:
+@dataclass(frozen=True)
+class Ego4DOptions(NeighbourOptions):
+    """Which actions make pairs, and of which frames."""
+
+    annotations: Path = flag("Ego4D's v2/annotations", type=Path, required=True, metavar="DIR")
+    clips: Path | None = flag(
+        "v2/clips or v2/clips_540ss: CLIP_UID.mp4", type=Path, metavar="DIR", either=True
+    )
+    videos: Path | None = flag("full videos: VIDEO_UID.mp4", type=Path, metavar="DIR", either=True)
+    split_from: str = flag(
+        "the benchmark whose train and val files say which split a clip is in",
+        choices=BENCHMARKS, default=BENCHMARKS[0], type=benchmark,
+    )  # fmt: skip
+    # Ours: the paper does not say which frames (F-DA-01).
+    input: str = flag("critical frame that is the input", choices=CRITICAL_FRAMES, default="pre_15")
+    target: str = flag("and the target", choices=CRITICAL_FRAMES, default="pnr_frame")
+    min_window: float = flag(
+        "leave out actions annotated in a shorter window; the benchmarks' loaders use 8",
+        type=float, default=0.0, metavar="SEC",
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the annotations, then extracts."""
+    options = read(Ego4DOptions, argv, "ego4d", __doc__)
+    annotations = annotation_file(options.annotations)
+    split_files = {split: options.annotations / f"{options.split_from}_{split}.json" for split in SPLITS}
+    splits = read_splits(split_files)
+    with no_garbage():
+        videos = read_videos(annotations, (options.input, options.target), options.clips is not None)
+        plan = make_plan(videos, splits, options)
+    settings = {
+        "source": "Ego4D clips" if options.clips else "Ego4D videos",
+        "annotations": file_hash(annotations),
+        **{f"{split}_clips": file_hash(path) for split, path in split_files.items()},
+        **{name: getattr(options, name) for name in ("input", "target", "min_window")},
+        **options.settings(),
+    }
+    carry_out(plan, Preparation(Layout(options.out, "ego4d"), SPLITS, settings, options))
+
+
+def read_splits(files: Mapping[Split, Path]) -> Splits:
     """The split of each clip uid; None for a clip that is in both.
 
     Raises:
@@ -147,23 +130,33 @@ def read_splits(files: Mapping[Split, Path]) -> dict[str, Split | None]:
     return found
 
 
-def make_plan(videos: Iterable[AnnotatedVideo], rules: Rules, root: Path) -> PairPlan:
-    """Decides on every action of the annotation file; `root` holds the clips or the full videos."""
+def make_plan(videos: Iterable[AnnotatedVideo], splits: Splits, options: Ego4DOptions) -> PairPlan:
+    """Decides on every action of the annotation file."""
+    root = options.clips or options.videos
+    assert root is not None
     sources = {name: VideoFile(path) for name, path in find_sources(root, VIDEOS).items()}
     plan, seen, short = PairPlan(), set[object](), 0
     for video in videos:
         for interval in video.intervals:
-            name = interval.clip_uid if rules.clips else video.uid
-            source = sources.get(name or "")
-            files = (root / f"{name}.mp4" if source is None else source.path,) * 2
+            clip = interval.clip_uid or video.uid
+            file = interval.clip_uid if options.clips else video.uid
+            source = sources.get(file or "")
             for index, action in enumerate(interval.actions):
-                pair = as_pair(video, interval, action, rules)
+                reason = fault(interval, action, splits, options) or duplicate(video, action.fields, seen)
                 names = chain((action.fields.get("uid"), unique_id(action.fields)), count(index))
                 ids = (str(name) for name in names if name not in (None, ""))
-                pair.id = next(name for name in ids if (pair.clip, name) not in plan.keys)
-                pair.reason = fault(interval, action, rules) or duplicate(video, action.fields, seen)
-                pair.reason = pair.reason or (None if source else MISSING)
-                pair.source, pair.files = source, files
+                pair = ActionPair(
+                    clip=clip,
+                    id=next(name for name in ids if (clip, name) not in plan.keys),
+                    split=splits.get(interval.clip_uid or ""),
+                    text=text_of(action.fields),
+                    reason=reason or (None if source else MISSING),
+                    source=source,
+                    moments=moments(video, action),
+                    files=(root / f"{file}.mp4" if source is None else source.path,) * 2,
+                    facts=action.facts,
+                    box_size=video.size,
+                )
                 plan.add(pair)
                 short += pair.reason is None and window(action.fields) < USUAL_WINDOW - ROUNDING
     if short:
@@ -173,36 +166,28 @@ def make_plan(videos: Iterable[AnnotatedVideo], rules: Rules, root: Path) -> Pai
     return plan
 
 
-def as_pair(video: AnnotatedVideo, interval: Interval, action: Narrated, rules: Rules) -> ActionPair:
-    """An action as a pair, whether or not it can be one; still without id, source and reason."""
-    pair = ActionPair(
-        clip=interval.clip_uid or video.uid,
-        id="",
-        split=rules.splits.get(interval.clip_uid or ""),
-        text=text_of(action.fields),
-        facts=action.facts,
-        box_size=video.size,
-    )
+def moments(video: AnnotatedVideo, action: Narrated) -> tuple[Moment, Moment] | None:
+    """The input frame and the target frame, if both are known."""
     first, second = action.numbers
-    if first is not None and second is not None:
-        pair.moments = Moment(first, AtFrame(first, video.fps)), Moment(second, AtFrame(second, video.fps))
-    return pair
+    if first is None or second is None:
+        return None
+    return Moment(first, AtFrame(first, video.fps)), Moment(second, AtFrame(second, video.fps))
 
 
-def fault(interval: Interval, action: Narrated, rules: Rules) -> str | None:
+def fault(interval: Interval, action: Narrated, splits: Splits, options: Ego4DOptions) -> str | None:
     """Why an action makes no pair; None if it does. Of several reasons the first in this order."""
     if interval.clip_uid is None:
         return "no clip uid"
-    if rules.splits.get(interval.clip_uid) is None:
-        return "in both splits" if interval.clip_uid in rules.splits else "in no split"
+    if splits.get(interval.clip_uid) is None:
+        return "in both splits" if interval.clip_uid in splits else "in no split"
     for reason, holds in CHECKS:
         if holds(interval, action.fields):
             return reason
-    if window(action.fields) < rules.min_window - ROUNDING:
-        return f"window shorter than {rules.min_window:g} s"
+    if window(action.fields) < options.min_window - ROUNDING:
+        return f"window shorter than {options.min_window:g} s"
     if not action.has_frames:
         return "no critical frames"
-    for name, number in zip(rules.names, action.numbers, strict=True):
+    for name, number in zip((options.input, options.target), action.numbers, strict=True):
         if number is None:
             return f"no {name}" if name.endswith("_frame") else f"no {name} frame"
         if number < 0:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated
 
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+
+from egogen.annotations import validate
 from egogen.errors import UserError, reason
-from egogen.prepare.pair_rows import ClipSize
+from egogen.prepare.pair_plan import ClipSize
 
 COLUMNS = (
     "narration_id", "participant_id", "video_id", "narration_timestamp", "start_timestamp", "stop_timestamp",
@@ -23,13 +26,29 @@ VIDEO_ID = re.compile(r"P\d+_(\d{2,3})")
 TIME = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d(?:\.\d+)?)")
 
 
-class EpicAction(NamedTuple):
+def seconds(text: str) -> Fraction:
+    """`HH:mm:ss.SS` as exact seconds."""
+    match = TIME.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("expected HH:MM:SS.ss")
+    hours, minutes, rest = match.groups()
+    return int(hours) * 3600 + int(minutes) * 60 + Fraction(rest)
+
+
+def video_id(text: str) -> str:
+    """A video's id, unchanged."""
+    if not VIDEO_ID.fullmatch(text):
+        raise ValueError("expected a form such as P01_11 or P01_101")
+    return text
+
+
+class EpicAction(BaseModel):
     """One row: where in which video who does what. Times are exact, in seconds."""
 
-    id: str
-    video: str
-    start: Fraction
-    stop: Fraction
+    id: str = Field(alias="narration_id")
+    video: Annotated[str, AfterValidator(video_id)] = Field(alias="video_id")
+    start: Annotated[Fraction, BeforeValidator(seconds)] = Field(alias="start_timestamp")
+    stop: Annotated[Fraction, BeforeValidator(seconds)] = Field(alias="stop_timestamp")
     narration: str
     verb: str
     noun: str
@@ -41,21 +60,7 @@ def read_actions(path: Path) -> Iterator[EpicAction]:
     Raises:
         UserError: columns are missing, or a row holds what its column cannot.
     """
-    for line, row in read_table(path, COLUMNS):
-        where = f"{path}: line {line}"
-        if not VIDEO_ID.fullmatch(row["video_id"]):
-            raise UserError(
-                f"{where}: video_id {row['video_id']!r}; expected a form such as P01_11 or P01_101"
-            )
-        yield EpicAction(
-            row["narration_id"],
-            row["video_id"],
-            seconds(row["start_timestamp"], f"{where}: start_timestamp"),
-            seconds(row["stop_timestamp"], f"{where}: stop_timestamp"),
-            row["narration"],
-            row["verb"],
-            row["noun"],
-        )
+    return (validate(EpicAction, row, f"{path}: line {line}") for line, row in read_table(path, COLUMNS))
 
 
 def read_video_info(path: Path) -> dict[str, ClipSize]:
@@ -86,42 +91,25 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, strict=True)
-            check_columns(path, rows.fieldnames or [], columns)
+            found = tuple(rows.fieldnames or ())
+            lacking = [name for name in columns if name not in found]
+            if lacking and found == TEST_COLUMNS:
+                raise UserError(
+                    f"{path}: holds the time stamps of EPIC's test set, which has no labels; "
+                    "use EPIC_100_train.csv or EPIC_100_validation.csv"
+                )
+            if lacking:
+                raise UserError(
+                    f"{path}: lacks the columns {', '.join(lacking)}; found {', '.join(found) or 'none'}"
+                )
             for row in rows:
                 if None in row or None in row.values():
-                    raise UserError(
-                        f"{path}: line {rows.line_num}: expected {len(rows.fieldnames or [])} fields"
-                    )
+                    raise UserError(f"{path}: line {rows.line_num}: expected {len(found)} fields")
                 yield rows.line_num, row
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
-
-
-def check_columns(path: Path, found: Sequence[str], expected: tuple[str, ...]) -> None:
-    """Checks that a table has its columns, in any order."""
-    lacking = [name for name in expected if name not in found]
-    if lacking and tuple(found) == TEST_COLUMNS:
-        raise UserError(
-            f"{path}: holds the time stamps of EPIC's test set, which has no labels; "
-            "use EPIC_100_train.csv or EPIC_100_validation.csv"
-        )
-    if lacking:
-        raise UserError(f"{path}: lacks the columns {', '.join(lacking)}; found {', '.join(found) or 'none'}")
-
-
-def seconds(text: str, where: str) -> Fraction:
-    """`HH:mm:ss.SS` as exact seconds.
-
-    Raises:
-        UserError: the text is not of that form.
-    """
-    match = TIME.fullmatch(text.strip())
-    if match is None:
-        raise UserError(f"{where}: found {text!r}, expected HH:MM:SS.ss")
-    hours, minutes, rest = match.groups()
-    return int(hours) * 3600 + int(minutes) * 60 + Fraction(rest)
 
 
 def frames_per_second(video: str) -> int:

@@ -2,79 +2,64 @@
 
 from __future__ import annotations
 
-import argparse
-import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from egogen.annotations import DESCRIPTION_KEY, Annotations, Item
-from egogen.cli import parser
+from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.layout import FOLDERS, Layout, Split
 from egogen.manifest import claim, file_hash
 from egogen.validate.frame_files import probe
 
 
-def arguments(command: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser with the flags of all exports."""
-    made = parser(f"python -m egogen.prepare {command}", description)
-    made.add_argument("root", type=Path, metavar="ROOT", help="the folder that holds EgoGen/")
-    made.add_argument("--dataset", choices=list(FOLDERS), required=True)
-    made.add_argument("--split", choices=["train", "val"], required=True)
-    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="may hold several splits")
-    made.add_argument("--annotations", type=Path, metavar="FILE", help="instead of the one in EgoGen/")
-    made.add_argument("--samples-per-shard", type=int, default=1000)
-    return made
+@dataclass(frozen=True)
+class ExportOptions:
+    """The flags of all exports."""
+
+    root: Path = flag("the folder that holds EgoGen/", positional=True, type=Path, metavar="ROOT")
+    dataset: str = flag("whose frames", choices=list(FOLDERS), required=True)
+    split: Split = flag("which of them", choices=["train", "val"], required=True)
+    out: Path = flag("may hold several splits", type=Path, required=True, metavar="DIR")
+    annotations: Path | None = flag("instead of the one in EgoGen/", type=Path, metavar="FILE")
+    samples_per_shard: int = flag("actions in a file", type=int, default=1000)
+
+    def __post_init__(self) -> None:
+        if self.samples_per_shard < 1:
+            raise UserError(f"--samples-per-shard {self.samples_per_shard}: expected 1 or more")
 
 
-class ExportSplit(NamedTuple):
-    """A split that is exported, in shards of equal size."""
+class ExportSplit:
+    """A split that is exported, in shards of equal size, in the order of the annotations.
 
-    layout: Layout
-    split: Split
-    annotations: Annotations
-    per_shard: int
+    Args:
+        options: which one.
 
-    @property
-    def name(self) -> str:
-        """`ego4d-val`."""
-        return f"{self.layout.dataset}-{self.split}"
+    Raises:
+        UserError: no such annotations, or no action in them.
+    """
 
-    @property
-    def shards(self) -> list[list[Item]]:
-        """The actions of each shard, in the order of the annotations."""
-        items, size = self.annotations.items, self.per_shard
-        return [items[number * size : (number + 1) * size] for number in range(math.ceil(len(items) / size))]
+    def __init__(self, options: ExportOptions) -> None:
+        self.options, self.layout = options, Layout(options.root, options.dataset)
+        self.name = f"{options.dataset}-{options.split}"
+        self.annotations = Annotations.read(options.annotations or self.layout.annotations(options.split))
+        items, size = self.annotations.items, options.samples_per_shard
+        self.shards = [items[first : first + size] for first in range(0, len(items), size)]
+        if not items:
+            raise UserError(f"{self.annotations.source}: holds no action; there is nothing to export")
 
     def frame(self, name: str) -> bytes:
-        """A frame's file.
-
-        Raises:
-            UserError: it is missing or broken.
-        """
-        path = self.layout.frames(self.split) / name
+        """A frame's file; raises `UserError` if it is missing or broken."""
+        path = self.layout.frames(self.options.split) / name
         if fault := probe(path).fault:
             raise UserError(f"{path}: {fault}; python -m egogen.validate names all such frames")
         return path.read_bytes()
 
-    def claim(self, out: Path, **settings: object) -> None:
-        """Takes a folder for this export; a second run with the same settings goes on."""
-        settings |= {"annotations": file_hash(self.annotations.source), "samples_per_shard": self.per_shard}
-        claim(out, settings, f"{self.name}.manifest.json")
-
-
-def read_source(layout: Layout, split: Split, annotations: Path | None, per_shard: int) -> ExportSplit:
-    """Reads a split; `annotations` stands for the file in EgoGen/.
-
-    Raises:
-        UserError: a wrong flag, no such annotations, or no action in them.
-    """
-    if per_shard < 1:
-        raise UserError(f"--samples-per-shard {per_shard}: expected 1 or more")
-    read = Annotations.read(annotations or layout.annotations(split))
-    if not len(read):
-        raise UserError(f"{read.source}: holds no action; there is nothing to export")
-    return ExportSplit(layout, split, read, per_shard)
+    def claim(self, **settings: object) -> None:
+        """Takes the folder for this export; a second run with the same settings goes on."""
+        settings["annotations"] = file_hash(self.annotations.source)
+        settings["samples_per_shard"] = self.options.samples_per_shard
+        claim(self.options.out, settings, f"{self.name}.manifest.json")
 
 
 def describe(item: Item) -> dict[str, str | None]:

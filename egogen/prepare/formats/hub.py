@@ -7,12 +7,12 @@ has faults.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -20,10 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from egogen import cli
 from egogen.annotations import check_relative
 from egogen.archives.split_zip import group_archives
 from egogen.archives.unpack import unpack
-from egogen.cli import parser
+from egogen.cli import flag
 from egogen.disk import require_space
 from egogen.errors import UserError
 from egogen.files import atomic_open
@@ -39,20 +40,20 @@ from egogen.validate.whole import ValidateOptions, validate
 log = logging.getLogger(__name__)
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The command's flags."""
-    made = parser("python -m egogen.prepare from-hf", __doc__)
-    made.add_argument("source", type=Path, metavar="SRC", help="the folder of the download")
-    made.add_argument("--out", type=Path, required=True, metavar="DATA_ROOT", help="is to hold EgoGen/")
-    made.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of the final check")
-    return made
+@dataclass(frozen=True)
+class HubOptions:
+    """Which download, and where it goes."""
+
+    source: Path = flag("the folder of the download", positional=True, type=Path, metavar="SRC")
+    out: Path = flag("is to hold EgoGen/", type=Path, required=True, metavar="DATA_ROOT")
+    workers: int = flag("threads of the final check", type=int, default=lambda: os.cpu_count() or 1)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Unpacks or copies everything, then checks the result."""
-    args = arguments().parse_args(argv)
-    install(args.source, args.out)
-    report = validate(args.out, options=ValidateOptions(workers=args.workers))
+    options = cli.options(HubOptions, argv, "python -m egogen.prepare from-hf", __doc__)
+    install(options.source, options.out)
+    report = validate(ValidateOptions(root=options.out, workers=options.workers))
     sys.stdout.write(report.text())
     if report.faults:
         raise SystemExit(EXIT_FAULTS)
@@ -75,7 +76,10 @@ def install(source: Path, root: Path) -> None:
         raise UserError(
             f"{source}: no EgoGen data here; expected EgoGen.zip, EgoGen/ or the Parquet files of to-parquet"
         )
-    copy(loose, root)
+    missing = [origin for origin, goal in loose.items() if not goal.exists()]
+    require_space(root, sum(origin.stat().st_size for origin in missing), "copying")
+    for origin, goal in tqdm(loose.items(), desc="copying", unit="file", disable=None):
+        keep_or_write(goal, origin.read_bytes(), origin)
     for archive in archives:
         done = unpack([source / part for part in archive.parts], root, place)
         log.info("%s: %d files unpacked, %d were there, %d left out", archive.name, *done)
@@ -84,19 +88,6 @@ def install(source: Path, root: Path) -> None:
     for layout in (Layout(root, dataset) for dataset in FOLDERS):
         for line in copy_targets(layout, read_annotations(layout, "val")[0]):
             log.info("%s", line)
-
-
-def copy(files: Mapping[Path, Path], root: Path) -> None:
-    """Copies files to their places; those that are there already are kept.
-
-    Args:
-        files: place by origin.
-        root: the data root, for the room that is needed there.
-    """
-    missing = {origin: goal for origin, goal in files.items() if not goal.exists()}
-    require_space(root, sum(origin.stat().st_size for origin in missing), "copying")
-    for origin, goal in tqdm(files.items(), desc="copying", unit="file", disable=None):
-        keep_or_write(goal, origin.read_bytes(), origin)
 
 
 def keep_or_write(goal: Path, content: bytes, origin: Path) -> None:
@@ -128,18 +119,10 @@ def unpack_table(path: Path, root: Path) -> None:
         frames = Layout(root, facts["dataset"]).frames(facts["split"])
         for batch in table.iter_batches(ROW_GROUP, columns=list(IMAGES)):
             for image in (image for row in batch.to_pylist() for image in row.values()):
-                keep_or_write(frames / safe(image["path"], path), image["bytes"], path)
+                try:
+                    goal = frames / check_relative(image["path"])
+                except ValueError as error:
+                    raise UserError(f"{path}: the image path {image['path']!r} {error}") from None
+                keep_or_write(goal, image["bytes"], path)
     except (pa.ArrowException, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error})") from None
-
-
-def safe(name: str, path: Path) -> str:
-    """An image path that stays inside the split folder.
-
-    Raises:
-        UserError: it does not.
-    """
-    try:
-        return check_relative(name)
-    except ValueError as error:
-        raise UserError(f"{path}: the image path {name!r} {error}") from None

@@ -6,21 +6,22 @@ further columns are kept in the annotations.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias, cast, get_args
 
 from egogen.annotations import DESCRIPTION_KEY
+from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.layout import FOLDERS, Layout, Split
 from egogen.manifest import file_hash
 from egogen.prepare.frames.stills import ImageFiles
-from egogen.prepare.options import arguments, options
+from egogen.prepare.options import PrepareOptions, read
 from egogen.prepare.pair_plan import ActionPair, Moment, PairPlan
 from egogen.prepare.run import Preparation, carry_out
 
@@ -31,32 +32,27 @@ Row: TypeAlias = Mapping[str, object]
 ROWS = 256
 
 
+@dataclass(frozen=True)
+class FolderOptions(PrepareOptions):
+    """Which table, and where its pairs go."""
+
+    pairs: Path = flag("a .csv, .jsonl or .parquet table", type=Path, required=True, metavar="FILE")
+    split: Split = flag("of rows that name none", choices=get_args(Split), default="train")
+    dataset: str = flag(
+        "whose place to take: epickitchen for plain labels, ego4d for such as '#C C cuts the carrot'",
+        choices=list(FOLDERS), default="epickitchen",
+    )  # fmt: skip
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the table, then copies and scales."""
-    args = flags().parse_args(argv)
-    shared = options(args)
-    plan = make_plan(args.pairs, list(read_rows(args.pairs)), args.split)
+    options = read(FolderOptions, argv, "folder", __doc__)
+    plan = make_plan(options.pairs, list(read_rows(options.pairs)), options.split)
     splits: list[Split] = [
         split for split in get_args(Split) if any(pair.split == split for pair in plan.pairs)
     ]
-    settings = {"source": "images", "annotations": file_hash(args.pairs), **shared.settings()}
-    carry_out(plan, Preparation(Layout(shared.out, args.dataset), splits, settings, shared))
-
-
-def flags() -> argparse.ArgumentParser:
-    """The flags."""
-    made = arguments("folder", __doc__)
-    made.add_argument(
-        "--pairs", type=Path, required=True, metavar="FILE", help="a .csv, .jsonl or .parquet table"
-    )
-    made.add_argument("--split", choices=get_args(Split), default="train", help="of rows that name none")
-    made.add_argument(
-        "--dataset",
-        choices=list(FOLDERS),
-        default="epickitchen",
-        help="whose place to take: epickitchen for plain labels, ego4d for such as '#C C cuts the carrot'",
-    )
-    return made
+    settings = {"source": "images", "annotations": file_hash(options.pairs), **options.settings()}
+    carry_out(plan, Preparation(Layout(options.out, options.dataset), splits, settings, options))
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -161,11 +157,7 @@ def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
 
 
 def split_of(row: Row, default: Split, where: str) -> Split:
-    """The split of a row.
-
-    Raises:
-        UserError: it names one that there is not.
-    """
+    """The split of a row; raises `UserError` if it names one that there is not."""
     found = row.get("split", default)
     if found not in get_args(Split):
         raise UserError(f"{where}: split {found!r}; allowed are {', '.join(get_args(Split))}")

@@ -9,54 +9,59 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from egogen import cli
 from egogen.annotations import DESCRIPTION_KEY, Item
+from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.layout import Layout
-from egogen.prepare.formats import export
 from egogen.prepare.formats.card import write_card
-from egogen.prepare.formats.export import ExportSplit, describe
+from egogen.prepare.formats.export import ExportOptions, ExportSplit, describe
 
 log = logging.getLogger(__name__)
 
 IMAGES = ("input_image", "edited_image")
-TEXTS = ("edit_prompt", "clip_id", "action_id", "action", "description")
 COLUMNS = ("input_image", "edit_prompt", "edited_image", "clip_id", "action_id", "action", "description")
+TEXTS = [column for column in COLUMNS if column not in IMAGES]
 # Rows that are in memory at a time, and that a reader has to load to see one.
 ROW_GROUP = 100
 PROMPTS = {"description": DESCRIPTION_KEY, "action": "action"}
 
 
+@dataclass(frozen=True)
+class ParquetOptions(ExportOptions):
+    """Which split, and what its prompts are."""
+
+    prompt: str | None = flag(
+        "what edit_prompt holds; else the descriptions if every action has one, or the labels",
+        choices=list(PROMPTS),
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the Parquet files, the JSON files beside them and the card; finished files are kept."""
-    flags = export.arguments("to-parquet", __doc__)
-    flags.add_argument(
-        "--prompt",
-        choices=list(PROMPTS),
-        help="what edit_prompt holds; else the descriptions if every action has one, or the labels",
-    )
-    args = flags.parse_args(argv)
-    source = export.read_source(
-        Layout(args.root, args.dataset), args.split, args.annotations, args.samples_per_shard
-    )
-    prompt = choose_prompt(source, args.prompt)
-    source.claim(args.out, format="parquet", prompt=prompt)
-    shards = source.shards
-    for number, items in enumerate(tqdm(shards, unit="shard", disable=None)):
-        path = shard_path(args.out, source.name, number, len(shards))
+    options = cli.options(ParquetOptions, argv, "python -m egogen.prepare to-parquet", __doc__)
+    source = ExportSplit(options)
+    prompt = choose_prompt(source, options.prompt)
+    source.claim(format="parquet", prompt=prompt)
+    count = len(source.shards)
+    for number, items in enumerate(tqdm(source.shards, unit="shard", disable=None)):
+        # Named as on the hub.
+        path = options.out / "data" / f"{source.name}-{number:05d}-of-{count:05d}.parquet"
         if not has_rows(path, len(items)):
             write_shard(path, items, source, PROMPTS[prompt])
-    copy_texts(source, Layout(args.out, args.dataset))
-    write_card(args.out)
+    copy_texts(source, Layout(options.out, options.dataset))
+    write_card(options.out)
     log.info(
         "%d samples in %d files, edit_prompt is the %s: %s",
-        *(len(source.annotations), len(shards), prompt, args.out),
+        *(len(source.annotations), count, prompt, options.out),
     )
 
 
@@ -77,11 +82,6 @@ def choose_prompt(source: ExportSplit, wanted: str | None) -> str:
     return wanted or ("action" if lacking else "description")
 
 
-def shard_path(out: Path, name: str, number: int, count: int) -> Path:
-    """Where a shard goes, named as on the hub."""
-    return out / "data" / f"{name}-{number:05d}-of-{count:05d}.parquet"
-
-
 def schema(source: ExportSplit) -> pa.Schema:
     """The columns; `datasets` learns from the metadata which are images, `from-hf` which split it is."""
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -89,7 +89,7 @@ def schema(source: ExportSplit) -> pa.Schema:
     features = {name: {"_type": "Image"} if name in IMAGES else text for name in COLUMNS}
     metadata = {
         "huggingface": json.dumps({"info": {"features": features}}),
-        "egogen": json.dumps({"dataset": source.layout.dataset, "split": source.split}),
+        "egogen": json.dumps({"dataset": source.layout.dataset, "split": source.options.split}),
     }
     return pa.schema(
         [(name, image if name in IMAGES else pa.string()) for name in COLUMNS], metadata=metadata
@@ -114,28 +114,26 @@ def write_shard(path: Path, items: list[Item], source: ExportSplit, prompt_key: 
     columns = schema(source)
     with (
         atomic_open(path) as file,
-        pq.ParquetWriter(file, columns, use_dictionary=list(TEXTS), write_page_index=True) as writer,
+        pq.ParquetWriter(file, columns, use_dictionary=TEXTS, write_page_index=True) as writer,
     ):
         for first in range(0, len(items), ROW_GROUP):
-            group = [row(item, source, prompt_key) for item in items[first : first + ROW_GROUP]]
-            writer.write_table(pa.Table.from_pylist(group, columns))
-
-
-def row(item: Item, source: ExportSplit, prompt_key: str) -> dict[str, object]:
-    """One action; images are files as they are, under the names that annotations use."""
-    images = zip(IMAGES, (item.action.image_0, item.action.image_1), strict=True)
-    return {
-        **{column: {"bytes": source.frame(name), "path": name} for column, name in images},
-        "edit_prompt": item.action.text(prompt_key),
-        **describe(item),
-    }
+            rows = [
+                {
+                    # Files as they are, under the names that annotations use.
+                    column: {"bytes": source.frame(name), "path": name}
+                    for column, name in zip(IMAGES, (item.action.image_0, item.action.image_1), strict=True)
+                }
+                | {"edit_prompt": item.action.text(prompt_key), **describe(item)}
+                for item in items[first : first + ROW_GROUP]
+            ]
+            writer.write_table(pa.Table.from_pylist(rows, columns))
 
 
 def copy_texts(source: ExportSplit, layout: Layout) -> None:
     """Copies annotations, metadata and conversations, so that `from-hf` gives the same data set back."""
-    files = {source.annotations.source: layout.annotations(source.split)}
+    files = {source.annotations.source: layout.annotations(source.options.split)}
     files[source.layout.metadata] = layout.metadata
-    if source.split == "train":
+    if source.options.split == "train":
         files[source.layout.conversations] = layout.conversations
     for origin, copy in files.items():
         if origin.exists():

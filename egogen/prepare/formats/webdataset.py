@@ -13,13 +13,12 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from egogen import cli
 from egogen.annotations import Item
 from egogen.files import atomic_open, write_json
 from egogen.frames import add_bytes, has_members
-from egogen.layout import Layout
 from egogen.manifest import file_hash
-from egogen.prepare.formats import export
-from egogen.prepare.formats.export import ExportSplit, describe
+from egogen.prepare.formats.export import ExportOptions, ExportSplit, describe
 
 log = logging.getLogger(__name__)
 
@@ -28,33 +27,24 @@ FILES = 3  # of one sample
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the tar files; finished ones are kept."""
-    args = export.arguments("to-webdataset", __doc__).parse_args(argv)
-    source = export.read_source(
-        Layout(args.root, args.dataset), args.split, args.annotations, args.samples_per_shard
-    )
-    source.claim(args.out, format="webdataset")
+    options = cli.options(ExportOptions, argv, "python -m egogen.prepare to-webdataset", __doc__)
+    source = ExportSplit(options)
+    source.claim(format="webdataset")
     shards = []
     for number, items in enumerate(tqdm(source.shards, unit="shard", disable=None)):
-        path = args.out / f"{source.name}-{number:06d}.tar"
+        path = options.out / f"{source.name}-{number:06d}.tar"
         if not has_members(path, FILES * len(items)):
-            write_shard(path, items, source, number * source.per_shard)
+            write_shard(path, items, source, number * options.samples_per_shard)
         size = path.stat().st_size
         shards.append({"file": path.name, "samples": len(items), "bytes": size, "sha256": file_hash(path)})
     samples = len(source.annotations)
-    index = {"dataset": args.dataset, "split": args.split, "samples": samples, "shards": shards}
-    write_json(args.out / f"{source.name}.index.json", index)
-    log.info("%d samples in %d tar files: %s", samples, len(shards), args.out)
+    index = {"dataset": options.dataset, "split": options.split, "samples": samples, "shards": shards}
+    write_json(options.out / f"{source.name}.index.json", index)
+    log.info("%d samples in %d tar files: %s", samples, len(shards), options.out)
 
 
 def write_shard(path: Path, items: list[Item], source: ExportSplit, first: int) -> None:
-    """Writes one tar file.
-
-    Args:
-        path: the file.
-        items: its actions.
-        source: where their frames are.
-        first: the place of the first action in the split, from which keys are counted.
-    """
+    """Writes one tar file; keys are counted from `first`, the place of its first action in the split."""
     with atomic_open(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for place, item in enumerate(items, first):
             # A key has no dot: readers cut a name at the first one. Ids may have dots, numbers have none.

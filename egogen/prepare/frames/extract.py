@@ -7,41 +7,38 @@ import logging
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from egogen.files import atomic_open
 from egogen.frames import encode
 from egogen.layout import Layout
-from egogen.prepare.frames.sharpness import sharpness
 from egogen.prepare.pair_plan import (
     DAMAGED,
     NOT_BEFORE,
     ActionPair,
+    FrameRow,
     FrameSource,
     Lost,
+    PairRow,
     SourceFrames,
     Stamp,
     pair_journal,
 )
-from egogen.prepare.pair_rows import FrameRow, PairRow
 
 log = logging.getLogger(__name__)
 
 SHAPES = "frames of two shapes"
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """How frames are chosen and written.
 
-    Args:
-        size: their height in pixels; the width keeps the aspect.
-        quality: of the JPEG, 1 to 95.
-        sharpest: the sharpest of so many frames before and after is taken.
+    Their height in pixels (the width keeps the aspect), the JPEG quality, 1 to 95, and of how many frames
+    before and after the sharpest is taken.
     """
 
     size: int
@@ -68,12 +65,7 @@ class Shot(NamedTuple):
 
 
 class Search:
-    """The frames of one pair while its source is read.
-
-    Args:
-        pair: what is looked for.
-        frames: the source.
-        window: how many frames away the sharpest may be.
+    """The frames of one pair while its source is read; the sharpest may be `window` frames away.
 
     Raises:
         Lost: the source has no frame at one of the places.
@@ -100,11 +92,7 @@ class Search:
         return shot.sharpness, -abs(shot.position - self.asked[slot])
 
     def result(self, frames: SourceFrames) -> tuple[PairRow, list[Image.Image]]:
-        """The journal's line and the two pictures.
-
-        Raises:
-            Lost: the frames make no pair.
-        """
+        """The journal's line and the two pictures; raises `Lost` if the frames make no pair."""
         assert self.pair.moments is not None
         first, second = self.best
         if first is None or second is None:
@@ -181,6 +169,18 @@ def scaled(position: int, image: Image.Image, height: int) -> Shot:
     width = max(1, round(image.width * height / image.height))
     small = image.resize((width, height), Image.Resampling.LANCZOS)
     return Shot(position, small, sharpness(small), image.width, image.height)
+
+
+def sharpness(image: Image.Image) -> float:
+    """Variance of the Laplacian of the grey image, in squared grey levels; 0 where nothing changes.
+
+    Choosing the sharpest of neighbours leaves motion blur out.
+    """
+    grey = np.asarray(image.convert("L"), np.float32)
+    if min(grey.shape) < 3:
+        return 0.0
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return float((around - 4 * grey[1:-1, 1:-1]).var())
 
 
 def write(

@@ -16,12 +16,9 @@ DEPTH = 4
 def find_sources(
     root: Path, suffixes: tuple[str, ...], folders: re.Pattern[str] | None = None
 ) -> dict[str, Path]:
-    """Files by their name without suffix, and folders by their name.
+    """Files with a suffix by their name without it, and folders of certain names, which nobody looks into.
 
-    Args:
-        root: searched with its folders; of several sources of one name the first in order counts.
-        suffixes: of the files, in lower case.
-        folders: names of folders that are sources; nobody looks into them.
+    Of several sources of one name the first in order counts.
 
     Raises:
         UserError: the root is no folder.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +15,27 @@ from egogen.frames import FolderFrames, FrameStore, TarFrames, read_photo
 from egogen.prepare.pair_plan import AFTER_END, DAMAGED, MISSING, UNREADABLE, Lost, Place, Stamp
 
 
+class Stills(ABC):
+    """An open source whose frames are files that are read one by one."""
+
+    fps: float | None
+
+    @abstractmethod
+    def read(self, position: int) -> Image.Image:
+        """Reads a frame; raises `UserError` if it is damaged."""
+
+    def images(self, positions: Sequence[int]) -> Iterator[tuple[int, Image.Image | None]]:
+        """Reads frames; None stands for one that is damaged."""
+        for position in positions:
+            try:
+                yield position, self.read(position)
+            except UserError:
+                yield position, None
+
+
 @dataclass(frozen=True)
 class FrameFiles:
-    """Files `frame_0000000001.jpg` and on, in a folder or in a tar file.
-
-    Args:
-        path: the folder or the tar file.
-        fps: frames in a second of video.
-    """
+    """Files `frame_0000000001.jpg` and on, in a folder or in a tar file, of a video of `fps` Hz."""
 
     path: Path
     fps: float
@@ -33,11 +47,7 @@ class FrameFiles:
 
     @contextmanager
     def open(self) -> Iterator[NumberedFrames]:
-        """Lists the frames.
-
-        Raises:
-            Lost: the tar file is damaged.
-        """
+        """Lists the frames; raises `Lost` if the tar file is damaged."""
         try:
             frames = NumberedFrames(self)
         except (UserError, OSError) as error:
@@ -45,15 +55,11 @@ class FrameFiles:
         yield frames
 
 
-class NumberedFrames:
-    """Frames by their number.
-
-    Args:
-        files: where they are.
-    """
+class NumberedFrames(Stills):
+    """Frames by their number."""
 
     def __init__(self, files: FrameFiles) -> None:
-        self.fps: float | None = files.fps
+        self.fps = files.fps
         self.store: FrameStore
         if files.path.is_file():
             self.store = TarFrames(files.path)
@@ -66,11 +72,7 @@ class NumberedFrames:
         self.last = max((name for name in self.names if name.startswith("frame_")), default="")
 
     def find(self, place: Place) -> int:
-        """The number itself, if there is such a frame.
-
-        Raises:
-            Lost: there is none.
-        """
+        """The number itself; raises `Lost` if there is no such frame."""
         assert isinstance(place, int)
         if file_name(place) not in self.names:
             raise Lost(AFTER_END if file_name(place) > self.last else DAMAGED)
@@ -86,13 +88,9 @@ class NumberedFrames:
         assert self.fps is not None
         return Stamp(None, position / self.fps)
 
-    def images(self, positions: Sequence[int]) -> Iterator[tuple[int, Image.Image | None]]:
-        """Reads frames; None stands for one that is damaged."""
-        for number in positions:
-            try:
-                yield number, self.store.read(self.names[file_name(number)])
-            except UserError:
-                yield number, None
+    def read(self, position: int) -> Image.Image:
+        """Reads a frame."""
+        return self.store.read(self.names[file_name(position)])
 
 
 def file_name(number: int) -> str:
@@ -101,13 +99,8 @@ def file_name(number: int) -> str:
 
 
 @dataclass(frozen=True)
-class ImageFiles:
-    """Image files in a given order; positions are places in it.
-
-    Args:
-        name: of the source, among others of its kind.
-        files: the images.
-    """
+class ImageFiles(Stills):
+    """Image files in a given order; positions are places in it; `name` tells it from others of its kind."""
 
     name: str
     files: tuple[Path, ...]
@@ -119,11 +112,7 @@ class ImageFiles:
         yield self
 
     def find(self, place: Place) -> int:
-        """The place of an image.
-
-        Raises:
-            Lost: there is no such file.
-        """
+        """The place of an image; raises `Lost` if there is no such file."""
         assert isinstance(place, int)
         if not self.files[place].is_file():
             raise Lost(MISSING, f"{self.files[place]}: no such image")
@@ -137,10 +126,6 @@ class ImageFiles:
         """Not known."""
         return Stamp(None, None)
 
-    def images(self, positions: Sequence[int]) -> Iterator[tuple[int, Image.Image | None]]:
-        """Reads images; None stands for one that is damaged."""
-        for position in positions:
-            try:
-                yield position, read_photo(self.files[position])
-            except UserError:
-                yield position, None
+    def read(self, position: int) -> Image.Image:
+        """Reads an image."""
+        return read_photo(self.files[position])

@@ -39,11 +39,7 @@ class Timeline:
 
     @classmethod
     def read(cls, container: InputContainer, stream: VideoStream) -> Timeline:
-        """Reads all packets of a stream.
-
-        Raises:
-            ValueError: none of them has a time stamp.
-        """
+        """Reads all packets of a stream; raises `ValueError` if none of them has a time stamp."""
         ends: dict[int, int] = {}
         keys: set[int] = set()
         count, last, whole = 0, None, True
@@ -75,9 +71,7 @@ class Timeline:
         """Position of the frame on screen at a time; time 0 is when the first frame appears.
 
         It is the last frame whose time stamp is not later; half a tick allows for the rounding of stamps.
-
-        Returns:
-            None after the last frame.
+        After the last frame it is None.
         """
         tick = self.pts[0] + math.floor(seconds / self.base + Fraction(1, 2))
         return None if tick >= self.end else max(0, bisect_right(self.pts, tick) - 1)
@@ -86,10 +80,7 @@ class Timeline:
         """Position of frame `number`, counted from 0, of a video annotated at `fps`.
 
         It is the number-th presented frame; where the rate is not constant, and counting therefore means
-        nothing, the frame on screen at number / fps (F-DA-07).
-
-        Returns:
-            None after the last frame.
+        nothing, the frame on screen at number / fps (F-DA-07). After the last frame it is None.
         """
         if self.steady:
             return number if number < len(self.pts) else None

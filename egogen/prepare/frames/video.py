@@ -32,11 +32,7 @@ class VideoFile:
 
     @contextmanager
     def open(self) -> Iterator[Video]:
-        """Opens the video.
-
-        Raises:
-            Lost: it is no video, or nothing of it can be read.
-        """
+        """Opens the video; raises `Lost` if it is none, or nothing of it can be read."""
         with ExitStack() as stack:
             try:
                 video = Video(stack.enter_context(av.open(str(self.path))))
@@ -53,14 +49,7 @@ class ShownFrame(NamedTuple):
 
 
 class Video:
-    """An open video.
-
-    Args:
-        container: as opened by PyAV.
-
-    Raises:
-        ValueError: it holds no pictures.
-    """
+    """An open video; a container without pictures raises `ValueError`."""
 
     def __init__(self, container: InputContainer) -> None:
         stream = container.streams.best("video")
@@ -74,11 +63,7 @@ class Video:
         self.fps = float(rate) if rate else None
 
     def find(self, place: Place) -> int:
-        """Position of the frame at a place.
-
-        Raises:
-            Lost: the video ends before.
-        """
+        """Position of the frame at a place; raises `Lost` if the video ends before."""
         if isinstance(place, AtFrame):
             position = self.timeline.numbered(place.number, place.fps)
         else:
@@ -116,11 +101,7 @@ class Video:
             yield position, None if found is None else picture(found)
 
     def start(self, stamp: int, wanted: set[int]) -> tuple[Iterator[ShownFrame], ShownFrame | None]:
-        """Begins decoding at the last key frame from which a time stamp is reached.
-
-        Returns:
-            The frames from the second on, and the first, if there is one up to the end of the file.
-        """
+        """Decodes from the last key frame that reaches a time stamp: the frames behind the first, and it."""
         frames: Iterator[ShownFrame] = iter(())
         first = None
         for key in reversed(self.timeline.keys_before(stamp)):
