@@ -26,7 +26,12 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from egogen.disk import writing
 from egogen.errors import UserError, reason
 from llava.checkpoints.adapters import base_of, is_adapter, merge_adapters
-from llava.checkpoints.clip_tower import VisionTower, choose_vision_tower, read_clip_weights
+from llava.checkpoints.clip_tower import (
+    VisionTower,
+    choose_vision_tower,
+    load_image_processor,
+    read_clip_weights,
+)
 from llava.checkpoints.config_json import (
     LINEAR,
     from_hugging_face,
@@ -40,7 +45,6 @@ from llava.checkpoints.config_json import (
 )
 from llava.checkpoints.tokenizer import load_tokenizer, save_tokenizer
 from llava.checkpoints.weights import VISION, check_weights, our_name, read_shapes, read_weights
-from llava.images import load_image_processor
 from llava.question.prompts import IGNORED, IMAGE_TOKEN
 
 log = logging.getLogger(__name__)

@@ -20,15 +20,16 @@ from egogen import cli
 from egogen.conversations import Conversation, read_conversations
 from egogen.disk import writing
 from egogen.errors import UserError
+from egogen.frames import read_frame
 from egogen.layout import FOLDERS, Layout
 from egogen.locks import hold
 from egogen.manifest import NAME, claim
 from egogen.seeds import item_seed
 from egogen.toy.scene import KINDS
+from llava.checkpoints.clip_tower import load_image_processor, pixels
 from llava.checkpoints.config_json import patches_across
 from llava.checkpoints.published_folder import write_clip, write_published
 from llava.checkpoints.tokenizer import MODEL, load_tokenizer
-from llava.images import load_image_processor, open_image, pixels
 from llava.model import read_checkpoint
 from llava.question.prompts import render
 from llava.toy.language import WIDTH, build_toy, train_language
@@ -137,7 +138,7 @@ def build(
 ) -> None:
     """Trains CLIP, then LLaMA, and writes both; `config.json` of the checkpoint comes last."""
     processor: CLIPImageProcessorPil = load_image_processor(Path(), toy_vision_config())
-    frames = torch.cat([pixels([open_image(view.path)], processor) for view in seen])  # [n, 3, 64, 64]
+    frames = torch.cat([pixels([read_frame(view.path)], processor) for view in seen])  # [n, 3, 64, 64]
     side = patches_across(toy_vision_config())
     shown = Targets(*map(torch.stack, zip(*(targets(view.story, side) for view in seen), strict=True)))
     words = [[tokenizer(word).input_ids[1] for word in group[1:]] for group in WORD_GROUPS]

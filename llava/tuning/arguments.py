@@ -29,7 +29,7 @@ class DataArguments:
     """What it learns from."""
 
     data_path: Path = field(metadata={"help": "JSON list of LLaVA conversations"})
-    image_folder: Path = field(metadata={"help": "folder that their images are relative to"})
+    image_folder: Path = field(metadata={"help": "folder that their images are relative to, or of tar files"})
     model_max_length: int = field(
         default=2048, metadata={"help": "tokens of a record that are kept, an image counted as one"}
     )

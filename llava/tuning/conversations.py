@@ -21,8 +21,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from egogen.conversations import IMAGE_TAG, Conversation
 from egogen.errors import UserError
+from egogen.frames import FrameStore
+from llava.checkpoints.clip_tower import no_pixels, pixels
 from llava.checkpoints.tokenizer import PAD
-from llava.images import no_pixels, open_image, pixels
 from llava.question.prompts import (
     IGNORED,
     IMAGE_TOKEN,
@@ -52,7 +53,7 @@ class Example:
         return sum(label != IGNORED for label in self.labels)
 
 
-class Batch(TypedDict):
+class TuningBatch(TypedDict):
     """What the model takes."""
 
     input_ids: Int[Tensor, "b t"]
@@ -186,16 +187,14 @@ class ConversationDataset(Dataset[tuple[Example, Tensor]]):
 
     Args:
         examples: from `encode_all`.
-        image_folder: what `image` is relative to.
+        frames: where their images are.
         processor: CLIP's.
     """
 
     def __init__(
-        self, examples: Sequence[Example], image_folder: Path, processor: CLIPImageProcessorPil
+        self, examples: Sequence[Example], frames: FrameStore, processor: CLIPImageProcessorPil
     ) -> None:
-        self.examples = examples
-        self.image_folder = image_folder
-        self.processor = processor
+        self.examples, self.frames, self.processor = examples, frames, processor
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -204,7 +203,7 @@ class ConversationDataset(Dataset[tuple[Example, Tensor]]):
         example = self.examples[index]
         if example.image is None:
             return example, no_pixels(self.processor)
-        return example, pixels([open_image(self.image_folder / example.image)], self.processor)[0]
+        return example, pixels([self.frames.read(example.image)], self.processor)[0]
 
 
 @dataclass(frozen=True)
@@ -217,7 +216,7 @@ class Collate:
 
     patches: int
 
-    def __call__(self, items: Sequence[tuple[Example, Float[Tensor, "3 h w"]]]) -> Batch:
+    def __call__(self, items: Sequence[tuple[Example, Float[Tensor, "3 h w"]]]) -> TuningBatch:
         """Makes a batch."""
         ids, labels = [], []
         for example, _ in items:
