@@ -46,9 +46,9 @@ def choose_vision_tower(
     no CLIP is at hand (F-S1-06: the published code ignores them and stops).
 
     Args:
-        name: `mm_vision_tower`: a folder relative to the checkpoint or its parent, else a hub id.
-        folder: the checkpoint's folder.
-        own: vision weights inside the checkpoint, by our names, values not needed; may be empty.
+        name: `mm_vision_tower`: a folder relative to the checkpoint's `folder` or its parent, else a hub id.
+        folder: the checkpoint.
+        own: its vision weights by our names, values not needed; may be empty.
         override: a CLIP folder, or a name such as `openai/clip-vit-large-patch14`, to take instead.
 
     Raises:

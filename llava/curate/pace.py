@@ -45,10 +45,7 @@ class Pace:
         self.lock = threading.Lock()
 
     def take(self, tokens: int) -> Sent:
-        """Waits until a request may go, and counts it.
-
-        Args:
-            tokens: that it is expected to need.
+        """Waits until a request of so many tokens may go, and counts it.
 
         Raises:
             UserError: it needs more tokens than a minute allows.

@@ -129,11 +129,7 @@ def read_job(options: DescribeOptions) -> DescribingJob:
 
 
 def take_part(items: Sequence[Item], options: DescribeOptions) -> tuple[list[Item], str]:
-    """The actions of this process, shard or chunk, and the name of its file.
-
-    Raises:
-        UserError: the flags do not belong together or are out of range.
-    """
+    """The actions of this process, shard or chunk, and the name of its file."""
     rank, _, world_size = process()
     if world_size > 1:
         if options.shard is not None or options.num_chunks > 1:

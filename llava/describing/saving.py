@@ -39,11 +39,7 @@ class Description:
 
 
 class Descriptions(Journal):
-    """The finished descriptions of one shard: what a restart reads and what is published of them.
-
-    Args:
-        path: the `.jsonl` file.
-    """
+    """The finished descriptions of one shard: what a restart reads and what is published of them."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, ("clip", "id"), is_whole=is_description, anew="its action is described anew")

@@ -83,13 +83,8 @@ def put_tag_first(text: str) -> str:
 def encode(record: Conversation, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Example:
     """Tokenises a record and masks what is not an answer.
 
-    Args:
-        record: a curated conversation.
-        tokenizer: LLaMA's.
-        max_length: tokens kept, counted before image places are expanded.
-
-    Returns:
-        The example; all its labels are -100 if the mask does not fit the text.
+    At most `max_length` tokens are kept, counted before image places are expanded. All labels are -100 if the
+    mask does not fit the text.
     """
     text = render(messages(record))
 
@@ -149,14 +144,7 @@ def encode_all(
     *,
     skip_bad: bool = False,
 ) -> list[Example]:
-    """Tokenises all records.
-
-    Args:
-        records: of one file.
-        tokenizer: LLaMA's.
-        max_length: tokens kept of each.
-        source: the file, for messages.
-        skip_bad: leave bad records out with a warning each, instead of stopping.
+    """Tokenises all records of the file `source`; with `skip_bad`, bad ones are left out with a warning each.
 
     Raises:
         UserError: a record is bad; names it and how many there are. Or none is left.
@@ -183,13 +171,7 @@ def encode_all(
 
 
 class ConversationDataset(Dataset[tuple[Example, Tensor]]):
-    """Examples with their pixels, read when they are asked for.
-
-    Args:
-        examples: from `encode_all`.
-        frames: where their images are.
-        processor: CLIP's.
-    """
+    """Examples with their pixels, read when they are asked for."""
 
     def __init__(
         self, examples: Sequence[Example], frames: FrameStore, processor: CLIPImageProcessorPil
@@ -208,13 +190,9 @@ class ConversationDataset(Dataset[tuple[Example, Tensor]]):
 
 @dataclass(frozen=True)
 class Collate:
-    """Joins examples into a batch: image places expanded, padded at the right with id 0 and label -100.
+    """Joins examples into a batch: image places expanded, padded at the right with id 0 and label -100."""
 
-    Args:
-        patches: places one image takes.
-    """
-
-    patches: int
+    patches: int  # places one image takes
 
     def __call__(self, items: Sequence[tuple[Example, Float[Tensor, "3 h w"]]]) -> TuningBatch:
         """Makes a batch."""
