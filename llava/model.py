@@ -30,7 +30,6 @@ from llava.checkpoints.clip_tower import (
     VisionTower,
     choose_vision_tower,
     load_image_processor,
-    read_clip_weights,
 )
 from llava.checkpoints.config_json import (
     LINEAR,
@@ -44,7 +43,7 @@ from llava.checkpoints.config_json import (
     vision_settings,
 )
 from llava.checkpoints.tokenizer import load_tokenizer, save_tokenizer
-from llava.checkpoints.weights import VISION, check_weights, our_name, read_shapes, read_weights
+from llava.checkpoints.weights import OF_CLIP, VISION, check_weights, our_name, read_shapes, read_weights
 from llava.question.prompts import IGNORED, IMAGE_TOKEN
 
 log = logging.getLogger(__name__)
@@ -209,7 +208,7 @@ class Checkpoint(NamedTuple):
             if own_vision or not name.startswith(VISION):
                 yield name, tensor
         if not own_vision:
-            yield from read_clip_weights(self.tower.folder)
+            yield from read_weights(self.tower.folder, OF_CLIP)
 
 
 def read_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from egogen.clip_pixels import ClipPixels, read_clip_pixels
 from egogen.errors import UserError, reason
 from llava.checkpoints.config_json import infer_vision
-from llava.checkpoints.weights import CLIP_LEFTOVERS, CLIP_RENAMES, VISION, read_shapes, read_weights
+from llava.checkpoints.weights import OF_CLIP, VISION, read_shapes
 
 log = logging.getLogger(__name__)
 
@@ -117,15 +117,10 @@ def read_clip(folder: Path) -> VisionTower:
         config = CLIPVisionConfig.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{folder / 'config.json'}: not the settings of a CLIP ({error})") from None
-    shapes = read_shapes(folder, CLIP_RENAMES, CLIP_LEFTOVERS)
+    shapes = read_shapes(folder, OF_CLIP)
     if not any(name.startswith(VISION) for name in shapes):
         raise UserError(f"{folder}: its weights are not those of a CLIP vision tower")
     return VisionTower(config, shapes, folder)
-
-
-def read_clip_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yields (our name, tensor) of a CLIP folder's vision tower."""
-    return read_weights(folder, CLIP_RENAMES, CLIP_LEFTOVERS)
 
 
 def load_image_processor(folder: Path, vision: CLIPVisionConfig) -> CLIPImageProcessorPil:

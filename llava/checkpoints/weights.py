@@ -10,7 +10,7 @@ import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -44,14 +44,24 @@ RENAMES: Rules = [
         (r"^model\.(?=embed_tokens\.|layers\.|norm\.)", TEXT),
     )
 ]
-# A CLIP folder holds the vision tower alone, or the whole CLIP.
-CLIP_RENAMES: Rules = [
-    (re.compile(r"^(vision_model\.)?(?=embeddings\.|pre_layrnorm\.|encoder\.|post_layernorm\.)"), VISION)
-]
 # Buffers that old versions saved and that are recomputed.
 LEFTOVERS = re.compile(r"\.(rotary_emb\.inv_freq|embeddings\.position_ids)$")
-CLIP_LEFTOVERS = re.compile(
-    r"^(text_model\.|text_projection\.|visual_projection\.|logit_scale$)|embeddings\.position_ids$"
+
+
+class Names(NamedTuple):
+    """How a folder names its weights: what becomes our name, and what is dropped."""
+
+    rules: Rules
+    leftovers: re.Pattern[str]
+
+
+OF_LLAVA = Names(RENAMES, LEFTOVERS)
+# A CLIP folder holds the vision tower alone, or the whole CLIP.
+OF_CLIP = Names(
+    [(re.compile(r"^(vision_model\.)?(?=embeddings\.|pre_layrnorm\.|encoder\.|post_layernorm\.)"), VISION)],
+    re.compile(
+        r"^(text_model\.|text_projection\.|visual_projection\.|logit_scale$)|embeddings\.position_ids$"
+    ),
 )
 
 PUBLISHED = (
@@ -159,7 +169,7 @@ def load_pickle(path: Path) -> object:
 
 
 def read_weights(
-    folder: Path, rules: Rules = RENAMES, leftovers: re.Pattern[str] = LEFTOVERS
+    folder: Path, names: Names = OF_LLAVA, read: Callable[[Path], dict[str, Tensor]] = read_file
 ) -> Iterator[tuple[str, Tensor]]:
     """Yields (our name, tensor) of every weight in a folder, file by file, leftovers dropped.
 
@@ -167,28 +177,22 @@ def read_weights(
         UserError: a file is missing or unreadable.
     """
     for file in weight_files(folder):
-        for name, tensor in read_file(file).items():
-            if not leftovers.search(name):
-                yield our_name(name, rules), tensor
+        for name, tensor in read(file).items():
+            if not names.leftovers.search(name):
+                yield our_name(name, names.rules), tensor
 
 
-def read_shapes(
-    folder: Path, rules: Rules = RENAMES, leftovers: re.Pattern[str] = LEFTOVERS
-) -> dict[str, Tensor]:
+def read_shapes(folder: Path, names: Names = OF_LLAVA) -> dict[str, Tensor]:
     """The weights of a folder by our names, without their values, on the meta device.
 
     Raises:
         UserError: a file is missing or unreadable, or two names mean the same weight.
     """
     found: dict[str, Tensor] = {}
-    for file in weight_files(folder):
-        for name, tensor in read_file_shapes(file).items():
-            if leftovers.search(name):
-                continue
-            ours = our_name(name, rules)
-            if ours in found:
-                raise UserError(f"{file}: the weight {name!r} occurs twice in this checkpoint")
-            found[ours] = tensor
+    for name, tensor in read_weights(folder, names, read_file_shapes):
+        if name in found:
+            raise UserError(f"{folder}: the weight {name!r} occurs twice in this checkpoint")
+        found[name] = tensor
     return found
 
 

@@ -126,7 +126,7 @@ class Endpoint:
             self.budget.release(price, lost=isinstance(error, Again) and error.charged)
             raise
         self.budget.settle(price, most, reply.usage)
-        self.pace.correct(sent, reply.usage.total)
+        sent.tokens = reply.usage.total
         return reply
 
     def send(self, messages: Sequence[ChatCompletionMessageParam], most: Usage) -> Reply:

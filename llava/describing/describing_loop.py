@@ -108,10 +108,7 @@ def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver
 def fitting_batch_size(model: Llava, prompt_length: int, sampling: Sampling) -> int:
     """How many rows fit: on a GPU, keys and values of the longest possible answers in 80 % of free memory.
 
-    Args:
-        model: the VLLM, on its device.
-        prompt_length: tokens of the longest prompt, its image counted as one.
-        sampling: tells the longest answer.
+    The longest prompt has `prompt_length` tokens, its image counted as one.
     """
     if model.device.type != "cuda":
         return CPU_BATCH

@@ -96,9 +96,7 @@ def chat_template(template: Template = LLAVA_LLAMA_2) -> str:
 def question(query: str, action: str) -> str:
     """The question about one action, with its image tag.
 
-    Args:
-        query: text with one `{}` for the action.
-        action: the words of an action label (`llava.question.labels`).
+    The query has one `{}` for the words of an action's label (`llava.question.labels`).
 
     Raises:
         UserError: the query has a tag, several `{}`, or none (F-S1-05: published, the action is ignored).

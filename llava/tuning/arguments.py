@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from transformers import HfArgumentParser, TrainingArguments
 
@@ -33,11 +33,9 @@ class DataArguments:
     model_max_length: int = field(
         default=2048, metadata={"help": "tokens of a record that are kept, an image counted as one"}
     )
-    on_bad_record: str = field(
-        default="error",
-        metadata={"help": "a record that cannot be learnt from", "choices": ["error", "skip"]},
+    on_bad_record: Literal["error", "skip"] = field(
+        default="error", metadata={"help": "a record that cannot be learnt from"}
     )
-
     dry_run: bool = field(default=False, metadata={"help": "print the plan and end before training"})
 
     def __post_init__(self) -> None:

@@ -196,10 +196,9 @@ class Collate:
 
     def __call__(self, items: Sequence[tuple[Example, Float[Tensor, "3 h w"]]]) -> TuningBatch:
         """Makes a batch."""
-        ids, labels = [], []
-        for example, _ in items:
-            ids.append(torch.tensor(expand_image(example.ids, example.ids, self.patches, IMAGE_TOKEN)))
-            labels.append(torch.tensor(expand_image(example.labels, example.ids, self.patches, IGNORED)))
+        examples = [example for example, _ in items]
+        ids = [torch.tensor(expand_image(one.ids, one.ids, self.patches, IMAGE_TOKEN)) for one in examples]
+        labels = [torch.tensor(expand_image(one.labels, one.ids, self.patches, IGNORED)) for one in examples]
         input_ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PAD)
         return {
             "input_ids": input_ids,
