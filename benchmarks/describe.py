@@ -31,12 +31,11 @@ from transformers import (
 from egogen.files import write_json
 from llava.checkpoints.config_json import llava_config, text_settings
 from llava.checkpoints.tokenizer import BOS_TEXT, MODEL, load_tokenizer
-from llava.describe import fitting_batch_size
 from llava.describing.decode import STOP_WINDOW, Sampling, answer
+from llava.describing.describing_loop import fitting_batch_size
 from llava.model import Llava
 from llava.question.prompts import IMAGE_TOKEN, expand_image, prompt_ids
-from llava.toy.language import toy_text_config
-from llava.toy.toy_tokenizer import train_tokenizer
+from llava.toy.language import toy_text_config, train_tokenizer
 from llava.toy.toy_tower import toy_vision_config
 
 QUERY = "How does the person properly {} that is displayed in the video frame?"

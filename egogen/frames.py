@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 import logging
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from egogen.errors import UserError, reason
 from egogen.files import atomic_open
 
 JPEG_END = b"\xff\xd9"
+# What Pillow raises for bytes that are not a whole image, or that claim to be a huge one.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 log = logging.getLogger(__name__)
 
 
@@ -125,6 +128,32 @@ class TarFrames:
             return file.read(size)
 
 
+def open_frames(place: Path) -> FrameStore:
+    """The frames of a folder: in its tar files (`egogen.pack`) if it holds some, else single images."""
+    return TarFrames(place) if place.is_file() or any(place.glob("*.tar")) else FolderFrames(place)
+
+
+def check_frames(frames: FrameStore, names: Iterable[str], threads: int = 8) -> None:
+    """Reads every frame once, so that a broken one is found before hours of work and not after.
+
+    Raises:
+        UserError: names the first broken frame and how many there are.
+    """
+
+    def problem(name: str) -> str | None:
+        try:
+            frames.check(name)
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(threads) as pool:
+        problems = [found for found in pool.map(problem, dict.fromkeys(names)) if found]
+    if problems:
+        more = f" (and {len(problems) - 1} more frames)" if len(problems) > 1 else ""
+        raise UserError(problems[0] + more)
+
+
 def read_photo(path: Path) -> Image.Image:
     """Decodes anybody's image as RGB, turned as its camera noted (EXIF).
 
@@ -159,12 +188,13 @@ def decode(opened: Callable[[], Image.Image], name: str, coarse: bool = False) -
     try:
         with opened() as image:
             if coarse:
-                image.draft("RGB", (image.width // 8, image.height // 8))
+                image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
             return as_bytes(image).convert("RGB")
     except FileNotFoundError:
         raise UserError(f"{name}: no such frame") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name}: not a readable image ({error})") from None
+    except BROKEN as error:
+        why = "no image" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{name}: not a readable image ({why}); is it cut off? copy it again") from None
 
 
 def as_bytes(image: Image.Image) -> Image.Image:

@@ -1,6 +1,7 @@
 """Packs the frames of a split into tar files, for file systems that are slow with many small files.
 
-Train from them by `data.frame_tars=DIR`, where DIR is what `--out` was.
+Stage 2 trains from them by `data.frame_tars=DIR`, where DIR is what `--out` was; stage 1 takes
+DIR/DATASET/SPLIT as the folder of frames (`--image_folder`, `--image-dir`).
 """
 
 from __future__ import annotations

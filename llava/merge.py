@@ -19,8 +19,7 @@ from egogen.manifest import NAME
 
 log = logging.getLogger(__name__)
 
-Key = tuple[str, str]
-Described = dict[Key, tuple["DescribedAction", Path]]
+Described = dict[tuple[str, str], tuple["DescribedAction", Path]]  # by clip and action, with their shard
 
 
 @dataclass(frozen=True)
@@ -39,21 +38,6 @@ class DescribedAction(BaseModel):
 
     original_action: str = Field(alias="original action")
     description: str
-
-
-def read_shard(path: Path) -> dict[Key, DescribedAction]:
-    """Reads one shard's JSON.
-
-    Raises:
-        UserError: it is not of the form clip -> action id -> texts.
-    """
-    return {
-        (clip, action_id): validate(DescribedAction, entry, f"{path}: clip {clip!r}, action {action_id!r}")
-        for clip, actions in check_object(read_json(path), f"{path}", "clips by clip_id").items()
-        for action_id, entry in check_object(
-            actions, f"{path}: clip {clip!r}", "actions by action_id"
-        ).items()
-    }
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -88,22 +72,21 @@ def join(files: Sequence[Path]) -> Described:
     """Joins shards.
 
     Raises:
-        UserError: an action occurs in two of them.
+        UserError: one is not of the form clip -> action id -> texts, or an action occurs in two of them.
     """
     joined: Described = {}
     for path in files:
-        for key, entry in read_shard(path).items():
-            if key in joined:
-                raise UserError(
-                    f"{path}: clip {key[0]!r} action {key[1]!r} is in {joined[key][1].name} as well"
-                )
-            joined[key] = (entry, path)
+        for clip, actions in check_object(read_json(path), f"{path}", "clips by clip_id").items():
+            where = f"{path}: clip {clip!r}"
+            for action, entry in check_object(actions, where, "actions by action_id").items():
+                if (clip, action) in joined:
+                    other = joined[clip, action][1].name
+                    raise UserError(f"{where} action {action!r} is in {other} as well")
+                joined[clip, action] = (validate(DescribedAction, entry, f"{where}, action {action!r}"), path)
     return joined
 
 
-def merge(
-    edits: Annotations, described: dict[Key, tuple[DescribedAction, Path]], folder: Path
-) -> Annotations:
+def merge(edits: Annotations, described: Described, folder: Path) -> Annotations:
     """Puts the descriptions into the annotations.
 
     Raises:

@@ -19,14 +19,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.integrations import deepspeed as deepspeed_state
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast, LlavaModelOutputWithPast
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from egogen.disk import writing
 from egogen.errors import UserError, reason
 from llava.checkpoints.adapters import base_of, is_adapter, merge_adapters
-from llava.checkpoints.clip_tower import VisionTower, choose_vision_tower, read_clip_weights
+from llava.checkpoints.clip_tower import (
+    VisionTower,
+    choose_vision_tower,
+    load_image_processor,
+)
 from llava.checkpoints.config_json import (
     LINEAR,
     from_hugging_face,
@@ -39,8 +43,7 @@ from llava.checkpoints.config_json import (
     vision_settings,
 )
 from llava.checkpoints.tokenizer import load_tokenizer, save_tokenizer
-from llava.checkpoints.weights import VISION, check_weights, our_name, read_shapes, read_weights
-from llava.images import load_image_processor
+from llava.checkpoints.weights import OF_CLIP, VISION, check_weights, our_name, read_shapes, read_weights
 from llava.question.prompts import IGNORED, IMAGE_TOKEN
 
 log = logging.getLogger(__name__)
@@ -95,18 +98,12 @@ class LlavaCore(LlavaModel):
         pixel_values: Float[Tensor, "b 3 h w"] | None = None,
         inputs_embeds: Float[Tensor, "b t d"] | None = None,
         **kwargs: Any,  # noqa: ANN401 - handed on to LLaMA
-    ) -> LlavaModelOutputWithPast:
+    ) -> BaseModelOutputWithPast:
         """Last hidden states (after the final norm) of ids with expanded image places, or of embeddings."""
         if inputs_embeds is None:
             assert input_ids is not None
             inputs_embeds = self.embed(input_ids, pixel_values)
-        outputs = self.language_model(inputs_embeds=inputs_embeds, **kwargs)
-        return LlavaModelOutputWithPast(
-            last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+        return self.language_model(inputs_embeds=inputs_embeds, **kwargs)
 
 
 class Llava(LlavaForConditionalGeneration):
@@ -132,7 +129,7 @@ class Llava(LlavaForConditionalGeneration):
         labels: Int[Tensor, "b t"] | None = None,
         num_items_in_batch: int | Tensor | None = None,
         **kwargs: Any,  # noqa: ANN401 - handed on to LLaMA
-    ) -> LlavaCausalLMOutputWithPast:
+    ) -> CausalLMOutputWithPast:
         """Logits [b, t, vocabulary] and, with labels (-100 = not supervised), the loss in nats."""
         kwargs.pop("return_dict", None)
         outputs = self.model(input_ids=input_ids, pixel_values=pixel_values, **kwargs)
@@ -149,13 +146,8 @@ class Llava(LlavaForConditionalGeneration):
                 vocab_size=self.lm_head.out_features,
                 num_items_in_batch=num_items_in_batch,
             )
-        return LlavaCausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+        rest = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **rest)
 
 
 def load(
@@ -216,19 +208,11 @@ class Checkpoint(NamedTuple):
             if own_vision or not name.startswith(VISION):
                 yield name, tensor
         if not own_vision:
-            yield from read_clip_weights(self.tower.folder)
+            yield from read_weights(self.tower.folder, OF_CLIP)
 
 
 def read_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoint:
-    """Reads all of a folder but the values of its weights, and checks that it is whole.
-
-    Args:
-        folder: published or Hugging Face format.
-        vision_tower: a CLIP folder to take instead of the one that the checkpoint names.
-
-    Raises:
-        UserError: see `load`.
-    """
+    """Reads all of a folder but the values of its weights, and checks that it is whole; see `load`."""
     raw = read_config(folder)
     shapes = read_shapes(folder)
     own = {name: tensor for name, tensor in shapes.items() if name.startswith(VISION)}
@@ -302,12 +286,10 @@ def build_in_place(
 
 def choose_attention(device: str | torch.device, dtype: torch.dtype) -> str:
     """FlashAttention 2 where it is installed and can run, else torch's own fused attention."""
-    fits = torch.device(device).type == "cuda" and dtype in (torch.float16, torch.bfloat16)
-    if fits and is_flash_attn_2_available():
-        fits = torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
-        chosen = "flash_attention_2" if fits else "sdpa"
-    else:
-        chosen = "sdpa"
+    half_on_gpu = torch.device(device).type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+    fits = half_on_gpu and is_flash_attn_2_available()
+    fits = fits and torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
+    chosen = "flash_attention_2" if fits else "sdpa"
     log.info("attention: %s", chosen)
     return chosen
 

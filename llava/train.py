@@ -23,12 +23,12 @@ from egogen import cli
 from egogen.conversations import read_conversations
 from egogen.disk import writing
 from egogen.files import write_json
+from egogen.frames import FrameStore, check_frames, open_frames
 from egogen.locks import hold
 from egogen.shards import take_shard
 from llava.checkpoints.adapters import add_adapters, four_bits
 from llava.checkpoints.resume import COMPLETE, agreed_checkpoint
 from llava.checkpoints.tokenizer import load_tokenizer
-from llava.images import check_images
 from llava.model import Llava, choose_attention, count_parameters, freeze_vision, load
 from llava.tuning.arguments import Arguments, read_arguments
 from llava.tuning.conversations import Collate, ConversationDataset, Example, encode_all
@@ -48,7 +48,8 @@ def finetune(args: Arguments) -> None:
     training, output = args.training, args.output
     is_first = training.process_index == 0
     # Cheap before dear: texts, images and checkpoints are looked at before the model is loaded.
-    examples = read_examples(args, load_tokenizer(args.model.model_name_or_path))
+    frames = open_frames(args.data.image_folder)
+    examples = read_examples(args, load_tokenizer(args.model.model_name_or_path), frames)
     if args.data.dry_run:
         if is_first:
             print(plan_run(args, examples, deepspeed_settings(training)).text())  # noqa: T201 - asked for
@@ -65,7 +66,7 @@ def finetune(args: Arguments) -> None:
     trainer = Finetune(
         model=freeze(model, args),
         args=training,
-        train_dataset=ConversationDataset(examples, args.data.image_folder, processor),
+        train_dataset=ConversationDataset(examples, frames, processor),
         data_collator=Collate(model.patches),
         callbacks=[MarkComplete(), FirstRate()],
         tokenizer=tokenizer,
@@ -82,7 +83,7 @@ def finetune(args: Arguments) -> None:
         log.info("%s: %d updates, mean loss %.4f", output, result.global_step, result.training_loss)
 
 
-def read_examples(args: Arguments, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+def read_examples(args: Arguments, tokenizer: PreTrainedTokenizerBase, frames: FrameStore) -> list[Example]:
     """Encodes the conversations and looks at their images, each process at its share.
 
     Raises:
@@ -93,7 +94,7 @@ def read_examples(args: Arguments, tokenizer: PreTrainedTokenizerBase) -> list[E
     skip_bad = data.on_bad_record == "skip"
     examples = encode_all(records, tokenizer, data.model_max_length, data.data_path, skip_bad=skip_bad)
     mine = take_shard(examples, args.training.process_index + 1, args.training.world_size)
-    check_images(data.image_folder / example.image for example in mine if example.image)
+    check_frames(frames, [example.image for example in mine if example.image])
     log.info("%s: learns from %d of %d conversations", data.data_path, len(examples), len(records))
     return examples
 

@@ -51,10 +51,7 @@ class LoraArguments:
 def add_adapters(model: PreTrainedModel, settings: LoraArguments, base: Path) -> PeftModel:
     """Freezes a model and puts trainable adapters on its language model; the projector is trained too.
 
-    Args:
-        model: the VLLM.
-        settings: rank, scale, dropout.
-        base: the checkpoint folder that the adapters belong to; kept beside them.
+    `base`, the checkpoint folder that the adapters belong to, is kept beside them.
     """
     # Frozen embeddings have no gradient to give to layers that are computed twice.
     model.enable_input_require_grads()

@@ -1,19 +1,25 @@
-"""Which CLIP a checkpoint sees with: the folder it names, Hugging Face's cache or hub, or its own weights."""
+"""Which CLIP a checkpoint sees with: the folder it names, the hub's, or its own weights; and its input."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from huggingface_hub import snapshot_download
+from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionConfig
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from egogen.clip_pixels import ClipPixels, read_clip_pixels
 from egogen.errors import UserError, reason
 from llava.checkpoints.config_json import infer_vision
-from llava.checkpoints.weights import CLIP_LEFTOVERS, CLIP_RENAMES, VISION, read_shapes, read_weights
+from llava.checkpoints.weights import OF_CLIP, VISION, read_shapes
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +46,9 @@ def choose_vision_tower(
     no CLIP is at hand (F-S1-06: the published code ignores them and stops).
 
     Args:
-        name: `mm_vision_tower`: a folder relative to the checkpoint or its parent, else a hub id.
-        folder: the checkpoint's folder.
-        own: vision weights inside the checkpoint, by our names, values not needed; may be empty.
+        name: `mm_vision_tower`: a folder relative to the checkpoint's `folder` or its parent, else a hub id.
+        folder: the checkpoint.
+        own: its vision weights by our names, values not needed; may be empty.
         override: a CLIP folder, or a name such as `openai/clip-vit-large-patch14`, to take instead.
 
     Raises:
@@ -111,12 +117,39 @@ def read_clip(folder: Path) -> VisionTower:
         config = CLIPVisionConfig.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{folder / 'config.json'}: not the settings of a CLIP ({error})") from None
-    shapes = read_shapes(folder, CLIP_RENAMES, CLIP_LEFTOVERS)
+    shapes = read_shapes(folder, OF_CLIP)
     if not any(name.startswith(VISION) for name in shapes):
         raise UserError(f"{folder}: its weights are not those of a CLIP vision tower")
     return VisionTower(config, shapes, folder)
 
 
-def read_clip_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yields (our name, tensor) of a CLIP folder's vision tower."""
-    return read_weights(folder, CLIP_RENAMES, CLIP_LEFTOVERS)
+def load_image_processor(folder: Path, vision: CLIPVisionConfig) -> CLIPImageProcessorPil:
+    """The image processor of a folder or, without a preprocessor_config.json, CLIP's usual one.
+
+    It carries the settings, and saves them; `pixels` applies them.
+
+    Raises:
+        UserError: preprocessor_config.json cannot be read, or crops to another size than the vision tower's.
+    """
+    side = vision.image_size
+    assert isinstance(side, int)
+    made = read_clip_pixels(folder, side)
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": made.edge},
+        crop_size={"height": made.side, "width": made.side},
+        image_mean=list(made.mean),
+        image_std=list(made.std),
+        rescale_factor=made.factor,
+        resample=made.resample,
+    )
+
+
+def pixels(images: Sequence[Image.Image], processor: CLIPImageProcessorPil) -> Float[Tensor, "b 3 h w"]:
+    """CLIP's input: normalised by CLIP's mean and standard deviation."""
+    prepare = ClipPixels.parse(processor.to_dict(), "image processor")
+    return torch.from_numpy(np.stack([prepare(image) for image in images]))
+
+
+def no_pixels(processor: CLIPImageProcessorPil) -> Float[Tensor, "3 h w"]:
+    """What stands in for the image of a record without one."""
+    return torch.zeros(3, processor.crop_size["height"], processor.crop_size["width"])

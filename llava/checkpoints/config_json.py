@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
+from egogen.annotations import JsonObject
 from egogen.clip_pixels import FEATURE_LAYER
 from egogen.errors import UserError
 from egogen.files import read_json
@@ -41,7 +41,7 @@ NOT_LLAMA = {
 }
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> JsonObject:
     """Reads config.json of a LLaVA folder.
 
     Raises:
@@ -57,12 +57,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     return dict(raw)
 
 
-def is_published(raw: Mapping[str, Any]) -> bool:
+def is_published(raw: JsonObject) -> bool:
     """Whether a config.json is in the published form; the folder's name plays no part (F-S1-04)."""
     return "text_config" not in raw
 
 
-def from_published(raw: Mapping[str, Any], vision: CLIPVisionConfig, where: Path) -> LlavaConfig:
+def from_published(raw: JsonObject, vision: CLIPVisionConfig, where: Path) -> LlavaConfig:
     """Turns published settings into Hugging Face's.
 
     Raises:
@@ -84,7 +84,7 @@ def from_published(raw: Mapping[str, Any], vision: CLIPVisionConfig, where: Path
     return llava_config(text, vision, str(raw.get("mm_vision_tower") or ""), projector)
 
 
-def from_hugging_face(raw: Mapping[str, Any], where: Path) -> LlavaConfig:
+def from_hugging_face(raw: JsonObject, where: Path) -> LlavaConfig:
     """Reads Hugging Face's settings.
 
     Raises:
@@ -147,7 +147,7 @@ def projector_type(config: LlavaConfig) -> str:
     return str(getattr(config, "mm_projector_type", TWO_LAYERS))
 
 
-def to_published(config: LlavaConfig, vision_tower: str, dtype: str) -> dict[str, Any]:
+def to_published(config: LlavaConfig, vision_tower: str, dtype: str) -> JsonObject:
     """Turns our settings into a published config.json whose vision tower is the folder `vision_tower`."""
     text = text_settings(config).to_dict()
     rope = text.pop("rope_parameters", None) or {}

@@ -21,11 +21,7 @@ def write_published(
 ) -> None:
     """Writes a folder as the published trainer does (spec: stage1-vllm-protocol, section 1).
 
-    Args:
-        model: the VLLM; its vision tower is written too.
-        tokenizer: one that was loaded from a SentencePiece file.
-        folder: made if absent.
-        vision_tower: what `mm_vision_tower` says: a folder beside this one, or a hub id.
+    `vision_tower` is what `mm_vision_tower` says: a folder beside this one, or a hub id.
 
     Raises:
         UserError: the tokenizer's SentencePiece file is not known.

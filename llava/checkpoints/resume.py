@@ -17,7 +17,7 @@ import torch.distributed
 from safetensors import safe_open
 from transformers import TrainerState
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.files import read_json
 from llava.checkpoints.weights import load_pickle
 
@@ -63,11 +63,9 @@ HELD: Mapping[str, list[str]] = {
 class Unmade:
     """Stands in for an allowed type while a file is checked: made of anything, it keeps nothing."""
 
-    def __init__(self, *_: object) -> None:
-        pass
+    def __init__(self, *_: object) -> None: ...
 
-    def __setstate__(self, state: object) -> None:
-        pass
+    def __setstate__(self, state: object) -> None: ...
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -93,8 +91,8 @@ def newest_checkpoint(folder: Path) -> Path | None:
         except UserError as error:
             refused[path] = str(error)
             continue
-        for bad, reason in refused.items():
-            log.warning("%s; %s is set aside as %s", reason, bad.name, set_aside(bad).name)
+        for bad, why in refused.items():
+            log.warning("%s; %s is set aside as %s", why, bad.name, set_aside(bad).name)
         return path
     if refused:
         raise UserError(
@@ -178,6 +176,5 @@ def check_file(path: Path) -> None:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged or hostile file provokes
         named = re.search(r"GLOBAL (\S+)", str(error))
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        reason = f"it names {named[1]}" if named else f"{reason}; is it cut off?"
-        raise UserError(f"{path}: refused ({reason})") from None
+        why = f"it names {named[1]}" if named else f"{reason(error)[:160]}; is it cut off?"
+        raise UserError(f"{path}: refused ({why})") from None

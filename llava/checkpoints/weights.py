@@ -10,9 +10,10 @@ import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypeVar
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -21,6 +22,7 @@ from egogen.errors import UserError, reason
 from egogen.files import atomic_open, read_json, write_json
 
 SHARD_BYTES = 10 * 10**9
+Read = TypeVar("Read")
 Rules = Sequence[tuple[re.Pattern[str], str]]
 
 PROJECTOR = "model.multi_modal_projector."
@@ -42,14 +44,24 @@ RENAMES: Rules = [
         (r"^model\.(?=embed_tokens\.|layers\.|norm\.)", TEXT),
     )
 ]
-# A CLIP folder holds the vision tower alone, or the whole CLIP.
-CLIP_RENAMES: Rules = [
-    (re.compile(r"^(vision_model\.)?(?=embeddings\.|pre_layrnorm\.|encoder\.|post_layernorm\.)"), VISION)
-]
 # Buffers that old versions saved and that are recomputed.
 LEFTOVERS = re.compile(r"\.(rotary_emb\.inv_freq|embeddings\.position_ids)$")
-CLIP_LEFTOVERS = re.compile(
-    r"^(text_model\.|text_projection\.|visual_projection\.|logit_scale$)|embeddings\.position_ids$"
+
+
+class Names(NamedTuple):
+    """How a folder names its weights: what becomes our name, and what is dropped."""
+
+    rules: Rules
+    leftovers: re.Pattern[str]
+
+
+OF_LLAVA = Names(RENAMES, LEFTOVERS)
+# A CLIP folder holds the vision tower alone, or the whole CLIP.
+OF_CLIP = Names(
+    [(re.compile(r"^(vision_model\.)?(?=embeddings\.|pre_layrnorm\.|encoder\.|post_layernorm\.)"), VISION)],
+    re.compile(
+        r"^(text_model\.|text_projection\.|visual_projection\.|logit_scale$)|embeddings\.position_ids$"
+    ),
 )
 
 PUBLISHED = (
@@ -101,11 +113,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_weight_map(index: Path) -> dict[str, str]:
-    """Reads `weight_map` (weight name -> file name beside the index).
-
-    Raises:
-        UserError: the index is not of that form.
-    """
+    """Reads `weight_map` (weight name -> file name beside the index)."""
     raw = read_json(index)
     found = raw.get("weight_map") if isinstance(raw, dict) else None
     if not isinstance(found, dict) or not all(
@@ -123,18 +131,15 @@ def read_file(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: truncated, not a weight file, or holding something that is not a tensor.
     """
-    values = guarded(path, load_file if path.suffix == ".safetensors" else load_pickle)
+    read: Callable[[Path], object] = load_file if path.suffix == ".safetensors" else load_pickle
+    values = guarded(path, read)
     if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
         raise UserError(f"{path}: found {type(values).__name__}, expected tensors by name")
     return values
 
 
 def read_file_shapes(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file without their values, on the meta device.
-
-    Raises:
-        UserError: see `read_file`.
-    """
+    """The tensors of a weight file without their values, on the meta device."""
     if path.suffix != ".safetensors":
         return {name: tensor.to("meta") for name, tensor in read_file(path).items()}
 
@@ -146,12 +151,8 @@ def read_file_shapes(path: Path) -> dict[str, Tensor]:
     return guarded(path, shapes)
 
 
-def guarded(path: Path, read: Callable[[Path], Any]) -> Any:  # noqa: ANN401 - whatever `read` gives
-    """Reads a weight file; what the libraries raise becomes one line.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+def guarded(path: Path, read: Callable[[Path], Read]) -> Read:
+    """Reads a weight file; what the libraries raise becomes one line."""
     try:
         return read(path)
     except (OSError, EOFError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
@@ -168,7 +169,7 @@ def load_pickle(path: Path) -> object:
 
 
 def read_weights(
-    folder: Path, rules: Rules = RENAMES, leftovers: re.Pattern[str] = LEFTOVERS
+    folder: Path, names: Names = OF_LLAVA, read: Callable[[Path], dict[str, Tensor]] = read_file
 ) -> Iterator[tuple[str, Tensor]]:
     """Yields (our name, tensor) of every weight in a folder, file by file, leftovers dropped.
 
@@ -176,28 +177,22 @@ def read_weights(
         UserError: a file is missing or unreadable.
     """
     for file in weight_files(folder):
-        for name, tensor in read_file(file).items():
-            if not leftovers.search(name):
-                yield our_name(name, rules), tensor
+        for name, tensor in read(file).items():
+            if not names.leftovers.search(name):
+                yield our_name(name, names.rules), tensor
 
 
-def read_shapes(
-    folder: Path, rules: Rules = RENAMES, leftovers: re.Pattern[str] = LEFTOVERS
-) -> dict[str, Tensor]:
+def read_shapes(folder: Path, names: Names = OF_LLAVA) -> dict[str, Tensor]:
     """The weights of a folder by our names, without their values, on the meta device.
 
     Raises:
         UserError: a file is missing or unreadable, or two names mean the same weight.
     """
     found: dict[str, Tensor] = {}
-    for file in weight_files(folder):
-        for name, tensor in read_file_shapes(file).items():
-            if leftovers.search(name):
-                continue
-            ours = our_name(name, rules)
-            if ours in found:
-                raise UserError(f"{file}: the weight {name!r} occurs twice in this checkpoint")
-            found[ours] = tensor
+    for name, tensor in read_weights(folder, names, read_file_shapes):
+        if name in found:
+            raise UserError(f"{folder}: the weight {name!r} occurs twice in this checkpoint")
+        found[name] = tensor
     return found
 
 
@@ -226,26 +221,14 @@ def write_published_weights(
     folder: Path, weights: Iterable[tuple[str, Tensor]], limit: int = SHARD_BYTES
 ) -> None:
     """Writes our weights under published names as `pytorch_model.bin`, sharded above `limit` bytes."""
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, tensor in weights:
-        bytes_needed = tensor.numel() * tensor.element_size()
-        if shards[-1] and size + bytes_needed > limit:
-            shards.append({})
-            size = 0
-        shards[-1][published_name(name)] = tensor.detach().cpu().contiguous()
-        size += bytes_needed
-    if len(shards) == 1:
-        save_pickle(folder / "pytorch_model.bin", shards[0])
-        return
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        name = f"pytorch_model-{number:05}-of-{len(shards):05}.bin"
-        save_pickle(folder / name, shard)
-        weight_map.update(dict.fromkeys(shard, name))
-    total = sum(tensor.numel() * tensor.element_size() for shard in shards for tensor in shard.values())
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    write_json(folder / "pytorch_model.bin.index.json", index)
+    tensors = {published_name(name): tensor.detach().cpu().contiguous() for name, tensor in weights}
+    pattern = "pytorch_model{suffix}.bin"
+    split = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=limit)
+    for file, names in split.filename_to_tensors.items():
+        save_pickle(folder / file, {name: tensors[name] for name in names})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        write_json(folder / "pytorch_model.bin.index.json", index)
 
 
 def save_pickle(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -31,22 +31,20 @@ EXIT_LEFT_OUT, EXIT_OVER_BUDGET = 3, 4
 TOLD = 5  # actions that are left out whose reasons are told at once
 
 
-def open_model(
-    work: Curation, options: CurationOptions, budget: Budget, stop: threading.Event
-) -> LanguageModel:
+def open_model(work: Curation, budget: Budget, stop: threading.Event) -> LanguageModel:
     """The language model that the flags name."""
+    options = work.options
     if options.local is None:
-        return connect(options, work.model, work.sampling, budget, stop)
+        return connect(options, work.model, budget, stop)
     # Imported late: an endpoint needs no torch.
     from llava.curate.local import load_local
 
-    return load_local(options.local, work.model, work.sampling, options.batch_size)
+    return load_local(options.local, work.model, options.sampling, options.batch_size)
 
 
-def finish(
-    work: Curation, options: CurationOptions, this_run: Spending, all_runs: Spending, lost: int
-) -> None:
+def finish(work: Curation, this_run: Spending, all_runs: Spending, lost: int) -> None:
     """Writes the result, the report and the sheet, and tells what came of it."""
+    options = work.options
     write_result(work)
     path = work.part.with_name(f"{work.part.stem}.report.json")
     write_json(path, report(work, this_run, all_runs, lost))
@@ -76,12 +74,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     with hold(work.part, "curating"):
         check_place(work.out, work.settings)
         earlier = set(rounds.used)
-        budget = Budget(work.prices, options.max_cost, Spending.of(rounds.used.values(), work.prices).cost)
+        prices = options.prices
+        budget = Budget(prices, options.max_cost, Spending.of(rounds.used.values(), prices).cost)
         if todo:
             stop = threading.Event()
-            rounds.run(todo, open_model(work, options, budget, stop), stop)
-        this_run = Spending.of([rounds.used[key] for key in rounds.used.keys() - earlier], work.prices)
-        finish(work, options, this_run, Spending.of(rounds.used.values(), work.prices), budget.lost)
+            rounds.run(todo, open_model(work, budget, stop), stop)
+        this_run = Spending.of([rounds.used[key] for key in rounds.used.keys() - earlier], prices)
+        finish(work, this_run, Spending.of(rounds.used.values(), prices), budget.lost)
     if rounds.over_budget:
         log.warning(
             "--max-cost %g: stopped before it; give more, and the same command goes on", options.max_cost

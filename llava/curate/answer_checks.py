@@ -73,12 +73,7 @@ def clean(answer: str) -> str:
 
 
 def faults(text: str, action: str, bounds: Bounds) -> dict[str, str]:
-    """What is wrong with a cleaned answer.
-
-    Args:
-        text: the answer.
-        action: the words of the action's label.
-        bounds: words it may have.
+    """What is wrong with a cleaned answer about a label's words.
 
     Returns:
         Names of the checks that failed, each with a phrase that tells the language model what to mend.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from llava.curate.exchange import Message, Reply, Usage
@@ -26,12 +26,6 @@ def chat_tokens(chat: Sequence[Message]) -> int:
         text_tokens(message.text) + TOKENS_PER_MESSAGE + (TOKENS_PER_IMAGE if message.image else 0)
         for message in chat
     )
-
-
-def sum_of(usages: Iterable[Usage]) -> Usage:
-    """All of them together."""
-    found = list(usages)
-    return Usage(sum(usage.prompt for usage in found), sum(usage.completion for usage in found))
 
 
 @dataclass(frozen=True)
@@ -59,9 +53,10 @@ class Spending:
     @classmethod
     def of(cls, replies: Collection[Reply], prices: Prices) -> Spending:
         """Sums them up."""
-        usage = sum_of(reply.usage for reply in replies)
+        read = sum(reply.prompt_tokens for reply in replies)
+        written = sum(reply.completion_tokens for reply in replies)
         estimated = sum(not reply.counted for reply in replies)
-        return cls(len(replies), estimated, usage.prompt, usage.completion, prices.of(usage))
+        return cls(len(replies), estimated, read, written, prices.of(Usage(read, written)))
 
     def __str__(self) -> str:
         cost = f", cost {self.cost:.4f}" if self.cost else ""
@@ -74,12 +69,9 @@ class OverBudget(Exception):  # noqa: N818 - an end, not an error
 
 
 class Budget:
-    """Sums up what requests cost and holds back those that might pass a limit; for many threads.
+    """Adds what requests cost to what was spent before, and holds back those that might pass a limit.
 
-    Args:
-        prices: by which tokens are charged.
-        limit: what is never passed; None for no limit.
-        spent: what was spent before.
+    For many threads; without a limit, nothing is held back.
     """
 
     def __init__(self, prices: Prices, limit: float | None = None, spent: float = 0.0) -> None:
@@ -93,14 +85,8 @@ class Budget:
     def reserve(self, most: Usage) -> float:
         """Waits until a request fits beside those under way; until one is answered, they go one by one.
 
-        Args:
-            most: tokens that it may need.
-
-        Returns:
-            What was set aside, for `settle` or `release`.
-
-        Raises:
-            OverBudget: it does not fit, and none is under way.
+        Returns what was set aside, for `settle` or `release`; raises `OverBudget` if it does not fit and none
+        is under way.
         """
         with self.changed:
             while True:
@@ -125,12 +111,7 @@ class Budget:
             self.end(price)
 
     def release(self, price: float, *, lost: bool) -> None:
-        """Frees what a request without an answer had set aside.
-
-        Args:
-            price: from `reserve`.
-            lost: it may have been charged all the same, and counts against the limit.
-        """
+        """Frees what a request without an answer had set aside; a lost one may have been charged."""
         with self.changed:
             self.lost += lost
             self.spent += price if lost else 0.0

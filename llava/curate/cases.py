@@ -47,18 +47,16 @@ class Case:
         return last.text if last and not last.faults else None
 
     @property
-    def reason(self) -> str:
-        """Why there is no description."""
+    def failures(self) -> dict[str, str]:
+        """Names of what failed, each with words on why there is no description."""
         if self.hindrance:
-            return self.hindrance
-        return "; ".join(self.attempts[-1].faults.values()) if self.attempts else NOT_ASKED
+            return {"no answer": self.hindrance}
+        return self.attempts[-1].faults if self.attempts else {NOT_ASKED: NOT_ASKED}
 
     @property
-    def failed(self) -> list[str]:
-        """Names of what failed, for counting."""
-        if self.hindrance:
-            return ["no answer"]
-        return list(self.attempts[-1].faults) if self.attempts else [NOT_ASKED]
+    def reason(self) -> str:
+        """Why there is no description."""
+        return "; ".join(self.failures.values())
 
     def is_open(self, most_attempts: int) -> bool:
         """Whether another answer is to be asked for."""
@@ -92,15 +90,8 @@ def gather(
 ) -> list[Case]:
     """The cases of a list of actions; actions of equal facts and frame share one.
 
-    Args:
-        items: the actions.
-        dataset: whose labels they have.
-        metadata: sizes and boxes by clip.
-        source: the metadata file, for messages.
-        images: the folder of frames, if the language model is to see them.
-
-    Raises:
-        UserError: a box is malformed.
+    With a folder of `images` the language model is to see the frames. Raises a `UserError` for a malformed
+    box, naming `source`, the file of the metadata.
     """
     cases: dict[tuple[str, str | None], Case] = {}
     for item in items:
@@ -109,8 +100,7 @@ def gather(
         image = images / item.action.image_0 if images else None
         key = facts.text(), item.action.image_0 if images else None
         if key not in cases:
-            cases[key] = Case(words, facts, image, [])
-            cases[key].hindrance = unusable(item, words, image)
+            cases[key] = Case(words, facts, image, [], hindrance=unusable(item, words, image))
         cases[key].items.append(item)
     return list(cases.values())
 

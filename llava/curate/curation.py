@@ -13,7 +13,7 @@ from egogen.manifest import file_hash
 from egogen.shards import parse_shard, take_shard
 from llava.curate.budget import Prices, chat_tokens
 from llava.curate.cases import Case, gather
-from llava.curate.exchange import ChatSampling, Usage
+from llava.curate.exchange import Usage
 from llava.curate.flags import CurationOptions
 from llava.curate.prompt import OURS, Prompt, read_prompt
 
@@ -24,13 +24,12 @@ TOKENS_PER_WORD = 1.3  # of English, about
 class Curation:
     """What a command is to do."""
 
+    options: CurationOptions
     layout: Layout  # where the data are
     items: Sequence[Item]  # the actions, of all shards
     cases: Sequence[Case]  # the descriptions that are wanted, of this shard
     prompt: Prompt  # what is asked
     model: str  # by which name answers are remembered
-    sampling: ChatSampling  # of answers
-    prices: Prices  # of tokens
     out: Path  # the conversations
     part: Path  # the conversations of this shard; `out` without shards
     settings: dict[str, object]  # what the result depends on
@@ -38,7 +37,7 @@ class Curation:
     @property
     def recipe(self) -> dict[str, object]:
         """What decides an answer, beside the messages."""
-        return {"prompt": self.prompt.version, "model": self.model, **asdict(self.sampling)}
+        return {"prompt": self.prompt.version, "model": self.model, **asdict(self.options.sampling)}
 
     @cached_property
     def actions(self) -> int:
@@ -55,17 +54,16 @@ class Curation:
         read = sum(chat_tokens(case.chat(self.prompt)) for case in todo)
         words = sum(self.prompt.bounds) / 2
         about = Usage(read, round(len(todo) * words * TOKENS_PER_WORD))
-        most = Usage(read, len(todo) * self.sampling.max_tokens)
+        most = Usage(read, len(todo) * self.options.max_tokens)
         lines = [
             f"actions   {self.actions:>12,}; {len(self.cases):,} that differ in what is known of them",
             f"to ask    {len(todo):>12,}; what is asked again comes on top",
             f"tokens in {read:>12,}, about",
             f"      out {about.completion:>12,}, about; at most {most.completion:,}",
         ]
-        if self.prices != Prices(0.0, 0.0):
-            lines.append(
-                f"cost      {self.prices.of(about):>12.4f}, about; at most {self.prices.of(most):.4f}"
-            )
+        prices = self.options.prices
+        if prices != Prices(0.0, 0.0):
+            lines.append(f"cost      {prices.of(about):>12.4f}, about; at most {prices.of(most):.4f}")
         return "\n".join(lines)
 
 
@@ -76,7 +74,7 @@ def read_curation(options: CurationOptions) -> Curation:
         UserError: a file is missing or malformed.
     """
     layout = Layout(options.data_root, options.dataset)
-    prompt, sampling = read_prompt(options.prompt), ChatSampling(options.temperature, options.max_tokens)
+    prompt = read_prompt(options.prompt)
     annotations = Annotations.read(layout.annotations(options.split))
     metadata = read_metadata(layout.metadata)
     items = annotations.items[: options.limit]
@@ -103,7 +101,6 @@ def read_curation(options: CurationOptions) -> Curation:
         "prompt": prompt.version,
         "prompt_file": file_hash(options.prompt or OURS),
         "images": options.images,
-        **asdict(sampling),
+        **asdict(options.sampling),
     }
-    prices = Prices(options.price_in or 0.0, options.price_out or 0.0)
-    return Curation(layout, items, cases, prompt, model, sampling, prices, out, part, settings)
+    return Curation(options, layout, items, cases, prompt, model, out, part, settings)

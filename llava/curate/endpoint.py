@@ -1,25 +1,35 @@
-"""A language model behind an OpenAI-compatible endpoint: a request, and how long one insists on an answer."""
+"""A language model behind an OpenAI-compatible endpoint: requests, answers, how long one insists."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import cast
 from urllib.parse import urlsplit
 
 import openai
 import tenacity
-from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
 from egogen.errors import UserError
-from llava.curate.budget import Budget, chat_tokens
-from llava.curate.completion import reply_of, retry_after
-from llava.curate.exchange import IMAGE_SIDE, ChatSampling, Message, NoAnswer, Reply, Usage, data_url
+from llava.curate.budget import Budget, chat_tokens, text_tokens
+from llava.curate.exchange import (
+    IMAGE_SIDE,
+    ChatSampling,
+    Message,
+    NoAnswer,
+    Reply,
+    Usage,
+    data_url,
+    well_formed,
+)
 from llava.curate.flags import OPENAI, CurationOptions
 from llava.curate.pace import Pace
 
@@ -44,11 +54,7 @@ class Again(Exception):  # noqa: N818 - an event, which is dealt with
 
 
 def as_sent(message: Message) -> ChatCompletionMessageParam:
-    """A message in the chat-completions protocol; a picture becomes a data URL.
-
-    Raises:
-        UserError: the picture cannot be read.
-    """
+    """A message in the chat-completions protocol; a picture becomes a data URL."""
     content: object = message.text
     if message.image is not None:
         picture = {"type": "image_url", "image_url": {"url": data_url(message.image, IMAGE_SIDE)}}
@@ -120,7 +126,7 @@ class Endpoint:
             self.budget.release(price, lost=isinstance(error, Again) and error.charged)
             raise
         self.budget.settle(price, most, reply.usage)
-        self.pace.correct(sent, reply.usage.total)
+        sent.tokens = reply.usage.total
         return reply
 
     def send(self, messages: Sequence[ChatCompletionMessageParam], most: Usage) -> Reply:
@@ -178,9 +184,7 @@ class Endpoint:
         return line if len(line) <= 200 else f"{line[:200]}..."
 
 
-def connect(
-    options: CurationOptions, name: str, sampling: ChatSampling, budget: Budget, stop: threading.Event
-) -> Endpoint:
+def connect(options: CurationOptions, name: str, budget: Budget, stop: threading.Event) -> Endpoint:
     """Opens an endpoint by the flags; its key is `OPENAI_API_KEY`. `stop` ends all waiting when it is set.
 
     Raises:
@@ -203,4 +207,44 @@ def connect(
         api_key=key or NO_KEY, base_url=options.base_url, timeout=options.timeout, max_retries=0
     )
     pace = Pace(options.requests_per_minute, options.tokens_per_minute, time.monotonic, pause)
-    return Endpoint(client, name, sampling, pace, budget, options.retries, options.concurrency, pause)
+    retries, workers = options.retries, options.concurrency
+    return Endpoint(client, name, options.sampling, pace, budget, retries, workers, pause)
+
+
+def reply_of(completion: ChatCompletion, prompt_tokens: int) -> Reply:
+    """The answer that a chat completion holds; the client does not check what it has parsed.
+
+    For a server that counts no tokens, `prompt_tokens` is our estimate.
+
+    Raises:
+        AttributeError, LookupError, TypeError: it is no chat completion.
+    """
+    choice, usage = completion.choices[0], completion.usage
+    text = well_formed(choice.message.content or choice.message.refusal or "")
+    counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
+    charged = [count for count in counts if isinstance(count, int) and count >= 0]
+    counted = len(charged) == len(counts)
+    read, written = charged if counted else (prompt_tokens, text_tokens(text))
+    return Reply(
+        text=text,
+        cut=choice.finish_reason == "length",
+        refused=bool(choice.message.refusal) or choice.finish_reason == "content_filter",
+        prompt_tokens=read,
+        completion_tokens=written,
+        counted=counted,
+    )
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float:
+    """Seconds to wait from `now` (since 1970), by `Retry-After` (seconds, date) or `retry-after-ms`; or 0."""
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * unit
+        except ValueError:
+            continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
+    try:
+        return max(0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - now)
+    except ValueError:
+        return 0.0

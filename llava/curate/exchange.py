@@ -86,12 +86,7 @@ class Reply:
 
 
 class NoAnswer(Exception):  # noqa: N818 - it is what came back, for one request; the run goes on
-    """A request that got no answer; says why.
-
-    Args:
-        reason: what happened.
-        rejected: the server understood the request and will not answer it.
-    """
+    """A request that got no answer, and why. If rejected, the server understood it and will not answer."""
 
     def __init__(self, reason: str, *, rejected: bool = False) -> None:
         super().__init__(reason)
@@ -117,12 +112,7 @@ class LanguageModel(Protocol):
 
 
 def key_of(chat: Sequence[Message], recipe: Mapping[str, object]) -> str:
-    """SHA-256 of all that decides an answer: the messages, a picture by its file's bytes, and the recipe.
-
-    Args:
-        chat: the messages.
-        recipe: prompt version, model, sampling.
-    """
+    """SHA-256 of all that decides an answer: the messages, a picture by its file's bytes, and the recipe."""
     messages = [
         {
             "role": message.role,

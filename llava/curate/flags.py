@@ -6,6 +6,7 @@ import math
 import os
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 
 from egogen.cli import flag
 from egogen.layout import FOLDERS, Split, data_root, run_root
+from llava.curate.budget import Prices
+from llava.curate.exchange import ChatSampling
 
 OPENAI = "https://api.openai.com/v1"
 # Flags that mean nothing to a model on this machine.
@@ -23,17 +26,12 @@ def number(kind: type[int] | type[float], low: int, *, above: bool = False) -> C
     """A reader of numbers that are at least `low`, or above it."""
 
     def read(text: str) -> int | float:
-        value: int | float
-        try:
+        with suppress(ValueError):
             value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and (value > low if above else value >= low)):
-            what = "a whole number" if kind is int else "a number"
-            raise ArgumentTypeError(
-                f"found {text!r}, expected {what} {'above' if above else 'of at least'} {low}"
-            )
-        return value
+            if math.isfinite(value) and (value > low if above else value >= low):
+                return value
+        allowed = f"a {'whole ' if kind is int else ''}number {'above' if above else 'of at least'} {low}"
+        raise ArgumentTypeError(f"found {text!r}, expected {allowed}")
 
     return read
 
@@ -94,6 +92,16 @@ class CurationOptions:
     price_in: float | None = flag("of a million tokens that are read", type=number(float, 0))
     price_out: float | None = flag("of a million tokens that are written", type=number(float, 0))
     max_cost: float | None = flag("stop before all answers cost more than this", type=number(float, 0))
+
+    @property
+    def sampling(self) -> ChatSampling:
+        """How answers are drawn."""
+        return ChatSampling(self.temperature, self.max_tokens)
+
+    @property
+    def prices(self) -> Prices:
+        """Of tokens; 0 where they are not given."""
+        return Prices(self.price_in or 0.0, self.price_out or 0.0)
 
     def __post_init__(self) -> None:
         unused = [name for name in OF_ENDPOINTS if getattr(self, name) not in (None, False)]

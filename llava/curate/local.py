@@ -29,13 +29,7 @@ from llava.model import pick_device
 
 
 class KeyedDraws(LogitsProcessor):
-    """Leaves of each row's next tokens the drawn one: a row's draws do not depend on its batch.
-
-    Args:
-        seeds: one a row.
-        sampling: of answers.
-        start: length of the padded prompts.
-    """
+    """Leaves of each row's next tokens the drawn one: draws depend on the row's seed, not on its batch."""
 
     def __init__(self, seeds: Sequence[int], sampling: decode.Sampling, start: int) -> None:
         self.uniforms = torch.stack([decode.draws(seed, sampling.max_new_tokens) for seed in seeds])  # [b, n]
@@ -86,7 +80,8 @@ class LocalModel:
 
     def reply(self, row: list[int], prompt_tokens: int) -> Reply:
         """One row's answer, up to its end mark."""
-        ends = self.ends
+        ends = self.model.generation_config.eos_token_id  # one, several or unknown
+        ends = {ends} if isinstance(ends, int) else set(ends or [self.tokenizer.eos_token_id])
         length = next((place + 1 for place, token in enumerate(row) if token in ends), None)
         kept = row[:length]
         return Reply(
@@ -97,12 +92,6 @@ class LocalModel:
             completion_tokens=len(kept),
             counted=True,
         )
-
-    @property
-    def ends(self) -> set[int]:
-        """Tokens that end an answer."""
-        ends = self.model.generation_config.eos_token_id
-        return {ends} if isinstance(ends, int) else set(ends or [self.tokenizer.eos_token_id])
 
     def render(self, chat: Sequence[Message]) -> str:
         """A chat by the model's template; where it knows no system text, that precedes the first question.
@@ -137,13 +126,7 @@ def local_name(folder: Path) -> str:
 
 
 def load_local(folder: Path, name: str, sampling: ChatSampling, batch: int) -> LocalModel:
-    """Loads a model, on a GPU in bfloat16, else in 32 bits.
-
-    Args:
-        folder: with the model and its tokenizer.
-        name: from `local_name`.
-        sampling: of answers.
-        batch: chats at a time.
+    """Loads a model and its tokenizer, on a GPU in bfloat16, else in 32 bits; `name` is its `local_name`.
 
     Raises:
         UserError: the folder holds no causal language model, or no chat template.

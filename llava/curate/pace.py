@@ -14,28 +14,21 @@ MINUTE = 60.0
 
 @dataclass
 class Sent:
-    """A request's start in seconds, and its tokens."""
+    """A request's start in seconds, and its tokens: those expected, until it is known what it needed."""
 
     time: float
     tokens: int
 
 
 class Pace:
-    """Lets requests through at the allowed rates, in the order in which they come; for many threads.
-
-    Args:
-        requests: at most so many a minute, one every minute/requests; None for any number.
-        tokens: at most so many in any minute; None for any number.
-        now: a clock, in seconds.
-        sleep: waits so many seconds, or raises to end the wait.
-    """
+    """Lets requests through at the allowed rates, in the order in which they come; for many threads."""
 
     def __init__(
         self,
-        requests: float | None,
-        tokens: int | None,
-        now: Callable[[], float],
-        sleep: Callable[[float], None],
+        requests: float | None,  # at most so many a minute, one every minute / requests
+        tokens: int | None,  # at most so many in any minute
+        now: Callable[[], float],  # a clock, in seconds
+        sleep: Callable[[float], None],  # waits so many seconds, or raises to end the wait
     ) -> None:
         self.interval = MINUTE / requests if requests else 0.0
         self.tokens = tokens
@@ -45,10 +38,7 @@ class Pace:
         self.lock = threading.Lock()
 
     def take(self, tokens: int) -> Sent:
-        """Waits until a request may go, and counts it.
-
-        Args:
-            tokens: that it is expected to need.
+        """Waits until a request of so many tokens may go, and counts it.
 
         Raises:
             UserError: it needs more tokens than a minute allows.
@@ -75,10 +65,6 @@ class Pace:
         if self.tokens is not None and sum(sent.tokens for sent in self.sent) + tokens > self.tokens:
             time = max(time, self.sent[0].time + MINUTE)
         return time
-
-    def correct(self, sent: Sent, tokens: int) -> None:
-        """Puts the tokens that a request did need in place of what was expected."""
-        sent.tokens = tokens
 
     def hold(self, seconds: float) -> None:
         """Lets no request through for so long."""

@@ -47,10 +47,9 @@ class Answers:
         for path in sorted(folder.glob("*.jsonl")):
             earlier = open_journal(path)
             self.replies |= {row["key"]: Reply(**row["reply"]) for row in earlier.rows.values()}
-            if count := earlier.damaged:
-                log.warning(
-                    "%s: passed over %d unfinished or damaged lines; they are asked anew", path, count
-                )
+            if earlier.damaged:
+                told = "%s: passed over %d unfinished or damaged lines; they are asked anew"
+                log.warning(told, path, earlier.damaged)
         self.journal = open_journal(self.path)
 
     def get(self, key: str) -> Reply | None:

@@ -38,16 +38,9 @@ class PairFacts:
 
 
 def facts_of(item: Item, words: str, clip: ClipMetadata | None, source: str) -> PairFacts:
-    """The facts of an annotated action.
+    """The facts of an annotated action: its key `narration`, and boxes, its own before those of its clip.
 
-    Args:
-        item: the action; its key `narration` counts, and boxes among its keys come before its clip's.
-        words: its label's words.
-        clip: size and boxes of its clip; without them no box is told.
-        source: the metadata file, for messages.
-
-    Raises:
-        UserError: a box is malformed.
+    Without its clip's size no box is told. Raises a `UserError` for a malformed box, naming `source`.
     """
     narration = " ".join((item.action.text("narration") or "").split()) or None
     if clip is None:

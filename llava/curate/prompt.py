@@ -33,7 +33,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 ExampleBox = Annotated[list[Share], Field(min_length=4, max_length=4)]
 
 
-class Example(BaseModel):
+class PromptExample(BaseModel):
     """An action with its facts and the description that we would like to read."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -61,7 +61,7 @@ class Prompt(BaseModel):
     ask: Text
     with_image: Text
     again: Text
-    examples: list[Example]
+    examples: list[PromptExample]
 
     @property
     def bounds(self) -> Bounds:
@@ -113,11 +113,7 @@ def read_prompt(path: Path | None) -> Prompt:
 
 
 def check_slots(prompt: Prompt, source: Path) -> None:
-    """Checks that each text has the slots that it needs and no unknown one.
-
-    Raises:
-        UserError: names the text and the slot.
-    """
+    """Checks that each text has the slots that it needs and no unknown one."""
     for name, (needed, allowed) in SLOTS.items():
         found = set(SLOT.findall(getattr(prompt, name)))
         for slot in sorted(needed - found):
@@ -128,11 +124,7 @@ def check_slots(prompt: Prompt, source: Path) -> None:
 
 
 def check_examples(prompt: Prompt, source: Path) -> None:
-    """Checks the bounds, and that the examples pass the checks that answers must pass.
-
-    Raises:
-        UserError: names the example and its faults.
-    """
+    """Checks the bounds, and that the examples pass the checks that answers must pass."""
     low, high = prompt.bounds
     if low > high:
         raise UserError(f"{source}: min_words is {low}, max_words {high}; expected at most max_words")

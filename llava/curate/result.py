@@ -45,10 +45,8 @@ def check_place(out: Path, settings: Mapping[str, object]) -> None:
 
 def conversation(item: Item, words: str, description: str) -> Conversation:
     """The record that teaches stage 1 one action."""
-    turns = [
-        Turn.model_validate({"from": "human", "value": question(QUESTION, words)}),
-        Turn.model_validate({"from": "gpt", "value": description}),
-    ]
+    asked = Turn(speaker="human", value=question(QUESTION, words))
+    turns = [asked, Turn(speaker="gpt", value=description)]
     return Conversation(id=f"{item.clip}_{item.id}", image=item.action.image_0, conversations=turns)
 
 
@@ -59,14 +57,12 @@ def write_result(work: Curation) -> None:
         UserError: meanwhile the place was taken by a run with other settings.
     """
     claim(work.out.parent, work.settings, manifest_name(work.out))
-    made = {
-        (item.clip, item.id): conversation(item, case.words, case.description)
-        for case in work.cases
-        if case.description is not None
-        for item in case.items
-    }
-    keys = [(item.clip, item.id) for item in work.items]
-    write_conversations(work.part, [made[key] for key in keys if key in made])
+    told = {(item.clip, item.id): case for case in work.cases for item in case.items}
+    found = [(item, told.get((item.clip, item.id))) for item in work.items]
+    records = [
+        conversation(item, case.words, case.description) for item, case in found if case and case.description
+    ]
+    write_conversations(work.part, records)
 
 
 def report(work: Curation, this_run: Spending, all_runs: Spending, lost: int) -> dict[str, object]:
@@ -77,7 +73,7 @@ def report(work: Curation, this_run: Spending, all_runs: Spending, lost: int) ->
         "actions": work.actions,
         "described": work.actions - len(work.left_out),
         "left_out": len(work.left_out),
-        "left_out_by_check": Counter(name for _, case in work.left_out for name in case.failed),
+        "left_out_by_check": Counter(name for _, case in work.left_out for name in case.failures),
         "answers_that_failed_by_check": failed,
         "this_run": asdict(this_run),
         "all_runs": asdict(all_runs),
@@ -92,7 +88,7 @@ def report(work: Curation, this_run: Spending, all_runs: Spending, lost: int) ->
 
 def summary(work: Curation, this_run: Spending, all_runs: Spending) -> str:
     """The report in three lines."""
-    failed = Counter(name for _, case in work.left_out for name in case.failed)
+    failed = Counter(name for _, case in work.left_out for name in case.failures)
     counts = ", ".join(f"{name} {count}" for name, count in failed.items())
     left_out = len(work.left_out)
     return (

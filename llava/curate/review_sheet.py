@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from egogen.annotations import Item
 from egogen.errors import UserError
 from egogen.files import atomic_open
+from egogen.pages import render
 from egogen.seeds import item_seed
 from llava.curate.cases import Case
 from llava.curate.exchange import data_url
@@ -36,14 +34,6 @@ def sample(cases: Sequence[Case], size: int) -> list[ReviewedAction]:
     return [*failed, *described[: size - len(failed)]]
 
 
-def page() -> Template:
-    """The page's template; its macro `outline` draws a box with its name."""
-    loader = PackageLoader("llava.curate", "")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template(
-        "review_sheet.html.j2"
-    )
-
-
 def picture(path: Path) -> dict[str, str]:
     """A frame as a `url`, or the `fault` for which it cannot be read."""
     try:
@@ -53,22 +43,9 @@ def picture(path: Path) -> dict[str, str]:
 
 
 def write_sheet(path: Path, cases: Sequence[Case], size: int, frames: Path, about: Mapping[str, str]) -> None:
-    """Writes the page; pictures are inside it.
-
-    Args:
-        path: the HTML file.
-        cases: to take a sample from.
-        size: actions that are shown.
-        frames: the folder of frames.
-        about: what the head of the page says.
-    """
+    """Writes the page of `size` actions, pictures inside it; `about` is what its head says."""
     shown = sample(cases, size)
-    html = page().render(
-        style=files("llava.curate").joinpath("review_sheet.css").read_text(encoding="utf-8"),
-        head={**about, "shown": f"{len(shown)} of {sum(len(case.items) for case in cases)} actions"},
-        shown=shown,
-        frames=frames,
-        picture=picture,
-    )
+    head = {**about, "shown": f"{len(shown)} of {sum(len(case.items) for case in cases)} actions"}
+    words = {"head": head, "shown": shown, "frames": frames, "picture": picture}
     with atomic_open(path) as file:
-        file.write(html.encode("utf-8", "replace"))
+        file.write(render("llava.curate", "review_sheet.html.j2", words).encode("utf-8", "replace"))

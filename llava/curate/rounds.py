@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 MOST_UNANSWERED = 10
 
 
-class Wanted(NamedTuple):
+class ChatRequest(NamedTuple):
     """A request that has no answer yet."""
 
     case: Case
@@ -76,7 +76,7 @@ class Rounds:
         Interrupted, it waits for the answers that are under way, since they are paid for.
         """
         requests = self.requests(cases)
-        running: dict[Future[None], list[Wanted]] = {}
+        running: dict[Future[None], list[ChatRequest]] = {}
         with tqdm(total=len(cases), desc=name, unit="case") as bar, ThreadPoolExecutor(model.workers) as pool:
             try:
                 while True:
@@ -93,7 +93,7 @@ class Rounds:
                 stop.set()
                 raise
 
-    def requests(self, cases: Sequence[Case]) -> Iterator[Wanted]:
+    def requests(self, cases: Sequence[Case]) -> Iterator[ChatRequest]:
         """The requests of a round, equal ones once, until the budget is spent."""
         seen: set[str] = set()
         for case in cases:
@@ -103,19 +103,14 @@ class Rounds:
                 return
             if key not in seen:
                 seen.add(key)
-                yield Wanted(case, chat, key)
+                yield ChatRequest(case, chat, key)
 
-    def ask(self, model: LanguageModel, batch: Sequence[Wanted]) -> None:
+    def ask(self, model: LanguageModel, batch: Sequence[ChatRequest]) -> None:
         """Gets the answers of a batch and writes them down at once; runs in a thread."""
-        replies = model.ask([wanted.chat for wanted in batch])
-        self.answers.add(
-            [
-                Line(wanted.key, reply, model.name, wanted.case.words)
-                for wanted, reply in zip(batch, replies, strict=True)
-            ]
-        )
+        answered = zip(batch, model.ask([wanted.chat for wanted in batch]), strict=True)
+        self.answers.add([Line(asked.key, reply, model.name, asked.case.words) for asked, reply in answered])
 
-    def note(self, future: Future[None], batch: Sequence[Wanted]) -> None:
+    def note(self, future: Future[None], batch: Sequence[ChatRequest]) -> None:
         """Notes how a batch ended.
 
         Raises:

@@ -25,17 +25,11 @@ STOP_WINDOW = 3  # tokens in which the literal text "<s>" ends an answer
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn.
+    """How the next token is drawn."""
 
-    Args:
-        temperature: divides the logits; 0 takes the likeliest token.
-        top_k: how many of the likeliest tokens are drawn from.
-        max_new_tokens: where an answer is cut.
-    """
-
-    temperature: float = 0.2
-    top_k: int = 50
-    max_new_tokens: int = 1024
+    temperature: float = 0.2  # divides the logits; 0 takes the likeliest token
+    top_k: int = 50  # of the likeliest tokens one is drawn
+    max_new_tokens: int = 1024  # where an answer is cut
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from egogen.cli import flag
 from egogen.features.rows import ROW_TYPES, RowType
 from egogen.features.store import STORES, Store
-from llava.describing.describing_job import Setting
 from llava.question.labels import CUTS, Cut
 from llava.question.lemmas import LEMMAS, Lemmas
 from llava.question.prompts import QUESTION
+
+Setting = Literal["forecast", "description"]
 
 
 def batch_size(text: str) -> int | None:
@@ -30,7 +31,10 @@ class DescribeOptions:
     """What is described, by which model and in which words; where texts and features go; how it is drawn."""
 
     model_path: Path = flag("checkpoint folder, published or Hugging Face format", type=Path, required=True)
-    image_dir: Path = flag("folder that image_0 and image_1 are relative to", type=Path, required=True)
+    image_dir: Path = flag(
+        "folder that image_0 and image_1 are relative to, or of tar files (egogen.pack)", type=Path,
+        required=True,
+    )  # fmt: skip
     action_label: Path = flag("annotation file with the actions", type=Path, required=True)
     query: str = flag("the question; {} stands for the action", default=QUESTION)
     save_path: Path = flag("folder for the descriptions", type=Path, required=True)

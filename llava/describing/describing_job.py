@@ -1,45 +1,92 @@
-"""What one run of `llava.describe` is asked to do: its actions, their frames, words and features' names."""
+"""What one run of `llava.describe` is to do: actions, their frames, words and features; what decides them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
-from egogen.annotations import Item
+import torch
+
+from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
+from egogen.frames import FrameStore, open_frames
 from egogen.layout import feature_name, text_feature_names
+from egogen.manifest import checkpoint_hash
+from egogen.shards import parse_shard, process, take_chunk, take_shard
+from llava.checkpoints.adapters import base_of, is_adapter
 from llava.describing.decode import Sampling
-from llava.question.labels import Cut, action_words
-from llava.question.lemmas import Lemmas
-
-Setting = Literal["forecast", "description"]
+from llava.describing.describe_options import DescribeOptions
+from llava.model import pick_device, read_checkpoint
+from llava.question.labels import action_words, guess_dataset
 
 
 @dataclass(frozen=True)
-class Job:
-    """One command's work, as its flags name it."""
+class DescribingJob:
+    """One process's work, as the flags name it."""
 
-    items: list[Item]  # of the whole annotation file
-    image_dir: Path
-    image_features: Path
-    text_features: Path
-    dataset: str
-    setting: Setting
-    query: str
-    seed: int
-    sampling: Sampling
-    cut: Cut = "published"
-    lemmas: Lemmas = "lemminflect"
+    options: DescribeOptions
+    everything: Sequence[Item]  # of the whole annotation file
+    items: Sequence[Item]  # of this process, shard or chunk
+    part: str  # which that is, and how its files are named
+    device: torch.device
+
+    @cached_property
+    def frames(self) -> FrameStore:
+        """Where frames are read from."""
+        return open_frames(self.options.image_dir)
+
+    @cached_property
+    def dataset(self) -> str:
+        """Whose labels they are."""
+        return self.options.dataset or guess_dataset(self.options.action_label)
+
+    @property
+    def dtype(self) -> str:
+        """Type of the model's weights."""
+        return self.options.dtype or ("float32" if self.device.type == "cpu" else "float16")
+
+    @property
+    def sampling(self) -> Sampling:
+        """How answers are drawn."""
+        temperature = 0.0 if self.options.greedy else self.options.temperature
+        return Sampling(temperature, self.options.top_k, self.options.max_new_tokens)
+
+    @cached_property
+    def settings(self) -> dict[str, object]:
+        """What decides the texts and features; as JSON values."""
+        model, options = self.options.model_path, self.options
+        base = base_of(model) if is_adapter(model) else None
+        folder = base or model
+        tower = read_checkpoint(folder, options.vision_tower).tower.folder
+        return {
+            "checkpoint": checkpoint_hash(model),
+            "base": checkpoint_hash(base) if base else None,
+            # Of the CLIP folder that it sees with; None if its own weights serve.
+            "vision_tower": None if tower == folder else checkpoint_hash(tower),
+            "dataset": self.dataset,
+            "setting": options.setting,
+            "query": options.query,
+            "labels": [options.label_cut, options.lemmas],
+            "seed": options.seed,
+            "sampling": asdict(self.sampling),
+            "dtype": self.dtype,
+        }
 
     def image(self, item: Item) -> str:
         """The frame that is described, relative to the image folder."""
-        return item.action.image_0 if self.setting == "forecast" else item.action.image_1
+        return item.action.image_0 if self.options.setting == "forecast" else item.action.image_1
 
     def words(self, item: Item) -> str:
         """The action's words in the question."""
-        return action_words(item.action.action, self.dataset, cut=self.cut, lemmas=self.lemmas)
+        cut, lemmas = self.options.label_cut, self.options.lemmas
+        return action_words(item.action.action, self.dataset, cut=cut, lemmas=lemmas)
+
+    @property
+    def feature_folders(self) -> tuple[Path, Path]:
+        """Folders of image and text features."""
+        return self.options.save_image_feature_path, self.options.save_text_feature_path
 
     def feature_names(self, item: Item) -> tuple[str, str]:
         """Names of an action's image and text feature."""
@@ -48,8 +95,8 @@ class Job:
     @cached_property
     def text_names(self) -> dict[tuple[str, str], str]:
         """Names of the text features; actions that share a frame have one each (F-S1-10)."""
-        frame = "image_0" if self.setting == "forecast" else "image_1"
-        return text_feature_names(self.items, lambda action: getattr(action, frame))
+        frame = "image_0" if self.options.setting == "forecast" else "image_1"
+        return text_feature_names(self.everything, lambda action: getattr(action, frame))
 
     def check_names(self) -> None:
         """Feature files are named by the frame without its suffix: two frames must not share one.
@@ -58,11 +105,40 @@ class Job:
             UserError: two frames would write the same image feature.
         """
         owners: dict[str, str] = {}
-        for item in self.items:
+        for item in self.everything:
             image = self.image(item)
-            other = owners.setdefault(self.feature_names(item)[0], image)
+            other = owners.setdefault(feature_name(image), image)
             if other != image:
                 raise UserError(
                     f"{image} (clip {item.clip!r}, action {item.id!r}) and {other} would write the same "
                     "image feature; rename one of the two frames"
                 )
+
+
+def read_job(options: DescribeOptions) -> DescribingJob:
+    """This process's work.
+
+    Raises:
+        UserError: the annotations, or flags together, are not as they must be.
+    """
+    everything = Annotations.read(options.action_label).items
+    items, part = take_part(everything, options)
+    job = DescribingJob(options, everything, items, part, pick_device(options.device, process().local_rank))
+    job.check_names()
+    return job
+
+
+def take_part(items: Sequence[Item], options: DescribeOptions) -> tuple[list[Item], str]:
+    """The actions of this process, shard or chunk, and the name of its file."""
+    rank, _, world_size = process()
+    if world_size > 1:
+        if options.shard is not None or options.num_chunks > 1:
+            raise UserError("--shard, --num-chunks: not under torchrun, whose processes are the shards")
+        return take_shard(items, rank + 1, world_size), f"shard_{rank + 1}_of_{world_size}"
+    if options.shard is not None:
+        index, count = parse_shard(options.shard)
+        return take_shard(items, index, count), f"shard_{index}_of_{count}"
+    clips = list(dict.fromkeys(item.clip for item in items))
+    mine = set(take_chunk(clips, options.chunk_idx, options.num_chunks))
+    name = f"chunk_{options.chunk_idx}_of_{options.num_chunks}"
+    return [item for item in items if item.clip in mine], name

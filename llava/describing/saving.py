@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -18,15 +17,15 @@ from egogen.errors import UserError
 from egogen.features import TEXT_TOKENS, as_half, is_done, write_feature
 from egogen.features.feature_shards import SHARD_ITEMS, Shards, set_damaged_aside, write_shard
 from egogen.features.projector import Projector
-from egogen.features.rows import RowType
-from egogen.features.store import Store, claim_store, made_by
+from egogen.features.store import claim_store, made_by
 from egogen.files import atomic_folder
-from egogen.journal import Row
+from egogen.journal import Journal, Row
 from egogen.layout import clip_folder, projector_path, shard_path
 from llava.checkpoints.published_folder import write_clip
-from llava.describing.describing_job import Job
-from llava.describing.description_journal import Descriptions
+from llava.describing.describing_job import DescribingJob
 from llava.model import Llava
+
+PUBLISHED = ("original action", "action", "description")
 
 
 @dataclass(frozen=True)
@@ -39,45 +38,32 @@ class Description:
     patches: Float[Tensor, "p v"] | None = None  # what the image features were projected from
 
 
-@runtime_checkable
-class Saver(Protocol):
-    """Keeps descriptions and features; an action counts as done only when all of it is on disk."""
+class Descriptions(Journal):
+    """The finished descriptions of one shard: what a restart reads and what is published of them."""
 
-    def has(self, item: Item) -> bool:
-        """Whether an action is done."""
-        ...
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, ("clip", "id"), is_whole=is_description, anew="its action is described anew")
 
-    def begin(self, model: Llava, processor: CLIPImageProcessorPil) -> None:
-        """Takes from the model what is kept once."""
-        ...
+    def has(self, item: Item, feature: str) -> bool:
+        """Whether an action's text is written, for the label and the text feature that it has now."""
+        row = self.rows.get((item.clip, item.id), {})
+        return row.get("original action") == item.action.action and row.get("feature") == feature
 
-    def add(self, items: Sequence[Item], made: Sequence[Description]) -> None:
-        """Keeps a batch."""
-        ...
-
-    def close(self) -> None:
-        """Writes what is still in memory."""
-        ...
-
-
-def make_saver(
-    store: Store, job: Job, journal: Descriptions, settings: Mapping[str, Any], part: str, row_type: RowType
-) -> Saver:
-    """The saver for a store; its folders remember the settings.
-
-    Raises:
-        UserError: they were made with others.
-    """
-    if store == "npy":
-        for folder in (job.image_features, job.text_features):
-            claim_store(folder, settings, "npy")
-        return NpySaver(job, journal)
-    claim_store(job.image_features, settings, "shards" if store == "compact" else "online", "float16")
-    claim_store(job.text_features, settings, "shards", row_type)
-    return ShardSaver(job, journal, part, row_type, online=store == "online")
+    def published(self, items: Sequence[Item]) -> dict[str, dict[str, dict[str, str]]]:
+        """The published form, in the order of the annotation file: clip -> action id -> texts."""
+        nested: dict[str, dict[str, dict[str, str]]] = {}
+        for item in items:
+            row = self.rows[item.clip, item.id]
+            nested.setdefault(item.clip, {})[item.id] = {name: row[name] for name in PUBLISHED}
+        return nested
 
 
-def row(job: Job, item: Item, description: Description) -> Row:
+def is_description(row: Row) -> bool:
+    """Whether a row holds the texts that are published."""
+    return all(isinstance(row.get(name), str) for name in PUBLISHED)
+
+
+def row(job: DescribingJob, item: Item, description: Description) -> Row:
     """The journal's row of an action."""
     return {
         "clip": item.clip,
@@ -90,15 +76,21 @@ def row(job: Job, item: Item, description: Description) -> Row:
 
 
 class NpySaver:
-    """The published form: a file a feature, after every batch."""
+    """The published form: a file a feature, after every batch.
 
-    def __init__(self, job: Job, journal: Descriptions) -> None:
+    Raises:
+        UserError: its folders were made with other settings.
+    """
+
+    def __init__(self, job: DescribingJob, journal: Descriptions) -> None:
         self.job, self.journal = job, journal
+        for folder in job.feature_folders:
+            claim_store(folder, job.settings, "npy")
 
     def files(self, item: Item) -> tuple[Path, Path]:
         """Image and text feature file of an action."""
-        image, text = self.job.feature_names(item)
-        return self.job.image_features / image, self.job.text_features / text
+        (images, texts), (image, text) = self.job.feature_folders, self.job.feature_names(item)
+        return images / image, texts / text
 
     def has(self, item: Item) -> bool:
         """Whether the text is written, and both files are there and whole."""
@@ -127,22 +119,22 @@ class NpySaver:
 class ShardSaver:
     """Compact and online stores: a shard of each kind whenever enough actions are described, then the texts.
 
-    Args:
-        job: names and folders.
-        journal: of the texts.
-        part: this process's share, which names its shards.
-        row_type: of text rows.
-        online: image features are not stored; what computes them is.
+    Of online stores, image features are not stored; what computes them is.
+
+    Raises:
+        UserError: its folders were made with other settings.
     """
 
-    def __init__(
-        self, job: Job, journal: Descriptions, part: str, row_type: RowType, *, online: bool
-    ) -> None:
-        self.job, self.journal, self.part, self.row_type = job, journal, part, row_type
-        for folder in (job.text_features, job.image_features):
+    def __init__(self, job: DescribingJob, journal: Descriptions) -> None:
+        self.job, self.journal = job, journal
+        self.image_place, self.text_place = job.feature_folders
+        online = job.options.feature_store == "online"
+        claim_store(self.image_place, job.settings, "online" if online else "shards", "float16")
+        claim_store(self.text_place, job.settings, "shards", job.options.text_type)
+        for folder in job.feature_folders:
             set_damaged_aside(folder)
-        self.texts = Shards(job.text_features)
-        self.images = None if online else Shards(job.image_features)
+        self.texts = Shards(self.text_place)
+        self.images = None if online else Shards(self.image_place)
         self.patches: dict[str, np.ndarray] = {}
         self.rows: dict[str, np.ndarray] = {}
         self.done: list[Row] = []
@@ -165,8 +157,8 @@ class ShardSaver:
                 "--feature-store: this checkpoint's projector has two layers; only npy keeps its features"
             )
         weight, bias = (value.detach().float().cpu().numpy() for value in (linear.weight, linear.bias))
-        Projector(weight, bias).write(projector_path(self.job.image_features))
-        clip = clip_folder(self.job.image_features)
+        Projector(weight, bias).write(projector_path(self.image_place))
+        clip = clip_folder(self.image_place)
         if self.images is None and not clip.exists():
             with atomic_folder(clip) as part:
                 write_clip(model, processor, part)
@@ -178,8 +170,8 @@ class ShardSaver:
             try:
                 if self.images is not None:
                     assert one.patches is not None
-                    self.patches[image] = as_half(one.patches.numpy(), self.images.place / image)
-                self.rows[text] = as_half(one.text_features[:TEXT_TOKENS].numpy(), self.texts.place / text)
+                    self.patches[image] = as_half(one.patches.numpy(), self.image_place / image)
+                self.rows[text] = as_half(one.text_features[:TEXT_TOKENS].numpy(), self.text_place / text)
             except ValueError as error:
                 raise not_finite(error) from None
             self.done.append(row(self.job, item, one))
@@ -190,24 +182,19 @@ class ShardSaver:
         """Writes what waits: patches, text features, texts."""
         if not self.done:
             return
-        images, texts = self.next_shards()
+        folders = self.job.feature_folders
+        pairs = ([shard_path(folder, self.job.part, number) for folder in folders] for number in count())
+        images, texts = next(paths for paths in pairs if not any(path.exists() for path in paths))
         if self.images is not None:
-            write_shard(images, self.patches, made_by(images.parent))
-        write_shard(texts, self.rows, made_by(texts.parent), self.row_type)
+            write_shard(images, self.patches, made_by(self.image_place))
+        write_shard(texts, self.rows, made_by(self.text_place), self.job.options.text_type)
         self.journal.add(self.done)
         self.patches, self.rows, self.done = {}, {}, []
-
-    def next_shards(self) -> tuple[Path, Path]:
-        """Paths for the next two shards of this process."""
-        folders = (self.job.image_features, self.texts.place)
-        number = next(
-            number
-            for number in itertools.count()
-            if not any(shard_path(folder, self.part, number).exists() for folder in folders)
-        )
-        return shard_path(folders[0], self.part, number), shard_path(folders[1], self.part, number)
 
 
 def not_finite(error: ValueError) -> UserError:
     """What a user can do about features that are no numbers."""
     return UserError(f"{error}; is the checkpoint whole? try --dtype bfloat16")
+
+
+Saver = NpySaver | ShardSaver  # an action counts as done only when all of it is on disk

@@ -23,23 +23,14 @@ RESERVED = ("[/INST]", "</s>", "<unk>")  # what the template and its mask need f
 
 @dataclass(frozen=True)
 class Template:
-    """How turns become one text.
+    """How turns become one text."""
 
-    Args:
-        system: what the model is told about its role, inside the first question.
-        system_wrap: text around the system text.
-        ask: text around a question.
-        answer: text around an answer.
-        begin: precedes every question; the tokeniser adds the first one itself.
-        end: closes an answer.
-    """
-
-    system: str
-    system_wrap: tuple[str, str]
-    ask: tuple[str, str]
-    answer: tuple[str, str]
-    begin: str
-    end: str
+    system: str  # what the model is told about its role, inside the first question
+    system_wrap: tuple[str, str]  # around the system text
+    ask: tuple[str, str]  # around a question
+    answer: tuple[str, str]  # around an answer
+    begin: str  # precedes every question; the tokeniser adds the first one itself
+    end: str  # closes an answer
 
 
 LLAVA_LLAMA_2 = Template(
@@ -105,9 +96,7 @@ def chat_template(template: Template = LLAVA_LLAMA_2) -> str:
 def question(query: str, action: str) -> str:
     """The question about one action, with its image tag.
 
-    Args:
-        query: text with one `{}` for the action.
-        action: the words of an action label (`llava.question.labels`).
+    The query has one `{}` for the words of an action's label (`llava.question.labels`).
 
     Raises:
         UserError: the query has a tag, several `{}`, or none (F-S1-05: published, the action is ignored).
@@ -138,14 +127,7 @@ def prompt_ids(query: str, action: str, tokenizer: PreTrainedTokenizerBase) -> l
 
 
 def expand_image(values: Sequence[int], ids: Sequence[int], patches: int, fill: int) -> list[int]:
-    """Repeats each image place once a patch.
-
-    Args:
-        values: what to spread: the ids themselves, or labels beside them.
-        ids: token ids with `IMAGE_TOKEN`.
-        patches: places an image takes.
-        fill: the value at those places.
-    """
+    """Repeats each image place of `ids` once a patch, as `fill`; `values` are the ids or their labels."""
     spread: list[int] = []
     for value, token in zip(values, ids, strict=True):
         spread += [fill] * patches if token == IMAGE_TOKEN else [value]

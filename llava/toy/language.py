@@ -1,10 +1,13 @@
-"""Pre-trains the toy LLaMA with its projector on questions about what is where; actions come later."""
+"""Makes the toy LLaMA's tokenizer; pre-trains it with its projector on what is where. Actions come later."""
 
 from __future__ import annotations
 
+import io
 import logging
+import string
 from collections.abc import Sequence
 
+import sentencepiece
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +21,7 @@ from llava.tuning.conversations import Collate, Example
 
 log = logging.getLogger(__name__)
 
+VOCABULARY = 640
 WIDTH = 128
 BATCH = 8
 PEAK_RATE = 2e-3
@@ -42,6 +46,38 @@ def toy_text_config(vocabulary: int) -> LlamaConfig:
     )
 
 
+def train_tokenizer(texts: Sequence[str]) -> bytes:
+    """Learns a SentencePiece tokenizer like LLaMA's: BPE, byte fallback, ids 0, 1, 2 for unk, bos, eos.
+
+    Args:
+        texts: what it should write shortly; anything else is spelt out in letters or bytes.
+
+    Returns:
+        The content of `tokenizer.model`.
+    """
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*texts, " ".join(string.printable.split())]),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=VOCABULARY,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        split_digits=True,
+        allow_whitespace_only_pieces=True,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
 def build_toy(reader: PatchReader, vision_tower: str) -> Llava:
     """A LLaVA with the trained vision tower, projector and embeddings, and untrained LLaMA layers."""
     text = toy_text_config(reader.embeddings.num_embeddings)
@@ -63,14 +99,9 @@ def train_language(
     seconds: float,
     steps: int,
 ) -> None:
-    """Trains projector and language model in place.
+    """Trains projector and language model in place, for so long or so many batches at most.
 
-    Args:
-        model: its vision tower stays as it is.
-        examples: one a frame, with where its answers should look.
-        pixels: CLIP's input, in the same order.
-        seconds: time at most.
-        steps: batches at most.
+    Examples, with where their answers should look, and CLIP's input are one a frame, in the same order.
     """
     freeze_vision(model)
     model.train()

@@ -7,6 +7,7 @@ heads of the second layer are pulled to the question's noun, and two of the thir
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -39,13 +40,7 @@ class Marks(NamedTuple):
 
 
 def pointers(example: Example, nouns: Sequence[int], patches: Sequence[Bool[Tensor, " p"]]) -> Pointers:
-    """Finds the places of an example's turns.
-
-    Args:
-        example: one turn for each noun, in order.
-        nouns: token id of what a turn asks for.
-        patches: which patches show it.
-    """
+    """Finds the places of an example's turns; each asks for a noun (a token id) that some patches show."""
     answers = list(answer_places(example.labels))
     assert len(answers) == len(nouns)
     places = [
@@ -57,13 +52,10 @@ def pointers(example: Example, nouns: Sequence[int], patches: Sequence[Bool[Tens
 
 def answer_places(labels: Sequence[int]) -> Iterator[range]:
     """Places that predict each run of supervised tokens."""
-    start = None
-    for place, label in enumerate([*labels, IGNORED]):
-        if label != IGNORED and start is None:
-            start = place
-        elif label == IGNORED and start is not None:
-            yield range(start - 1, place - 1)
-            start = None
+    for learnt, places in groupby(range(len(labels)), lambda place: labels[place] != IGNORED):
+        if learnt:
+            first, *rest = places
+            yield range(first - 1, first + len(rest))
 
 
 def marks(batch: Sequence[tuple[Example, Pointers]], length: int, patches: int) -> Marks:

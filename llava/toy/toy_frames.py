@@ -126,21 +126,10 @@ class Talk(NamedTuple):
 def talk(view: View, rng: Random) -> Talk:
     """Asks where each visible thing is, but nothing about actions: those are for fine-tuning."""
     things = rng.sample(view.scene.things, len(view.scene.things))
-    turns = [
-        (
-            rng.choice(ASKED).format(thing.kind),
-            f"The {thing.handle} hand is near the {thing.name} at the {thing.place.name}.",
-        )
-        for thing in things
-    ]
-    return Talk(conversation("/".join(view.path.parts[-3:]), turns), things)
-
-
-def conversation(image: str, turns: list[tuple[str, str]]) -> Conversation:
-    """Questions and answers about an image as a record."""
-    messages = []
-    for index, (asked, answered) in enumerate(turns):
-        tag = f"{IMAGE_TAG}\n" if index == 0 else ""
-        messages.append(Turn.model_validate({"from": "human", "value": tag + asked}))
-        messages.append(Turn.model_validate({"from": "gpt", "value": answered}))
-    return Conversation(image=image, conversations=messages)
+    turns: list[Turn] = []
+    for thing in things:
+        tag = "" if turns else f"{IMAGE_TAG}\n"
+        turns.append(Turn(speaker="human", value=tag + rng.choice(ASKED).format(thing.kind)))
+        told = f"The {thing.handle} hand is near the {thing.name} at the {thing.place.name}."
+        turns.append(Turn(speaker="gpt", value=told))
+    return Talk(Conversation(image="/".join(view.path.parts[-3:]), conversations=turns), things)

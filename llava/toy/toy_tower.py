@@ -54,13 +54,7 @@ class PatchReader(nn.Module):
     """Reads what each patch shows from CLIP's last layer but one, as words: this aligns CLIP with LLaMA.
 
     A patch's projected feature scores a word by its dot product with the word's embedding. Projector and
-    embeddings are where LLaVA's training starts from.
-
-    Args:
-        vision: the tower.
-        words: for each group of facts, the token ids of its words.
-        vocabulary: number of tokens.
-        width: of LLaMA's embeddings.
+    embeddings are where LLaVA's training starts from. `words` are token ids, for each group of facts.
     """
 
     def __init__(
@@ -106,15 +100,7 @@ def schedule(seconds: float, steps: int) -> Iterator[float]:
 def train_vision(
     reader: PatchReader, pixels: Float[Tensor, "n 3 h w"], targets: Targets, seconds: float, steps: int
 ) -> None:
-    """Trains tower, projector and embeddings in place.
-
-    Args:
-        reader: what is trained.
-        pixels: CLIP's input of all frames.
-        targets: what their patches show.
-        seconds: time at most.
-        steps: batches at most.
-    """
+    """Trains tower, projector and embeddings in place, for so long or so many batches at most."""
     optimizer = torch.optim.AdamW(reader.parameters(), lr=PEAK_RATE, weight_decay=0.01)
     # Kinds are told by shape, which is learnt last; most patches show nothing.
     balance = torch.tensor([0.3] + [3.0] * (len(SUBJECTS) - 1))

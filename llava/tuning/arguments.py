@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from transformers import HfArgumentParser, TrainingArguments
 
@@ -29,15 +29,13 @@ class DataArguments:
     """What it learns from."""
 
     data_path: Path = field(metadata={"help": "JSON list of LLaVA conversations"})
-    image_folder: Path = field(metadata={"help": "folder that their images are relative to"})
+    image_folder: Path = field(metadata={"help": "folder that their images are relative to, or of tar files"})
     model_max_length: int = field(
         default=2048, metadata={"help": "tokens of a record that are kept, an image counted as one"}
     )
-    on_bad_record: str = field(
-        default="error",
-        metadata={"help": "a record that cannot be learnt from", "choices": ["error", "skip"]},
+    on_bad_record: Literal["error", "skip"] = field(
+        default="error", metadata={"help": "a record that cannot be learnt from"}
     )
-
     dry_run: bool = field(default=False, metadata={"help": "print the plan and end before training"})
 
     def __post_init__(self) -> None:

@@ -21,8 +21,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from egogen.conversations import IMAGE_TAG, Conversation
 from egogen.errors import UserError
+from egogen.frames import FrameStore
+from llava.checkpoints.clip_tower import no_pixels, pixels
 from llava.checkpoints.tokenizer import PAD
-from llava.images import no_pixels, open_image, pixels
 from llava.question.prompts import (
     IGNORED,
     IMAGE_TOKEN,
@@ -52,7 +53,7 @@ class Example:
         return sum(label != IGNORED for label in self.labels)
 
 
-class Batch(TypedDict):
+class TuningBatch(TypedDict):
     """What the model takes."""
 
     input_ids: Int[Tensor, "b t"]
@@ -82,13 +83,8 @@ def put_tag_first(text: str) -> str:
 def encode(record: Conversation, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Example:
     """Tokenises a record and masks what is not an answer.
 
-    Args:
-        record: a curated conversation.
-        tokenizer: LLaMA's.
-        max_length: tokens kept, counted before image places are expanded.
-
-    Returns:
-        The example; all its labels are -100 if the mask does not fit the text.
+    At most `max_length` tokens are kept, counted before image places are expanded. All labels are -100 if the
+    mask does not fit the text.
     """
     text = render(messages(record))
 
@@ -148,14 +144,7 @@ def encode_all(
     *,
     skip_bad: bool = False,
 ) -> list[Example]:
-    """Tokenises all records.
-
-    Args:
-        records: of one file.
-        tokenizer: LLaMA's.
-        max_length: tokens kept of each.
-        source: the file, for messages.
-        skip_bad: leave bad records out with a warning each, instead of stopping.
+    """Tokenises all records of the file `source`; with `skip_bad`, bad ones are left out with a warning each.
 
     Raises:
         UserError: a record is bad; names it and how many there are. Or none is left.
@@ -182,20 +171,12 @@ def encode_all(
 
 
 class ConversationDataset(Dataset[tuple[Example, Tensor]]):
-    """Examples with their pixels, read when they are asked for.
-
-    Args:
-        examples: from `encode_all`.
-        image_folder: what `image` is relative to.
-        processor: CLIP's.
-    """
+    """Examples with their pixels, read when they are asked for."""
 
     def __init__(
-        self, examples: Sequence[Example], image_folder: Path, processor: CLIPImageProcessorPil
+        self, examples: Sequence[Example], frames: FrameStore, processor: CLIPImageProcessorPil
     ) -> None:
-        self.examples = examples
-        self.image_folder = image_folder
-        self.processor = processor
+        self.examples, self.frames, self.processor = examples, frames, processor
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -204,25 +185,20 @@ class ConversationDataset(Dataset[tuple[Example, Tensor]]):
         example = self.examples[index]
         if example.image is None:
             return example, no_pixels(self.processor)
-        return example, pixels([open_image(self.image_folder / example.image)], self.processor)[0]
+        return example, pixels([self.frames.read(example.image)], self.processor)[0]
 
 
 @dataclass(frozen=True)
 class Collate:
-    """Joins examples into a batch: image places expanded, padded at the right with id 0 and label -100.
+    """Joins examples into a batch: image places expanded, padded at the right with id 0 and label -100."""
 
-    Args:
-        patches: places one image takes.
-    """
+    patches: int  # places one image takes
 
-    patches: int
-
-    def __call__(self, items: Sequence[tuple[Example, Float[Tensor, "3 h w"]]]) -> Batch:
+    def __call__(self, items: Sequence[tuple[Example, Float[Tensor, "3 h w"]]]) -> TuningBatch:
         """Makes a batch."""
-        ids, labels = [], []
-        for example, _ in items:
-            ids.append(torch.tensor(expand_image(example.ids, example.ids, self.patches, IMAGE_TOKEN)))
-            labels.append(torch.tensor(expand_image(example.labels, example.ids, self.patches, IGNORED)))
+        examples = [example for example, _ in items]
+        ids = [torch.tensor(expand_image(one.ids, one.ids, self.patches, IMAGE_TOKEN)) for one in examples]
+        labels = [torch.tensor(expand_image(one.labels, one.ids, self.patches, IGNORED)) for one in examples]
         input_ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PAD)
         return {
             "input_ids": input_ids,

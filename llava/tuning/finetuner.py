@@ -50,11 +50,7 @@ class MarkComplete(TrainerCallback):
     """Marks a checkpoint when all processes have written their part; others are not resumed from."""
 
     def on_save(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Called after a checkpoint was written."""
         del control

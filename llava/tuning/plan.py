@@ -38,35 +38,20 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan of a run.
-
-    Args:
-        counts: parameters.
-        shape: of the language model.
-        records: that are trained on.
-        longest: tokens of the longest record, its image expanded.
-        updates: optimiser steps of the run.
-        batch: records a process takes at a time.
-        processes: of the run.
-        accumulation: batches to an update.
-        half: weights and gradients of 2 bytes (bf16), with a master copy of 4; else all of 4.
-        frozen_bytes: of one frozen weight.
-        checkpointing: activations are computed twice instead of kept.
-        deepspeed: its settings, if it is used.
-    """
+    """The plan of a run."""
 
     counts: Counts
     shape: Shape
-    records: int
-    longest: int
-    updates: int
-    batch: int
+    records: int  # that are trained on
+    longest: int  # tokens of the longest record, its image expanded
+    updates: int  # optimiser steps of the run
+    batch: int  # records a process takes at a time
     processes: int
-    accumulation: int
-    half: bool
-    frozen_bytes: float
-    checkpointing: bool
-    deepspeed: Mapping[str, object] | None
+    accumulation: int  # batches to an update
+    half: bool  # weights and gradients of 2 bytes (bf16), with a master copy of 4; else all of 4
+    frozen_bytes: float  # of one frozen weight
+    checkpointing: bool  # activations are computed twice instead of kept
+    deepspeed: Mapping[str, object] | None  # its settings, if it is used
 
     @property
     def effective_batch(self) -> int:
@@ -76,9 +61,7 @@ class Plan:
     def states(self, stage: int, offload: bool = False) -> float:
         """Bytes a GPU holds for weights, gradients and the optimiser (Rajbhandari et al. 2020, section 3).
 
-        Args:
-            stage: of ZeRO, 0 to 3: what the processes share out.
-            offload: weights and optimiser live in the machine's memory.
+        At ZeRO's stage, 0 to 3; with offload, weights and optimiser live in the machine's memory.
         """
         size = 2 if self.half else 4
         weights = size * self.counts.trained + self.frozen_bytes * self.counts.frozen

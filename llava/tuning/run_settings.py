@@ -39,11 +39,15 @@ SETTINGS = (
 )
 
 
-def settings_of(args: Arguments) -> dict[str, object]:
-    """What made the output folder."""
+def claim_output(args: Arguments) -> dict[str, object]:
+    """Claims the output folder for the settings of this run, and returns them.
+
+    Raises:
+        UserError: the folder was begun with others.
+    """
     values = {name: getattr(args.training, name) for name in SETTINGS}
     plain = {key: value if isinstance(value, int | float) else str(value) for key, value in values.items()}
-    return {
+    settings: dict[str, object] = {
         "model": checkpoint_hash(args.model.model_name_or_path),
         "data": file_hash(args.data.data_path),
         "model_max_length": args.data.model_max_length,
@@ -53,15 +57,6 @@ def settings_of(args: Arguments) -> dict[str, object]:
         "deepspeed": deepspeed_settings(args.training),
         **plain,
     }
-
-
-def claim_output(args: Arguments) -> dict[str, object]:
-    """Claims the output folder for the settings of this run, and returns them.
-
-    Raises:
-        UserError: the folder was begun with others.
-    """
-    settings = settings_of(args)
     claim(args.output, settings, RUN)
     return settings
 

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from llava.describe import describe, project
+from egogen.frames import read_frame
+from llava.checkpoints.clip_tower import pixels
+from llava.describe import describe
 from llava.describing.decode import (
     Sampling,
     answer,
@@ -18,7 +20,6 @@ from llava.describing.decode import (
     shared_length,
     to_text,
 )
-from llava.images import open_image
 from llava.question.prompts import QUESTION, prompt_ids
 from tests.llava.conftest import ORACLE, Loaded
 
@@ -40,9 +41,15 @@ def calls_of(run: dict[str, Any]) -> list[tuple[Image.Image, str, dict[str, Any]
     """Image, action and recorded call of each action of a run."""
     texts = [entry for file in run["json"].values() for clip in file.values() for entry in clip.values()]
     return [
-        (open_image(ORACLE / "generate" / "images" / call["image_path"]), text["action"], call)
+        (read_frame(ORACLE / "generate" / "images" / call["image_path"]), text["action"], call)
         for text, call in zip(texts, run["calls"], strict=True)
     ]
+
+
+@torch.no_grad()
+def project(loaded: Loaded, images: Sequence[Image.Image]) -> torch.Tensor:
+    """Image features of a batch."""
+    return loaded[0].model.project(pixels(images, loaded[2]))
 
 
 @pytest.fixture
@@ -69,10 +76,10 @@ def test_answers_and_features_are_those_of_the_published_loop(
     name: str, edited: Callable[[dict[str, Any]], Loaded]
 ) -> None:
     run = RUNS[name]
-    model, tokenizer, processor = edited(run)
+    loaded = model, tokenizer, _ = edited(run)
     images, actions, calls = zip(*calls_of(run), strict=True)
     prompts = [prompt_ids(run["args"]["query"], action, tokenizer) for action in actions]
-    features = project(model, processor, images)
+    features = project(loaded, images)
     sampling = Sampling(0.0, 50, run["max_new_tokens"])
     # One batch of unequal prompts, against the recorded batches of one.
     made = answer(model, tokenizer, prompts, features, [0] * len(prompts), sampling)
@@ -88,9 +95,9 @@ def test_answers_and_features_are_those_of_the_published_loop(
 
 
 def test_a_text_feature_row_predicts_its_token(loaded: Loaded) -> None:
-    model, tokenizer, processor = loaded
+    model, tokenizer, _ = loaded
     prompt = prompt_ids(QUESTION, "cut", tokenizer)
-    features = project(model, processor, [open_image(FRAMES[0])])
+    features = project(loaded, [read_frame(FRAMES[0])])
     given = answer(model, tokenizer, [prompt], features, [0], Sampling(0.0, 50, 6))[0]
     assert model.lm_head(given.states).argmax(-1).tolist() == given.tokens
 
@@ -98,7 +105,7 @@ def test_a_text_feature_row_predicts_its_token(loaded: Loaded) -> None:
 @pytest.mark.parametrize("greedy", [True, False])
 def test_no_result_depends_on_the_batch(loaded: Loaded, greedy: bool) -> None:
     sampling = Sampling(0.0 if greedy else 1.0, 50, 12)
-    images = [open_image(FRAMES[index % len(FRAMES)]) for index in range(len(ACTIONS))]
+    images = [read_frame(FRAMES[index % len(FRAMES)]) for index in range(len(ACTIONS))]
     seeds = list(range(len(ACTIONS)))
     whole = describe(*loaded, images, ACTIONS, seeds=seeds, sampling=sampling)
     for image, action, seed, expected in zip(images, ACTIONS, seeds, whole, strict=True):
@@ -109,17 +116,17 @@ def test_no_result_depends_on_the_batch(loaded: Loaded, greedy: bool) -> None:
 
 
 def test_other_seeds_give_other_answers(loaded: Loaded) -> None:
-    images = [open_image(FRAMES[0])] * 2
+    images = [read_frame(FRAMES[0])] * 2
     one, two = describe(*loaded, images, ["cut"] * 2, seeds=[1, 2], sampling=Sampling(1.0, 50, 12))
     assert one.text != two.text
 
 
 def test_draws_follow_the_recorded_distribution(loaded: Loaded) -> None:
     recorded = json.loads((ORACLE / "sampling.json").read_text())
-    model, tokenizer, processor = loaded
+    model, tokenizer, _ = loaded
     image = ORACLE / "generate" / "images" / recorded["image_path"]
     action = calls_of(RUNS["chunk1"])[0][1]
-    features = project(model, processor, [open_image(image)])
+    features = project(loaded, [read_frame(image)])
     state = answer(
         model, tokenizer, [prompt_ids(QUESTION, action, tokenizer)], features, [0], Sampling(0.0, 50, 1)
     )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from egogen import cli
 from egogen.annotations import Annotations
 from egogen.errors import UserError
 from egogen.files import write_json
+from egogen.frames import pack
 from egogen.manifest import checkpoint_hash
 from llava import describe as module
 from llava.describe import Description, main
+from llava.describing import describing_loop
 from llava.describing.decode import Sampling
-from llava.describing.description_journal import Descriptions
+from llava.describing.saving import Descriptions
 from llava.merge import main as merge
 from llava.model import load
 from tests.second_process import second_process
@@ -132,7 +135,7 @@ def test_more_chunks_than_clips_is_no_error(split: Path, tiny: Path, tmp_path: P
 def test_an_interrupted_run_goes_on(
     whole: Path, split: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = module.describe, []
+    real, calls = describing_loop.describe, []
 
     def interrupted(*args: Any, **kwargs: Any) -> list[Description]:
         calls.append(1)
@@ -140,7 +143,7 @@ def test_an_interrupted_run_goes_on(
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(module, "describe", interrupted)
+    monkeypatch.setattr(describing_loop, "describe", interrupted)
     with pytest.raises(KeyboardInterrupt):
         main(flags(split, tiny, tmp_path, "--batch-size", "2"))
     journal = tmp_path / "texts" / "chunk_1_of_1.jsonl"
@@ -190,6 +193,23 @@ def test_the_target_frame_can_be_described(split: Path, tiny: Path, tmp_path: Pa
     assert (tmp_path / "image" / "a" / "0" / "after_x.npy").exists()
 
 
+def test_packed_frames_are_described_as_single_files_are(
+    whole: Path, split: Path, tiny: Path, tmp_path: Path
+) -> None:
+    items = Annotations.read(split / "ego4d_val.json").items
+    pack(split / "frames", [item.action.image_0 for item in items], tmp_path / "tars", frames_per_tar=2)
+    main(flags(split, tiny, tmp_path, "--image-dir", str(tmp_path / "tars")))
+    name = "texts/chunk_1_of_1.json"
+    assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+    for kind in ("image", "text"):
+        packed, single = features_of(tmp_path / kind), features_of(whole / kind)
+        assert packed.keys() == single.keys()
+        assert all(np.allclose(packed[path], single[path], atol=2e-3) for path in single)
+    more = ("--image-dir", str(tmp_path / "tars"), "--setting", "description")
+    with pytest.raises(UserError, match=r"here holds frame 'a/0/after_x\.jpg' \(and 4 more frames\)"):
+        main(flags(split, tiny, tmp_path / "b", *more))
+
+
 @pytest.mark.parametrize(
     "more", [("--temperature", "0.5"), ("--query", "What is {}?"), ("--seed", "1"), ("--greedy",)]
 )
@@ -212,10 +232,10 @@ def test_feature_folders_of_another_run_are_refused(
 @pytest.mark.parametrize(
     ("breaking", "message"),
     [
-        (lambda root: (root / "frames/a/0/x.jpg").unlink(), "a/0/x.jpg: no such image"),
+        (lambda root: (root / "frames/a/0/x.jpg").unlink(), "a/0/x.jpg: no such frame"),
         (
             lambda root: (root / "frames/c/0/x.png").write_bytes(b"\x89PNG"),
-            "c/0/x.png: the image cannot be read",
+            "c/0/x.png: not a readable image",
         ),
         (lambda root: (root / "ego4d_val.json").write_text("[]"), "found list"),
         (lambda root: (root / "ego4d_val.json").write_text("{"), "not valid JSON"),
@@ -292,7 +312,7 @@ def test_processes_of_torchrun_take_their_share(
 def test_batches_shrink_when_memory_runs_out(
     whole: Path, split: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, sizes = module.describe, []
+    real, sizes = describing_loop.describe, []
 
     def greedy(*args: Any, **kwargs: Any) -> list[Description]:
         sizes.append(len(args[3]))
@@ -300,7 +320,7 @@ def test_batches_shrink_when_memory_runs_out(
             raise torch.OutOfMemoryError("as a GPU says")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(module, "describe", greedy)
+    monkeypatch.setattr(describing_loop, "describe", greedy)
     main(flags(split, tiny, tmp_path, "--batch-size", "5"))
     assert sizes == [5, 2, 2, 1]
     texts = [(out / "texts/chunk_1_of_1.json").read_bytes() for out in (whole, tmp_path)]
@@ -309,13 +329,13 @@ def test_batches_shrink_when_memory_runs_out(
 
 def test_a_batch_size_that_fits_a_gpu(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
     model = load(tiny)[0]
-    assert module.fitting_batch_size(model, 100, Sampling()) == module.CPU_BATCH
+    assert describing_loop.fitting_batch_size(model, 100, Sampling()) == describing_loop.CPU_BATCH
     # 2 layers of width 64, keys and values of 4 bytes, 100 + 16 + 1024 places: 1,167,360 bytes a row.
     monkeypatch.setattr(type(model), "device", property(lambda _: torch.device("cuda")))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10 * 1167360, 0))
-    assert module.fitting_batch_size(model, 100, Sampling()) == 8
+    assert describing_loop.fitting_batch_size(model, 100, Sampling()) == 8
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 0))
-    assert module.fitting_batch_size(model, 100, Sampling()) == 1
+    assert describing_loop.fitting_batch_size(model, 100, Sampling()) == 1
 
 
 def test_labels_may_be_lemmatised_as_published(split: Path, tiny: Path, tmp_path: Path) -> None:
@@ -366,13 +386,12 @@ def test_a_changed_label_or_feature_is_described_anew(tmp_path: Path, split: Pat
 def test_features_that_are_no_numbers_are_refused(
     split: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = module.finish
+    real = describing_loop.describe
 
-    def overflowing(*args: Any) -> Description:
-        made = real(*args)
-        return Description(made.text, made.image_features, made.text_features * 1e9)
+    def overflowing(*args: Any, **kwargs: Any) -> list[Description]:
+        return [replace(made, text_features=made.text_features * 1e9) for made in real(*args, **kwargs)]
 
-    monkeypatch.setattr(module, "finish", overflowing)
+    monkeypatch.setattr(describing_loop, "describe", overflowing)
     with pytest.raises(UserError, match="try --dtype bfloat16"):
         main(flags(split, tiny, tmp_path))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from egogen.errors import UserError
 from egogen.features.feature_shards import Shards
 from egogen.features.projector import read_projector
 from egogen.features.store import form_of
+from egogen.frames import read_frame
 from egogen.layout import clip_folder, feature_name, projector_path, shard_paths
 from llava import describe as module
 from llava.describe import Description, main
-from llava.describing import saving
-from llava.images import open_image
+from llava.describing import describing_loop, saving
 from llava.model import load
 from tests.llava.conftest import ORACLE
 
@@ -100,7 +101,7 @@ def test_online_stores_hold_all_that_computes_image_features(stores: dict[str, P
     clip = CLIPVisionModel.from_pretrained(clip_folder(place))
     prepare, projector = read_clip_pixels(clip_folder(place), 56), read_projector(projector_path(place))
     for image in IMAGES:
-        pixels = torch.from_numpy(prepare(open_image(SPLIT / "images" / image)))[None]
+        pixels = torch.from_numpy(prepare(read_frame(SPLIT / "images" / image)))[None]
         with torch.no_grad():
             states = clip(pixels, output_hidden_states=True).hidden_states[FEATURE_LAYER][0, 1:]
         npy = np.load(stores["npy"] / "llava_image" / feature_name(image)).astype(np.float32)
@@ -118,7 +119,7 @@ def test_a_finished_run_loads_no_model(
 def test_an_interrupted_run_keeps_what_it_has_and_goes_on(
     stores: dict[str, Path], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = module.describe, []
+    real, calls = describing_loop.describe, []
 
     def interrupted(*args: Any, **kwargs: Any) -> list[Description]:
         calls.append(len(args[3]))
@@ -126,7 +127,7 @@ def test_an_interrupted_run_keeps_what_it_has_and_goes_on(
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(module, "describe", interrupted)
+    monkeypatch.setattr(describing_loop, "describe", interrupted)
     monkeypatch.setattr(saving, "SHARD_ITEMS", 2)
     argv = flags(tiny, tmp_path, "--feature-store", "compact", "--batch-size", "1")
     with pytest.raises(KeyboardInterrupt):
@@ -226,14 +227,12 @@ def test_a_projector_of_two_layers_needs_the_published_form(
 def test_features_that_are_no_numbers_are_refused(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = module.finish
+    real = describing_loop.describe
 
-    def overflowing(*args: Any) -> Description:
-        made = real(*args)
-        assert made.patches is not None
-        return Description(made.text, made.image_features, made.text_features, made.patches * 1e9)
+    def overflowing(*args: Any, **kwargs: Any) -> list[Description]:
+        return [replace(made, patches=made.patches * 1e9) for made in real(*args, **kwargs)]  # type: ignore[operator]
 
-    monkeypatch.setattr(module, "finish", overflowing)
+    monkeypatch.setattr(describing_loop, "describe", overflowing)
     with pytest.raises(UserError, match=r"llava_image/clip_.*\.npy: a feature holds .*try --dtype bfloat16"):
         main(flags(tiny, tmp_path, "--feature-store", "compact"))
     assert not shard_paths(tmp_path / "llava_text")

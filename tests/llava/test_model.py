@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 from egogen.errors import UserError
 from llava.checkpoints.config_json import llava_config, text_settings, vision_settings
 from llava.model import Llava, count_parameters, freeze_vision, load, pick_device, save
-from llava.tuning.conversations import Batch, Collate, Example
+from llava.tuning.conversations import Collate, Example, TuningBatch
 from tests.llava.conftest import ORACLE, Loaded
 
 ARRAYS = np.load(ORACLE / "forward.npz")
 FACTS = json.loads((ORACLE / "forward.json").read_text())
 
 
-def batch_of(name: str) -> Batch:
+def batch_of(name: str) -> TuningBatch:
     """The recorded batch: single image places, right padding."""
     items = []
     for ids, labels, mask, image in zip(

@@ -108,8 +108,11 @@ def test_other_settings_are_not_mixed(trained: Path, data: Path, tiny: Path) -> 
 @pytest.mark.parametrize(
     ("breaking", "message"),
     [
-        (lambda root: (root / "3.jpg").unlink(), "3.jpg: no such image"),
-        (lambda root: (root / "3.jpg").write_bytes((root / "3.jpg").read_bytes()[:600]), "3.jpg: the image"),
+        (lambda root: (root / "3.jpg").unlink(), "3.jpg: no such frame"),
+        (
+            lambda root: (root / "3.jpg").write_bytes((root / "3.jpg").read_bytes()[:600]),
+            "3.jpg: not a readable image",
+        ),
         (lambda root: (root / "records.json").write_text('{"a": 1}'), "found dict, expected a list"),
         (
             lambda root: (root / "records.json").write_text('[{"conversations": 5}]'),

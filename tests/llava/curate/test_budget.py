@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from llava.curate.budget import Budget, OverBudget, Prices, chat_tokens, sum_of
-from llava.curate.exchange import Message, Usage
+from llava.curate.budget import Budget, OverBudget, Prices, Spending, chat_tokens
+from llava.curate.exchange import Message, Reply, Usage
 from llava.curate.prompt import read_prompt
 
 PRICES = Prices(prompt=1.0, completion=4.0)
@@ -15,8 +15,9 @@ MOST = Usage(1000, 250)  # 0.002 at these prices
 
 def test_prices_are_of_a_million_tokens() -> None:
     assert PRICES.of(MOST) == pytest.approx(0.002)
-    assert sum_of([MOST, Usage(1, 2)]) == Usage(1001, 252)
-    assert sum_of([]) == Usage(0, 0)
+    replies = [Reply("", False, False, *tokens, True) for tokens in ((1000, 250), (1, 2))]
+    assert Spending.of(replies, PRICES) == Spending(2, 0, 1001, 252, (1001 + 4 * 252) / 1e6)
+    assert Spending.of([], PRICES) == Spending(0, 0, 0, 0, 0.0)
 
 
 def test_a_request_that_might_pass_the_limit_is_held_back() -> None:

@@ -11,8 +11,7 @@ import pytest
 
 from egogen.errors import UserError
 from llava.curate.budget import Budget, Prices
-from llava.curate.completion import retry_after
-from llava.curate.endpoint import Endpoint
+from llava.curate.endpoint import Endpoint, retry_after
 from llava.curate.exchange import ChatSampling, Message, NoAnswer, Usage
 from llava.curate.pace import Pace
 from tests.llava.curate.server import KEY, Answer, Server, completion, in_turn, serve

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import Environment, PackageLoader
 
 from llava.curate.cases import Attempt, Case
 from llava.curate.pair_facts import PairFacts
-from llava.curate.review_sheet import page as template
 from llava.curate.review_sheet import sample
 from tests.llava.curate.conftest import ACTIONS, Run
 from tests.llava.curate.server import Answer, completion, describe, serve
@@ -93,7 +93,9 @@ def test_a_frame_that_is_missing_is_told(run: Run, tmp_path: Path, world: Path) 
 
 
 def test_names_of_boxes_find_room() -> None:
-    outline = template().make_module({"style": "", "head": {}, "shown": []}).outline  # type: ignore[attr-defined]
+    pages = Environment(loader=PackageLoader("llava.curate"), autoescape=True)
+    template: Any = pages.get_template("review_sheet.html.j2")
+    outline = template.make_module({"head": {}, "shown": []}).outline
     assert 'class="hand"' in outline("left hand", (0.2, 0.5, 0.3, 0.6))
     assert 'class="high far"' in outline("cup <1>", (0.8, 0.0, 0.9, 0.1))
     assert "cup &lt;1&gt;" in outline("cup <1>", (0.8, 0.0, 0.9, 0.1))

@@ -1,0 +1,121 @@
+"""Describes batches of frames: as many at a time as fit, and what is made goes to the saver at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import closing
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from egogen.annotations import Item
+from egogen.seeds import item_seed
+from egogen.shards import process
+from llava.checkpoints.clip_tower import pixels
+from llava.checkpoints.config_json import text_settings
+from llava.describing.decode import Sampling, answer, to_text
+from llava.describing.describing_job import DescribingJob
+from llava.describing.saving import Description, Saver
+from llava.model import Llava
+from llava.question.prompts import QUESTION, prompt_ids
+
+log = logging.getLogger(__name__)
+
+Loaded = tuple[Llava, PreTrainedTokenizerBase, CLIPImageProcessorPil]
+CPU_BATCH, MAX_BATCH = 64, 512  # sizes that `--batch-size auto` takes, and at most
+
+
+def describe(
+    model: Llava,
+    tokenizer: PreTrainedTokenizerBase,
+    image_processor: CLIPImageProcessorPil,
+    images: Sequence[Image.Image],
+    actions: Sequence[str],
+    *,
+    seeds: Sequence[int] | None = None,
+    query: str = QUESTION,
+    sampling: Sampling | None = None,
+) -> list[Description]:
+    """Describes a batch.
+
+    Args:
+        model: the VLLM.
+        tokenizer: its tokenizer.
+        image_processor: its image processor.
+        images: RGB frames.
+        actions: words for the question, one a frame (`llava.question.labels.action_words`).
+        seeds: one a frame; equal seeds give equal draws. By default keyed by the action's words.
+        query: the question, with `{}` for the action.
+        sampling: temperature 0.2, top k 50 and at most 1024 tokens by default, as published.
+
+    Raises:
+        UserError: the query has no single `{}`.
+    """
+    prompts = [prompt_ids(query, action, tokenizer) for action in actions]
+    with torch.no_grad():
+        patches = model.model.see(pixels(images, image_processor).to(model.device))  # [b, p, v]
+        features = model.model.multi_modal_projector(patches)  # [b, p, d]
+    seeds = [item_seed(0, action) for action in actions] if seeds is None else seeds
+    answers = answer(model, tokenizer, prompts, features, seeds, sampling or Sampling())
+    return [
+        Description(
+            to_text(given.tokens, tokenizer), *(kept.float().cpu() for kept in (image, given.states, seen))
+        )
+        for image, given, seen in zip(features, answers, patches, strict=True)
+    ]
+
+
+def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver: Saver) -> None:
+    """Describes the actions that are not done yet; without a batch size, as many at a time as fit."""
+    model, tokenizer, processor = loaded
+    saver.begin(model, processor)
+    prompts = [prompt_ids(job.options.query, job.words(item), tokenizer) for item in todo]
+    size = job.options.batch_size or fitting_batch_size(model, max(map(len, prompts)), job.sampling)
+    log.info("batch size: %d", size)
+    # Prompts of nearly equal length go together, so that little is padded.
+    order = sorted(range(len(todo)), key=lambda place: len(prompts[place]))
+    with (
+        closing(saver),
+        tqdm(total=len(todo), desc="describe", unit="frame", disable=process().rank > 0) as bar,
+    ):
+        while order:
+            items = [todo[place] for place in order[:size]]
+            try:
+                made = describe(
+                    *loaded,
+                    [job.frames.read(job.image(item)) for item in items],
+                    [job.words(item) for item in items],
+                    seeds=[item_seed(job.options.seed, item.clip, item.id) for item in items],
+                    query=job.options.query,
+                    sampling=job.sampling,
+                )
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                torch.cuda.empty_cache()
+                size //= 2
+                log.warning("out of GPU memory; going on with batches of %d", size)
+                continue
+            saver.add(items, made)
+            order = order[size:]
+            bar.update(len(items))
+
+
+def fitting_batch_size(model: Llava, prompt_length: int, sampling: Sampling) -> int:
+    """How many rows fit: on a GPU, keys and values of the longest possible answers in 80 % of free memory.
+
+    The longest prompt has `prompt_length` tokens, its image counted as one.
+    """
+    if model.device.type != "cuda":
+        return CPU_BATCH
+    text = text_settings(model.config)
+    heads = int(text.num_key_value_heads or text.num_attention_heads)
+    width = heads * text.hidden_size // int(text.num_attention_heads)
+    tokens = prompt_length + model.patches + sampling.max_new_tokens
+    row = 2 * int(text.num_hidden_layers) * width * tokens * model.dtype.itemsize
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return max(1, min(MAX_BATCH, int(0.8 * free) // row))
