@@ -20,11 +20,12 @@ from ldm.checkpoints.published_names import EMA_DECAY, EMA_UPDATES, ema_name, pu
 from ldm.checkpoints.safe_reading import ARCHITECTURE
 from ldm.checkpoints.single_file import load_state
 from ldm.checkpoints.writing import published_state
+from ldm.conditioner import embed
 from ldm.config.sections import TrainConfig
 from ldm.diffusion.schedule import p2_weight, training_schedule
 from ldm.guidance import Drop, build_context, draw_drop
 from ldm.networks.architecture import LATENT_SCALE, Parts
-from ldm.networks.text import embed, make_tokenizer
+from ldm.networks.text import make_tokenizer
 from ldm.training.adamw import gradient_norm, make_optimizer, rate
 from ldm.training.ema import Ema
 
@@ -48,7 +49,7 @@ class LatentDiffusion(lightning.LightningModule):
         super().__init__()
         self.unet, self.vae, self.text_encoder, self.conditioner = parts
         self.config = config
-        self.shape = config.model.architecture
+        self.shape = config.model.shape
         self.tokenizer = make_tokenizer()
         self.vae.requires_grad_(False).eval()
         self.text_encoder.requires_grad_(False).eval()

@@ -24,7 +24,9 @@ from ldm.networks.architecture import (
     TextShape,
     UNetShape,
     VAEShape,
+    check_sizes,
     make_conditioner,
+    widened,
 )
 
 INDEX = "model_index.json"
@@ -72,19 +74,12 @@ class DiffusersFolder:
         """
         if shape.unet.in_channels > self.inputs:
             widen(self.loaded.unet)
-        found = architecture_of(self.loaded)
-        if (found.unet, found.vae, found.text) != (shape.unet, shape.vae, shape.text):
-            raise UserError(
-                f"{self.path}: the folder and the configuration's model.architecture do not belong together; "
-                f"the folder has {found.unet}, {found.vae}, {found.text}"
-            )
+        check_sizes(self.path, architecture_of(self.loaded), shape)
         if streams is None:
             return self.loaded._replace(conditioner=None)
-        return (
-            self.loaded
-            if self.streams
-            else self.loaded._replace(conditioner=make_conditioner(shape, streams))
-        )
+        if self.streams:
+            return self.loaded
+        return self.loaded._replace(conditioner=make_conditioner(shape, streams))
 
 
 def load_folder(path: Path) -> Parts:
@@ -159,12 +154,7 @@ def widen(unet: UNet2DConditionModel) -> None:
     if old.in_channels == 2 * LATENT_CHANNELS:
         return
     new = nn.Conv2d(2 * LATENT_CHANNELS, old.out_channels, old.kernel_size, padding=old.padding)
-    with torch.no_grad():
-        new.weight.zero_()
-        new.weight[:, : old.in_channels] = old.weight
-        assert new.bias is not None
-        assert old.bias is not None
-        new.bias.copy_(old.bias)
+    new.load_state_dict({**old.state_dict(), "weight": widened(old.weight.detach(), new.in_channels)})
     unet.conv_in = new
     unet.register_to_config(in_channels=new.in_channels)
 
@@ -172,7 +162,9 @@ def widen(unet: UNet2DConditionModel) -> None:
 def architecture_of(parts: Parts) -> Architecture:
     """Sizes of loaded networks."""
     unet, vae, text = parts.unet.config, parts.vae.config, parts.text_encoder.config
-    shape = Architecture(
+    given = {} if parts.conditioner is None else parts.conditioner.config
+    own = {name: given[name] for name in ("llm_width", "mixer_width") if name in given}
+    return Architecture(
         unet=UNetShape(
             channels=list(unet.block_out_channels),
             attention=["CrossAttn" in kind for kind in unet.down_block_types],
@@ -189,8 +181,5 @@ def architecture_of(parts: Parts) -> Architecture:
             text.intermediate_size,
             text.vocab_size,
         ),
+        **own,
     )
-    if parts.conditioner is not None:
-        shape.llm_width = parts.conditioner.config.llm_width
-        shape.mixer_width = parts.conditioner.config.mixer_width
-    return shape

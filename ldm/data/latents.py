@@ -26,9 +26,9 @@ from egogen.files import atomic_folder
 from egogen.layout import run_root
 from egogen.locks import hold
 from egogen.manifest import NAME, checkpoint_hash, claim, file_hash
+from ldm.conditioner import embed
 from ldm.data.pairs import EgoGenPairs, SplitFiles
 from ldm.networks.architecture import Parts
-from ldm.networks.text import embed
 
 ARRAYS = ("source_latent", "target_moments", "text")
 BATCH = 32

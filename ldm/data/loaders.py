@@ -39,7 +39,7 @@ class PairsModule(lightning.LightningDataModule):
         # One process of all nodes checks files and builds caches: RUN_ROOT is shared between them.
         self.prepare_data_per_node = False
         self.config, self.parts, self.tokenizer, self.device = config, parts, tokenizer, device
-        width = config.model.architecture.llm_width if config.model.vllm_features else None
+        width = config.model.shape.llm_width if config.model.vllm_features else None
         self.files = {
             split: [
                 SplitFiles(data, split, width, config.features.store, config.model.streams)
@@ -49,6 +49,11 @@ class PairsModule(lightning.LightningDataModule):
         }
         sources = [files for split in SPLITS for files in self.files[split]]
         self.visions = {key: vision for files in sources for key, vision in files.visions.items()}
+
+    @property
+    def pairs(self) -> int:
+        """Training pairs of all data sets."""
+        return sum(len(files.items) for files in self.files["train"])
 
     @property
     def total_steps(self) -> int:
@@ -66,8 +71,7 @@ class PairsModule(lightning.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of one pass over the training pairs."""
-        count = sum(len(files.items) for files in self.files["train"])
-        return steps_per_epoch(count, self.config.trainer.effective_batch)
+        return steps_per_epoch(self.pairs, self.config.trainer.effective_batch)
 
     def prepare_data(self) -> None:
         """Reads every file once, then builds the caches; on one process only."""
@@ -89,7 +93,7 @@ class PairsModule(lightning.LightningDataModule):
     def dataset(self, split: str) -> EgoGenPairs:
         """A split of all data sets, with the draws that belong to its samples."""
         data, seed = self.config.data, self.config.trainer.seed
-        side = data.resolution // self.config.model.architecture.vae.factor
+        side = data.resolution // self.config.model.shape.vae.factor
         return EgoGenPairs(
             self.files[split], latents=self.latents(split), chance=Chance(seed, side, data.flip)
         )

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from egogen.clip_pixels import CLIP_MEAN, CLIP_STD
 from egogen.errors import UserError, reason
 from egogen.torchscript import SETTINGS, is_torchscript, read_torchscript
 from ldm.metrics.feature_cache import Memory
@@ -20,8 +21,6 @@ from ldm.metrics.metric import Accumulator, Metric, Setting
 from ldm.metrics.networks.weight_files import CLIP, FETCH, mismatch, read_state
 from ldm.metrics.similarity import Similarity, cosine
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 WHAT = "OpenAI CLIP"
 
 
@@ -52,7 +51,7 @@ def embed(
         pixels = resize(images, side, side, "bicubic", antialias=False)
     else:
         pixels = cover(images, side, "bicubic", antialias=True).clamp(0, 1)
-    return nn.functional.normalize(network(normalize(pixels, MEAN, STD)).float(), dim=-1)
+    return nn.functional.normalize(network(normalize(pixels, CLIP_MEAN, CLIP_STD)).float(), dim=-1)
 
 
 def load(path: Path, device: torch.device) -> nn.Module:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from egogen.errors import UserError
-from ldm.config.sections import GenerateConfig, TrainConfig, load_config
+from ldm.config.merge import load_config
+from ldm.config.sections import GenerateConfig, TrainConfig
 from ldm.networks.architecture import build
 from ldm.train import accumulate, choose_precision
 
@@ -19,10 +20,12 @@ STAGE_2 = sorted([*CONFIGS.glob("train_*.yaml"), *CONFIGS.glob("generate_*.yaml"
 
 @pytest.mark.parametrize("path", STAGE_2, ids=lambda path: path.name)
 def test_every_yaml_loads_and_its_model_builds(path: Path) -> None:
-    kind = TrainConfig if path.name.startswith("train_") else GenerateConfig
+    kind: type[TrainConfig | GenerateConfig] = (
+        TrainConfig if path.name.startswith("train_") else GenerateConfig
+    )
     config = load_config(kind, [path])
     with torch.device("meta"):
-        parts = build(config.model.architecture, config.model.vllm_features)
+        parts = build(config.model.shape, config.model.vllm_features)
     assert parts.conditioner is not None
     assert parts.unet.config.in_channels == 8
 
@@ -70,7 +73,7 @@ def test_files_merge_left_to_right_and_words_win(tmp_path: Path) -> None:
         ("data: [1", r"not valid YAML .* at line 2"),
         ("model: {architecture: {unet: {channels: [48, 96]}}}", r"2 channels and 4 attention"),
         ("[1, 2]", r"a.yaml"),
-        ("data: 3", r"int is not a subclass of DataConfig"),
+        ("data: 3", r"data: got 3, allowed: settings by name"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path: Path, text: str, message: str) -> None:
