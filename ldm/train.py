@@ -51,31 +51,24 @@ log = logging.getLogger(__name__)
 class TrainOptions:
     """The reference's flags."""
 
-    name: str = flag(
-        "name of the run; a run of the same name is resumed", spelled=("-n", "--name"), default=""
-    )
+    name: str = flag("of the run; one of the same name is resumed", spelled=("-n", "--name"), default="")
     base: list[str] = flag(
         "configuration files, merged left to right; then key.sub=value words",
-        spelled=("-b", "--base"), nargs="+", default=[], metavar="YAML",
-    )  # fmt: skip
-    train: bool = flag(
-        "train (without it: check settings and data)", spelled=("-t", "--train"), action="store_true"
+        spelled=("-b", "--base"),
+        nargs="+",
+        default=[],
+        metavar="YAML",
     )
+    train: bool = flag("or only check settings and data", spelled=("-t", "--train"), action="store_true")
     gpus: str = flag("GPUs to use, of each node; none is the CPU", default="", metavar="0,1,...")
-    resume: Path | None = flag(
-        "checkpoint, or folder of a run, to resume", spelled=("-r", "--resume"), type=Path
-    )
-    seed: int | None = flag("seed; by default trainer.seed of the YAML", spelled=("-s", "--seed"), type=int)
+    resume: Path | None = flag("checkpoint, or folder of a run", spelled=("-r", "--resume"), type=Path)
+    seed: int | None = flag("by default trainer.seed of the YAML", spelled=("-s", "--seed"), type=int)
     logdir: Path = flag("folder of all runs", spelled=("-l", "--logdir"), type=Path, default=Path("logs"))
     project: str = flag("folder inside --logdir that groups runs", spelled=("-p", "--project"), default="")
     postfix: str = flag("added to the run's folder name", spelled=("-f", "--postfix"), default="")
-    scale_lr: bool = flag(
-        "multiply the rate by the effective batch", spelled=("--scale_lr",), action="store_true"
-    )
+    scale_lr: bool = flag("rate times effective batch", spelled=("--scale_lr",), action="store_true")
     no_test: bool = flag("accepted as the reference does; there is no test phase", action="store_true")
-    overrides: list[str] = flag(
-        "settings, after all files", positional=True, nargs="*", default=[], metavar="key=value"
-    )
+    overrides: list[str] = flag("settings", positional=True, nargs="*", default=[], metavar="key=value")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,24 @@ UNSTORED = {"text_model.embeddings.position_ids", "embeddings.position_ids"}
 class DiffusersFolder:
     """A pipeline folder: Stable Diffusion, InstructPix2Pix or LEGO.
 
-    Args:
-        path: the folder.
-
     Raises:
-        UserError: see `load_folder`.
+        UserError: a part or tensor is missing, unknown or of another shape, a file is damaged, or the model
+            predicts something else than noise.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.loaded = path, load_folder(path)
+        self.path = path
+        read_json(path / INDEX)
+        check_prediction(path / "scheduler" / "scheduler_config.json")
+        # Without accelerate there is no other way, and diffusers says so each time.
+        plain = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+        unet = load_part(path, "unet", UNet2DConditionModel.from_pretrained, **plain)
+        vae = load_part(path, "vae", AutoencoderKL.from_pretrained, **plain)
+        text_encoder = load_part(path, "text_encoder", CLIPTextModel.from_pretrained, dtype=torch.float32)
+        conditioner = None
+        if (path / "conditioner").is_dir():
+            conditioner = load_part(path, "conditioner", Conditioner.from_pretrained, **plain)
+        self.loaded = Parts(unet, vae, text_encoder, conditioner)
 
     @property
     def inputs(self) -> int:
@@ -62,12 +71,7 @@ class DiffusersFolder:
         return wanted if isinstance(wanted, Architecture) else architecture_of(self.loaded)
 
     def parts(self, shape: Architecture, streams: Streams | None, use_ema: bool) -> Parts:  # noqa: ARG002 - it has one kind of weights
-        """The networks, with its weights; a UNet is widened to the channels of `shape`.
-
-        Args:
-            shape: their sizes.
-            streams: those of the conditioner; None takes it away. Where the folder has none, a new one.
-            use_ema: of no use here.
+        """The networks; a UNet is widened to `shape`, without `streams` there is no conditioner.
 
         Raises:
             UserError: the folder's networks have other sizes.
@@ -82,32 +86,8 @@ class DiffusersFolder:
         return self.loaded._replace(conditioner=make_conditioner(shape, streams))
 
 
-def load_folder(path: Path) -> Parts:
-    """Loads the networks of a pipeline folder.
-
-    Raises:
-        UserError: a part or tensor is missing, unknown or of another shape, a file is damaged, or the model
-            predicts something else than noise.
-    """
-    read_json(path / INDEX)
-    check_prediction(path / "scheduler" / "scheduler_config.json")
-    # Without accelerate there is no other way, and diffusers says so each time.
-    plain = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
-    unet = load_part(path, "unet", UNet2DConditionModel.from_pretrained, **plain)
-    vae = load_part(path, "vae", AutoencoderKL.from_pretrained, **plain)
-    text_encoder = load_part(path, "text_encoder", CLIPTextModel.from_pretrained, dtype=torch.float32)
-    conditioner = None
-    if (path / "conditioner").is_dir():
-        conditioner = load_part(path, "conditioner", Conditioner.from_pretrained, **plain)
-    return Parts(unet, vae, text_encoder, conditioner)
-
-
 def check_prediction(path: Path) -> None:
-    """Refuses a model that does not predict noise, such as Stable Diffusion 2.1; older files do not say.
-
-    Raises:
-        UserError: names what it predicts.
-    """
+    """Refuses a model that does not predict noise, such as Stable Diffusion 2.1; older files do not say."""
     if path.exists():
         found = check_object(read_json(path), f"{path}", "settings by name").get("prediction_type", "epsilon")
         check(f"{path}: prediction_type", found, "epsilon, as of Stable Diffusion 1", found == "epsilon")
@@ -117,7 +97,7 @@ def load_part(path: Path, name: str, load: Callable[..., Any], **options: object
     """Loads one network and checks that its tensors are all there, and no others.
 
     Raises:
-        UserError: see `load_folder`.
+        UserError: see `DiffusersFolder`.
     """
     folder = path / name
     if not (folder / "config.json").is_file():
@@ -131,12 +111,8 @@ def load_part(path: Path, name: str, load: Callable[..., Any], **options: object
     return model
 
 
-def check_info(info: Mapping[str, Any], folder: Path) -> None:
-    """Refuses a load that left tensors out.
-
-    Raises:
-        UserError: names the first tensor and counts them.
-    """
+def check_info(info: Mapping[str, Iterable[object]], folder: Path) -> None:
+    """Raises a `UserError` that names the first tensor which a load left out, and counts them."""
     for kind, words in (
         ("missing_keys", "is missing from"),
         ("unexpected_keys", "is unknown in"),

@@ -34,9 +34,6 @@ CONV_IN = f"{UNET}input_blocks.0.0.weight"
 class SingleFile:
     """A published file: Stable Diffusion, InstructPix2Pix, LEGO, or one of our training runs.
 
-    Args:
-        path: the file.
-
     Raises:
         UserError: see `ldm.checkpoints.safe_reading.read`.
     """
@@ -81,12 +78,7 @@ class SingleFile:
         return wanted
 
     def parts(self, shape: Architecture, streams: Streams | None, use_ema: bool) -> Parts:
-        """The networks, with its weights.
-
-        Args:
-            shape: their sizes.
-            streams: those of the conditioner; None makes none. Without weights for it, it starts at random.
-            use_ema: take the moving averages where the file has them.
+        """The networks; without `streams` no conditioner, and one that the file lacks starts at random.
 
         Raises:
             UserError: missing or unknown tensors, or tensors of another shape; names the first, counts them.
@@ -105,11 +97,7 @@ def streams_of(state: Mapping[str, Tensor]) -> Streams | None:
 def load_state(
     parts: Parts, shape: Architecture, state: Mapping[str, Tensor], path: Path, use_ema: bool = False
 ) -> None:
-    """Copies published tensors into the networks, strictly.
-
-    Raises:
-        UserError: see `load_parts`.
-    """
+    """Copies published tensors into the networks, strictly; see `SingleFile.parts`."""
     names = published_names(parts, shape)
     if streams_of(state) is None:
         names = {own: name for own, name in names.items() if not own.startswith("conditioner.")}
@@ -126,17 +114,7 @@ def load_state(
 
 
 def check_keys(state: Mapping[str, Tensor], names: Mapping[str, str], plain: bool, path: Path) -> None:
-    """Compares a file's tensor names with those of the networks.
-
-    Args:
-        state: the file's tensors.
-        names: own name -> published name of every tensor that is wanted.
-        plain: no conditioner is wanted, so that one in the file may stay unused.
-        path: for messages.
-
-    Raises:
-        UserError: a name is missing or unknown.
-    """
+    """Raises a `UserError` for a missing or unknown tensor; a conditioner's may stay unused if `plain`."""
     wanted = set(names.values())
     allowed = wanted | {ema_name(name) for name in wanted} | KNOWN_EXTRAS
     optional = ("projection_img.", "projection_txt.", "self_attn_mix.") if plain else ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from egogen.errors import UserError
 from ldm.checkpoints.diffusers_folder import DiffusersFolder
@@ -14,30 +13,7 @@ from ldm.conditioner import BOTH, Streams
 from ldm.config.sections import ModelConfig
 from ldm.networks.architecture import LATENT_CHANNELS, Architecture, Parts
 
-
-@runtime_checkable
-class Source(Protocol):
-    """A checkpoint: what it holds, and the networks that come of it."""
-
-    path: Path
-
-    @property
-    def inputs(self) -> int | None:
-        """Channels that its UNet takes."""
-        ...
-
-    @property
-    def streams(self) -> Streams | None:
-        """The streams of features that it has weights for."""
-        ...
-
-    def sizes(self, wanted: Sizes = None) -> Architecture:
-        """Sizes of its networks."""
-        ...
-
-    def parts(self, shape: Architecture, streams: Streams | None, use_ema: bool) -> Parts:
-        """The networks, with its weights."""
-        ...
+Source = SingleFile | DiffusersFolder
 
 
 def open_source(path: Path) -> Source:
@@ -93,11 +69,7 @@ def load_parts(
 
 
 def check_inputs(path: Path, found: int | None, wanted: int | None) -> None:
-    """Refuses a UNet that takes another number of channels.
-
-    Raises:
-        UserError: it does.
-    """
+    """Raises a `UserError` for a UNet that takes another number of channels."""
     if found is None or wanted in (None, found):
         return
     if wanted == LATENT_CHANNELS:
@@ -108,11 +80,7 @@ def check_inputs(path: Path, found: int | None, wanted: int | None) -> None:
 
 
 def check_conditioner(path: Path, has: Streams | None, may_be_new: bool, wanted: Streams | None) -> None:
-    """Refuses a checkpoint that lacks weights for VLLM features, or has those of other streams.
-
-    Raises:
-        UserError: it does.
-    """
+    """Raises a `UserError` if weights for VLLM features are missing, or are those of other streams."""
     if has is None and not may_be_new:
         raise UserError(
             f"{path}: has no weights for VLLM features (projection_img ...); give a LEGO checkpoint, or set "

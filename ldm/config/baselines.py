@@ -13,6 +13,7 @@ from ldm.config.ranges import SECTION, GridSteps, Natural, Share
 from ldm.diffusion.ddim import Grid
 
 Injected = Literal["src", "joint", "none"]
+Quantile = Annotated[float, Field(le=1)]
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -22,9 +23,8 @@ class SDEditConfig:
     strength: Share = 0.75  # t_0, as a share of the steps
     steps: GridSteps = 50
     guidance: float = 5.0
-    noise_level: Literal["compvis", "matched"] = (
-        "compvis"  # a grid step above the first call; `matched` as diffusers (F-BL-01)
-    )
+    # A grid step above the first call; `matched` as diffusers (F-BL-01).
+    noise_level: Literal["compvis", "matched"] = "compvis"
 
     def __post_init__(self) -> None:
         levels = len(Grid(self.steps).timesteps)
@@ -54,9 +54,7 @@ class ProxConfig:
     guidance: float = 7.5  # w
     prox: Literal["l0", "l1", "none"] = "l0"  # proximal operator on the guidance: l0, l1, or none
     l0_threshold: Literal["soft", "hard"] = "soft"  # as released; `hard` as the paper has it (F-BL-03)
-    quantile: Annotated[float, Field(le=1)] = (
-        0.75  # lambda is this quantile of |delta|; below 0, minus lambda itself
-    )
+    quantile: Quantile = 0.75  # lambda is this quantile of |delta|; below 0, minus lambda itself
     npi_interp: Share = 0.0  # negative embedding: 0 that of the source prompt ... 1 that of ""
     # What the source frame is inverted with (F-BL-08).
     source_prompt: Literal["empty", "fixed", "caption"] = "empty"
@@ -101,7 +99,7 @@ class ProxNPIConfig(ProxConfig):
 class ProxMasaCtrlConfig(ProxConfig):
     """ProxMasaCtrl; the defaults are those of the released example."""
 
-    quantile: Annotated[float, Field(le=1)] = 0.6
+    quantile: Quantile = 0.6
     npi_interp: Share = 1.0  # above 0: of the target alone, and the source keeps its own prompt
     npi: bool = True  # negative embedding of both from the source prompt; False: from ""
     npi_step: Natural = 0  # the first steps, which have the negative embedding of ""

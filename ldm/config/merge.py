@@ -34,12 +34,7 @@ def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def load_config(kind: type[Config], files: Sequence[Path], overrides: Sequence[str] = ()) -> Config:
-    """Merges YAML files left to right, then `key.sub=value` words, over the defaults.
-
-    Args:
-        kind: a pydantic dataclass whose sections are such dataclasses.
-        files: YAML.
-        overrides: the words.
+    """Merges YAML files left to right, then `key.sub=value` words, over the defaults of a section.
 
     Raises:
         UserError: a missing file, broken YAML, an unknown key (with the nearest valid one) or a bad value.
@@ -85,12 +80,7 @@ def user_error(kind: type, error: ValidationError) -> UserError:
 
 
 def allowed(kind: type, fault: Mapping[str, object]) -> str:
-    """What a setting may be, in words, from its type and range.
-
-    Args:
-        kind: the outermost section.
-        fault: one of pydantic's, with `type` and `loc`.
-    """
+    """What a setting may be, in words, from its type and range; the fault is one of pydantic's."""
     of_type = OF_TYPES.get(f"{fault['type']}".split("_")[0], "")
     field = FieldInfo()
     for name in fault["loc"]:  # type: ignore[attr-defined]
@@ -126,11 +116,7 @@ def limits(field: FieldInfo) -> str:
 
 
 def fitted(default: object, value: object, key: str = "") -> object:
-    """Values as their settings take them: in YAML `16` is a number and nothing is null, which may be texts.
-
-    Raises:
-        UserError: true or false stands for a number.
-    """
+    """Values as their settings take them: `16` and nothing may be texts; true and false are no numbers."""
     if isinstance(default, Mapping) and isinstance(value, Mapping):
         return {name: fitted(default.get(name), inner, f"{key}.{name}") for name, inner in value.items()}
     if isinstance(default, str) and not isinstance(value, Mapping | list):

@@ -29,8 +29,6 @@ from ldm.guidance import DROP_EACH
 from ldm.networks.architecture import Architecture
 from ldm.networks.pixels import OutputRange
 
-Precision = Literal["auto", "32-true", "bf16-mixed"]
-
 
 @dataclass(frozen=True, config=SECTION)
 class ModelConfig:
@@ -49,9 +47,7 @@ class ModelConfig:
     # Share of samples without text, without both, without frame.
     drop_each: Annotated[float, Field(ge=0, le=1 / 3, description="0 to 1/3")] = DROP_EACH
     ema_decay: Share = 0.9999
-    ema_every: Literal["step", "batch"] = (
-        "step"  # when the average moves: `step`, or `batch` as published (F-S2-07)
-    )
+    ema_every: Literal["step", "batch"] = "step"  # when the average moves; `batch` as published (F-S2-07)
     ema_on_cpu: bool = False  # keep the average in main memory: 3.4 GB less on the GPU
 
     def __post_init__(self) -> None:
@@ -102,9 +98,8 @@ class SourceConfig:
 
     def feature_folder(self, split: str, kind: FeatureKind) -> Path:
         """Folder of one kind of stage-1 features."""
-        return features_root(
-            Path(self.features) if self.features else run_root() / "features", self.dataset, split, kind
-        )
+        root = Path(self.features) if self.features else run_root() / "features"
+        return features_root(root, self.dataset, split, kind)
 
     def tars(self, split: str) -> Path:
         """Folder of a split's packed frames."""
@@ -123,9 +118,7 @@ class DataConfig(SourceConfig):
     pin_memory: bool = True  # where there is a GPU
     persistent_workers: bool = True
     cache_latents: bool = False  # encode frames and texts once, not at every step
-    check: Literal["full", "headers"] = (
-        "full"  # what is read before training: all, or of features the `headers` alone
-    )
+    check: Literal["full", "headers"] = "full"  # before training all is read, or of features the headers
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -149,12 +142,10 @@ class OptimizerConfig:
     fused: bool = True  # one kernel for all parameters, where there is a GPU
     eight_bit: Literal["on", "off", "auto"] = "off"  # Adam's moments, by bitsandbytes; auto if installed
     warmup_steps: Natural = 0
-    schedule: Literal["constant", "cosine"] = (
-        "constant"  # after the warm-up; `cosine` falls to 0 at trainer.max_steps
-    )
-    p2_gamma: Annotated[float, Field(ge=0)] = (
-        0.0  # weight of a timestep 1 / (k + SNR)^gamma (Choi et al. 2022); 0 is no weight
-    )
+    # After the warm-up; `cosine` falls to 0 at trainer.max_steps.
+    schedule: Literal["constant", "cosine"] = "constant"
+    # Weight of a timestep 1 / (k + SNR)^gamma (Choi et al. 2022); 0 is no weight.
+    p2_gamma: Annotated[float, Field(ge=0)] = 0.0
     p2_k: Positive = 1.0
 
 
@@ -165,9 +156,8 @@ class TrainerConfig:
     effective_batch: Count = 1024  # fewer processes raise the accumulation of gradients
     max_epochs: int = -1  # the smaller of both ends training
     max_steps: int = -1
-    precision: Precision = (
-        "auto"  # bf16-mixed on a GPU that has it, else 32-true; 32-true as published (F-S2-08)
-    )
+    # `auto` is bf16-mixed on a GPU that has it, else 32-true; 32-true as published (F-S2-08).
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     tf32: bool = True  # 32-bit products on tensor cores, as torch 1.11 did (published)
     nodes: Count = 1
     processes: Count = 1  # on the CPU; on GPUs there is one for each of --gpus
@@ -216,13 +206,9 @@ class TrainConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        endless = self.optimizer.schedule == "cosine" and self.trainer.max_steps < 1
-        check(
-            "trainer.max_steps",
-            self.trainer.max_steps,
-            "at least 1 with optimizer.schedule=cosine",
-            not endless,
-        )
+        steps = self.trainer.max_steps
+        ends = self.optimizer.schedule != "cosine" or steps >= 1
+        check("trainer.max_steps", steps, "at least 1 with optimizer.schedule=cosine", ends)
 
     def all_data(self) -> list[DataConfig]:
         """`data`, then each of `joint`, which share all but their paths."""

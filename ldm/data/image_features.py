@@ -94,12 +94,7 @@ class VisionFiles:
 
 
 class Vision(nn.Module):
-    """The projector, and CLIP in front of it if there is one; frozen.
-
-    Args:
-        projector: stage 1's.
-        clip: stage 1's vision tower.
-    """
+    """Stage 1's projector, and its CLIP in front if image features are computed from frames; frozen."""
 
     weight: Tensor
     bias: Tensor

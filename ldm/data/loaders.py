@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 from transformers import CLIPTokenizer
 
 from egogen.errors import check
-from ldm.config.sections import DataConfig, TrainConfig
-from ldm.data.image_features import complete
+from ldm.config.sections import TrainConfig
+from ldm.data.image_features import Batch, complete
 from ldm.data.latents import CachedLatents, build_cache
 from ldm.data.order import StepOrder, steps_per_epoch
 from ldm.data.pairs import Chance, EgoGenPairs, Sample, SplitFiles
@@ -23,14 +24,7 @@ SPLITS = ("train", "val")
 
 
 class PairsModule(lightning.LightningDataModule):
-    """Train and val splits of one or several data sets, as the configuration says.
-
-    Args:
-        config: the run's settings.
-        parts: the networks, for the cache of latents.
-        tokenizer: CLIP's, likewise.
-        device: where latents are encoded for the cache.
-    """
+    """Train and val splits of the run's data sets; all but the settings are for the cache of latents."""
 
     def __init__(
         self, config: TrainConfig, parts: Parts, tokenizer: CLIPTokenizer, device: torch.device | str = "cpu"
@@ -100,39 +94,29 @@ class PairsModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """This process's batches from the trainer's step on, until the last step."""
-        dataset, settings = self.dataset("train"), self.config.trainer
-        trainer = self.trainer
+        dataset, settings, trainer = self.dataset("train"), self.config.trainer, self.trainer
         world, rank, start = (
             (trainer.world_size, trainer.global_rank, trainer.global_step) if trainer else (1, 0, 0)
         )
-        order = StepOrder(
-            len(dataset),
-            settings.effective_batch,
-            self.config.data.batch_size,
-            self.total_steps,
-            seed=settings.seed,
-            rank=rank,
-            world=world,
-            start=start,
-        )
-        data = self.config.data
-        return TimedLoader(dataset, batch_sampler=order, **self.loading(data))
+        batch, steps = self.config.data.batch_size, self.total_steps
+        own = {"seed": settings.seed, "rank": rank, "world": world, "start": start}
+        order = StepOrder(len(dataset), settings.effective_batch, batch, steps, **own)
+        return TimedLoader(dataset, batch_sampler=order, **self.loading())
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """This process's share, in file order."""
         dataset, trainer = self.dataset("val"), self.trainer
         world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         sampler: DistributedSampler[Sample] = DistributedSampler(dataset, world, rank, shuffle=False)
-        data = self.config.data
-        return DataLoader(dataset, sampler=sampler, batch_size=data.batch_size, **self.loading(data))
+        return DataLoader(dataset, sampler=sampler, batch_size=self.config.data.batch_size, **self.loading())
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401, ARG002 - Lightning's signature
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002 - Lightning's signature
         """Computes image features where the store leaves that to the device."""
         return complete(batch, self.visions)
 
-    @staticmethod
-    def loading(data: DataConfig) -> dict[str, Any]:
+    def loading(self) -> dict[str, Any]:
         """How batches are fetched."""
+        data = self.config.data
         return {
             "num_workers": data.workers,
             "pin_memory": data.pin_memory and torch.cuda.is_available(),
@@ -145,13 +129,9 @@ class TimedLoader(DataLoader[Sample]):
 
     waited = 0.0
 
-    def __iter__(self) -> Any:  # noqa: ANN401 - DataLoader's own iterators are of several types
-        batches = super().__iter__()
-        while True:
-            began = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        began = time.perf_counter()
+        for batch in super().__iter__():
             self.waited += time.perf_counter() - began
             yield batch
+            began = time.perf_counter()

@@ -105,11 +105,7 @@ class Architecture:
 
 
 def check_sizes(path: Path, found: Architecture, wanted: Architecture) -> None:
-    """Refuses a checkpoint that states other networks than are wanted; a UNet of 4 channels may be widened.
-
-    Raises:
-        UserError: it does.
-    """
+    """Raises a `UserError` if a checkpoint states other networks than are wanted, a widened UNet apart."""
     widened_unet = replace(found.unet, in_channels=wanted.unet.in_channels)
     if (widened_unet, found.vae, found.text) != (wanted.unet, wanted.vae, wanted.text):
         raise UserError(
@@ -173,7 +169,7 @@ def infer(
     state: Mapping[str, Tensor],
     unet_heads: int = UNET_HEADS,
     text_heads: int | None = None,
-    stated: Mapping[str, Any] | None = None,
+    stated: Mapping[str, object] | None = None,
 ) -> Architecture:
     """Reads the sizes off a published state dict; what no tensor tells is as in Stable Diffusion 1.5.
 
@@ -236,12 +232,8 @@ def infer_unet(state: Mapping[str, Tensor], heads: int) -> dict[str, Any]:
     }
 
 
-def overlay(base: dict[str, Any], layer: Mapping[str, Any], place: str) -> None:
-    """Lays stated sizes over found ones.
-
-    Raises:
-        UserError: there is no size of that name.
-    """
+def overlay(base: dict[str, Any], layer: Mapping[str, object], place: str) -> None:
+    """Lays stated sizes over found ones; raises a `UserError` for a name that no size has."""
     for key, value in layer.items():
         if key not in base:
             raise UserError(f"{place}.{key}: no such size; allowed are {', '.join(base)}")

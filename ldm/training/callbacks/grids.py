@@ -24,15 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class ImageGrids(lightning.Callback):
-    """Draws the first val items with the averaged weights, to TensorBoard and as PNG.
-
-    Args:
-        pairs: the val split.
-        sampling: how frames are drawn.
-        folder: where PNG files go.
-        every: optimiser steps between grids.
-        count: items in a grid.
-    """
+    """Draws the first `count` val items with the averaged weights, to TensorBoard and as PNG in a folder."""
 
     def __init__(
         self, pairs: EgoGenPairs, sampling: SamplingConfig, folder: Path, every: int, count: int

@@ -8,13 +8,7 @@ import pytorch_lightning as lightning
 
 
 class Speed(lightning.Callback):
-    """Logs pairs a second over all processes, the share of time spent waiting for batches, and the epoch.
-
-    Args:
-        effective_batch: pairs of an optimiser step.
-        steps_per_epoch: optimiser steps of one pass over the data.
-        every: optimiser steps between log entries.
-    """
+    """Logs pairs a second over all processes, the share of time spent waiting for batches, and the epoch."""
 
     def __init__(self, effective_batch: int, steps_per_epoch: int, every: int) -> None:
         self.effective_batch, self.steps_per_epoch, self.every = effective_batch, steps_per_epoch, every
