@@ -120,10 +120,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         draw_jobs(work, drawer, files, device)
 
 
-def fitting(config: GenerateConfig, method: str, ckpt: Path) -> GenerateConfig:
+def fitting(config: GenerateConfig, method: str, ckpt: Path | None) -> GenerateConfig:
     """The settings for a method: LEGO alone takes features, as wide as its checkpoint says."""
-    model = replace(config.model, vllm_features=config.model.vllm_features and method == "lego")
-    return replace(config, model=with_sizes(model, open_source(ckpt)) if model.vllm_features else model)
+    if method == "lego" and config.model.vllm_features and ckpt:
+        return replace(config, model=with_sizes(config.model, open_source(ckpt)))
+    return replace(config, model=replace(config.model, vllm_features=False))
 
 
 def check_words(words: Sequence[str], method: str) -> None:
