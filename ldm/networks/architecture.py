@@ -168,7 +168,6 @@ def make_conditioner(shape: Architecture, streams: Streams) -> Conditioner:
 def infer(
     state: Mapping[str, Tensor],
     unet_heads: int = UNET_HEADS,
-    text_heads: int | None = None,
     stated: Mapping[str, object] | None = None,
 ) -> Architecture:
     """Reads the sizes off a published state dict; what no tensor tells is as in Stable Diffusion 1.5.
@@ -176,7 +175,6 @@ def infer(
     Args:
         state: tensors by their published names; EMA names are not needed.
         unet_heads: attention heads of the UNet, which no tensor tells.
-        text_heads: heads of the text encoder; by default one for every 64 of its width.
         stated: sizes that go before all this, such as `{"unet": {"groups": 8}}`.
 
     Raises:
@@ -188,7 +186,7 @@ def infer(
     text = {
         "width": width,
         "layers": count_up(state, TEXT + "encoder.layers.{}.layer_norm1.weight"),
-        "heads": text_heads or max(1, width // TEXT_HEAD_WIDTH),
+        "heads": max(1, width // TEXT_HEAD_WIDTH),
         "intermediate": state[f"{TEXT}encoder.layers.0.mlp.fc1.weight"].shape[0],
         "vocab": vocab,
     }

@@ -119,7 +119,7 @@ class Checkpoints(Checkpoint):
         if self.asked != signal.SIGTERM:
             self.asked = signal.Signals(number)
 
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
+    def teardown(self, *_: object) -> None:
         """Gives the signals back."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
@@ -159,7 +159,7 @@ class Checkpoints(Checkpoint):
         usr, term = trainer.strategy.reduce(strength, reduce_op="sum").tolist()
         return signal.SIGTERM if term else signal.SIGUSR1 if usr else None
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_validation_end(self, trainer: lightning.Trainer, *_: object) -> None:
         """Saves `best.ckpt` if the averaged weights have never been as good, then records the validation."""
         value = trainer.callback_metrics.get(MONITORED)
         if trainer.sanity_checking or value is None:

@@ -34,12 +34,7 @@ class ImageGrids(lightning.Callback):
         self.drawn_at = -1
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: object,  # noqa: ARG002 - Lightning's signature
-        batch: object,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object
     ) -> None:
         """Draws when the number of optimiser steps is a multiple of `every`, and at the end."""
         assert isinstance(pl_module, LatentDiffusion)
