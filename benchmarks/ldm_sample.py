@@ -25,7 +25,8 @@ from torch import Tensor
 from egogen.files import write_json
 from ldm import pipeline as pipeline_module
 from ldm.checkpoints.source import load_parts
-from ldm.config.sections import GenerateConfig, TrainConfig, load_config
+from ldm.config.merge import load_config
+from ldm.config.sections import GenerateConfig, TrainConfig
 from ldm.data.pairs import EgoGenPairs, SplitFiles, stack
 from ldm.diffusion.sampler import make_scheduler
 from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape, build
@@ -45,7 +46,7 @@ FAST = [("euler_ancestral", 50), ("dpmpp_2m", 50), ("dpmpp_2m", 25), ("dpmpp_2m"
 def toy_shape() -> tuple[Architecture, int]:
     """Architecture and resolution of the toy world."""
     config = load_config(TrainConfig, [TOY_CONFIG])
-    return config.model.architecture, config.data.resolution
+    return config.model.shape, config.data.resolution
 
 
 def tiny_shape() -> tuple[Architecture, int]:
@@ -134,14 +135,14 @@ def change(pipeline: LegoPipeline, name: str) -> None:
 def quality(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measures how far few steps are from many, on a trained checkpoint's val split."""
     config = load_config(GenerateConfig, [args.config], [])
-    parts = load_parts(args.ckpt, config.model.architecture, conditioner=config.model.vllm_features)
+    parts = load_parts(args.ckpt, config.model.shape, conditioner=config.model.vllm_features)
     pipeline = LegoPipeline.from_parts(parts).to(args.device)
     pipeline.set_progress_bar_config(disable=True)
-    width = config.model.architecture.llm_width if config.model.vllm_features else None
+    width = config.model.shape.llm_width if config.model.vllm_features else None
     pairs = EgoGenPairs([SplitFiles(config.data, "val", width, config.features.store)])
     samples = [pairs[index] for index in range(min(args.val, len(pairs)))]
     stacked = stack(samples, pipeline.device, pairs.visions)
-    side = config.data.resolution // config.model.architecture.vae.factor
+    side = config.data.resolution // config.model.shape.vae.factor
     latents = torch.randn(len(samples), 4, side, side, generator=torch.Generator().manual_seed(0))
 
     def draw(scheduler: str, steps: int) -> tuple[Tensor, float]:

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from egogen.files import write_json
-from ldm.config.sections import ModelConfig, OptimizerConfig, TrainConfig, TrainerConfig, load_config
+from ldm.config.merge import load_config
+from ldm.config.sections import ModelConfig, OptimizerConfig, TrainConfig, TrainerConfig
 from ldm.module import LatentDiffusion
 from ldm.networks.architecture import Architecture, build
 from ldm.training.adamw import make_optimizer
@@ -166,7 +167,7 @@ def main() -> None:
     shape, side, batch = Architecture(), 256, args.batch or 32
     if toy:
         config = load_config(TrainConfig, [TOY_CONFIG])
-        shape, side = config.model.architecture, config.data.resolution
+        shape, side = config.model.shape, config.data.resolution
         batch = args.batch or config.data.batch_size
     peak, results = peak_of(args.device), []
     print(f"{args.size}, {args.device}, torch {torch.__version__}, {torch.get_num_threads()} threads")

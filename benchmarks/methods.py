@@ -31,7 +31,8 @@ from egogen.files import write_json
 from ldm.baselines.copy import copy_frame
 from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.config.baselines import ProxConfig
-from ldm.config.sections import GenerateConfig, TrainConfig, load_config
+from ldm.config.merge import load_config
+from ldm.config.sections import GenerateConfig, TrainConfig
 from ldm.networks.architecture import LATENT_CHANNELS, Architecture, Parts, build
 from ldm.pipeline import LegoPipeline
 from ldm.sampling.methods import (
@@ -68,7 +69,7 @@ def sizes(name: str, resolution: int | None) -> Sizes:
     if name == "full":
         return Sizes(Architecture(), resolution or 256, 10)
     config = load_config(TrainConfig, [TOY_CONFIG])
-    return Sizes(config.model.architecture, resolution or config.data.resolution, 4)
+    return Sizes(config.model.shape, resolution or config.data.resolution, 4)
 
 
 def settings(steps: int | None, first_block: int) -> GenerateConfig:

@@ -1,13 +1,17 @@
-"""The paper's contribution: stage-1 features, projected into the diffusion model's own conditioning space."""
+"""What the UNet attends to: the description's embedding, and the paper's projection of stage 1's features."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor, cat, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ldm.networks.text import tokenize
 
 MIXER_LAYERS = 2
 MIXER_HEADS = 8
@@ -25,6 +29,14 @@ class Streams(NamedTuple):
 
 
 BOTH = Streams()
+
+
+def embed(
+    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, prompts: Sequence[str]
+) -> Float[Tensor, "b 77 ctx"]:
+    """psi(R): last hidden state of the text encoder after its final norm, without a mask."""
+    ids = tokenize(tokenizer, prompts).to(text_encoder.device)
+    return text_encoder(ids).last_hidden_state
 
 
 class Conditioner(ModelMixin, ConfigMixin):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import pytorch_lightning as lightning
 import torch
 from jaxtyping import Float, Int64
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from egogen.errors import UserError
@@ -20,25 +24,21 @@ from ldm.checkpoints.published_names import EMA_DECAY, EMA_UPDATES, ema_name, pu
 from ldm.checkpoints.safe_reading import ARCHITECTURE
 from ldm.checkpoints.single_file import load_state
 from ldm.checkpoints.writing import published_state
+from ldm.conditioner import embed
 from ldm.config.sections import TrainConfig
+from ldm.data.image_features import Batch
 from ldm.diffusion.schedule import p2_weight, training_schedule
 from ldm.guidance import Drop, build_context, draw_drop
 from ldm.networks.architecture import LATENT_SCALE, Parts
-from ldm.networks.text import embed, make_tokenizer
+from ldm.networks.text import make_tokenizer
 from ldm.training.adamw import gradient_norm, make_optimizer, rate
 from ldm.training.ema import Ema
 
-Batch = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
 class LatentDiffusion(lightning.LightningModule):
-    """Noise prediction in latent space, conditioned on frame, description and VLLM features.
-
-    Args:
-        parts: the networks, loaded.
-        config: the run's settings.
-    """
+    """Noise prediction in latent space, conditioned on frame, description and VLLM features."""
 
     sqrt_product: Tensor
     sqrt_rest: Tensor
@@ -48,7 +48,7 @@ class LatentDiffusion(lightning.LightningModule):
         super().__init__()
         self.unet, self.vae, self.text_encoder, self.conditioner = parts
         self.config = config
-        self.shape = config.model.architecture
+        self.shape = config.model.shape
         self.tokenizer = make_tokenizer()
         self.vae.requires_grad_(False).eval()
         self.text_encoder.requires_grad_(False).eval()
@@ -183,7 +183,7 @@ class LatentDiffusion(lightning.LightningModule):
         for name, value in (("val/loss_simple", loss), ("val/loss_simple_ema", average)):
             self.log(name, value, batch_size=len(keep), sync_dist=True)
 
-    def configure_optimizers(self) -> Any:  # noqa: ANN401 - one of Lightning's many forms
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trained."""
         settings = self.config.optimizer
         optimizer = make_optimizer(self.trained().values(), settings)
@@ -196,8 +196,8 @@ class LatentDiffusion(lightning.LightningModule):
         self,
         epoch: int,  # noqa: ARG002 - Lightning's signature
         batch_idx: int,  # noqa: ARG002
-        optimizer: Any,  # noqa: ANN401 - Lightning's wrapper
-        optimizer_closure: Any = None,  # noqa: ANN401
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], float] | None = None,
     ) -> None:
         """Steps optimiser and average, unless the gradient is not finite: then it is named and left out.
 
@@ -206,6 +206,7 @@ class LatentDiffusion(lightning.LightningModule):
         Raises:
             UserError: `trainer.max_nonfinite` steps in a row had no finite gradient.
         """
+        assert optimizer_closure is not None
         loss = optimizer_closure()
         norm = gradient_norm(self.trained().values())
         self.log("train/gradient_norm", norm)
@@ -243,7 +244,7 @@ class LatentDiffusion(lightning.LightningModule):
         torch.distributed.all_gather_object(parts, items)
         return [item for part in parts for item in part]
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ANN401, ARG002
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Moves the average after every batch, also between steps, where that is asked for (F-S2-07)."""
         stepped = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
         if self.config.model.ema_every == "batch" and not stepped:

@@ -9,11 +9,10 @@ import argparse
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -32,11 +31,13 @@ from egogen.shards import parse_shard, process, take_chunk, take_shard
 from egogen.validate.frame_files import probe
 from ldm.baselines.copy import copy_frame
 from ldm.baselines.token_maps import split_prompt
-from ldm.config.sections import GenerateConfig, load_config, split_words
+from ldm.checkpoints.source import open_source, with_sizes
+from ldm.config.merge import load_config, split_words
+from ldm.config.sections import GenerateConfig
 from ldm.data.noise import item_generator
 from ldm.data.pairs import EgoGenPairs, SplitFiles, stack
 from ldm.networks.devices import HELP, find_device
-from ldm.networks.pixels import OutputRange, frame_size, to_frame
+from ldm.networks.pixels import frame_size, to_frame
 from ldm.sampling.methods import COPY, GUIDED, METHODS, PLAIN, Drawer, Request, Scales, make_drawer
 
 log = logging.getLogger(__name__)
@@ -83,9 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.batch_size is not None:
         words.append(f"sampling.batch_size={args.batch_size}")
     check_words(words, args.method)
-    config = load_config(GenerateConfig, yamls, words)
-    config.model.vllm_features &= args.method == "lego"
-    width = config.model.architecture.llm_width if config.model.vllm_features else None
+    config = fitting(load_config(GenerateConfig, yamls, words), args.method, args.ckpt)
+    width = config.model.shape.llm_width if config.model.vllm_features else None
     files = SplitFiles(config.data, "val", width, config.features.store, config.model.streams)
     metadata = read_metadata(config.data.layout().metadata)
     name = yamls[0].stem if args.method == "lego" else f"{yamls[0].stem}_{args.method}"
@@ -118,6 +118,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             dtype = unet_dtype(config, device)
             drawer = make_drawer(args.method, config, args.ckpt, not args.no_ema, device, dtype)
         draw_jobs(work, drawer, files, device)
+
+
+def fitting(config: GenerateConfig, method: str, ckpt: Path | None) -> GenerateConfig:
+    """The settings for a method: LEGO alone takes features, as wide as its checkpoint says."""
+    if method == "lego" and config.model.vllm_features and ckpt:
+        return replace(config, model=with_sizes(config.model, open_source(ckpt)))
+    return replace(config, model=replace(config.model, vllm_features=False))
 
 
 def check_words(words: Sequence[str], method: str) -> None:
@@ -356,7 +363,6 @@ def draw_all(drawer: Drawer, files: SplitFiles, job: Job, device: torch.device) 
     """
     broken = []
     options = job.config.sampling
-    output_range = cast("OutputRange", options.output_range)
     pairs = EgoGenPairs([files], targets=False)
     index_of = {(item.clip, item.id): index for index, item in enumerate(files.items)}
     with tqdm(total=len(job.items), desc="draw", unit="frame") as bar:
@@ -378,7 +384,7 @@ def draw_all(drawer: Drawer, files: SplitFiles, job: Job, device: torch.device) 
                     broken.append(f"{frame_path(job.out, item, options.format)}")
                     continue
                 size = job.sizes[item.clip]
-                job.save(item, to_frame(frame, size.height, size.width, output_range, job.side))
+                job.save(item, to_frame(frame, size.height, size.width, options.output_range, job.side))
     return broken
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import math
 import os
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as lightning
 import torch
@@ -19,16 +18,20 @@ from omegaconf import OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 
-from egogen.cli import parser
+from egogen import cli
+from egogen.cli import flag
 from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.locks import hold
 from ldm.checkpoints.safe_reading import read
-from ldm.checkpoints.source import load_parts
-from ldm.config.sections import TrainConfig, load_config, split_words
+from ldm.checkpoints.source import load_parts, open_source, with_sizes
+from ldm.config.merge import load_config, split_words
+from ldm.config.sections import TrainConfig, TrainerConfig
 from ldm.data.loaders import PairsModule
 from ldm.data.pairs import EgoGenPairs
 from ldm.module import LatentDiffusion
+from ldm.networks.architecture import Parts
+from ldm.networks.text import make_tokenizer
 from ldm.training.callbacks.checkpoints import (
     EXIT_TERMINATED,
     LAST,
@@ -44,63 +47,55 @@ from ldm.training.callbacks.speed import Speed
 log = logging.getLogger(__name__)
 
 
-def arguments() -> argparse.ArgumentParser:
+@dataclass(frozen=True)
+class TrainOptions:
     """The reference's flags."""
-    made = parser("python main.py", __doc__)
-    made.add_argument("-n", "--name", default="", help="name of the run; a run of the same name is resumed")
-    made.add_argument(
-        "-b", "--base", nargs="+", default=[], metavar="YAML",
-        help="configuration files, merged left to right; then key.sub=value words",
-    )  # fmt: skip
-    made.add_argument(
-        "-t", "--train", action="store_true", help="train (without it: check settings and data)"
+
+    name: str = flag("of the run; one of the same name is resumed", spelled=("-n", "--name"), default="")
+    base: list[str] = flag(
+        "configuration files, merged left to right; then key.sub=value words",
+        spelled=("-b", "--base"),
+        nargs="+",
+        default=[],
+        metavar="YAML",
     )
-    made.add_argument(
-        "--gpus", default="", metavar="0,1,...", help="GPUs to use, of each node; none is the CPU"
-    )
-    made.add_argument(
-        "-r", "--resume", type=Path, default=None, help="checkpoint, or folder of a run, to resume"
-    )
-    made.add_argument(
-        "-s", "--seed", type=int, default=None, help="seed; by default trainer.seed of the YAML"
-    )
-    made.add_argument("-l", "--logdir", type=Path, default=Path("logs"), help="folder of all runs")
-    made.add_argument("-p", "--project", default="", help="folder inside --logdir that groups runs")
-    made.add_argument("-f", "--postfix", default="", help="added to the run's folder name")
-    made.add_argument("--scale_lr", action="store_true", help="multiply the rate by the effective batch")
-    made.add_argument(
-        "--no-test", action="store_true", help="accepted as the reference does; there is no test phase"
-    )
-    made.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="settings, after all files"
-    )
-    return made
+    train: bool = flag("or only check settings and data", spelled=("-t", "--train"), action="store_true")
+    gpus: str = flag("GPUs to use, of each node; none is the CPU", default="", metavar="0,1,...")
+    resume: Path | None = flag("checkpoint, or folder of a run", spelled=("-r", "--resume"), type=Path)
+    seed: int | None = flag("by default trainer.seed of the YAML", spelled=("-s", "--seed"), type=int)
+    logdir: Path = flag("folder of all runs", spelled=("-l", "--logdir"), type=Path, default=Path("logs"))
+    project: str = flag("folder inside --logdir that groups runs", spelled=("-p", "--project"), default="")
+    postfix: str = flag("added to the run's folder name", spelled=("-f", "--postfix"), default="")
+    scale_lr: bool = flag("rate times effective batch", spelled=("--scale_lr",), action="store_true")
+    no_test: bool = flag("accepted as the reference does; there is no test phase", action="store_true")
+    overrides: list[str] = flag("settings", positional=True, nargs="*", default=[], metavar="key=value")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses, builds, trains."""
-    args = arguments().parse_args(argv)
-    files, words = split_words(args.base)
-    words += args.overrides
-    if args.seed is not None:
-        words.append(f"trainer.seed={args.seed}")
+    options = cli.options(TrainOptions, argv, "python main.py", __doc__)
+    files, words = split_words(options.base)
     if not files:
         raise UserError("--base: give at least one YAML file, such as configs/train_ego4d.yaml")
+    words += options.overrides
+    if options.seed is not None:
+        words.append(f"trainer.seed={options.seed}")
     config = load_config(TrainConfig, files, words)
     if not config.model.start:
         raise UserError(
             f"{files[-1]}: model.start names no checkpoint; set it to the file training starts from"
         )
-    gpus = parse_gpus(args.gpus)
-    if args.scale_lr:
-        config.optimizer.lr *= config.trainer.effective_batch
-    name = "_".join(part for part in (files[0].stem, args.name, args.postfix) if part)
-    run = args.logdir / args.project / name
+    if options.scale_lr:
+        rate = config.optimizer.lr * config.trainer.effective_batch
+        config = replace(config, optimizer=replace(config.optimizer, lr=rate))
+    gpus = parse_gpus(options.gpus)
+    name = "_".join(part for part in (files[0].stem, options.name, options.postfix) if part)
+    run = options.logdir / options.project / name
     requeued = bool(int(os.environ.get("SLURM_RESTART_COUNT", "0")))  # the one before is about to end
     ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     first = all(os.environ.get(name, "0") == "0" for name in ranks)
-    with hold(run, "training", wait=requeued) if first and args.train else nullcontext(), writing(run):
-        train(config, run, gpus, args.resume, args.train)
+    with hold(run, "training", wait=requeued) if first and options.train else nullcontext(), writing(run):
+        train(config, run, gpus, options.resume, options.train)
 
 
 def train(
@@ -115,35 +110,57 @@ def train(
         resume: another checkpoint, or another run's folder, to go on from.
         fit: False only checks that settings, checkpoint and data belong together.
     """
-    settings = config.trainer
-    per_node = len(gpus) or settings.processes
-    accumulation = accumulate(config, per_node * settings.nodes)
-    prepare_torch(config)
+    per_node = len(gpus) or config.trainer.processes
+    accumulation = accumulate(config, per_node * config.trainer.nodes)
+    prepare_torch(config.trainer)
     checkpoint = find_checkpoint(run, resume)
-    log.info("load %s", config.model.start)
-    parts = load_parts(
-        Path(config.model.start), config.model.architecture, use_ema=False,
-        conditioner=config.model.vllm_features, new_conditioner=True, streams=config.model.streams,
-    )  # fmt: skip
+    config, parts = load(config)
+    data = PairsModule(config, parts, make_tokenizer(), f"cuda:{gpus[0]}" if gpus else "cpu")
+    config = replace(config, trainer=replace(config.trainer, max_steps=data.total_steps))
     module = LatentDiffusion(parts, config)
-    device = f"cuda:{gpus[0]}" if gpus else "cpu"
-    data = PairsModule(config, parts, module.tokenizer, device)
-    settings.max_steps = data.total_steps
     describe(module, data, accumulation, per_node)
     if not fit:
         data.prepare_data()
         log.info("settings, checkpoint and data are good; add --train to train")
         return
-    files = AtomicFiles()
-    trainer = make_trainer(config, run, gpus, accumulation, data, files)
+    trainer = make_trainer(config, run, gpus, accumulation, data)
     if trainer.is_global_zero:
         save_config(config, run)
     if checkpoint:
         log.info("resume %s", checkpoint)
         step = reached(checkpoint)
-        if step >= settings.max_steps and not trainer.owes(checkpoint, step):
-            log.info("it has all %d steps already; nothing to do", settings.max_steps)
+        if step >= data.total_steps and not trainer.owes(checkpoint, step):
+            log.info("it has all %d steps already; nothing to do", data.total_steps)
             return
+    run_trainer(trainer, module, data, checkpoint)
+    log.info("trained for %d steps; the checkpoint is %s", trainer.global_step, run / "checkpoints" / LAST)
+
+
+def load(config: TrainConfig) -> tuple[TrainConfig, Parts]:
+    """Loads the start checkpoint; the settings take over the sizes of its networks, unless they give some."""
+    log.info("load %s", config.model.start)
+    source = open_source(Path(config.model.start))
+    model = with_sizes(config.model, source)
+    parts = load_parts(
+        source,
+        model.shape,
+        use_ema=False,
+        conditioner=model.vllm_features,
+        new_conditioner=True,
+        streams=model.streams,
+    )
+    return replace(config, model=model), parts
+
+
+def run_trainer(
+    trainer: ResumingTrainer, module: LatentDiffusion, data: PairsModule, checkpoint: Path | None
+) -> None:
+    """Trains.
+
+    Raises:
+        UserError: the last checkpoint could not be written.
+        KeyboardInterrupt: Ctrl-C.
+    """
     try:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:
@@ -151,15 +168,14 @@ def train(
         if trainer.interrupted and error.code not in (EXIT_TERMINATED, 0):
             raise KeyboardInterrupt from None
         raise
-    if files.problem:
-        raise UserError(f"training ended at step {trainer.global_step}, but {files.problem}")
-    last = run / "checkpoints" / LAST
-    log.info("trained for %d steps; the checkpoint is %s", trainer.global_step, last)
+    saver = trainer.checkpoint_callback
+    assert isinstance(saver, Checkpoints)
+    if saver.files.problem:
+        raise UserError(f"training ended at step {trainer.global_step}, but {saver.files.problem}")
 
 
-def prepare_torch(config: TrainConfig) -> None:
+def prepare_torch(settings: TrainerConfig) -> None:
     """Threads, seed of what has no key of its own (new weights), precision of 32-bit products."""
-    settings = config.trainer
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
@@ -180,8 +196,7 @@ def describe(module: LatentDiffusion, data: PairsModule, accumulation: int, per_
     config = module.config
     count = sum(value.numel() for value in module.trained().values())
     frozen = sum(value.numel() for value in module.parameters()) - count
-    pairs = sum(len(files.items) for files in data.files["train"])
-    log.info("train %s parameters, frozen %s; %d pairs", f"{count:,}", f"{frozen:,}", pairs)
+    log.info("train %s parameters, frozen %s; %d pairs", f"{count:,}", f"{frozen:,}", data.pairs)
     log.info(
         "effective batch %d = %d a process x %d processes x accumulation %d; %d steps, %d an epoch",
         config.trainer.effective_batch, config.data.batch_size, per_node * config.trainer.nodes,
@@ -190,18 +205,13 @@ def describe(module: LatentDiffusion, data: PairsModule, accumulation: int, per_
 
 
 def make_trainer(
-    config: TrainConfig,
-    run: Path,
-    gpus: list[int],
-    accumulation: int,
-    data: PairsModule,
-    files: AtomicFiles,
+    config: TrainConfig, run: Path, gpus: list[int], accumulation: int, data: PairsModule
 ) -> ResumingTrainer:
     """Lightning's trainer, with TensorBoard, checkpoints and grids.
 
     It sees the whole run as one pass over `StepOrder`, which knows the epochs.
     """
-    settings = config.trainer
+    settings, files = config.trainer, AtomicFiles()
     pictures = ImageGrids(
         EgoGenPairs(data.files["val"][:1]),
         config.sampling,
@@ -215,24 +225,22 @@ def make_trainer(
     speed = Speed(settings.effective_batch, data.steps_per_epoch, settings.log_every_steps)
     every = settings.validate_every_epochs * data.steps_per_epoch
     devices = len(gpus) or settings.processes
-    plugins: list[Any] = [files]
-    if SLURMEnvironment.detect():
-        plugins.append(SLURMEnvironment(auto_requeue=False))  # our own handlers save
     return ResumingTrainer(
         accelerator="gpu" if gpus else "cpu",
         devices=gpus or settings.processes,
         num_nodes=settings.nodes,
         strategy=DDPStrategy(gradient_as_bucket_view=True) if devices * settings.nodes > 1 else "auto",
         precision=choose_precision(settings.precision, bool(gpus)),  # type: ignore[arg-type]
-        max_steps=settings.max_steps,
+        max_steps=data.total_steps,
         accumulate_grad_batches=accumulation,
         check_val_every_n_epoch=None,
-        val_check_interval=min(every, settings.max_steps) * accumulation,
+        val_check_interval=min(every, data.total_steps) * accumulation,
         num_sanity_val_steps=0,
         log_every_n_steps=settings.log_every_steps,
         logger=TensorBoardLogger(run, name="", version="tensorboard"),
         callbacks=[TrainingBar(), speed, pictures, saver],
-        plugins=plugins,
+        # Under Slurm our own handlers save.
+        plugins=[files, SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else files,
         use_distributed_sampler=False,
         enable_model_summary=False,
         default_root_dir=run,
@@ -315,4 +323,4 @@ def save_config(config: TrainConfig, run: Path) -> None:
     """Writes the merged settings beside the results."""
     folder = run / "configs"
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.structured(config), folder / "merged.yaml")
+    OmegaConf.save(asdict(config), folder / "merged.yaml")

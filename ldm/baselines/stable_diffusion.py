@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ldm.conditioner import embed
 from ldm.networks.architecture import LATENT_SCALE, Parts
-from ldm.networks.text import embed, make_tokenizer
+from ldm.networks.text import make_tokenizer
 
 
 class StableDiffusion:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from ldm.networks.architecture import (
     TextShape,
     UNetShape,
     VAEShape,
+    check_sizes,
     make_conditioner,
+    widened,
 )
 
 INDEX = "model_index.json"
@@ -35,15 +37,24 @@ UNSTORED = {"text_model.embeddings.position_ids", "embeddings.position_ids"}
 class DiffusersFolder:
     """A pipeline folder: Stable Diffusion, InstructPix2Pix or LEGO.
 
-    Args:
-        path: the folder.
-
     Raises:
-        UserError: see `load_folder`.
+        UserError: a part or tensor is missing, unknown or of another shape, a file is damaged, or the model
+            predicts something else than noise.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.loaded = path, load_folder(path)
+        self.path = path
+        read_json(path / INDEX)
+        check_prediction(path / "scheduler" / "scheduler_config.json")
+        # Without accelerate there is no other way, and diffusers says so each time.
+        plain = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+        unet = load_part(path, "unet", UNet2DConditionModel.from_pretrained, **plain)
+        vae = load_part(path, "vae", AutoencoderKL.from_pretrained, **plain)
+        text_encoder = load_part(path, "text_encoder", CLIPTextModel.from_pretrained, dtype=torch.float32)
+        conditioner = None
+        if (path / "conditioner").is_dir():
+            conditioner = load_part(path, "conditioner", Conditioner.from_pretrained, **plain)
+        self.loaded = Parts(unet, vae, text_encoder, conditioner)
 
     @property
     def inputs(self) -> int:
@@ -60,59 +71,23 @@ class DiffusersFolder:
         return wanted if isinstance(wanted, Architecture) else architecture_of(self.loaded)
 
     def parts(self, shape: Architecture, streams: Streams | None, use_ema: bool) -> Parts:  # noqa: ARG002 - it has one kind of weights
-        """The networks, with its weights; a UNet is widened to the channels of `shape`.
-
-        Args:
-            shape: their sizes.
-            streams: those of the conditioner; None takes it away. Where the folder has none, a new one.
-            use_ema: of no use here.
+        """The networks; a UNet is widened to `shape`, without `streams` there is no conditioner.
 
         Raises:
             UserError: the folder's networks have other sizes.
         """
         if shape.unet.in_channels > self.inputs:
             widen(self.loaded.unet)
-        found = architecture_of(self.loaded)
-        if (found.unet, found.vae, found.text) != (shape.unet, shape.vae, shape.text):
-            raise UserError(
-                f"{self.path}: the folder and the configuration's model.architecture do not belong together; "
-                f"the folder has {found.unet}, {found.vae}, {found.text}"
-            )
+        check_sizes(self.path, architecture_of(self.loaded), shape)
         if streams is None:
             return self.loaded._replace(conditioner=None)
-        return (
-            self.loaded
-            if self.streams
-            else self.loaded._replace(conditioner=make_conditioner(shape, streams))
-        )
-
-
-def load_folder(path: Path) -> Parts:
-    """Loads the networks of a pipeline folder.
-
-    Raises:
-        UserError: a part or tensor is missing, unknown or of another shape, a file is damaged, or the model
-            predicts something else than noise.
-    """
-    read_json(path / INDEX)
-    check_prediction(path / "scheduler" / "scheduler_config.json")
-    # Without accelerate there is no other way, and diffusers says so each time.
-    plain = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
-    unet = load_part(path, "unet", UNet2DConditionModel.from_pretrained, **plain)
-    vae = load_part(path, "vae", AutoencoderKL.from_pretrained, **plain)
-    text_encoder = load_part(path, "text_encoder", CLIPTextModel.from_pretrained, dtype=torch.float32)
-    conditioner = None
-    if (path / "conditioner").is_dir():
-        conditioner = load_part(path, "conditioner", Conditioner.from_pretrained, **plain)
-    return Parts(unet, vae, text_encoder, conditioner)
+        if self.streams:
+            return self.loaded
+        return self.loaded._replace(conditioner=make_conditioner(shape, streams))
 
 
 def check_prediction(path: Path) -> None:
-    """Refuses a model that does not predict noise, such as Stable Diffusion 2.1; older files do not say.
-
-    Raises:
-        UserError: names what it predicts.
-    """
+    """Refuses a model that does not predict noise, such as Stable Diffusion 2.1; older files do not say."""
     if path.exists():
         found = check_object(read_json(path), f"{path}", "settings by name").get("prediction_type", "epsilon")
         check(f"{path}: prediction_type", found, "epsilon, as of Stable Diffusion 1", found == "epsilon")
@@ -122,7 +97,7 @@ def load_part(path: Path, name: str, load: Callable[..., Any], **options: object
     """Loads one network and checks that its tensors are all there, and no others.
 
     Raises:
-        UserError: see `load_folder`.
+        UserError: see `DiffusersFolder`.
     """
     folder = path / name
     if not (folder / "config.json").is_file():
@@ -136,12 +111,8 @@ def load_part(path: Path, name: str, load: Callable[..., Any], **options: object
     return model
 
 
-def check_info(info: Mapping[str, Any], folder: Path) -> None:
-    """Refuses a load that left tensors out.
-
-    Raises:
-        UserError: names the first tensor and counts them.
-    """
+def check_info(info: Mapping[str, Iterable[object]], folder: Path) -> None:
+    """Raises a `UserError` that names the first tensor which a load left out, and counts them."""
     for kind, words in (
         ("missing_keys", "is missing from"),
         ("unexpected_keys", "is unknown in"),
@@ -159,12 +130,7 @@ def widen(unet: UNet2DConditionModel) -> None:
     if old.in_channels == 2 * LATENT_CHANNELS:
         return
     new = nn.Conv2d(2 * LATENT_CHANNELS, old.out_channels, old.kernel_size, padding=old.padding)
-    with torch.no_grad():
-        new.weight.zero_()
-        new.weight[:, : old.in_channels] = old.weight
-        assert new.bias is not None
-        assert old.bias is not None
-        new.bias.copy_(old.bias)
+    new.load_state_dict({**old.state_dict(), "weight": widened(old.weight.detach(), new.in_channels)})
     unet.conv_in = new
     unet.register_to_config(in_channels=new.in_channels)
 
@@ -172,7 +138,9 @@ def widen(unet: UNet2DConditionModel) -> None:
 def architecture_of(parts: Parts) -> Architecture:
     """Sizes of loaded networks."""
     unet, vae, text = parts.unet.config, parts.vae.config, parts.text_encoder.config
-    shape = Architecture(
+    given = {} if parts.conditioner is None else parts.conditioner.config
+    own = {name: given[name] for name in ("llm_width", "mixer_width") if name in given}
+    return Architecture(
         unet=UNetShape(
             channels=list(unet.block_out_channels),
             attention=["CrossAttn" in kind for kind in unet.down_block_types],
@@ -189,8 +157,5 @@ def architecture_of(parts: Parts) -> Architecture:
             text.intermediate_size,
             text.vocab_size,
         ),
+        **own,
     )
-    if parts.conditioner is not None:
-        shape.llm_width = parts.conditioner.config.llm_width
-        shape.mixer_width = parts.conditioner.config.mixer_width
-    return shape

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from egogen.errors import UserError
@@ -13,15 +15,17 @@ from ldm.checkpoints.published_names import KNOWN_EXTRAS, ema_name, published_na
 from ldm.checkpoints.safe_reading import ARCHITECTURE, read
 from ldm.checkpoints.stated_sizes import Sizes, stated_sizes
 from ldm.conditioner import BOTH, Streams
+from ldm.config.merge import user_error
 from ldm.networks.architecture import (
     LATENT_CHANNELS,
     UNET,
     Architecture,
     Parts,
     build,
-    from_plain,
+    check_sizes,
     infer,
     overlay,
+    widened,
 )
 
 CONV_IN = f"{UNET}input_blocks.0.0.weight"
@@ -29,9 +33,6 @@ CONV_IN = f"{UNET}input_blocks.0.0.weight"
 
 class SingleFile:
     """A published file: Stable Diffusion, InstructPix2Pix, LEGO, or one of our training runs.
-
-    Args:
-        path: the file.
 
     Raises:
         UserError: see `ldm.checkpoints.safe_reading.read`.
@@ -56,27 +57,28 @@ class SingleFile:
         """Sizes of its networks: as wanted, else as the file states them, else as its tensors tell.
 
         Raises:
-            UserError: it is no checkpoint of a Stable Diffusion model, or sizes do not exist.
+            UserError: it is no checkpoint of a Stable Diffusion model, sizes do not exist, or it states
+                others than are wanted.
         """
-        if isinstance(wanted, Architecture):
-            return wanted
-        heads, stated = stated_sizes(wanted)
+        own = self.content.get(ARCHITECTURE)
+        heads, stated = stated_sizes(None if isinstance(wanted, Architecture) else wanted)
         try:
-            if ARCHITECTURE in self.content:
-                found = dict(self.content[ARCHITECTURE])
-                overlay(found, stated, "architecture")
-                return from_plain(found)
-            return infer(self.state, heads, stated=stated)
+            if own is None:
+                return wanted if isinstance(wanted, Architecture) else infer(self.state, heads, stated=stated)
+            own = deepcopy(own)
+            overlay(own, stated, "architecture")
+            found = Architecture(**own)
         except (KeyError, TypeError) as error:
             raise UserError(f"{self.path}: not a Stable Diffusion checkpoint, {error} is missing") from None
+        except ValidationError as error:
+            raise UserError(f"{self.path}: {user_error(Architecture, error)}") from None
+        if not isinstance(wanted, Architecture):
+            return found
+        check_sizes(self.path, found, wanted)
+        return wanted
 
     def parts(self, shape: Architecture, streams: Streams | None, use_ema: bool) -> Parts:
-        """The networks, with its weights.
-
-        Args:
-            shape: their sizes.
-            streams: those of the conditioner; None makes none. Without weights for it, it starts at random.
-            use_ema: take the moving averages where the file has them.
+        """The networks; without `streams` no conditioner, and one that the file lacks starts at random.
 
         Raises:
             UserError: missing or unknown tensors, or tensors of another shape; names the first, counts them.
@@ -95,11 +97,7 @@ def streams_of(state: Mapping[str, Tensor]) -> Streams | None:
 def load_state(
     parts: Parts, shape: Architecture, state: Mapping[str, Tensor], path: Path, use_ema: bool = False
 ) -> None:
-    """Copies published tensors into the networks, strictly.
-
-    Raises:
-        UserError: see `load_parts`.
-    """
+    """Copies published tensors into the networks, strictly; see `SingleFile.parts`."""
     names = published_names(parts, shape)
     if streams_of(state) is None:
         names = {own: name for own, name in names.items() if not own.startswith("conditioner.")}
@@ -116,17 +114,7 @@ def load_state(
 
 
 def check_keys(state: Mapping[str, Tensor], names: Mapping[str, str], plain: bool, path: Path) -> None:
-    """Compares a file's tensor names with those of the networks.
-
-    Args:
-        state: the file's tensors.
-        names: own name -> published name of every tensor that is wanted.
-        plain: no conditioner is wanted, so that one in the file may stay unused.
-        path: for messages.
-
-    Raises:
-        UserError: a name is missing or unknown.
-    """
+    """Raises a `UserError` for a missing or unknown tensor; a conditioner's may stay unused if `plain`."""
     wanted = set(names.values())
     allowed = wanted | {ema_name(name) for name in wanted} | KNOWN_EXTRAS
     optional = ("projection_img.", "projection_txt.", "self_attn_mix.") if plain else ()
@@ -147,8 +135,7 @@ def copy_tensor(target: Tensor, value: Tensor, name: str, path: Path) -> None:
         UserError: the shapes differ.
     """
     if name == CONV_IN and value.shape[1] == LATENT_CHANNELS < target.shape[1]:
-        extra = target.shape[1] - LATENT_CHANNELS
-        value = torch.cat([value, value.new_zeros(value.shape[0], extra, *value.shape[2:])], dim=1)
+        value = widened(value, target.shape[1])
     # The VAE's attention weights are 1 x 1 convolutions in published files.
     if value.shape[: target.ndim] == target.shape and value.numel() == target.numel():
         value = value.reshape(target.shape)

@@ -4,39 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from egogen.errors import UserError
 from ldm.checkpoints.diffusers_folder import DiffusersFolder
 from ldm.checkpoints.single_file import SingleFile
 from ldm.checkpoints.stated_sizes import Sizes
 from ldm.conditioner import BOTH, Streams
+from ldm.config.sections import ModelConfig
 from ldm.networks.architecture import LATENT_CHANNELS, Architecture, Parts
 
-
-@runtime_checkable
-class Source(Protocol):
-    """A checkpoint: what it holds, and the networks that come of it."""
-
-    path: Path
-
-    @property
-    def inputs(self) -> int | None:
-        """Channels that its UNet takes."""
-        ...
-
-    @property
-    def streams(self) -> Streams | None:
-        """The streams of features that it has weights for."""
-        ...
-
-    def sizes(self, wanted: Sizes = None) -> Architecture:
-        """Sizes of its networks."""
-        ...
-
-    def parts(self, shape: Architecture, streams: Streams | None, use_ema: bool) -> Parts:
-        """The networks, with its weights."""
-        ...
+Source = SingleFile | DiffusersFolder
 
 
 def open_source(path: Path) -> Source:
@@ -44,8 +21,19 @@ def open_source(path: Path) -> Source:
     return DiffusersFolder(path) if path.is_dir() else SingleFile(path)
 
 
+def sizes_of(source: Source) -> Architecture:
+    """Sizes of a checkpoint's networks, with a UNet that takes the source latent too."""
+    found = source.sizes()
+    return replace(found, unet=replace(found.unet, in_channels=2 * LATENT_CHANNELS))
+
+
+def with_sizes(model: ModelConfig, source: Source) -> ModelConfig:
+    """The settings with a checkpoint's sizes, where they give none themselves."""
+    return model if model.architecture else replace(model, architecture=sizes_of(source))
+
+
 def load_parts(
-    path: Path,
+    path: Path | Source,
     shape: Sizes = None,
     use_ema: bool = True,
     conditioner: bool | None = None,
@@ -56,7 +44,7 @@ def load_parts(
     """Builds the networks and loads a checkpoint into them.
 
     Args:
-        path: a published file or a diffusers folder.
+        path: a published file or a diffusers folder; or either, opened.
         shape: sizes that it must have; or a YAML file or mapping with what its tensors do not tell; read off
             it if None.
         use_ema: take the moving averages where the file has them.
@@ -69,23 +57,19 @@ def load_parts(
     Raises:
         UserError: missing or unknown tensors, or tensors of another shape; names the first and counts them.
     """
-    source = open_source(path)
-    check_inputs(path, source.inputs, inputs)
+    source = open_source(path) if isinstance(path, Path) else path
+    check_inputs(source.path, source.inputs, inputs)
     sizes = source.sizes(shape)
     sizes = replace(sizes, unet=replace(sizes.unet, in_channels=inputs or 2 * LATENT_CHANNELS))
     has = source.streams
     if has is None if conditioner is None else not conditioner:
         return source.parts(sizes, None, use_ema)
-    check_conditioner(path, has, new_conditioner, streams)
+    check_conditioner(source.path, has, new_conditioner, streams)
     return source.parts(sizes, has or streams or BOTH, use_ema)
 
 
 def check_inputs(path: Path, found: int | None, wanted: int | None) -> None:
-    """Refuses a UNet that takes another number of channels.
-
-    Raises:
-        UserError: it does.
-    """
+    """Raises a `UserError` for a UNet that takes another number of channels."""
     if found is None or wanted in (None, found):
         return
     if wanted == LATENT_CHANNELS:
@@ -96,11 +80,7 @@ def check_inputs(path: Path, found: int | None, wanted: int | None) -> None:
 
 
 def check_conditioner(path: Path, has: Streams | None, may_be_new: bool, wanted: Streams | None) -> None:
-    """Refuses a checkpoint that lacks weights for VLLM features, or has those of other streams.
-
-    Raises:
-        UserError: it does.
-    """
+    """Raises a `UserError` if weights for VLLM features are missing, or are those of other streams."""
     if has is None and not may_be_new:
         raise UserError(
             f"{path}: has no weights for VLLM features (projection_img ...); give a LEGO checkpoint, or set "

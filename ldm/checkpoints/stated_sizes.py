@@ -24,11 +24,7 @@ Sizes = Architecture | Mapping[str, object] | str | Path | None
 
 
 def stated_sizes(config: Mapping[str, object] | str | Path | None) -> tuple[int, Mapping[str, object]]:
-    """The UNet's attention heads, and the sizes that a configuration states: `{"unet": {"groups": 8}}`.
-
-    Raises:
-        UserError: the configuration is unreadable.
-    """
+    """The UNet's attention heads, and the sizes that a configuration states: `{"unet": {"groups": 8}}`."""
     tree = {} if config is None else as_tree(config)
     model = tree.get("model")
     stated = model.get("architecture") if isinstance(model, Mapping) else None

@@ -94,12 +94,7 @@ class VisionFiles:
 
 
 class Vision(nn.Module):
-    """The projector, and CLIP in front of it if there is one; frozen.
-
-    Args:
-        projector: stage 1's.
-        clip: stage 1's vision tower.
-    """
+    """Stage 1's projector, and its CLIP in front if image features are computed from frames; frozen."""
 
     weight: Tensor
     bias: Tensor
@@ -147,7 +142,7 @@ def load_vision(files: VisionFiles) -> Vision:
     return Vision(projector, clip)
 
 
-def load_clip(folder: Path, **options: Any) -> tuple[CLIPVisionModel, dict[str, Any]]:  # noqa: ANN401
+def load_clip(folder: Path, **options: Any) -> tuple[CLIPVisionModel, dict[str, list[str]]]:  # noqa: ANN401
     """A vision tower, from a folder of its own or of a whole CLIP, and what is known of its tensors."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # `load_part` looks at the tensors, and names the wrong ones

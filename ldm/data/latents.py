@@ -26,9 +26,9 @@ from egogen.files import atomic_folder
 from egogen.layout import run_root
 from egogen.locks import hold
 from egogen.manifest import NAME, checkpoint_hash, claim, file_hash
+from ldm.conditioner import embed
 from ldm.data.pairs import EgoGenPairs, SplitFiles
 from ldm.networks.architecture import Parts
-from ldm.networks.text import embed
 
 ARRAYS = ("source_latent", "target_moments", "text")
 BATCH = 32
@@ -36,11 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class CachedLatents:
-    """Latents of a split (and mirrored ones) and its text embeddings, from disk.
-
-    Args:
-        folder: what `build_cache` returned.
-    """
+    """Latents of a split (and mirrored ones) and its text embeddings, from what `build_cache` returned."""
 
     def __init__(self, folder: Path) -> None:
         self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
@@ -67,12 +63,7 @@ def build_cache(
     Everything is kept in float16: at the published sizes 16 KB of target moments and 8 KB of source latent a
     pair (twice with flips), and 118 KB of text embedding.
 
-    Args:
-        files: the split.
-        parts: the networks that encode; they are back on their device afterwards.
-        tokenizer: CLIP's.
-        start: the checkpoint they came from; its hash names the cache.
-        device: where to encode.
+    The networks are back on their own device afterwards; the hash of the checkpoint names the cache.
 
     Returns:
         A folder below `RUN_ROOT/cache` with one array per name in `ARRAYS`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 from transformers import CLIPTokenizer
 
 from egogen.errors import check
-from ldm.config.sections import DataConfig, TrainConfig
-from ldm.data.image_features import complete
+from ldm.config.sections import TrainConfig
+from ldm.data.image_features import Batch, complete
 from ldm.data.latents import CachedLatents, build_cache
 from ldm.data.order import StepOrder, steps_per_epoch
 from ldm.data.pairs import Chance, EgoGenPairs, Sample, SplitFiles
@@ -23,14 +24,7 @@ SPLITS = ("train", "val")
 
 
 class PairsModule(lightning.LightningDataModule):
-    """Train and val splits of one or several data sets, as the configuration says.
-
-    Args:
-        config: the run's settings.
-        parts: the networks, for the cache of latents.
-        tokenizer: CLIP's, likewise.
-        device: where latents are encoded for the cache.
-    """
+    """Train and val splits of the run's data sets; all but the settings are for the cache of latents."""
 
     def __init__(
         self, config: TrainConfig, parts: Parts, tokenizer: CLIPTokenizer, device: torch.device | str = "cpu"
@@ -39,7 +33,7 @@ class PairsModule(lightning.LightningDataModule):
         # One process of all nodes checks files and builds caches: RUN_ROOT is shared between them.
         self.prepare_data_per_node = False
         self.config, self.parts, self.tokenizer, self.device = config, parts, tokenizer, device
-        width = config.model.architecture.llm_width if config.model.vllm_features else None
+        width = config.model.shape.llm_width if config.model.vllm_features else None
         self.files = {
             split: [
                 SplitFiles(data, split, width, config.features.store, config.model.streams)
@@ -49,6 +43,11 @@ class PairsModule(lightning.LightningDataModule):
         }
         sources = [files for split in SPLITS for files in self.files[split]]
         self.visions = {key: vision for files in sources for key, vision in files.visions.items()}
+
+    @property
+    def pairs(self) -> int:
+        """Training pairs of all data sets."""
+        return sum(len(files.items) for files in self.files["train"])
 
     @property
     def total_steps(self) -> int:
@@ -66,8 +65,7 @@ class PairsModule(lightning.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of one pass over the training pairs."""
-        count = sum(len(files.items) for files in self.files["train"])
-        return steps_per_epoch(count, self.config.trainer.effective_batch)
+        return steps_per_epoch(self.pairs, self.config.trainer.effective_batch)
 
     def prepare_data(self) -> None:
         """Reads every file once, then builds the caches; on one process only."""
@@ -89,46 +87,36 @@ class PairsModule(lightning.LightningDataModule):
     def dataset(self, split: str) -> EgoGenPairs:
         """A split of all data sets, with the draws that belong to its samples."""
         data, seed = self.config.data, self.config.trainer.seed
-        side = data.resolution // self.config.model.architecture.vae.factor
+        side = data.resolution // self.config.model.shape.vae.factor
         return EgoGenPairs(
             self.files[split], latents=self.latents(split), chance=Chance(seed, side, data.flip)
         )
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """This process's batches from the trainer's step on, until the last step."""
-        dataset, settings = self.dataset("train"), self.config.trainer
-        trainer = self.trainer
+        dataset, settings, trainer = self.dataset("train"), self.config.trainer, self.trainer
         world, rank, start = (
             (trainer.world_size, trainer.global_rank, trainer.global_step) if trainer else (1, 0, 0)
         )
-        order = StepOrder(
-            len(dataset),
-            settings.effective_batch,
-            self.config.data.batch_size,
-            self.total_steps,
-            seed=settings.seed,
-            rank=rank,
-            world=world,
-            start=start,
-        )
-        data = self.config.data
-        return TimedLoader(dataset, batch_sampler=order, **self.loading(data))
+        batch, steps = self.config.data.batch_size, self.total_steps
+        own = {"seed": settings.seed, "rank": rank, "world": world, "start": start}
+        order = StepOrder(len(dataset), settings.effective_batch, batch, steps, **own)
+        return TimedLoader(dataset, batch_sampler=order, **self.loading())
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """This process's share, in file order."""
         dataset, trainer = self.dataset("val"), self.trainer
         world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         sampler: DistributedSampler[Sample] = DistributedSampler(dataset, world, rank, shuffle=False)
-        data = self.config.data
-        return DataLoader(dataset, sampler=sampler, batch_size=data.batch_size, **self.loading(data))
+        return DataLoader(dataset, sampler=sampler, batch_size=self.config.data.batch_size, **self.loading())
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401, ARG002 - Lightning's signature
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002 - Lightning's signature
         """Computes image features where the store leaves that to the device."""
         return complete(batch, self.visions)
 
-    @staticmethod
-    def loading(data: DataConfig) -> dict[str, Any]:
+    def loading(self) -> dict[str, Any]:
         """How batches are fetched."""
+        data = self.config.data
         return {
             "num_workers": data.workers,
             "pin_memory": data.pin_memory and torch.cuda.is_available(),
@@ -141,13 +129,9 @@ class TimedLoader(DataLoader[Sample]):
 
     waited = 0.0
 
-    def __iter__(self) -> Any:  # noqa: ANN401 - DataLoader's own iterators are of several types
-        batches = super().__iter__()
-        while True:
-            began = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        began = time.perf_counter()
+        for batch in super().__iter__():
             self.waited += time.perf_counter() - began
             yield batch
+            began = time.perf_counter()

@@ -14,13 +14,7 @@ from ldm.networks.architecture import LATENT_CHANNELS
 
 
 def item_generator(seed: int, clip: str, action: str) -> torch.Generator:
-    """The generator of all noise that one frame is drawn from: in files, grids and single photos alike.
-
-    Args:
-        seed: of the drawing run.
-        clip: of the item.
-        action: its id.
-    """
+    """The generator of all noise that one frame is drawn from: in files, grids and single photos alike."""
     return torch.Generator().manual_seed(item_seed(seed, clip, action))
 
 
@@ -40,15 +34,7 @@ class Draws(NamedTuple):
 
 
 def draw(seed: int, item: str, epoch: str, height: int, width: int) -> Draws:
-    """Draws for one item.
-
-    Args:
-        seed: of the run.
-        item: id of the item.
-        epoch: which pass over the data, or `val`.
-        height: of the latent.
-        width: of the latent.
-    """
+    """Draws for one item in one pass over the data, or in `val`; height and width are the latent's."""
     generator = torch.Generator().manual_seed(item_seed(seed, epoch, item))
     t = torch.randint(0, TRAINING_STEPS, (), generator=generator)
     noise, posterior_noise = torch.randn(2, LATENT_CHANNELS, height, width, generator=generator)

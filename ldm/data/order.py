@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ class Key(NamedTuple):
     epoch: int
 
 
+@dataclass(eq=False)
 class StepOrder(Sampler[list[Key]]):
     """The batches of one process, from any optimiser step on.
 
@@ -27,35 +29,22 @@ class StepOrder(Sampler[list[Key]]):
     is a permutation keyed by (seed, epoch), cut into whole effective batches; what is left over waits for
     another epoch's order.
 
-    Args:
-        items: size of the data set.
-        effective: items of an optimiser step, over all processes.
-        batch: items of a batch, a divisor of `effective / world`.
-        steps: optimiser steps of the whole run.
-        seed: of the run.
-        rank: this process, from 0.
-        world: number of processes.
-        start: optimiser steps that are done already.
-
     Raises:
         UserError: the data set is smaller than one effective batch.
     """
 
-    def __init__(
-        self,
-        items: int,
-        effective: int,
-        batch: int,
-        steps: int,
-        *,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        start: int = 0,
-    ) -> None:
-        self.items, self.effective, self.batch, self.steps = items, effective, batch, steps
-        self.seed, self.rank, self.world, self.start = seed, rank, world, start
-        self.steps_per_epoch = steps_per_epoch(items, effective)
+    items: int  # size of the data set
+    effective: int  # items of an optimiser step, over all processes
+    batch: int  # items of a batch, a divisor of `effective / world`
+    steps: int  # optimiser steps of the whole run
+    _: KW_ONLY
+    seed: int  # of the run
+    rank: int = 0  # this process
+    world: int = 1  # number of processes
+    start: int = 0  # optimiser steps that are done already
+
+    def __post_init__(self) -> None:
+        self.steps_per_epoch = steps_per_epoch(self.items, self.effective)
 
     def __len__(self) -> int:
         """Batches of the whole run, those before `start` included: Lightning counts them all."""

@@ -141,12 +141,7 @@ class SplitFiles:
     def check(self, only: Sequence[Item] | None = None, targets: bool = True, workers: int = 8) -> None:
         """Reads every file once, in parallel, so that a bad one is named before the work and not within it.
 
-        With `data.check: headers` features are checked by their headers and sizes alone.
-
-        Args:
-            only: these items; all by default.
-            targets: whether target frames are read too.
-            workers: threads.
+        With `data.check: headers` features are checked by their headers and sizes alone; `only` these items.
 
         Raises:
             UserError: the first bad file in the order of the annotations, and how many there are.
@@ -266,13 +261,7 @@ def item_name(item: Item) -> str:
 def stack(
     samples: Sequence[Sample], device: torch.device, visions: Mapping[str, VisionFiles] | None = None
 ) -> Batch:
-    """The tensors of samples, each with a leading axis, on a device, with image features.
-
-    Args:
-        samples: of one store.
-        device: where they go.
-        visions: what image features are computed with, if their store leaves that to the device.
-    """
+    """The tensors of samples of one store, each with a leading axis, on a device, with image features."""
     rows = [dict(sample) for sample in samples]
     names = [name for name, value in rows[0].items() if isinstance(value, Tensor)]
     batch: Batch = {name: torch.stack([row[name] for row in rows]).to(device) for name in names}  # type: ignore[misc]

@@ -31,11 +31,11 @@ class StageOne:
 
     Args:
         store: `npy`, `compact` or `online`.
-        images: folder of image features.
+        images: folder of image features; may be missing if they are not of the streams, as that of texts.
         texts: folder of text features.
         width: d of the features.
         items: all of the split.
-        streams: which of the features are read; the folder of one that is not may be missing.
+        streams: which of the features are read.
 
     Raises:
         UserError: a folder holds another store, is damaged, or is of another model or width.
@@ -84,12 +84,7 @@ class StageOne:
             self.images = Shards(images)
 
     def read(self, item: Item, frame: Callable[[], Image.Image]) -> dict[str, Any]:
-        """The features of an item, or what image features are computed from.
-
-        Args:
-            item: of the split.
-            frame: reads its source frame, which an online store needs.
-        """
+        """The features of an item, or what image features are computed from, as its frame."""
         found: dict[str, Any] = {}
         if self.texts is not None:
             found[TEXT] = torch.from_numpy(fit_tokens(self.text(item)))

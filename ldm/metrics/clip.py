@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from egogen.clip_pixels import CLIP_MEAN, CLIP_STD
 from egogen.errors import UserError, reason
 from egogen.torchscript import SETTINGS, is_torchscript, read_torchscript
 from ldm.metrics.accumulators import cosine, features, similarity
@@ -18,8 +19,6 @@ from ldm.metrics.frames.resize import cover, normalize, resize
 from ldm.metrics.metric import COSINE, Metric
 from ldm.metrics.networks.metric_weights import CLIP, FETCH, read_state, require
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 WHAT = "OpenAI CLIP"
 
 
@@ -50,7 +49,7 @@ def embed(
         pixels = resize(images, side, side, "bicubic", antialias=False)
     else:
         pixels = cover(images, side, "bicubic", antialias=True).clamp(0, 1)
-    return nn.functional.normalize(network(normalize(pixels, MEAN, STD)).float(), dim=-1)
+    return nn.functional.normalize(network(normalize(pixels, CLIP_MEAN, CLIP_STD)).float(), dim=-1)
 
 
 def load(path: Path, device: torch.device) -> nn.Module:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field, replace
 from itertools import count, takewhile
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor
+from jaxtyping import Float
+from pydantic.dataclasses import dataclass
+from torch import Tensor, cat
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from egogen.errors import UserError
@@ -35,7 +38,7 @@ def check_channels(part: str, channels: list[int], *divisors: int) -> None:
             )
 
 
-@dataclass
+@dataclass(frozen=True, config={"extra": "forbid"})
 class UNetShape:
     """Channels and attention by level, finest first."""
 
@@ -55,7 +58,7 @@ class UNetShape:
         check_channels("unet", self.channels, self.groups, self.heads)
 
 
-@dataclass
+@dataclass(frozen=True, config={"extra": "forbid"})
 class VAEShape:
     """Channels by level, finest first; each level but the last halves the picture."""
 
@@ -72,7 +75,7 @@ class VAEShape:
         return 2 ** (len(self.channels) - 1)
 
 
-@dataclass
+@dataclass(frozen=True, config={"extra": "forbid"})
 class TextShape:
     """The CLIP text encoder; `width` is also the width of the UNet's context."""
 
@@ -90,7 +93,7 @@ class TextShape:
             )
 
 
-@dataclass
+@dataclass(frozen=True, config={"extra": "forbid"})
 class Architecture:
     """All sizes; `llm_width` is d of the stage-1 features, `mixer_width` that of the conditioner's pi."""
 
@@ -99,6 +102,16 @@ class Architecture:
     text: TextShape = field(default_factory=TextShape)
     llm_width: int = 5120
     mixer_width: int = MIXER_WIDTH
+
+
+def check_sizes(path: Path, found: Architecture, wanted: Architecture) -> None:
+    """Raises a `UserError` if a checkpoint states other networks than are wanted, a widened UNet apart."""
+    widened_unet = replace(found.unet, in_channels=wanted.unet.in_channels)
+    if (widened_unet, found.vae, found.text) != (wanted.unet, wanted.vae, wanted.text):
+        raise UserError(
+            f"{path}: the checkpoint and the configuration's model.architecture do not belong together; the "
+            f"{'folder' if path.is_dir() else 'file'} has {found.unet}, {found.vae}, {found.text}"
+        )
 
 
 class Parts(NamedTuple):
@@ -152,40 +165,28 @@ def make_conditioner(shape: Architecture, streams: Streams) -> Conditioner:
     return Conditioner(shape.llm_width, shape.text.width, shape.mixer_width, *streams)
 
 
-def from_plain(plain: Mapping[str, Any]) -> Architecture:
-    """Rebuilds what `dataclasses.asdict` made, as our checkpoint files carry it."""
-    return Architecture(
-        unet=UNetShape(**plain["unet"]),
-        vae=VAEShape(**plain["vae"]),
-        text=TextShape(**plain["text"]),
-        llm_width=plain["llm_width"],
-        mixer_width=plain.get("mixer_width", MIXER_WIDTH),
-    )
-
-
 def infer(
     state: Mapping[str, Tensor],
     unet_heads: int = UNET_HEADS,
-    text_heads: int | None = None,
-    stated: Mapping[str, Any] | None = None,
+    stated: Mapping[str, object] | None = None,
 ) -> Architecture:
     """Reads the sizes off a published state dict; what no tensor tells is as in Stable Diffusion 1.5.
 
     Args:
         state: tensors by their published names; EMA names are not needed.
         unet_heads: attention heads of the UNet, which no tensor tells.
-        text_heads: heads of the text encoder; by default one for every 64 of its width.
         stated: sizes that go before all this, such as `{"unet": {"groups": 8}}`.
 
     Raises:
         KeyError: a tensor that tells a size is missing.
-        UserError: there is no size of a stated name, or sizes do not belong together.
+        UserError: there is no size of a stated name.
+        pydantic.ValidationError: sizes do not belong together.
     """
     vocab, width = state[f"{TEXT}embeddings.token_embedding.weight"].shape
     text = {
         "width": width,
         "layers": count_up(state, TEXT + "encoder.layers.{}.layer_norm1.weight"),
-        "heads": text_heads or max(1, width // TEXT_HEAD_WIDTH),
+        "heads": max(1, width // TEXT_HEAD_WIDTH),
         "intermediate": state[f"{TEXT}encoder.layers.0.mlp.fc1.weight"].shape[0],
         "vocab": vocab,
     }
@@ -205,7 +206,7 @@ def infer(
         "mixer_width": MIXER_WIDTH if mixer is None else mixer.shape[0],
     }
     overlay(found, stated or {}, "architecture")
-    return from_plain(found)
+    return Architecture(**found)
 
 
 def infer_unet(state: Mapping[str, Tensor], heads: int) -> dict[str, Any]:
@@ -229,12 +230,8 @@ def infer_unet(state: Mapping[str, Tensor], heads: int) -> dict[str, Any]:
     }
 
 
-def overlay(base: dict[str, Any], layer: Mapping[str, Any], place: str) -> None:
-    """Lays stated sizes over found ones.
-
-    Raises:
-        UserError: there is no size of that name.
-    """
+def overlay(base: dict[str, Any], layer: Mapping[str, object], place: str) -> None:
+    """Lays stated sizes over found ones; raises a `UserError` for a name that no size has."""
     for key, value in layer.items():
         if key not in base:
             raise UserError(f"{place}.{key}: no such size; allowed are {', '.join(base)}")
@@ -249,3 +246,9 @@ def overlay(base: dict[str, Any], layer: Mapping[str, Any], place: str) -> None:
 def count_up(state: Mapping[str, Tensor], pattern: str) -> int:
     """How many of `pattern` with 0, 1, 2 ... there are."""
     return sum(1 for _ in takewhile(lambda index: pattern.format(index) in state, count()))
+
+
+def widened(weight: Float[Tensor, "o i k k"], inputs: int) -> Float[Tensor, "o inputs k k"]:
+    """A first convolution's weight with zeros for the source latent's channels (published)."""
+    missing = inputs - weight.shape[1]
+    return cat([weight, weight.new_zeros(weight.shape[0], missing, *weight.shape[2:])], dim=1)

@@ -70,13 +70,7 @@ KEPT: WeakKeyDictionary[UNet2DConditionModel, dict[str, FixedContext]] = WeakKey
 def fixed_context(
     unet: UNet2DConditionModel, context: Float[Tensor, "u t ctx"], rows: Int64[Tensor, " b"]
 ) -> Iterator[None]:
-    """Gives every cross-attention of a UNet the same context for as long as the block runs.
-
-    Args:
-        unet: its layers `attn2` are the cross-attentions.
-        context: the distinct contexts.
-        rows: which of them each row of the batch attends to.
-    """
+    """Gives every cross-attention (`attn2`) of a UNet the same contexts; see `FixedContext.prepare`."""
     before = dict(unet.attn_processors)
     fixed = KEPT.setdefault(unet, {})
     with torch.no_grad():

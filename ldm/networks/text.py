@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 TEXT_TOKENS = 77
 MERGES = 49152 - 256 - 2
@@ -51,11 +51,3 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Int64[Tensor, 
         list(prompts), padding="max_length", max_length=TEXT_TOKENS, truncation=True, return_tensors="pt"
     )
     return padded.input_ids
-
-
-def embed(
-    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, prompts: Sequence[str]
-) -> Float[Tensor, "b 77 ctx"]:
-    """psi(R): last hidden state of the text encoder after its final norm, without a mask."""
-    ids = tokenize(tokenizer, prompts).to(text_encoder.device)
-    return text_encoder(ids).last_hidden_state

@@ -32,6 +32,7 @@ from egogen.layout import Layout
 from egogen.locks import hold
 from ldm.checkpoints.safe_reading import is_made
 from ldm.checkpoints.writing import published_state, write
+from ldm.conditioner import embed
 from ldm.diffusion.schedule import p2_weight, training_schedule
 from ldm.networks.architecture import (
     LATENT_CHANNELS,
@@ -44,7 +45,7 @@ from ldm.networks.architecture import (
     build,
 )
 from ldm.networks.pixels import to_model
-from ldm.networks.text import embed, make_tokenizer, tokenize
+from ldm.networks.text import make_tokenizer, tokenize
 from ldm.toy.crops import close_ups, target_of
 from ldm.toy.linear import pass_colours_through, pass_noise_through, standardize_latents
 

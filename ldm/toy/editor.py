@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from egogen.cli import parser, run
 from egogen.layout import Layout
-from ldm.checkpoints.diffusers_folder import architecture_of
 from ldm.checkpoints.safe_reading import is_made
-from ldm.checkpoints.source import load_parts
+from ldm.checkpoints.source import load_parts, open_source, sizes_of
 from ldm.checkpoints.writing import published_state, write
+from ldm.conditioner import embed
 from ldm.diffusion.schedule import p2_weight, training_schedule
 from ldm.networks.architecture import LATENT_SCALE, Parts
 from ldm.networks.devices import HELP, find_device
-from ldm.networks.text import embed, make_tokenizer
+from ldm.networks.text import make_tokenizer
 from ldm.toy.__main__ import add_noise, draw_prompts, encode, optimize, read_labels, read_world
 from ldm.toy.crops import close_ups, objects, zoomed
 
@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = find_device(args.device)
     layout = Layout(args.data_root, args.dataset)
     torch.manual_seed(args.seed)
-    parts = load_parts(args.start)
-    shape = architecture_of(parts)
+    source = open_source(args.start)
+    parts, shape = load_parts(source), sizes_of(source)
     frames, texts = read_world(layout, args.resolution)
     close, captions = close_ups(layout, args.resolution, args.seed)
     views = [frames, zoomed(layout, args.resolution, args.seed), torch.cat([torch.zeros_like(close), close])]

@@ -52,13 +52,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerConfig
 
 
 def rate(settings: OptimizerConfig, step: int, last: int) -> float:
-    """Share of the learning rate at a step: linear warm-up, then constant or half a cosine.
-
-    Args:
-        settings: warm-up and schedule.
-        step: optimiser step, from 0.
-        last: optimiser steps of the whole run.
-    """
+    """Share of the rate at a step, from 0: linear warm-up, then constant or half a cosine to `last`."""
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     if settings.schedule == "constant":
         return warm

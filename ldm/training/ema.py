@@ -47,20 +47,16 @@ class Ema:
     @torch.no_grad()
     def restore(self, values: Mapping[str, Tensor], updates: int) -> None:
         """Takes over an average that was saved, with its number of updates."""
-        for name, shadow in zip(self.names, self.shadow, strict=True):
-            shadow.copy_(values[name])
+        torch._foreach_copy_(self.shadow, [values[name] for name in self.names])
         self.updates = updates
 
     @contextmanager
     def applied(self, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
         """Puts the averaged values into the parameters for as long as the block runs."""
-        kept = [parameters[name].detach().clone() for name in self.names]
+        trained = [parameters[name].detach() for name in self.names]  # of the parameters' own memory
+        kept = [value.clone() for value in trained]
         try:
-            with torch.no_grad():
-                for name, shadow in zip(self.names, self.shadow, strict=True):
-                    parameters[name].copy_(shadow)
+            torch._foreach_copy_(trained, self.shadow)
             yield
         finally:
-            with torch.no_grad():
-                for name, value in zip(self.names, kept, strict=True):
-                    parameters[name].copy_(value)
+            torch._foreach_copy_(trained, kept)

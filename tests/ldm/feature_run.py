@@ -17,7 +17,8 @@ from egogen.features import write_feature
 from egogen.features.__main__ import main as features
 from egogen.features.projector import Projector
 from egogen.layout import feature_name, features_root
-from ldm.config.sections import TrainConfig, load_config
+from ldm.config.merge import load_config
+from ldm.config.sections import TrainConfig
 from ldm.data.loaders import PairsModule
 from ldm.networks.architecture import Parts
 from ldm.networks.text import make_tokenizer

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from egogen.errors import UserError
-from ldm.config.sections import GenerateConfig, TrainConfig, load_config
-from ldm.networks.architecture import build
+from ldm.checkpoints.source import load_parts, open_source, with_sizes
+from ldm.checkpoints.writing import published_state, write
+from ldm.config.merge import load_config
+from ldm.config.sections import GenerateConfig, ModelConfig, TrainConfig
+from ldm.networks.architecture import Architecture, build
 from ldm.train import accumulate, choose_precision
+from tests.ldm.toy_run import SHAPE
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # Those of stage 1 are read in tests/llava/test_plan.py.
@@ -19,10 +24,12 @@ STAGE_2 = sorted([*CONFIGS.glob("train_*.yaml"), *CONFIGS.glob("generate_*.yaml"
 
 @pytest.mark.parametrize("path", STAGE_2, ids=lambda path: path.name)
 def test_every_yaml_loads_and_its_model_builds(path: Path) -> None:
-    kind = TrainConfig if path.name.startswith("train_") else GenerateConfig
+    kind: type[TrainConfig | GenerateConfig] = (
+        TrainConfig if path.name.startswith("train_") else GenerateConfig
+    )
     config = load_config(kind, [path])
     with torch.device("meta"):
-        parts = build(config.model.architecture, config.model.vllm_features)
+        parts = build(config.model.shape, config.model.vllm_features)
     assert parts.conditioner is not None
     assert parts.unet.config.in_channels == 8
 
@@ -70,7 +77,7 @@ def test_files_merge_left_to_right_and_words_win(tmp_path: Path) -> None:
         ("data: [1", r"not valid YAML .* at line 2"),
         ("model: {architecture: {unet: {channels: [48, 96]}}}", r"2 channels and 4 attention"),
         ("[1, 2]", r"a.yaml"),
-        ("data: 3", r"int is not a subclass of DataConfig"),
+        ("data: 3", r"data: got 3, allowed: settings by name"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -162,3 +169,43 @@ def test_precision_is_chosen_by_the_machine_unless_it_is_said() -> None:
 def test_wrong_values_are_named(word: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_config(TrainConfig, [CONFIGS / "train_ego4d.yaml"], [word])
+
+
+def test_nobody_changes_settings() -> None:
+    config = load_config(TrainConfig, [CONFIGS / "train_ego4d.yaml"])
+    for section, name in ((config, "model"), (config.optimizer, "lr"), (config.model.shape.unet, "heads")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(section, name, getattr(section, name))
+
+
+def test_numbers_and_nothing_are_texts_where_a_text_is_meant() -> None:
+    words = [
+        "sampling.precision=32",
+        "data.root=2024",
+        "data.features=",
+        "optimizer.lr=1",
+        "joint=[{root: 7}]",
+    ]
+    config = load_config(TrainConfig, [], words)
+    assert (config.sampling.precision, config.data.root, config.data.features) == ("32", "2024", "")
+    assert (config.optimizer.lr, config.joint[0].root) == (1.0, "7")
+    with pytest.raises(UserError, match=r"data\.workers: got True, allowed: a number"):
+        load_config(TrainConfig, [], ["data.workers=yes"])
+
+
+def test_a_checkpoint_states_the_sizes_that_the_settings_leave_out(tmp_path: Path) -> None:
+    wide = replace(SHAPE, unet=replace(SHAPE.unet, in_channels=4))
+    write(tmp_path / "start.ckpt", published_state(build(wide, conditioner=False), wide), wide)
+    source = open_source(tmp_path / "start.ckpt")
+    assert with_sizes(ModelConfig(), source).shape == SHAPE
+    other = ModelConfig(architecture=Architecture())
+    assert with_sizes(other, source) == other
+    # No tensor tells the number of heads.
+    with pytest.raises(UserError, match=r"start\.ckpt: .* do not belong together; the file has .*heads=8"):
+        load_parts(source, replace(SHAPE, unet=replace(SHAPE.unet, heads=4)))
+    write(tmp_path / "odd.ckpt", {}, SHAPE)
+    content = torch.load(tmp_path / "odd.ckpt", weights_only=True)
+    content["architecture"]["unet"]["groups"] = 5
+    torch.save(content, tmp_path / "odd.ckpt")
+    with pytest.raises(UserError, match=r"odd\.ckpt: model\.architecture\.unet\.channels: got 32"):
+        open_source(tmp_path / "odd.ckpt").sizes()

@@ -14,7 +14,8 @@ from egogen.errors import UserError
 from egogen.features.projector import Projector
 from egogen.files import write_json
 from egogen.layout import clip_folder, projector_path, shard_paths
-from ldm.config.sections import TrainConfig, load_config
+from ldm.config.merge import load_config
+from ldm.config.sections import TrainConfig
 from ldm.data.image_features import VisionFiles, load_vision
 from tests.ldm.feature_run import PATCH_WIDTH, base, make_stores, module
 from tests.ldm.toy_run import WIDTH, Run

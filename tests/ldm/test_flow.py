@@ -17,7 +17,8 @@ from egogen.cli import run as run_command
 from egogen.errors import UserError
 from ldm.checkpoints.safe_reading import read
 from ldm.checkpoints.source import load_parts
-from ldm.config.sections import TrainConfig, load_config
+from ldm.config.merge import load_config
+from ldm.config.sections import TrainConfig
 from ldm.data.loaders import PairsModule
 from ldm.data.order import Key
 from ldm.diffusion.sampler import make_scheduler
@@ -311,7 +312,7 @@ def test_two_data_sets_train_together(run: Run, tmp_path: Path) -> None:
     joint = tmp_path / "joint.yaml"
     joint.write_text(f"joint:\n  - dataset: ego4d\n{paths}\n")
     config = load_config(TrainConfig, [base_file, joint], [*run.words(), *TRAINING])
-    parts = load_parts(run.start, config.model.architecture, conditioner=True, new_conditioner=True)
+    parts = load_parts(run.start, config.model.shape, conditioner=True, new_conditioner=True)
     data = PairsModule(config, parts, make_tokenizer())
     train_set, val_set = data.dataset("train"), data.dataset("val")
     assert (len(train_set), len(val_set)) == (12, 6)

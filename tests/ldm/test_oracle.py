@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from ldm.checkpoints.source import load_parts
+from ldm.conditioner import embed
 from ldm.diffusion.schedule import training_schedule
 from ldm.networks.architecture import Architecture, Parts
-from ldm.networks.text import embed, make_tokenizer
+from ldm.networks.text import make_tokenizer
 from ldm.pipeline import LegoPipeline
 from tests.ldm.conftest import normal
 

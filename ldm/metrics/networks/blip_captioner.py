@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from ldm.metrics.clip import MEAN, STD
+from egogen.clip_pixels import CLIP_MEAN, CLIP_STD
 from ldm.metrics.frames.protocol import Protocol
 from ldm.metrics.frames.resize import normalize
 from ldm.metrics.networks.beams import search
@@ -60,7 +60,7 @@ class Captioner:
         """A frame as the image tower takes it: squashed, bicubic with antialiasing on 8 bits."""
         squashed = Image.fromarray(frame).resize((self.side, self.side), Image.Resampling.BICUBIC)
         pixels = rearrange(torch.from_numpy(np.array(squashed)), "h w c -> c h w")
-        return normalize(pixels[None].float() / 255, MEAN, STD)[0]
+        return normalize(pixels[None].float() / 255, CLIP_MEAN, CLIP_STD)[0]
 
     @torch.no_grad()
     def ids(self, pixels: Float[Tensor, "b 3 s s"], protocol: Protocol) -> Int[Tensor, "b t"]:

@@ -44,7 +44,7 @@ class AtomicFiles(CheckpointIO):
         self,
         checkpoint: dict[str, Any],
         path: str | Path,
-        storage_options: Any = None,  # noqa: ANN401, ARG002 - Lightning's signature
+        storage_options: object = None,  # noqa: ARG002 - Lightning's signature
     ) -> None:
         """Writes a whole file or none."""
         path = Path(path)
@@ -65,7 +65,7 @@ class AtomicFiles(CheckpointIO):
     def load_checkpoint(
         self,
         path: str | Path,
-        map_location: Any = None,  # noqa: ANN401, ARG002 - Lightning's signature
+        map_location: object = None,  # noqa: ARG002 - Lightning's signature
         weights_only: bool | None = None,  # noqa: ARG002
     ) -> dict[str, Any]:
         """Reads a file; see `ldm.checkpoints.safe_reading.read`."""
@@ -82,13 +82,7 @@ class Checkpoints(Checkpoint):
     `last.ckpt` is another name (a hard link) of the newest file. SIGUSR1 saves and goes on; SIGTERM saves and
     ends the process with code 143, so that a requeued Slurm job goes on where it was. If a file cannot be
     written (disk full), that is logged, what was there stays, and training goes on to the next one.
-
-    Args:
-        folder: of the checkpoints.
-        files: writes them.
-        every: optimiser steps between them.
-        keep_last: how many of them stay; 0 keeps all.
-        keep_every: those at multiples of it stay for good; 0 is none.
+    `every`, `keep_last` and `keep_every` are optimiser steps, as in `TrainerConfig`.
     """
 
     def __init__(self, folder: Path, files: AtomicFiles, every: int, keep_last: int, keep_every: int) -> None:
@@ -125,7 +119,7 @@ class Checkpoints(Checkpoint):
         if self.asked != signal.SIGTERM:
             self.asked = signal.Signals(number)
 
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
+    def teardown(self, *_: object) -> None:
         """Gives the signals back."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
@@ -165,7 +159,7 @@ class Checkpoints(Checkpoint):
         usr, term = trainer.strategy.reduce(strength, reduce_op="sum").tolist()
         return signal.SIGTERM if term else signal.SIGUSR1 if usr else None
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_validation_end(self, trainer: lightning.Trainer, *_: object) -> None:
         """Saves `best.ckpt` if the averaged weights have never been as good, then records the validation."""
         value = trainer.callback_metrics.get(MONITORED)
         if trainer.sanity_checking or value is None:

@@ -24,15 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class ImageGrids(lightning.Callback):
-    """Draws the first val items with the averaged weights, to TensorBoard and as PNG.
-
-    Args:
-        pairs: the val split.
-        sampling: how frames are drawn.
-        folder: where PNG files go.
-        every: optimiser steps between grids.
-        count: items in a grid.
-    """
+    """Draws the first `count` val items with the averaged weights, to TensorBoard and as PNG in a folder."""
 
     def __init__(
         self, pairs: EgoGenPairs, sampling: SamplingConfig, folder: Path, every: int, count: int
@@ -42,12 +34,7 @@ class ImageGrids(lightning.Callback):
         self.drawn_at = -1
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: object,  # noqa: ARG002 - Lightning's signature
-        batch: object,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object
     ) -> None:
         """Draws when the number of optimiser steps is a multiple of `every`, and at the end."""
         assert isinstance(pl_module, LatentDiffusion)

@@ -27,12 +27,7 @@ class TrainingBar(TQDMProgressBar):
         """Nothing: to Lightning the whole run is one epoch, which a resumed run does not start again."""
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: object,  # noqa: ARG002 - Lightning's signature
-        batch: object,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object
     ) -> None:
         """Moves on when a step is done; the loss is shown the next time, to write one line and not two."""
         if self.train_progress_bar.update(trainer.global_step - self.train_progress_bar.n):

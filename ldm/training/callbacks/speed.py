@@ -8,13 +8,7 @@ import pytorch_lightning as lightning
 
 
 class Speed(lightning.Callback):
-    """Logs pairs a second over all processes, the share of time spent waiting for batches, and the epoch.
-
-    Args:
-        effective_batch: pairs of an optimiser step.
-        steps_per_epoch: optimiser steps of one pass over the data.
-        every: optimiser steps between log entries.
-    """
+    """Logs pairs a second over all processes, the share of time spent waiting for batches, and the epoch."""
 
     def __init__(self, effective_batch: int, steps_per_epoch: int, every: int) -> None:
         self.effective_batch, self.steps_per_epoch, self.every = effective_batch, steps_per_epoch, every
@@ -22,26 +16,21 @@ class Speed(lightning.Callback):
         self.waited = 0.0
         self.step = 0
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: lightning.Trainer, *_: object) -> None:
         """Starts the clock."""
         self.step = trainer.global_step
         self.began = time.perf_counter()
 
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_validation_start(self, *_: object) -> None:
         """Stops the clock."""
         self.validated_from = time.perf_counter()
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_validation_end(self, *_: object) -> None:
         """Lets it go on."""
         self.began += time.perf_counter() - self.validated_from
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: object,  # noqa: ARG002
-        batch: object,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object
     ) -> None:
         """Logs every few steps."""
         now = time.perf_counter()

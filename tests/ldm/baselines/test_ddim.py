@@ -10,6 +10,8 @@ from torch import Tensor
 from egogen.errors import UserError
 from ldm.baselines.sdedit import sdedit
 from ldm.config.baselines import SDEditConfig
+from ldm.config.merge import validated
+from ldm.config.sections import GenerateConfig
 from ldm.diffusion.ddim import Grid, denoise, invert, move
 from ldm.diffusion.sampler import make_scheduler
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
@@ -130,7 +132,7 @@ def test_sdedit_levels(strength: float, steps: int, repainted: int, compvis: int
 )
 def test_sdedit_refuses_what_its_grid_has_not(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        SDEditConfig(**settings)  # type: ignore[arg-type]
+        validated(GenerateConfig, {"sdedit": settings})
 
 
 @pytest.mark.parametrize("kind", ["compvis", "matched"])

@@ -19,6 +19,8 @@ from ldm.baselines.proxmasactrl import ProxMasaCtrl
 from ldm.baselines.proxnpi import ProxNPI
 from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.config.baselines import ProxConfig, ProxMasaCtrlConfig, ProxNPIConfig
+from ldm.config.merge import validated
+from ldm.config.sections import GenerateConfig
 from ldm.diffusion.ddim import denoise
 from tests.ldm.baselines.small import latents, small
 
@@ -181,43 +183,51 @@ def test_edits_leave_the_unet_as_it_was(model: StableDiffusion) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "message"),
+    ("section", "options", "message"),
     [
-        (ProxNPIConfig, {"prox": "l2"}, r"proxnpi.prox: got 'l2', allowed: l0, l1, none"),
-        (ProxNPIConfig, {"quantile": 1.5}, r"proxnpi.quantile: got 1.5, allowed: at most 1"),
-        (ProxNPIConfig, {"quantile": float("-inf")}, r"proxnpi.quantile: got -inf, allowed: at most 1, and"),
-        (ProxNPIConfig, {"quantile": float("nan")}, r"proxnpi.quantile: got nan"),
-        (ProxNPIConfig, {"guidance": float("inf")}, r"proxnpi.guidance: got inf, allowed: a finite number"),
-        (ProxMasaCtrlConfig, {"guidance": float("nan")}, r"proxmasactrl.guidance: got nan"),
-        (ProxNPIConfig, {"reweight": {"cup": float("nan")}}, r"proxnpi.reweight: got .*finite factors"),
-        (ProxNPIConfig, {"steps": 0}, r"proxnpi.steps: got 0, allowed: 1 to 999"),
+        ("proxnpi", {"prox": "l2"}, r"proxnpi.prox: got 'l2', allowed: l0, l1, none"),
+        ("proxnpi", {"quantile": 1.5}, r"proxnpi.quantile: got 1.5, allowed: at most 1"),
         (
-            ProxNPIConfig,
+            "proxnpi",
+            {"quantile": float("-inf")},
+            r"proxnpi.quantile: got -inf, allowed: a finite number, at most 1",
+        ),
+        ("proxnpi", {"quantile": float("nan")}, r"proxnpi.quantile: got nan"),
+        ("proxnpi", {"guidance": float("inf")}, r"proxnpi.guidance: got inf, allowed: a finite number"),
+        ("proxmasactrl", {"guidance": float("nan")}, r"proxmasactrl.guidance: got nan"),
+        (
+            "proxnpi",
+            {"reweight": {"cup": float("nan")}},
+            r"proxnpi.reweight.cup: got nan, allowed: a finite number",
+        ),
+        ("proxnpi", {"steps": 0}, r"proxnpi.steps: got 0, allowed: 1 to 999"),
+        (
+            "proxnpi",
             {"controller": "swap"},
             r"proxnpi.controller: got 'swap', allowed: refine, replace, none",
         ),
-        (ProxNPIConfig, {"dilate_mask": -1}, r"proxnpi.dilate_mask: got -1, allowed: 0 or more"),
-        (ProxNPIConfig, {"cross_replace": 2.0}, r"proxnpi.cross_replace"),
-        (ProxNPIConfig, {"self_limit": "1024"}, r"proxnpi.self_limit: got '1024', allowed: scaled, released"),
-        (ProxNPIConfig, {"reweight": {"cup": 2.0}, "controller": "none"}, r"proxnpi.reweight"),
-        (ProxNPIConfig, {"source_prompt": "fixed"}, r"proxnpi.source_text: got '', allowed: a text with"),
-        (ProxNPIConfig, {"source_text": "a kitchen"}, r"proxnpi.source_text: got 'a kitchen'"),
+        ("proxnpi", {"dilate_mask": -1}, r"proxnpi.dilate_mask: got -1, allowed: 0 or more"),
+        ("proxnpi", {"cross_replace": 2.0}, r"proxnpi.cross_replace"),
+        ("proxnpi", {"self_limit": "1024"}, r"proxnpi.self_limit: got '1024', allowed: scaled, released"),
+        ("proxnpi", {"reweight": {"cup": 2.0}, "controller": "none"}, r"proxnpi.reweight"),
+        ("proxnpi", {"source_prompt": "fixed"}, r"proxnpi.source_text: got '', allowed: a text with"),
+        ("proxnpi", {"source_text": "a kitchen"}, r"proxnpi.source_text: got 'a kitchen'"),
         (
-            ProxMasaCtrlConfig,
+            "proxmasactrl",
             {"source_prompt": "blip"},
             r"proxmasactrl.source_prompt: got 'blip', allowed: empty",
         ),
         (
-            ProxMasaCtrlConfig,
+            "proxmasactrl",
             {"inject_cond": "both"},
             r"proxmasactrl.inject_cond: got 'both', allowed: src, joint",
         ),
-        (ProxMasaCtrlConfig, {"masa_step": -1}, r"proxmasactrl.masa_step: got -1, allowed: 0 or more"),
+        ("proxmasactrl", {"masa_step": -1}, r"proxmasactrl.masa_step: got -1, allowed: 0 or more"),
     ],
 )
-def test_wrong_settings_are_named(kind: Any, options: dict[str, Any], message: str) -> None:
+def test_wrong_settings_are_named(section: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        kind(**options)
+        validated(GenerateConfig, {section: options})
 
 
 def test_a_block_that_is_not_there_is_named(model: StableDiffusion) -> None:

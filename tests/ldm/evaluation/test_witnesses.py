@@ -13,6 +13,7 @@ from PIL import Image
 from torchmetrics.image.fid import FrechetInceptionDistance
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from egogen.clip_pixels import CLIP_MEAN, CLIP_STD
 from ldm.metrics import clip, fid
 from ldm.metrics.frames.resize import cover, normalize, resize
 from ldm.metrics.networks.metric_weights import CLIP, INCEPTION
@@ -62,7 +63,7 @@ def test_clip_against_transformers(weights: Path) -> None:
     theirs = CLIPVisionModelWithProjection(config).eval()
     theirs.load_state_dict(as_transformers(ours.state_dict()))
     images = torch.rand(2, 3, 60, 90, generator=torch.Generator().manual_seed(0))
-    pixels = normalize(resize(images, 224, 224, "bicubic", antialias=False), clip.MEAN, clip.STD)
+    pixels = normalize(resize(images, 224, 224, "bicubic", antialias=False), CLIP_MEAN, CLIP_STD)
     with torch.no_grad():
         witness = torch.nn.functional.normalize(theirs(pixel_values=pixels).image_embeds, dim=-1)
     torch.testing.assert_close(clip.embed(ours, images), witness, atol=1e-6, rtol=0)
@@ -74,11 +75,11 @@ def test_corrected_clip_sees_what_open_clip_prepares(weights: Path) -> None:
     coarse = torch.rand(1, 3, 16, 22, generator=torch.Generator().manual_seed(0))
     image = (resize(coarse, 256, 341, "bilinear", antialias=False)[0] * 255).byte()
     pil = Image.fromarray(image.permute(1, 2, 0).numpy())
-    prepare = image_transform(224, is_train=False, mean=clip.MEAN, std=clip.STD)
+    prepare = image_transform(224, is_train=False, mean=CLIP_MEAN, std=CLIP_STD)
     ours = normalize(
-        cover(image[None].float() / 255, 224, "bicubic", antialias=True).clamp(0, 1), clip.MEAN, clip.STD
+        cover(image[None].float() / 255, 224, "bicubic", antialias=True).clamp(0, 1), CLIP_MEAN, CLIP_STD
     )[0]
-    assert float((ours - prepare(pil)).abs().max()) < 2 / 255 / min(clip.STD)
+    assert float((ours - prepare(pil)).abs().max()) < 2 / 255 / min(CLIP_STD)
     assert clip.embed(network, image[None].float() / 255, "corrected").shape == (1, 64)
 
 

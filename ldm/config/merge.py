@@ -1,0 +1,157 @@
+"""YAML files and `key=value` words into typed sections: every unknown key and every bad value is named."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, TypeVar, get_args, get_origin
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from egogen.annotations import check_object
+from egogen.errors import UserError, check, reason
+from egogen.files import read_yaml
+
+Config = TypeVar("Config")
+WORD = re.compile(r"[A-Za-z_][\w.]*=")  # key.sub=value
+# What is allowed, by the beginning of pydantic's name for the fault.
+OF_TYPES = {
+    "int": "a whole number", "float": "a number", "finite": "a finite number", "bool": "true or false",
+    "string": "a text", "list": "a list", "dict": "values by name", "dataclass": "settings by name",
+}  # fmt: skip
+
+
+def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Tells YAML files from `key.sub=value` words, which may follow them on a command line."""
+    settings = [word for word in words if WORD.match(word)]
+    return [Path(word) for word in words if word not in settings], settings
+
+
+def load_config(kind: type[Config], files: Sequence[Path], overrides: Sequence[str] = ()) -> Config:
+    """Merges YAML files left to right, then `key.sub=value` words, over the defaults of a section.
+
+    Raises:
+        UserError: a missing file, broken YAML, an unknown key (with the nearest valid one) or a bad value.
+    """
+    defaults = asdict(kind())  # type: ignore[call-overload]
+    layers = [(f"{path}", read_yaml(path) or {}) for path in files]
+    for word in overrides:
+        if "=" not in word.lstrip("="):
+            hint = "such as data.resolution=256; YAML files go before such words"
+            raise UserError(f"{word!r}: expected key=value, {hint}")
+        layers.append((f"{word!r}", OmegaConf.to_container(OmegaConf.from_dotlist([word]))))
+    for source, layer in layers:
+        for key in unknown_keys(kind, check_object(layer, source, "settings by name")):
+            near = difflib.get_close_matches(key, list(known_keys(kind)), n=1, cutoff=0.4)
+            raise UserError(f"{source}: unknown key {key!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+    try:
+        merged = OmegaConf.merge(defaults, *(layer for _, layer in layers))
+        tree = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{', '.join(map(str, files)) or 'configuration'}: {reason(error)}") from None
+    return validated(kind, fitted(defaults, tree))
+
+
+def validated(kind: type[Config], tree: object) -> Config:
+    """Sections of plain values.
+
+    Raises:
+        UserError: names the first bad key, its value and what is allowed.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(tree)
+    except ValidationError as error:
+        raise user_error(kind, error) from None
+
+
+def user_error(kind: type, error: ValidationError) -> UserError:
+    """The first fault that pydantic has found in the values of a section, in one line."""
+    fault = error.errors()[0]
+    if fault["type"] == "value_error":  # of a section's own `__post_init__`, which has said it all
+        return UserError(f"{fault['ctx']['error']}")
+    key = ".".join(map(str, fault["loc"]))
+    return UserError(f"{key}: got {fault['input']!r}, allowed: {allowed(kind, fault)}")
+
+
+def allowed(kind: type, fault: Mapping[str, object]) -> str:
+    """What a setting may be, in words, from its type and range; the fault is one of pydantic's."""
+    of_type = OF_TYPES.get(f"{fault['type']}".split("_")[0], "")
+    field = FieldInfo()
+    for name in fault["loc"]:  # type: ignore[attr-defined]
+        if name not in fields_of(kind):
+            return of_type or "no such key"  # an entry of a list or of a mapping
+        field = fields_of(kind)[name]
+        kind = section_of(field) or kind
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(get_args(field.annotation))
+    return ", ".join(filter(None, (of_type, field.description or limits(field))))
+
+
+def limits(field: FieldInfo) -> str:
+    """The range of a number, in words."""
+    ends = {
+        name: f"{getattr(mark, name):g}"
+        for mark in field.metadata for name in ("ge", "gt", "le", "lt") if hasattr(mark, name)
+    }  # fmt: skip
+    match ends:
+        case {"ge": low, "le": high}:
+            return f"{low} to {high}"
+        case {"ge": low, "lt": high}:
+            return f"{low} to less than {high}"
+        case {"ge": "0"}:
+            return "0 or more"
+        case {"ge": low}:
+            return f"at least {low}"
+        case {"gt": low}:
+            return f"more than {low}"
+        case {"le": high}:
+            return f"at most {high}"
+    return ""
+
+
+def fitted(default: object, value: object, key: str = "") -> object:
+    """Values as their settings take them: `16` and nothing may be texts; true and false are no numbers."""
+    if isinstance(default, Mapping) and isinstance(value, Mapping):
+        return {name: fitted(default.get(name), inner, f"{key}.{name}") for name, inner in value.items()}
+    if isinstance(default, str) and not isinstance(value, Mapping | list):
+        return "" if value is None else f"{value}"
+    if isinstance(value, bool) and isinstance(default, int | float):
+        check(key[1:], value, "a number", isinstance(default, bool))
+    return value
+
+
+def unknown_keys(kind: type, layer: Mapping[str, object], place: str = "") -> Iterator[str]:
+    """Dotted keys of a layer that no section has."""
+    for name, value in layer.items():
+        if name not in fields_of(kind):
+            yield f"{place}{name}"
+        elif section := section_of(fields_of(kind)[name]):
+            for inner in value if isinstance(value, list) else [value]:
+                if isinstance(inner, Mapping):
+                    yield from unknown_keys(section, inner, f"{place}{name}.")
+
+
+def known_keys(kind: type, place: str = "") -> Iterator[str]:
+    """All dotted keys, sections included."""
+    for name, field in fields_of(kind).items():
+        yield f"{place}{name}"
+        if section := section_of(field):
+            yield from known_keys(section, f"{place}{name}.")
+
+
+def section_of(field: FieldInfo) -> type | None:
+    """The section that a field holds, or may hold; None for a value or a list."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    found = [kind for kind in kinds if isinstance(kind, type) and fields_of(kind)]
+    return found[0] if found else None
+
+
+def fields_of(kind: type) -> dict[str, FieldInfo]:
+    """Fields of a section; none of anything else."""
+    return getattr(kind, "__pydantic_fields__", {})
