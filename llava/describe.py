@@ -24,7 +24,7 @@ from egogen import cli
 from egogen.annotations import Annotations, Item
 from egogen.disk import writing
 from egogen.errors import UserError
-from egogen.files import write_json
+from egogen.files import clean_parts, write_json
 from egogen.locks import hold
 from egogen.manifest import checkpoint_hash, claim
 from egogen.seeds import item_seed
@@ -232,6 +232,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     claim(args.save_path, {**settings, **split})
     lines = args.save_path / f"{part}.jsonl"
     with hold(lines, "describing"), writing(args.save_path):
+        for folder in (args.save_path, job.image_features, job.text_features):
+            clean_parts(folder)
         journal = Descriptions(lines)
         saver = make_saver(args.feature_store, job, journal, settings, part, args.text_type)
         todo = [item for item in items if not saver.has(item)]
