@@ -27,10 +27,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from egogen.files import write_json
-from ldm.baselines.copy import copy_frame
 from ldm.config.sections import GenerateConfig, TrainConfig, load_config
 from ldm.networks.architecture import LATENT_CHANNELS, Architecture, Parts, build
-from ldm.sampling.methods import COPY, GUIDED, METHODS, PLAIN, Request, Scales, wrap
+from ldm.sampling.methods import COPY, GUIDED, METHODS, PLAIN, Request, Scales, copy_frame, wrap
 
 TOY_CONFIG = Path(__file__).parents[1] / "configs" / "train_toy.yaml"
 # TFLOP/s of dense products, as vendors state them: in bf16 and in 32 bits.

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ldm.networks.attention import merge_heads, split_heads
 
+Queries = Float[Tensor, "b heads n d"]  # and what they find
+Keys = Float[Tensor, "b heads t d"]  # and values
 # The four groups of rows of a batch: predictions without the text, then with it; of source, then target.
 NULL_SOURCE, NULL_TARGET, SOURCE, TARGET = GROUPS = range(4)
 
@@ -30,13 +32,7 @@ class Control(Protocol):
 
     step: int
 
-    def attend(
-        self,
-        query: Float[Tensor, "b heads n d"],
-        key: Float[Tensor, "b heads t d"],
-        value: Float[Tensor, "b heads t d"],
-        layer: Layer,
-    ) -> Float[Tensor, "b heads n d"]:
+    def attend(self, query: Queries, key: Keys, value: Keys, layer: Layer) -> Queries:
         """Attention of the four groups of rows, whatever is done to it on the way."""
         ...
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from ldm.baselines.control import GROUPS, NULL_SOURCE, NULL_TARGET, SOURCE, TARGET, Layer
+from ldm.baselines.control import GROUPS, NULL_SOURCE, NULL_TARGET, SOURCE, TARGET, Keys, Layer, Queries
 
 
 class MutualSelfAttention:
@@ -26,13 +24,7 @@ class MutualSelfAttention:
         self.sources = {NULL_TARGET: (NULL_SOURCE, null), TARGET: (SOURCE, text)}
         self.step = 0
 
-    def attend(
-        self,
-        query: Float[Tensor, "b heads n d"],
-        key: Float[Tensor, "b heads t d"],
-        value: Float[Tensor, "b heads t d"],
-        layer: Layer,
-    ) -> Float[Tensor, "b heads n d"]:
+    def attend(self, query: Queries, key: Keys, value: Keys, layer: Layer) -> Queries:
         """Attention of the four groups of rows; the targets' with tokens of the sources."""
         if layer.cross or self.step < self.first_step or layer.block < self.first_block:
             return scaled_dot_product_attention(query, key, value)

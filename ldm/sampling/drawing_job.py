@@ -23,13 +23,22 @@ from egogen.manifest import NAME as MANIFEST
 from egogen.manifest import checkpoint_hash, claim, file_hash
 from egogen.shards import parse_shard, process, take_chunk, take_shard
 from egogen.validate.frame_files import probe
-from ldm.baselines.copy import copy_frame
 from ldm.baselines.token_maps import split_prompt
 from ldm.config.sections import GenerateConfig
 from ldm.data.noise import item_generator
 from ldm.data.pairs import EgoGenPairs, SplitFiles, stack
 from ldm.networks.pixels import OutputRange, frame_size, to_frame
-from ldm.sampling.methods import COPY, GUIDED, OF_GUIDED, PLAIN, Drawer, DrawingPlan, Request, Scales
+from ldm.sampling.methods import (
+    COPY,
+    GUIDED,
+    OF_GUIDED,
+    PLAIN,
+    Drawer,
+    DrawingPlan,
+    Request,
+    Scales,
+    copy_frame,
+)
 
 log = logging.getLogger(__name__)
 FORMATS = {"jpg": "JPEG", "png": "PNG"}

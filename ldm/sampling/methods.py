@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Generator, Tensor, nn
 
 from egogen.errors import check
@@ -151,6 +153,11 @@ def draw_guided(pipeline: LegoPipeline, steps: int, request: Request) -> Float[T
             output_type="pt",
         ).images
     return images
+
+
+def copy_frame(source: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The source frame itself at the size of a generated one: the simplest yardstick."""
+    return np.array(source.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
 
 
 @torch.no_grad()
