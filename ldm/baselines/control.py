@@ -38,13 +38,9 @@ class Control(Protocol):
 
 
 class ControlledAttention:
-    """A diffusers attention processor that leaves the attention itself to a `Control`.
+    """A diffusers attention processor that leaves the attention of its layer to a `Control`.
 
     It does what `AttnProcessor2_0` does for Stable Diffusion's UNet: tokens in, tokens out, no mask.
-
-    Args:
-        control: asked at every call.
-        layer: the layer it is for.
     """
 
     def __init__(self, control: Control, layer: Layer) -> None:

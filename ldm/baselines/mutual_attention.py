@@ -9,14 +9,10 @@ from ldm.baselines.control import GROUPS, NULL_SOURCE, NULL_TARGET, SOURCE, TARG
 
 
 class MutualSelfAttention:
-    """The control of ProxMasaCtrl; it acts on self-attention alone, with and without text.
+    """The control of ProxMasaCtrl; it acts on self-attention alone, from a step and a transformer block on.
 
-    Args:
-        first_step: it acts from this sampling step on ...
-        first_block: ... and in this transformer block and those after it.
-        null: what the target attends to without text: `src`, the source's tokens; `joint`, those and its own;
-            `none`, its own.
-        text: the same with text.
+    `null` and `text` say what the target attends to without text and with it: `src`, the source's tokens;
+    `joint`, those and its own; `none`, its own.
     """
 
     def __init__(self, first_step: int, first_block: int, null: str, text: str) -> None:

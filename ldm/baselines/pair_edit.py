@@ -61,13 +61,7 @@ class PairEdit(ABC, Generic[Settings]):
 
     @abstractmethod
     def step(self, step: int, latents: Pair, path: Inverted) -> Pair:
-        """The latents after a step.
-
-        Args:
-            step: counts from 0, the noisiest.
-            latents: before it.
-            path: what `invert` found.
-        """
+        """The latents after a step, which counts from 0, the noisiest; `path` is what `invert` found."""
 
     @torch.no_grad()
     def edit(self) -> Pair:

@@ -12,11 +12,8 @@ from ldm.baselines.token_maps import TokenMap
 class PromptToPrompt:
     """The control of ProxNPI; it acts on the predictions with text alone.
 
-    Args:
-        maps: stacked, one a pair of prompts.
-        cross_steps: as many first steps take over cross-attention.
-        self_steps: as many first steps take over self-attention ...
-        self_limit: ... in layers of at most so many tokens.
+    The first `cross_steps` take over cross-attention by the maps, stacked, one a pair of prompts; the first
+    `self_steps` self-attention, in layers of at most `self_limit` tokens.
     """
 
     def __init__(self, maps: TokenMap, cross_steps: int, self_steps: int, self_limit: int) -> None:

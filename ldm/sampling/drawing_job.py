@@ -156,15 +156,13 @@ def make_jobs(out: Path, plan: DrawingPlan, files: SplitFiles) -> list[DrawingJo
             raise UserError(f"{path}: clip {item.clip!r} is missing; its height and width are needed")
     sampling = config.sampling
     pairs = [Scales(text, image) for text in sampling.scales_txt for image in sampling.scales_img]
-    if len(pairs) == 1 or plan.method not in GUIDED:
-        folders = {out: pairs[0]}
-    else:
-        folders = {out / f"txt{scales.text:g}_img{scales.image:g}": scales for scales in pairs}
+    several = len(pairs) > 1 and plan.method in GUIDED
     checkpoint = None if plan.ckpt is None else checkpoint_hash(plan.ckpt)
-    return [
-        DrawingJob(folder, scales, config, settings(plan, files, scales, checkpoint), sizes)
-        for folder, scales in folders.items()
-    ]
+    jobs = []
+    for scales in pairs if several else pairs[:1]:
+        folder = out / f"txt{scales.text:g}_img{scales.image:g}" if several else out
+        jobs.append(DrawingJob(folder, scales, config, settings(plan, files, scales, checkpoint), sizes))
+    return jobs
 
 
 def settings(
@@ -226,13 +224,7 @@ def check_inputs(work: Sequence[DrawingJob], plan: DrawingPlan, files: SplitFile
 def draw_jobs(
     work: Sequence[DrawingJob], drawer: Drawer | None, files: SplitFiles, device: torch.device
 ) -> None:
-    """Draws what all jobs have left.
-
-    Args:
-        work: the jobs.
-        drawer: None copies source frames.
-        files: of the split.
-        device: of the drawer.
+    """Draws what all jobs have left; copies source frames if there is no drawer.
 
     Raises:
         UserError: after the last job, if frames are not finite.
@@ -258,10 +250,9 @@ def draw_jobs(
 def drawings(
     drawer: Drawer, files: SplitFiles, job: DrawingJob, device: torch.device
 ) -> Iterator[tuple[Item, UInt8[np.ndarray, "h w 3"] | None]]:
-    """Draws a job's items in batches; an item's noise depends on the seed and its own id alone.
+    """Draws a job's items in batches; None for a frame that is not finite.
 
-    Yields:
-        Items and their frames; None for a frame that is not finite.
+    An item's noise depends on the seed and its own id alone.
     """
     sampling = job.config.sampling
     pairs = EgoGenPairs([files], targets=False)
