@@ -25,7 +25,7 @@ class ConvertOptions:
     """The command's arguments."""
 
     way: str = flag(
-        "compvis2diffusers: SRC.ckpt (Stable Diffusion 1.5, InstructPix2Pix, LEGO, or one of our training runs)"
+        "compvis2diffusers: SRC.ckpt (Stable Diffusion 1.5, InstructPix2Pix, LEGO, or one of our trainings)"
         " to DST/; diffusers2compvis: SRC/ to DST.ckpt or DST.safetensors",
         positional=True, choices=["compvis2diffusers", "diffusers2compvis"],
     )  # fmt: skip
