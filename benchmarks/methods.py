@@ -17,7 +17,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,27 +27,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from egogen.files import write_json
-from ldm.baselines.copy import copy_frame
-from ldm.baselines.stable_diffusion import StableDiffusion
-from ldm.config.baselines import ProxConfig
 from ldm.config.merge import load_config
 from ldm.config.sections import GenerateConfig, TrainConfig
 from ldm.networks.architecture import LATENT_CHANNELS, Architecture, Parts, build
-from ldm.pipeline import LegoPipeline
-from ldm.sampling.methods import (
-    COPY,
-    GUIDED,
-    METHODS,
-    PLAIN,
-    PROX,
-    Drawer,
-    Request,
-    Scales,
-    draw_guided,
-    draw_pairs,
-    draw_sdedit,
-    prepare,
-)
+from ldm.sampling.methods import COPY, GUIDED, METHODS, PLAIN, Request, Scales, copy_frame, wrap
 
 TOY_CONFIG = Path(__file__).parents[1] / "configs" / "train_toy.yaml"
 # TFLOP/s of dense products, as vendors state them: in bf16 and in 32 bits.
@@ -96,17 +78,6 @@ def networks(method: str, shape: Architecture, device: str) -> Parts:
     torch.manual_seed(0)
     with torch.device(device):
         return build(replace(shape, unet=replace(shape.unet, in_channels=channels)), method == "lego")
-
-
-def make(method: str, parts: Parts, config: GenerateConfig) -> Drawer:
-    """A method on networks that are at hand; see `ldm.sampling.methods.make_drawer`."""
-    if method in GUIDED:
-        return partial(draw_guided, LegoPipeline.from_parts(parts), config.sampling.steps)
-    model = StableDiffusion(parts)
-    if method == "sdedit":
-        return partial(draw_sdedit, model, config.sdedit)
-    own: ProxConfig = getattr(config, method)
-    return partial(draw_pairs, PROX[method], model, own, lambda frames: [SOURCE_PROMPT] * len(frames))
 
 
 def request(method: str, given: Sizes, batch: int, device: str) -> Request:
@@ -164,7 +135,10 @@ def measure(method: str, given: Sizes, config: GenerateConfig, args: argparse.Na
     prepare(
         parts, torch.device(args.device), torch.bfloat16 if args.precision == "bf16" else torch.float32, False
     )
-    draw, asked = make(method, parts, config), request(method, given, args.batch, args.device)
+    draw, asked = (
+        wrap(method, parts, config, torch.device(args.device)),
+        request(method, given, args.batch, args.device),
+    )
 
     def work() -> Tensor:
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from egogen.errors import UserError, reason
+from egogen.files import clean_parts
 
 LONGEST_COMMAND = 200  # letters of it that a message shows
 log = logging.getLogger(__name__)
@@ -27,7 +29,8 @@ def hold(path: Path, what: str, part: str = "", *, wait: bool = False) -> Iterat
     """Keeps other processes from a file or folder while the block runs.
 
     The system drops the lock of a process that ends, however it ends; a file that a killed one leaves hinders
-    nobody. Where there are no locks (some network file systems), a warning says so and the block runs.
+    nobody. Where there are no locks (some network file systems), a warning says so and the block runs. What
+    ended runs left unfinished in the folder, or of the file, goes first.
 
     Args:
         path: what is written; need not exist. Its lock is `.NAME.lock` beside it, gone afterwards.
@@ -48,6 +51,10 @@ def hold(path: Path, what: str, part: str = "", *, wait: bool = False) -> Iterat
     except OSError as error:
         unlocked(file.parent, reason(error))
     try:
+        if place.is_dir():
+            clean_parts(place)
+        else:
+            clean_parts(place.parent, f".{glob.escape(place.name)}.*.part")
         yield
     finally:
         if lock.is_locked:

@@ -1,17 +1,14 @@
-"""Converts checkpoints: published single files to diffusers folders, and back.
-
-compvis2diffusers SRC.ckpt DST/     Stable Diffusion 1.5, InstructPix2Pix, LEGO, or one of our training runs
-diffusers2compvis SRC/ DST.ckpt     also DST.safetensors
-"""
+"""Converts checkpoints: published single files to diffusers folders, and back."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from egogen.cli import parser, run
+from egogen import cli
+from egogen.cli import flag
 from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.files import atomic_folder
@@ -23,26 +20,28 @@ from ldm.pipeline import LegoPipeline
 log = logging.getLogger(__name__)
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The command's flags."""
-    made = parser("python -m ldm.convert", __doc__)
-    made.formatter_class = argparse.RawDescriptionHelpFormatter
-    made.add_argument("way", choices=["compvis2diffusers", "diffusers2compvis"])
-    made.add_argument("source", type=Path, metavar="SRC", help="the checkpoint to read")
-    made.add_argument("target", type=Path, metavar="DST", help="what to write; must not exist")
-    made.add_argument("--config", type=Path, help="YAML with what no tensor tells, such as the UNet's heads")
-    made.add_argument("--no-ema", action="store_true", help="the last weights, not their moving average")
-    made.add_argument(
-        "--stock", action="store_true",
-        help="write a stock InstructPix2Pix pipeline, which diffusers loads without this package, and beside "
-        "it the conditioner",
+@dataclass(frozen=True)
+class ConvertOptions:
+    """The command's arguments."""
+
+    way: str = flag(
+        "compvis2diffusers: SRC.ckpt (Stable Diffusion 1.5, InstructPix2Pix, LEGO, or one of our trainings)"
+        " to DST/; diffusers2compvis: SRC/ to DST.ckpt or DST.safetensors",
+        positional=True, choices=["compvis2diffusers", "diffusers2compvis"],
     )  # fmt: skip
-    return made
+    source: Path = flag("the checkpoint to read", positional=True, type=Path, metavar="SRC")
+    target: Path = flag("what to write; must not exist", positional=True, type=Path, metavar="DST")
+    config: Path | None = flag("YAML with what no tensor tells, such as the UNet's heads", type=Path)
+    no_ema: bool = flag("the last weights, not their moving average", action="store_true")
+    stock: bool = flag(
+        "write a stock InstructPix2Pix pipeline, which diffusers loads without this package, and beside it "
+        "the conditioner", action="store_true",
+    )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads strictly, writes whole or nothing."""
-    args = arguments().parse_args(argv)
+    args = cli.options(ConvertOptions, argv, "python -m ldm.convert", __doc__)
     if args.target.exists():
         raise UserError(f"{args.target}: is there already; delete it or choose another name")
     if args.way == "compvis2diffusers":
@@ -64,4 +63,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    cli.run(main)

@@ -87,24 +87,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = cli.options(EditOptions, argv, "python -m ldm.edit", __doc__)
     device = find_device(options.device)
     photo = read_frame(options.input)
-    pipeline = load_pipeline(options, device)
-    condition = read_condition(options)
-    frame = draw(pipeline, photo, condition, options)
+    needs_conditioner = True if options.vllm or options.image_feature else None
+    parts = load_parts(options.ckpt, options.config, not options.no_ema, needs_conditioner)
+    pipeline = LegoPipeline.from_parts(parts, options.scheduler).to(device)
+    frame = draw(pipeline, photo, read_condition(options), options)
     with atomic_open(options.output) as file:
         frame.save(file, format=FORMATS[options.output.suffix.lower()])
     log.info("wrote %s, %d x %d", options.output, frame.width, frame.height)
-
-
-def load_pipeline(options: EditOptions, device: torch.device) -> LegoPipeline:
-    """Loads the checkpoint onto the device."""
-    wants_features = bool(options.vllm or options.image_feature)
-    parts = load_parts(
-        options.ckpt,
-        options.config,
-        use_ema=not options.no_ema,
-        conditioner=True if wants_features else None,
-    )
-    return LegoPipeline.from_parts(parts, options.scheduler).to(device)
 
 
 def read_condition(options: EditOptions) -> Condition:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from diffusers import (
     StableDiffusionInstructPix2PixPipeline,
     UNet2DConditionModel,
 )
+from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
 from einops import rearrange
 from jaxtyping import Float
@@ -90,12 +90,7 @@ class LegoPipeline(DiffusionPipeline):
         )
 
     @classmethod
-    def from_single_file(
-        cls,
-        ckpt: str | Path,
-        config: Sizes = None,
-        use_ema: bool = True,
-    ) -> LegoPipeline:
+    def from_single_file(cls, ckpt: str | Path, config: Sizes = None, use_ema: bool = True) -> LegoPipeline:
         """Loads a published `.ckpt` (Stable Diffusion 1.5, InstructPix2Pix, LEGO) or one of our training.
 
         Args:
@@ -148,9 +143,10 @@ class LegoPipeline(DiffusionPipeline):
         # 1. Check and encode the conditions, each once.
         source = self._source(image)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        self._check(source, prompts, vllm_image_features, vllm_text_features, noise, num_inference_steps)
-        source_latent = self.vae.encode(source).latent_dist.mode()  # b 4 h w, not scaled (published)
+        self._check(source, prompts)
+        check_output(noise, num_inference_steps, output_type)
         context, null = self.encode_context(prompts, vllm_image_features, vllm_text_features)
+        source_latent = self.vae.encode(source).latent_dist.mode()  # b 4 h w, not scaled (published)
         images = torch.cat([source_latent, source_latent, torch.zeros_like(source_latent)])
 
         # 2. Start from noise.
@@ -175,7 +171,9 @@ class LegoPipeline(DiffusionPipeline):
         if output_type == "latent":
             return ImagePipelineOutput(images=latents)
         decoded = self.vae.decode((latents / LATENT_SCALE).to(self.vae.dtype)).sample  # b 3 h w
-        return ImagePipelineOutput(images=convert(decoded, output_type))
+        if output_type == "pt":
+            return ImagePipelineOutput(images=decoded)
+        return ImagePipelineOutput(images=VaeImageProcessor().postprocess(decoded.float(), output_type))
 
     @contextmanager
     def quiet(self) -> Iterator[LegoPipeline]:
@@ -194,38 +192,16 @@ class LegoPipeline(DiffusionPipeline):
         pixels = [torch.from_numpy(np.array(frame.convert("RGB"))) for frame in frames]
         if len({frame.shape for frame in pixels}) > 1:
             raise UserError("image: the frames of one batch must be of one size")
-        return (rearrange(torch.stack(pixels), "b h w c -> b c h w") / 127.5 - 1).to(
-            self.vae.device, self.vae.dtype
-        )
+        scaled = rearrange(torch.stack(pixels), "b h w c -> b c h w") / 127.5 - 1
+        return scaled.to(self.vae.device, self.vae.dtype)
 
-    def _check(
-        self,
-        source: Tensor,
-        prompts: list[str],
-        image_features: Tensor | None,
-        text_features: Tensor | None,
-        noise: Tensor | None,
-        steps: int,
-    ) -> None:
+    def _check(self, source: Float[Tensor, "b 3 h w"], prompts: list[str]) -> None:
         if len(prompts) != len(source):
             raise UserError(f"prompt: got {len(prompts)} for {len(source)} images, expected one each")
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         if source.shape[-1] % factor or source.shape[-2] % factor:
             size = f"{source.shape[-1]} x {source.shape[-2]}"
             raise UserError(f"image: got {size}, expected sides that are multiples of {factor}; resize it")
-        self._check_features(Streams(image_features is not None, text_features is not None))
-        if noise is not None and len(noise) != steps + 1:
-            raise UserError(f"noise: got {len(noise)} entries for {steps} steps, expected {steps + 1}")
-
-    def _check_features(self, given: Streams) -> None:
-        if not any(given):
-            return
-        if self.conditioner is None:
-            raise UserError("vllm features are given, but this checkpoint has no conditioner for them")
-        wanted = self.conditioner.streams
-        if given != wanted:
-            both = "give both or neither" if all(wanted) else f"this checkpoint takes {wanted} alone"
-            raise UserError(f"vllm_image_features and vllm_text_features: {both}")
 
     @torch.no_grad()
     def encode_context(
@@ -238,14 +214,22 @@ class LegoPipeline(DiffusionPipeline):
 
         The two are what a stock InstructPix2Pix pipeline takes as `prompt_embeds` and, repeated for each
         frame, as `negative_prompt_embeds`.
+
+        Raises:
+            UserError: the features are not those that the checkpoint takes.
         """
         text = embed(self.text_encoder, self.tokenizer, prompts)  # b 77 ctx
         null_text = embed(self.text_encoder, self.tokenizer, [""])
         vllm = None
-        if image_features is not None or text_features is not None:
-            features = (
-                None if given is None else given.to(text) for given in (image_features, text_features)
-            )
+        given = Streams(image_features is not None, text_features is not None)
+        if any(given):
+            if self.conditioner is None:
+                raise UserError("vllm features are given, but this checkpoint has no conditioner for them")
+            wanted = self.conditioner.streams
+            if given != wanted:
+                both = "give both or neither" if all(wanted) else f"this checkpoint takes {wanted} alone"
+                raise UserError(f"vllm_image_features and vllm_text_features: {both}")
+            features = (None if part is None else part.to(text) for part in (image_features, text_features))
             vllm = self.conditioner(*features)  # b 333 ctx
         everything = torch.ones(1, dtype=torch.bool, device=text.device)
         null = build_context(null_text, null_text, None if vllm is None else vllm[:1], drop_text=everything)
@@ -297,23 +281,15 @@ class LegoPipeline(DiffusionPipeline):
 
     def _step_options(
         self, generator: Generator | list[Generator] | None, draws: Tensor | None
-    ) -> Mapping[str, Any]:
+    ) -> dict[str, object]:
         accepted = signature(self.scheduler.step).parameters
         options = {"generator": generator, "noise": draws, "return_dict": False}
         return {name: value for name, value in options.items() if name in accepted}
 
 
-def convert(decoded: Float[Tensor, "b 3 h w"], output_type: str) -> Any:  # noqa: ANN401 - three kinds of pictures
-    """Turns decoded frames into what `output_type` names.
-
-    Raises:
-        UserError: another type is named.
-    """
-    if output_type == "pt":
-        return decoded
-    unit = rearrange(((decoded.float() + 1) / 2).clamp(0, 1), "b c h w -> b h w c").cpu().numpy()
-    if output_type == "np":
-        return unit
-    if output_type == "pil":
-        return [Image.fromarray((frame * 255).round().astype(np.uint8)) for frame in unit]
-    raise UserError(f"output_type {output_type!r}: allowed are pil, np, pt and latent")
+def check_output(noise: Float[Tensor, "n b 4 h w"] | None, steps: int, output_type: str) -> None:
+    """Raises a `UserError` if there are not as many draws as steps want, or the type is none of ours."""
+    if noise is not None and len(noise) != steps + 1:
+        raise UserError(f"noise: got {len(noise)} entries for {steps} steps, expected {steps + 1}")
+    if output_type not in ("pil", "np", "pt", "latent"):
+        raise UserError(f"output_type {output_type!r}: allowed are pil, np, pt and latent")

@@ -13,7 +13,7 @@ import torch
 
 from egogen import cli
 from egogen.disk import writing
-from egogen.files import write_json
+from egogen.files import clean_parts, write_json
 from egogen.frames import check_frames
 from egogen.locks import hold
 from egogen.manifest import claim
@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     claim(options.save_path, {**job.settings, "parts": parts, "split_by": kind})
     lines = options.save_path / f"{job.part}.jsonl"
     with hold(lines, "describing"), writing(options.save_path):
+        for folder in (options.save_path, job.image_features, job.text_features):
+            clean_parts(folder)
         journal = Descriptions(lines)
         saver = (NpySaver if options.feature_store == "npy" else ShardSaver)(job, journal)
         todo = [item for item in job.items if not saver.has(item)]

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ldm.networks.attention import merge_heads, split_heads
 
+Queries = Float[Tensor, "b heads n d"]  # and what they find
+Keys = Float[Tensor, "b heads t d"]  # and values
 # The four groups of rows of a batch: predictions without the text, then with it; of source, then target.
 NULL_SOURCE, NULL_TARGET, SOURCE, TARGET = GROUPS = range(4)
 
@@ -30,25 +32,15 @@ class Control(Protocol):
 
     step: int
 
-    def attend(
-        self,
-        query: Float[Tensor, "b heads n d"],
-        key: Float[Tensor, "b heads t d"],
-        value: Float[Tensor, "b heads t d"],
-        layer: Layer,
-    ) -> Float[Tensor, "b heads n d"]:
+    def attend(self, query: Queries, key: Keys, value: Keys, layer: Layer) -> Queries:
         """Attention of the four groups of rows, whatever is done to it on the way."""
         ...
 
 
 class ControlledAttention:
-    """A diffusers attention processor that leaves the attention itself to a `Control`.
+    """A diffusers attention processor that leaves the attention of its layer to a `Control`.
 
     It does what `AttnProcessor2_0` does for Stable Diffusion's UNet: tokens in, tokens out, no mask.
-
-    Args:
-        control: asked at every call.
-        layer: the layer it is for.
     """
 
     def __init__(self, control: Control, layer: Layer) -> None:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from ldm.baselines.control import GROUPS, NULL_SOURCE, NULL_TARGET, SOURCE, TARGET, Layer
+from ldm.baselines.control import GROUPS, NULL_SOURCE, NULL_TARGET, SOURCE, TARGET, Keys, Layer, Queries
 
 
 class MutualSelfAttention:
-    """The control of ProxMasaCtrl; it acts on self-attention alone, with and without text.
+    """The control of ProxMasaCtrl; it acts on self-attention alone, from a step and a transformer block on.
 
-    Args:
-        first_step: it acts from this sampling step on ...
-        first_block: ... and in this transformer block and those after it.
-        null: what the target attends to without text: `src`, the source's tokens; `joint`, those and its own;
-            `none`, its own.
-        text: the same with text.
+    `null` and `text` say what the target attends to without text and with it: `src`, the source's tokens;
+    `joint`, those and its own; `none`, its own.
     """
 
     def __init__(self, first_step: int, first_block: int, null: str, text: str) -> None:
@@ -26,13 +20,7 @@ class MutualSelfAttention:
         self.sources = {NULL_TARGET: (NULL_SOURCE, null), TARGET: (SOURCE, text)}
         self.step = 0
 
-    def attend(
-        self,
-        query: Float[Tensor, "b heads n d"],
-        key: Float[Tensor, "b heads t d"],
-        value: Float[Tensor, "b heads t d"],
-        layer: Layer,
-    ) -> Float[Tensor, "b heads n d"]:
+    def attend(self, query: Queries, key: Keys, value: Keys, layer: Layer) -> Queries:
         """Attention of the four groups of rows; the targets' with tokens of the sources."""
         if layer.cross or self.step < self.first_step or layer.block < self.first_block:
             return scaled_dot_product_attention(query, key, value)

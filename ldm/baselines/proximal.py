@@ -12,17 +12,11 @@ from ldm.config.baselines import ProxConfig
 
 
 def find_threshold(delta: Float[Tensor, "k b c h w"], quantile: float) -> Float[Tensor, "b 1 1 1"]:
-    """Finds lambda of each pair: a quantile of |delta| over its branches, or a number.
-
-    Args:
-        delta: guidance of k branches of b pairs.
-        quantile: 0 to 1; below 0, minus lambda.
-    """
+    """Finds lambda of each of b pairs: a quantile of |delta| over its k branches; below 0, minus lambda."""
     if quantile <= 0:
         return delta.new_full((delta.shape[1], 1, 1, 1), -quantile)
-    return torch.quantile(rearrange(delta.abs(), "k b c h w -> b (k c h w)"), quantile, dim=1)[
-        :, None, None, None
-    ]
+    found = torch.quantile(rearrange(delta.abs(), "k b c h w -> b (k c h w)"), quantile, dim=1)
+    return found[:, None, None, None]
 
 
 def shrink(

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from egogen.errors import UserError
 from ldm.baselines.control import attention_layers
 from ldm.baselines.mutual_attention import MutualSelfAttention
-from ldm.baselines.pair_edit import PairEdit
+from ldm.baselines.pair_edit import Embeddings, Inverted, Pair, PairEdit
 from ldm.baselines.proximal import find_threshold, shrink
-from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.config.baselines import ProxMasaCtrlConfig
 from ldm.diffusion.ddim import move
 
@@ -25,32 +20,25 @@ class ProxMasaCtrl(PairEdit[ProxMasaCtrlConfig]):
         UserError: the UNet has fewer transformer blocks than `masa_layer`.
     """
 
-    @torch.no_grad()
-    def __init__(
-        self,
-        model: StableDiffusion,
-        clean: Float[Tensor, "b 4 h w"],
-        sources: Sequence[str],
-        targets: Sequence[str],
-        settings: ProxMasaCtrlConfig,
-    ) -> None:
-        super().__init__(model, clean, sources, targets, settings)
-        blocks = len(attention_layers(model.unet)) // 2
+    def negatives(self) -> tuple[Embeddings, Embeddings]:
+        """The negative embeddings of sources and targets."""
+        own = self.source if self.settings.npi else self.null
+        return own, self.towards_null(own)
+
+    def make_control(self) -> MutualSelfAttention:
+        """The attention control that the settings ask for."""
+        settings, blocks = self.settings, len(attention_layers(self.model.unet)) // 2
         if settings.masa_layer > blocks:
             raise UserError(
                 f"proxmasactrl.masa_layer: got {settings.masa_layer}, allowed: 0 to {blocks}, the number of "
                 "this UNet's transformer blocks"
             )
-        own = self.source if settings.npi else self.null
-        self.negative = torch.stack([own, self.towards_null(own)])
-        self.control = MutualSelfAttention(
+        return MutualSelfAttention(
             settings.masa_step, settings.masa_layer, settings.inject_uncond, settings.inject_cond
         )
 
-    def step(
-        self, step: int, latents: Float[Tensor, "2 b 4 h w"], path: Float[Tensor, "n b 4 h w"]
-    ) -> Float[Tensor, "2 b 4 h w"]:
-        """The latents of source and target after a step."""
+    def step(self, step: int, latents: Pair, path: Inverted) -> Pair:
+        """The latents after a step."""
         settings, level = self.settings, self.level(step)
         if settings.query_intermediate:
             latents = torch.stack([path[level + 1], latents[1]])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from ldm.baselines.pair_edit import PairEdit
+from ldm.baselines.pair_edit import Embeddings, Inverted, Pair, PairEdit
 from ldm.baselines.prompt_to_prompt import PromptToPrompt
 from ldm.baselines.proximal import edited_region, find_threshold, shrink
-from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.baselines.token_maps import TokenMap, token_map
 from ldm.config.baselines import ProxNPIConfig
 from ldm.diffusion.ddim import add_noise, predict_clean
@@ -26,19 +23,10 @@ class ProxNPI(PairEdit[ProxNPIConfig]):
         UserError: `controller: replace`, and a pair of prompts differs in its number of words.
     """
 
-    @torch.no_grad()
-    def __init__(
-        self,
-        model: StableDiffusion,
-        clean: Float[Tensor, "b 4 h w"],
-        sources: Sequence[str],
-        targets: Sequence[str],
-        settings: ProxNPIConfig,
-    ) -> None:
-        super().__init__(model, clean, sources, targets, settings)
+    def negatives(self) -> tuple[Embeddings, Embeddings]:
+        """The negative embeddings of sources and targets."""
         negative = self.towards_null(self.source)
-        self.negative = torch.stack([negative, negative])
-        self.control = self.make_control()
+        return negative, negative
 
     def make_control(self) -> PromptToPrompt | None:
         """The attention control that the settings ask for."""
@@ -58,29 +46,14 @@ class ProxNPI(PairEdit[ProxNPIConfig]):
             self_limit=RELEASED_LIMIT if settings.self_limit == "released" else second,
         )
 
-    def step(
-        self, step: int, latents: Float[Tensor, "2 b 4 h w"], path: Float[Tensor, "n b 4 h w"]
-    ) -> Float[Tensor, "2 b 4 h w"]:
-        """The latents of source and target after a step."""
-        null, text = self.predict(step, latents, self.negative)
-        return self.guided_step(step, latents, null, text, path)
+    def step(self, step: int, latents: Pair, path: Inverted) -> Pair:
+        """The latents after a step."""
+        return self.guided_step(step, latents, *self.predict(step, latents, self.negative), path)
 
-    def guided_step(
-        self,
-        step: int,
-        latents: Float[Tensor, "2 b 4 h w"],
-        null: Float[Tensor, "2 b 4 h w"],
-        text: Float[Tensor, "2 b 4 h w"],
-        path: Float[Tensor, "n b 4 h w"],
-    ) -> Float[Tensor, "2 b 4 h w"]:
+    def guided_step(self, step: int, latents: Pair, null: Pair, text: Pair, path: Inverted) -> Pair:
         """A DDIM step with proximal guidance from given predictions (Han et al. 2024, section 3).
 
-        Args:
-            step: counts from 0.
-            latents: before it.
-            null: noise predicted with the negative embedding.
-            text: noise predicted with the prompts.
-            path: see `step`.
+        `null` and `text` are the noise that is predicted with the negative embeddings and with the prompts.
         """
         settings, level = self.settings, self.level(step)
         noise, edited = self.guide(null, text, self.grid.timesteps[level])
@@ -94,9 +67,7 @@ class ProxNPI(PairEdit[ProxNPIConfig]):
             moved = moved - keep * (moved - path[level])
         return moved
 
-    def guide(
-        self, null: Float[Tensor, "2 b 4 h w"], text: Float[Tensor, "2 b 4 h w"], timestep: int
-    ) -> tuple[Float[Tensor, "2 b 4 h w"], Bool[Tensor, "2 b 4 h w"] | None]:
+    def guide(self, null: Pair, text: Pair, timestep: int) -> tuple[Pair, Bool[Tensor, "2 b 4 h w"] | None]:
         """Guided noise and what of the latents is edited; None where nothing is held back.
 
         lambda is a quantile over both branches. Where the source's negative embedding is its prompt, half of

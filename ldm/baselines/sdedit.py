@@ -23,12 +23,8 @@ def sdedit(
 ) -> Float[Tensor, "b 4 h w"]:
     """Draws latents by CompVis' img2img: deterministic DDIM steps with classifier-free guidance.
 
-    Args:
-        model: Stable Diffusion.
-        source: latents of the source frames.
-        prompts: what the drawn frames show, one each.
-        noise: what the source latents are noised with, standard normal.
-        settings: strength, steps, guidance.
+    `source` are latents of source frames, which are noised with standard normal `noise`; `prompts` say what
+    the drawn frames show.
     """
     grid, scale = Grid(settings.steps), settings.guidance
     context = model.embed(prompts)  # b 77 ctx

@@ -24,17 +24,8 @@ def source_prompts(settings: ProxConfig, device: torch.device) -> SourcePrompts:
     Raises:
         UserError: captions are asked for, and BLIP's files are missing or broken.
     """
-    if settings.source_prompt == "caption":
-        return captions(device)
-    return lambda frames: [settings.source_text] * len(frames)
-
-
-def captions(device: torch.device) -> SourcePrompts:
-    """Lets BLIP say what is in the frames.
-
-    Raises:
-        UserError: see `source_prompts`.
-    """
+    if settings.source_prompt != "caption":
+        return lambda frames: [settings.source_text] * len(frames)
     root, wanted = weights_root(), (BLIP["base"], VOCABULARY)
     weights, vocabulary = (locate(root, file) for file in wanted)
     if weights is None or vocabulary is None:

@@ -38,14 +38,9 @@ class TokenMap(NamedTuple):
 def token_map(
     tokenizer: CLIPTokenizer, source: str, target: str, kind: str, factors: Mapping[str, float]
 ) -> TokenMap:
-    """The map between two prompts.
+    """The map between two prompts: `refine` aligns their tokens, `replace` their words.
 
-    Args:
-        tokenizer: CLIP's.
-        source: prompt whose attention is taken over.
-        target: prompt that takes it over.
-        kind: `refine` aligns the tokens, `replace` the words.
-        factors: words of the target, by which their attention grows.
+    The attention to words of the target grows by their factors.
 
     Raises:
         UserError: `replace`, and the prompts have different numbers of words.

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Generator, Tensor, nn
 
 from egogen.errors import check
@@ -30,6 +32,7 @@ GUIDED = ("lego", "ip2p")  # by the guidance of InstructPix2Pix: section `sampli
 PROX: dict[str, type[PairEdit[Any]]] = {"proxnpi": ProxNPI, "proxmasactrl": ProxMasaCtrl}
 PLAIN = ("sdedit", *PROX)  # by a plain Stable Diffusion: the section of their name
 METHODS = (*GUIDED, *PLAIN, COPY)
+OF_GUIDED = ("scheduler", "steps", "scales_txt", "scales_img")  # of `sampling`; other methods have their own
 
 
 class Scales(NamedTuple):
@@ -58,38 +61,59 @@ class Request:
 Drawer = Callable[[Request], Tensor]  # decoded frames [b, 3, r, r], in about [-1, 1]
 
 
-def make_drawer(
-    method: str, config: GenerateConfig, ckpt: Path, use_ema: bool, device: torch.device, dtype: torch.dtype
-) -> Drawer:
-    """Loads a checkpoint onto the device and wraps it in its method.
+@dataclass(frozen=True)
+class DrawingPlan:
+    """How frames are drawn.
 
-    Args:
-        method: one of `METHODS` but `copy`.
-        config: the run's settings.
-        ckpt: file or folder.
-        use_ema: take the moving averages where the file has them.
-        device: where to draw.
-        dtype: of the UNet.
+    `ckpt`: a file or folder; None for `copy`. `use_ema`: take the moving averages where the file has them.
+    """
+
+    method: str
+    config: GenerateConfig
+    ckpt: Path | None
+    use_ema: bool
+    device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the UNet: what `sampling.precision` means on the device."""
+        wanted = self.config.sampling.precision
+        if wanted == "auto":
+            on_gpu = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            wanted = "bf16" if on_gpu else "32"
+        return torch.bfloat16 if wanted == "bf16" else torch.float32
+
+
+def make_drawer(plan: DrawingPlan) -> Drawer | None:
+    """Loads a checkpoint onto the device and wraps it in its method; None for `copy`.
 
     Raises:
         UserError: the checkpoint is of another kind than the method needs, or settings do not fit the method.
     """
-    sampling = config.sampling
+    method, config = plan.method, plan.config
+    if plan.ckpt is None:
+        return None
     # Attention control changes from step to step, and the UNet would be compiled again at each.
-    fits = not (sampling.compile and method in PROX)
-    check("sampling.compile", sampling.compile, f"false with --method {method}", fits)
+    compiled = config.sampling.compile
+    check("sampling.compile", compiled, f"false with --method {method}", not (compiled and method in PROX))
     parts = load_parts(
-        ckpt,
+        plan.ckpt,
         config.model.architecture,
-        use_ema=use_ema,
-        conditioner=config.model.vllm_features and method == "lego",
+        use_ema=plan.use_ema,
+        conditioner=config.model.vllm_features,
         streams=config.model.streams,
         # LEGO without features may start from a widened Stable Diffusion: a yardstick of the demo.
         inputs={"lego": None, "ip2p": 2 * LATENT_CHANNELS}.get(method, LATENT_CHANNELS),
     )
-    prepare(parts, device, dtype, sampling.compile)
+    prepare(parts, plan.device, plan.dtype, compiled)
+    return wrap(method, parts, config, plan.device)
+
+
+def wrap(method: str, parts: Parts, config: GenerateConfig, device: torch.device) -> Drawer:
+    """A method on networks that are at hand."""
     if method in GUIDED:
-        return partial(draw_guided, LegoPipeline.from_parts(parts, sampling.scheduler), sampling.steps)
+        pipeline = LegoPipeline.from_parts(parts, config.sampling.scheduler)
+        return partial(draw_guided, pipeline, config.sampling.steps)
     if method == "sdedit":
         return partial(draw_sdedit, StableDiffusion(parts), config.sdedit)
     settings: ProxConfig = getattr(config, method)
@@ -129,6 +153,11 @@ def draw_guided(pipeline: LegoPipeline, steps: int, request: Request) -> Float[T
             output_type="pt",
         ).images
     return images
+
+
+def copy_frame(source: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The source frame itself at the size of a generated one: the simplest yardstick."""
+    return np.array(source.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
 
 
 @torch.no_grad()

@@ -7,65 +7,65 @@ features know nothing but the toy world: their distances are no FID and no CLIP 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import safetensors.torch
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
+from torch.optim import AdamW
 
+from egogen import cli
 from egogen.annotations import Annotations, ClipMetadata, read_metadata
-from egogen.cli import parser, run
+from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.frames import read_frame
 from egogen.layout import Layout, Split
-from ldm.checkpoints.safe_reading import is_made
 from ldm.metrics.networks.toy_classifier import FACTS, SIDE, ToyClassifier
 from ldm.networks.devices import HELP, find_device
 from ldm.networks.pixels import to_model
+from ldm.toy.fitting import BuilderOptions, build_once, optimize
 
 log = logging.getLogger(__name__)
 
-BATCH, RATE, SHIFT = 32, 2e-3, 3
+SHIFT = 3  # pixels
+
+
+@dataclass(frozen=True)
+class ClassifierOptions(BuilderOptions):
+    """The builder's own flags."""
+
+    steps: int = flag("optimiser steps", type=int, default=3000)
+    device: str = flag(HELP, default="auto")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads target frames and metadata, trains, writes the file; a finished file is left alone."""
-    made = parser("python -m ldm.toy.classifier", __doc__)
-    made.add_argument("--data-root", type=Path, required=True, help="folder that holds EgoGen/")
-    made.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
-    made.add_argument("--dataset", default="ego4d", help="ego4d or epickitchen")
-    made.add_argument("--steps", type=int, default=3000, help="optimiser steps")
-    made.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
-    made.add_argument("--device", default="auto", help=HELP)
-    args = made.parse_args(argv)
-    if is_made(args.out):
-        log.info("%s is there already", args.out)
-        return
-    device = find_device(args.device)
-    layout = Layout(args.data_root, args.dataset)
+    options = cli.options(ClassifierOptions, argv, "python -m ldm.toy.classifier", __doc__)
+    build_once(options, build_classifier)
+
+
+def build_classifier(options: ClassifierOptions) -> None:
+    """Trains on the train split, tells how much of val it gets right, and writes."""
+    device, layout = find_device(options.device), options.layout
     metadata = read_metadata(layout.metadata)
     names = {
         fact: sorted({str(facts_of(clip, layout)[fact]) for clip in metadata.values()}) for fact in FACTS
     }
-    torch.manual_seed(args.seed)
+    torch.manual_seed(options.seed)
     network = ToyClassifier({fact: len(values) for fact, values in names.items()}).to(device)
-    train(network, *read_split(layout, "train", metadata, names), args.steps)
+    train(network, *read_split(layout, "train", metadata, names), options.steps)
     network.eval()
     right = accuracy(network, *read_split(layout, "val", metadata, names))
     log.info("right in val: %s", ", ".join(f"{fact} {share:.1%}" for fact, share in right.items()))
-    with atomic_open(args.out) as file:
+    with atomic_open(options.out) as file:
         file.write(safetensors.torch.save(network.state_dict()))
-    log.info("wrote %s", args.out)
 
 
-def facts_of(clip: ClipMetadata, layout: Layout) -> Mapping[str, Any]:
+def facts_of(clip: ClipMetadata, layout: Layout) -> Mapping[str, object]:
     """What the metadata say of a clip.
 
     Raises:
@@ -92,14 +92,6 @@ def read_split(
     return (frames + 1) / 2, labels
 
 
-def loss_of(
-    logits: Mapping[str, Float[Tensor, "b n"]], labels: Mapping[str, Int[Tensor, " b"]]
-) -> Float[Tensor, ""]:
-    """Sum of the facts' cross-entropies."""
-    losses = [functional.cross_entropy(logits[fact], labels[fact]) for fact in labels]
-    return torch.stack(losses).sum()
-
-
 def train(
     network: ToyClassifier,
     frames: Float[Tensor, "n 3 s s"],
@@ -108,19 +100,18 @@ def train(
 ) -> None:
     """Fits the classifier to frames that are shifted by a few pixels at random."""
     device = next(network.parameters()).device
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=max(steps, 2))
-    began, value = time.monotonic(), torch.zeros(())
-    for _ in tqdm(range(steps), desc="classifier", unit="step"):
-        rows = torch.randint(0, len(frames), (BATCH,))
+
+    def loss(rows: Tensor) -> Tensor:
         down, right = torch.randint(-SHIFT, SHIFT + 1, (2,)).tolist()
-        batch = frames[rows].roll((down, right), (2, 3)).to(device)
-        value = loss_of(network(batch), {fact: numbers[rows].to(device) for fact, numbers in labels.items()})
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        schedule.step()
-    log.info("classifier: loss %.3f after %d steps, %.0f s", value.item(), steps, time.monotonic() - began)
+        logits = network(frames[rows].roll((down, right), (2, 3)).to(device))
+        losses = [
+            functional.cross_entropy(logits[fact], numbers[rows].to(device))
+            for fact, numbers in labels.items()
+        ]
+        return torch.stack(losses).sum()
+
+    optimizer = AdamW(network.parameters(), 2e-3, weight_decay=0.01)
+    optimize(optimizer, loss, len(frames), steps, batch=32, title="classifier", warmup=0.3)
 
 
 @torch.no_grad()
@@ -137,4 +128,4 @@ def accuracy(
 
 
 if __name__ == "__main__":
-    run(main)
+    cli.run(main)

@@ -7,14 +7,13 @@ that move in any colour: after 30,000 pairs the texts' colours still made no dif
 from __future__ import annotations
 
 from random import Random
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from egogen.annotations import read_metadata
+from egogen.annotations import JsonObject, read_metadata
 from egogen.boxes import Box
 from egogen.conversations import read_conversations
 from egogen.errors import UserError
@@ -25,6 +24,7 @@ from ldm.networks.pixels import to_model
 CLOSE = (1.0, 2.2)  # sides of a close-up, in sides of its object
 ZOOM = (0.3, 0.7)  # sides of a zoomed pair, in sides of the frame
 NEEDED = {"object", "object_colour", "object_box_0", "object_box_1", "width", "height"}
+Part = tuple[float, float, float, float]  # left, top, right and bottom, in pixels
 OFF_CENTRE = 0.2  # how far from the middle the object may be, in sides of the part
 
 
@@ -71,7 +71,7 @@ def cells(low: float, high: float, side: int) -> slice:
     return slice(first, max(round(high * side), first + 1))
 
 
-def curated(layout: Layout) -> list[tuple[str, dict[str, Any]]]:
+def curated(layout: Layout) -> list[tuple[str, JsonObject]]:
     """The curated actions: source frame and facts.
 
     Raises:
@@ -99,10 +99,8 @@ def target_of(layout: Layout, image: str) -> str:
     return str(last.relative_to(folder))
 
 
-def part_around(
-    box: Box, facts: dict[str, Any], size: float, rng: Random
-) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom, in pixels, of a part of a frame around a box."""
+def part_around(box: Box, facts: JsonObject, size: float, rng: Random) -> Part:
+    """A part of a frame around a box."""
     size = min(1.0, size)
     width, height = size * facts["width"], size * facts["height"]
     left = box.x + box.width / 2 + (rng.uniform(-OFF_CENTRE, OFF_CENTRE) - 0.5) * width
@@ -112,9 +110,7 @@ def part_around(
     return left, top, left + width, top + height
 
 
-def enlarge(
-    layout: Layout, image: str, part: tuple[float, float, float, float], resolution: int
-) -> Float[Tensor, "3 r r"]:
+def enlarge(layout: Layout, image: str, part: Part, resolution: int) -> Float[Tensor, "3 r r"]:
     """A part of a train frame, squashed to a square."""
     frame = read_frame(layout.frames("train") / image)
     return to_model(frame.resize((resolution, resolution), Image.Resampling.BILINEAR, box=part), resolution)

@@ -7,17 +7,17 @@ a VLLM says, and its features, are left for the systems to learn.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.optim import Adam
 
-from egogen.cli import parser, run
-from egogen.layout import Layout
-from ldm.checkpoints.safe_reading import is_made
+from egogen import cli
+from egogen.cli import flag
 from ldm.checkpoints.source import load_parts, open_source, sizes_of
 from ldm.checkpoints.writing import published_state, write
 from ldm.conditioner import embed
@@ -25,10 +25,17 @@ from ldm.diffusion.schedule import p2_weight, training_schedule
 from ldm.networks.architecture import LATENT_SCALE, Parts
 from ldm.networks.devices import HELP, find_device
 from ldm.networks.text import make_tokenizer
-from ldm.toy.__main__ import add_noise, draw_prompts, encode, optimize, read_labels, read_world
 from ldm.toy.crops import close_ups, objects, zoomed
-
-log = logging.getLogger(__name__)
+from ldm.toy.fitting import (
+    BuilderOptions,
+    World,
+    add_noise,
+    build_once,
+    draw_prompts,
+    encode,
+    optimize,
+    read_world,
+)
 
 SOURCELESS_SHARE = 0.1  # no source frame, for guidance to it
 # Of whole frames, of pairs zoomed to where the action ends, and of close-ups without a source frame.
@@ -39,64 +46,58 @@ CHANGED_CARE, OBJECT_CARE = 5.0, 20.0
 CHANGED = 0.25  # mean absolute difference of latents, which have a standard deviation of 1
 
 
+@dataclass(frozen=True)
+class EditorOptions(BuilderOptions):
+    """The builder's own flags."""
+
+    start: Path = flag("the .ckpt of python -m ldm.toy", type=Path, required=True)
+    resolution: int = flag("side of the squashed frames, in pixels", type=int, default=48)
+    steps: int = flag("optimiser steps, of 32 pairs each", type=int, default=6000)
+    device: str = flag(f"where the UNet trains: {HELP}", default="cpu")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains and writes the file; a finished file is left alone, a stopped training goes on."""
-    made = parser("python -m ldm.toy.editor", __doc__)
-    made.add_argument("--start", type=Path, required=True, help="the .ckpt of python -m ldm.toy")
-    made.add_argument("--data-root", type=Path, required=True, help="folder that holds EgoGen/")
-    made.add_argument("--out", type=Path, required=True, help="the .ckpt to write")
-    made.add_argument("--dataset", default="ego4d", help="ego4d or epickitchen")
-    made.add_argument("--resolution", type=int, default=48, help="side of the squashed frames, in pixels")
-    made.add_argument("--steps", type=int, default=6000, help="optimiser steps, of 32 pairs each")
-    made.add_argument("--seed", type=int, default=0, help="seed of batches and noise")
-    made.add_argument("--device", default="cpu", help=f"where the UNet trains: {HELP}")
-    args = made.parse_args(argv)
-    if is_made(args.out):
-        log.info("%s is there already", args.out)
-        return
-    device = find_device(args.device)
-    layout = Layout(args.data_root, args.dataset)
-    torch.manual_seed(args.seed)
-    source = open_source(args.start)
+    build_once(cli.options(EditorOptions, argv, "python -m ldm.toy.editor", __doc__), build_editor)
+
+
+def build_editor(options: EditorOptions) -> None:
+    """Trains the start's UNet further and writes all of it."""
+    device = find_device(options.device)
+    layout, side, seed = options.layout, options.resolution, options.seed
+    torch.manual_seed(seed)
+    source = open_source(options.start)
     parts, shape = load_parts(source), sizes_of(source)
-    frames, texts = read_world(layout, args.resolution)
-    close, captions = close_ups(layout, args.resolution, args.seed)
-    views = [frames, zoomed(layout, args.resolution, args.seed), torch.cat([torch.zeros_like(close), close])]
-    kept = args.out.with_suffix(".training")
-    where = objects(layout, args.resolution // shape.vae.factor)
-    train_editor(parts, views, where, texts, read_labels(layout), captions, args.steps, kept, device)
-    write(args.out, published_state(parts, shape), shape)
+    world = read_world(layout, side)
+    close, captions = close_ups(layout, side, seed)
+    views = [world.frames, zoomed(layout, side, seed), torch.cat([torch.zeros_like(close), close])]
+    kept = options.out.with_suffix(".training")
+    where = objects(layout, side // shape.vae.factor)
+    train_editor(parts, views, where, world, captions, options.steps, kept, device)
+    write(options.out, published_state(parts, shape), shape)
     kept.unlink(missing_ok=True)
-    log.info("wrote %s", args.out)
 
 
 def train_editor(
     parts: Parts,
     views: Sequence[Float[Tensor, "n2 3 r r"]],
     where: Bool[Tensor, "n 1 h w"],
-    texts: Sequence[str],
-    labels: Sequence[str],
+    world: World,
     captions: Sequence[str],
     steps: int,
-    keep: Path | None = None,
-    device: torch.device | str = "cpu",
+    keep: Path,
+    device: torch.device,
 ) -> None:
     """Fits the UNet to predict the noise in target latents from source latents and text.
 
-    Args:
-        parts: their UNet, with 8 input channels, is trained in place.
-        views: source frames, then target frames: whole, zoomed, and close-ups, whose sources are not shown.
-        where: latents of the whole frames in which the object is or was.
-        texts: descriptions of the pairs.
-        labels: labels of the pairs.
-        captions: of the close-ups.
-        steps: optimiser steps.
-        keep: where a training that is stopped is kept.
-        device: where UNet and text encoder compute; every draw is made on the CPU.
+    `views` are source frames, then target frames: whole, zoomed, and close-ups with their `captions`, whose
+    sources are not shown. `where` are latents of the whole frames in which the object is or was. UNet and
+    text encoder compute on the device; every draw is made on the CPU.
     """
     parts.vae.requires_grad_(False)
     parts.text_encoder.requires_grad_(False).eval()
-    sources, targets = torch.stack([encode(parts.vae, view) for view in views]).split(len(texts), dim=1)
+    latents = torch.stack([encode(parts.vae, view) for view in views])
+    sources, targets = latents.chunk(2, dim=1)
     schedule = training_schedule()
     weight = p2_weight(schedule, k=0.005, gamma=1.0)  # learn layout before texture
     weight /= weight.mean()
@@ -111,14 +112,14 @@ def train_editor(
         noisy, noise = add_noise(LATENT_SCALE * targets[view, rows], t, schedule)
         is_shown = (torch.rand(len(rows)) >= SOURCELESS_SHARE) & (view != CLOSE)
         shown = is_shown[:, None, None, None] * sources[view, rows]
-        prompts = draw_prompts(rows, texts, labels, captions, view == CLOSE)
+        prompts = draw_prompts(rows, world, captions, view == CLOSE)
         state = embed(parts.text_encoder, tokenizer, prompts)
         predicted = parts.unet(torch.cat([noisy, shown], dim=1).to(device), t.to(device), state).sample
         weights = weight[t][:, None, None, None] * care[view, rows]
         return (weights.to(device) * (predicted - noise.to(device)).square()).mean()
 
-    trained = [*parts.unet.parameters()]
-    optimize(trained, loss, len(texts), steps, batch=32, rate=7e-4, title="editor", clip=1.0, keep=keep)
+    optimizer, count = Adam(parts.unet.parameters(), 7e-4), len(where)
+    optimize(optimizer, loss, count, steps, batch=32, title="editor", clip=1.0, keep=keep)
     nn.Module.to(parts.text_encoder, "cpu")
     nn.Module.to(parts.unet, "cpu")
 
@@ -132,4 +133,4 @@ def cares(changes: Float[Tensor, "v n 4 h w"], where: Bool[Tensor, "n 1 h w"]) -
 
 
 if __name__ == "__main__":
-    run(main)
+    cli.run(main)

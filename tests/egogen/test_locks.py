@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 
 from egogen import locks
 from egogen.errors import UserError
+from egogen.files import part_of
 from egogen.locks import hold
 from tests.second_process import second_process
 
@@ -41,6 +45,24 @@ def test_what_a_killed_process_leaves_hinders_nobody(tmp_path: Path) -> None:
         with hold(tmp_path / "results", "measuring"):
             assert str(first.pid) not in (tmp_path / ".results.lock").read_text()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_ended_runs_left_unfinished_goes_when_the_lock_is_held(tmp_path: Path) -> None:
+    """In a folder at any depth; of a file its own parts alone. A living process keeps its parts."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    mine = part_of(tmp_path / "results" / "clip" / "x.jpg")
+    mine.parent.mkdir(parents=True)
+    left = mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-"))
+    of_file = tmp_path / left.name.replace(".x.jpg.", ".sd.ckpt.")
+    for path in (mine, left, of_file):
+        path.touch()
+    with hold(tmp_path / "results", "drawing"):
+        assert [path.exists() for path in (mine, left, of_file)] == [True, False, True]
+    other = tmp_path / left.name
+    other.touch()
+    with hold(tmp_path / "sd.ckpt", "building"):
+        assert [path.exists() for path in (mine, of_file, other)] == [True, False, True]
 
 
 def test_shares_go_on_side_by_side_and_each_share_once(tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ from ldm.checkpoints.safe_reading import read
 from ldm.checkpoints.source import load_parts
 from ldm.networks.architecture import LATENT_SCALE, build, infer
 from ldm.networks.text import make_tokenizer, tokenize
-from ldm.toy import __main__ as toy
-from ldm.toy import editor
-from ldm.toy.__main__ import SHAPE, encode, main, read_world, train_decoder, train_text_encoder
+from ldm.toy import editor, fitting
+from ldm.toy.__main__ import SHAPE, main, train_decoder, train_text_encoder
 from ldm.toy.crops import cells, close_ups, curated, objects, part_around, zoomed
+from ldm.toy.fitting import encode, read_world
 from ldm.toy.linear import (
     DETAIL_GAIN,
     LUMINANCE,
@@ -75,7 +75,7 @@ def decoded(vae: AutoencoderKL, frames: Tensor) -> Tensor:
 def test_the_autoencoder_starts_as_averaging_and_its_decoder_learns(world: Path) -> None:
     torch.manual_seed(0)
     vae = build(SHAPE, conditioner=False).vae
-    frames, texts = read_world(Layout(world, "ego4d"), 32)
+    frames, texts, _ = read_world(Layout(world, "ego4d"), 32)
     assert len(frames) == 2 * len(texts) == 24
     pass_colours_through(vae)
     # Closed form: the mean of each block of 2 x 2 pixels, repeated. Norms divide by nearly a constant.
@@ -95,7 +95,7 @@ def test_the_autoencoder_starts_as_averaging_and_its_decoder_learns(world: Path)
 def test_standardized_latents_have_the_published_spread(world: Path) -> None:
     torch.manual_seed(0)
     vae = build(SHAPE, conditioner=False).vae
-    frames, _ = read_world(Layout(world, "ego4d"), 32)
+    frames, *_ = read_world(Layout(world, "ego4d"), 32)
     pass_colours_through(vae)
     before = decoded(vae, frames)
     standardize_latents(vae, frames)
@@ -138,7 +138,7 @@ def test_data_that_are_no_toy_world_are_named(tmp_path: Path) -> None:
 
 def test_zoomed_pairs_are_parts_of_their_frames(world: Path) -> None:
     layout = Layout(world, "ego4d")
-    frames, _ = read_world(layout, 32)
+    frames, *_ = read_world(layout, 32)
     pairs = zoomed(layout, 32, seed=0)
     assert pairs.shape == frames.shape
     assert pairs.equal(zoomed(layout, 32, seed=0))
@@ -215,9 +215,8 @@ def test_changed_latents_and_the_objects_count_more() -> None:
 def test_a_clipped_gradient_has_the_norm_asked_for() -> None:
     parameter = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
     # The loss's gradient is 100 x, of norm 500.
-    toy.optimize(
-        [parameter], lambda _: 50 * parameter.square().sum(), 1, 1, batch=1, rate=1e-3, title="x", clip=1.0
-    )
+    loss = lambda _: 50 * parameter.square().sum()  # noqa: E731
+    fitting.optimize(torch.optim.Adam([parameter], 1e-3), loss, 1, 1, batch=1, title="x", clip=1.0)
     assert parameter.grad is not None
     torch.testing.assert_close(parameter.grad, torch.tensor([0.6, 0.8]), rtol=1e-4, atol=0)
 
@@ -232,7 +231,7 @@ def test_the_text_encoder_keeps_its_words(world: Path) -> None:
     """Trained on changes alone it forgets colours; the default keeps every word readable by a linear head."""
     torch.manual_seed(0)
     encoder = build(SHAPE, conditioner=False).text_encoder
-    frames, texts = read_world(Layout(world, "ego4d"), 32)
+    frames, texts, _ = read_world(Layout(world, "ego4d"), 32)
     train_text_encoder(encoder, frames[12:] - frames[:12], texts, 60)
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     ids = tokenize(make_tokenizer(), texts)
@@ -254,15 +253,15 @@ def test_a_stopped_editor_goes_on_as_if_never_stopped(
     whole = read(tmp_path / "whole.ckpt")["state_dict"]
     assert infer(whole).unet.in_channels == 8
 
-    monkeypatch.setattr(toy, "KEEP_EVERY", 3)
-    keep = toy.save
+    monkeypatch.setattr(fitting, "KEEP_EVERY", 3)
+    keep = fitting.save
 
     def stop_after(*arguments: Any) -> None:
         keep(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(toy, "save", stop_after)
+        patch.setattr(fitting, "save", stop_after)
         with pytest.raises(KeyboardInterrupt):
             editor.main([*options, "--out", str(tmp_path / "parts.ckpt")])
     assert not (tmp_path / "parts.ckpt").exists()

@@ -18,7 +18,7 @@ from PIL import Image
 from egogen import cli
 from egogen.annotations import Annotations
 from egogen.errors import UserError
-from egogen.files import write_json
+from egogen.files import part_of, write_json
 from egogen.frames import pack
 from egogen.manifest import checkpoint_hash
 from llava import describe as module
@@ -162,7 +162,14 @@ def test_a_finished_run_loads_no_model(
     whole: Path, split: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = [part_of(whole / kind / "x.npy") for kind in ("texts", "image/a", "text/a")]
+    left = [path.with_name(path.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-")) for path in left]
+    for path in left:
+        path.touch()
     main(flags(split, tiny, whole))
+    assert not any(path.exists() for path in left), "an ended run's unfinished files go"
 
 
 def test_a_missing_feature_is_made_again(whole: Path, split: Path, tiny: Path) -> None:

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from egogen.errors import UserError
-from ldm.baselines.negative_prompt import slerp
-from ldm.baselines.pair_edit import PairEdit
+from ldm.baselines.pair_edit import PairEdit, slerp
 from ldm.baselines.proximal import edited_region, find_threshold, shrink
 from ldm.baselines.proxmasactrl import ProxMasaCtrl
 from ldm.baselines.proxnpi import ProxNPI

@@ -1,0 +1,284 @@
+"""A folder of drawn frames: what makes them what they are, which are there, and drawing the others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from tqdm import tqdm
+
+from egogen.annotations import ClipMetadata, Item, read_metadata
+from egogen.errors import UserError, check
+from egogen.files import atomic_open
+from egogen.layout import generated_path
+from egogen.manifest import NAME as MANIFEST
+from egogen.manifest import checkpoint_hash, claim, file_hash
+from egogen.shards import parse_shard, process, take_chunk, take_shard
+from egogen.validate.frame_files import probe
+from ldm.baselines.token_maps import split_prompt
+from ldm.config.sections import GenerateConfig
+from ldm.data.noise import item_generator
+from ldm.data.pairs import EgoGenPairs, SplitFiles, stack
+from ldm.networks.pixels import OutputRange, frame_size, to_frame
+from ldm.sampling.methods import (
+    COPY,
+    GUIDED,
+    OF_GUIDED,
+    PLAIN,
+    Drawer,
+    DrawingPlan,
+    Request,
+    Scales,
+    copy_frame,
+)
+
+log = logging.getLogger(__name__)
+FORMATS = {"jpg": "JPEG", "png": "PNG"}
+
+
+class Share(NamedTuple):
+    """Which items are this process's: of a chunk, of a shard `i/n`, and among torchrun's processes."""
+
+    chunk: int
+    chunks: int
+    shard: str | None
+
+    def take(self, items: Sequence[Item]) -> list[Item]:
+        """Its items.
+
+        Raises:
+            UserError: there is no such chunk or shard.
+        """
+        mine = take_chunk(items, self.chunk, self.chunks)
+        if self.shard:
+            mine = take_shard(mine, *parse_shard(self.shard))
+        me = process()
+        return take_shard(mine, me.rank + 1, me.world_size)
+
+    @property
+    def name(self) -> str:
+        """As part of a file's name; empty if it is everything."""
+        rank, _, world_size = process()
+        parts = [f"chunk_{self.chunk}_of_{self.chunks}"] if self.chunks > 1 else []
+        parts += [f"shard_{self.shard.replace('/', '_of_')}"] if self.shard else []
+        parts += [f"process_{rank + 1}_of_{world_size}"] if world_size > 1 else []
+        return "-".join(parts)
+
+
+@dataclass
+class DrawingJob:
+    """One folder of frames.
+
+    `settings`: what makes a frame what it is. `sizes`: by clip. `items`: those to draw.
+    """
+
+    out: Path
+    scales: Scales
+    config: GenerateConfig
+    settings: Mapping[str, object]
+    sizes: Mapping[str, ClipMetadata]
+    items: Sequence[Item] = ()
+    claimed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.out.exists() and not self.out.is_dir():
+            raise UserError(f"{self.out}: is a file; --out names a folder")
+        if (self.out / MANIFEST).exists():
+            self.claim()
+
+    @property
+    def side(self) -> int:
+        """Height of a frame."""
+        return self.config.sampling.height or self.config.data.resolution
+
+    def claim(self) -> None:
+        """Makes the folder that of the settings.
+
+        Raises:
+            UserError: it was begun with others.
+        """
+        claim(self.out, self.settings)
+        self.claimed = True
+
+    def path(self, item: Item) -> Path:
+        """Where an item's frame goes: under the target's own name, unless another format is asked for."""
+        path, kind = generated_path(self.out, item.action.image_1), self.config.sampling.format
+        return path if kind == "jpg" else path.with_suffix(f".{kind}")
+
+    def take(self, items: Sequence[Item]) -> None:
+        """Keeps those of the items whose frames are not there yet; a frame that is damaged is drawn anew.
+
+        Raises:
+            UserError: there are frames, and nothing says what drew them.
+        """
+        self.items = [item for item in items if not is_drawn(self.path(item))]
+        if len(self.items) < len(items) and not (self.out / MANIFEST).exists():
+            raise UserError(
+                f"{self.out}: has frames but no {MANIFEST}, which says what drew them; choose another output "
+                "folder or delete this one"
+            )
+
+    def save(self, item: Item, frame: np.ndarray) -> None:
+        """Writes a frame atomically, at the image library's default quality (published).
+
+        The first one claims the folder: a run that fails before it leaves no trace.
+
+        Raises:
+            UserError: another run with other settings has claimed it meanwhile.
+        """
+        if not self.claimed:
+            self.claim()
+        path = self.path(item)
+        # A target that is no .jpg keeps its own format, as its name says.
+        suffix = path.suffix.lower().lstrip(".")
+        with atomic_open(path) as file:
+            Image.fromarray(frame).save(file, format=FORMATS.get(suffix, "JPEG"))
+
+
+def make_jobs(out: Path, plan: DrawingPlan, files: SplitFiles) -> list[DrawingJob]:
+    """A job for each pair of scales: in `out` itself if there is one pair, else in a folder of it for each.
+
+    Raises:
+        UserError: a folder was begun with other settings, or the metadata file lacks a clip.
+    """
+    config, path = plan.config, plan.config.data.layout().metadata
+    sizes = read_metadata(path)
+    for item in files.items:
+        if item.clip not in sizes:
+            raise UserError(f"{path}: clip {item.clip!r} is missing; its height and width are needed")
+    sampling = config.sampling
+    pairs = [Scales(text, image) for text in sampling.scales_txt for image in sampling.scales_img]
+    several = len(pairs) > 1 and plan.method in GUIDED
+    checkpoint = None if plan.ckpt is None else checkpoint_hash(plan.ckpt)
+    jobs = []
+    for scales in pairs if several else pairs[:1]:
+        folder = out / f"txt{scales.text:g}_img{scales.image:g}" if several else out
+        jobs.append(DrawingJob(folder, scales, config, settings(plan, files, scales, checkpoint), sizes))
+    return jobs
+
+
+def settings(
+    plan: DrawingPlan, files: SplitFiles, scales: Scales, checkpoint: str | None
+) -> dict[str, object]:
+    """What makes a frame what it is; batch size and sharding are left out, since they change nothing."""
+    config, method = plan.config, plan.method
+    sampling = asdict(config.sampling)
+    sampling["precision"] = "bf16" if plan.dtype == torch.bfloat16 else "32"
+    ignored = {"batch_size", "compile", "scales_txt", "scales_img"}
+    if method in GUIDED:
+        sampling |= {"scale_txt": scales.text, "scale_img": scales.image}
+    else:
+        ignored |= {*OF_GUIDED}
+    if method == COPY:
+        ignored |= {"seed", "output_range", "precision"}
+    return {
+        "method": method,
+        "dataset": config.data.dataset,
+        "checkpoint": checkpoint,
+        "ema": plan.use_ema,
+        "vllm_features": config.model.vllm_features,
+        "text_key": config.data.text_key,
+        "resolution": config.data.resolution,
+        "annotations": file_hash(config.data.annotations("val")),
+        "sampling": {name: value for name, value in sampling.items() if name not in ignored},
+        **({method: asdict(getattr(config, method))} if method in PLAIN else {}),
+        "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
+        "feature_store": files.feature_store,
+        "features": files.features_made_by,
+    }
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether a frame is there and can be decoded to its end."""
+    if not path.exists():
+        return False
+    fault = probe(path).fault
+    if fault:
+        log.warning("%s: %s; it is drawn anew", path, fault)
+    return not fault
+
+
+def check_inputs(work: Sequence[DrawingJob], plan: DrawingPlan, files: SplitFiles) -> None:
+    """Reads what the jobs will read, once.
+
+    Raises:
+        UserError: a file is bad, or `proxnpi.reweight` has a word that no prompt has; names the first.
+    """
+    if plan.method == "proxnpi":
+        words = {word for item in files.items for word in split_prompt(files.prompt(item))}
+        for word in plan.config.proxnpi.reweight:
+            allowed = "words of the prompts, with their case and full stops"
+            check("proxnpi.reweight", word, allowed, word in words)
+    left = {(item.clip, item.id): item for job in work for item in job.items}
+    files.check(list(left.values()), targets=False)
+
+
+def draw_jobs(
+    work: Sequence[DrawingJob], drawer: Drawer | None, files: SplitFiles, device: torch.device
+) -> None:
+    """Draws what all jobs have left; copies source frames if there is no drawer.
+
+    Raises:
+        UserError: after the last job, if frames are not finite.
+    """
+    broken: list[Path] = []
+    for job in work:
+        drawn = copies(files, job) if drawer is None else drawings(drawer, files, job, device)
+        with tqdm(drawn, "copy" if drawer is None else "draw", len(job.items), unit="frame") as bar:
+            for item, frame in bar:
+                if frame is None:
+                    broken.append(job.path(item))
+                else:
+                    job.save(item, frame)
+        log.info("wrote %s", job.out / "images")
+    if broken:
+        count = sum(len(job.items) for job in work)
+        raise UserError(
+            f"{broken[0]}: not finite, as are {len(broken)} of {count} frames; they are not written, the "
+            "others are. Try sampling.precision=32, or another checkpoint"
+        )
+
+
+def drawings(
+    drawer: Drawer, files: SplitFiles, job: DrawingJob, device: torch.device
+) -> Iterator[tuple[Item, UInt8[np.ndarray, "h w 3"] | None]]:
+    """Draws a job's items in batches; None for a frame that is not finite.
+
+    An item's noise depends on the seed and its own id alone.
+    """
+    sampling = job.config.sampling
+    pairs = EgoGenPairs([files], targets=False)
+    index_of = {(item.clip, item.id): index for index, item in enumerate(files.items)}
+    for first in range(0, len(job.items), sampling.batch_size):
+        part = job.items[first : first + sampling.batch_size]
+        samples = [pairs[index_of[item.clip, item.id]] for item in part]
+        stacked = stack(samples, device, pairs.visions)
+        request = Request(
+            stacked["source"],
+            [sample["prompt"] for sample in samples],
+            [item_generator(sampling.seed, item.clip, item.id) for item in part],
+            job.scales,
+            stacked.get("vllm_image"),
+            stacked.get("vllm_text"),
+        )
+        for item, frame in zip(part, drawer(request), strict=True):
+            size, output_range = job.sizes[item.clip], cast("OutputRange", sampling.output_range)
+            is_finite = bool(frame.isfinite().all())
+            made = to_frame(frame, size.height, size.width, output_range, job.side) if is_finite else None
+            yield item, made
+
+
+def copies(files: SplitFiles, job: DrawingJob) -> Iterator[tuple[Item, UInt8[np.ndarray, "h w 3"]]]:
+    """A job's source frames at the size of generated ones."""
+    for item in job.items:
+        clip = job.sizes[item.clip]
+        size = frame_size(job.side, clip.height, clip.width)
+        yield item, copy_frame(files.frames.read(item.action.image_0), *size)
