@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32
-from tqdm import tqdm
+from tqdm import trange
 
 from egogen.annotations import JsonObject
 from egogen.errors import UserError
@@ -32,11 +32,8 @@ def judge(pairs: Sequence[ActionPair], layout: Layout, options: PrepareOptions, 
     if left:
         embedder = load_embedder(options.embedder, options.embedder_model)
         head = None if options.aesthetic_head is None else load_head(options.aesthetic_head)
-        with tqdm(total=len(left), desc="scores", unit="pair", disable=None) as bar:
-            for first in range(0, len(left), BATCH_PAIRS):
-                batch = left[first : first + BATCH_PAIRS]
-                journal.add(score(batch, layout, embedder, head))
-                bar.update(len(batch))
+        for first in trange(0, len(left), BATCH_PAIRS, desc="scores", unit="batch", disable=None):
+            journal.add(score(left[first : first + BATCH_PAIRS], layout, embedder, head))
     for pair in pairs:
         row = journal.rows[pair.key]
         pair.scores = {name: value for name, value in row.items() if name not in ("clip", "id")}

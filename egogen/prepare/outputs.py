@@ -24,12 +24,7 @@ def write_outputs(
 ) -> None:
     """Writes metadata, annotations and manifest; leaves out pairs whose size is not that of their clip.
 
-    Args:
-        plan: after extraction.
-        layout: of the data set.
-        splits: that the run writes; the metadata of others stay.
-        known: size and rate by clip, where they are known better than from the frames.
-        folder: for the manifest.
+    The metadata of other splits stay; `known` are sizes and rates that are known better than from frames.
     """
     clips = clip_facts(plan, known)
     if layout.metadata.exists():

@@ -112,23 +112,18 @@ class SourceFrames(Protocol):
     @property
     def fps(self) -> float | None:
         """Frames in a second, where that is known."""
-        ...
 
     def find(self, place: Place) -> int:
         """Position of the frame at a place; raises `Lost`."""
-        ...
 
     def around(self, position: int, distance: int) -> Sequence[int]:
         """Positions of the frames at most so many frames away, itself among them."""
-        ...
 
     def stamp(self, position: int) -> Stamp:
         """When a frame is shown."""
-        ...
 
     def images(self, positions: Sequence[int]) -> Iterator[tuple[int, Image.Image | None]]:
         """The frames at ascending positions; None stands for one that is damaged."""
-        ...
 
 
 @runtime_checkable
@@ -138,11 +133,9 @@ class FrameSource(Protocol):
     @property
     def name(self) -> str:
         """A file name of its own."""
-        ...
 
     def open(self) -> AbstractContextManager[SourceFrames]:
         """Opens it; raises `Lost`."""
-        ...
 
 
 @dataclass(slots=True)

@@ -20,21 +20,16 @@ def check_contents(splits: Sequence[SplitFrames]) -> Check:
     A frame that several actions of a clip use, as their input say, is one frame: they share its number.
     """
     check = Check(splits[0].layout.dataset, "", "same content")
-    first: dict[str, str] = {}
+    first: dict[str, PurePosixPath] = {}
     for frames in splits:
         for name, found in frames.probes.items():
             if found.sha256:
                 check.items += 1
-                place = f"{frames.split}/{name}"
-                if not same_frame(other := first.setdefault(found.sha256, place), place):
+                place = PurePosixPath(frames.split) / name  # split/clip/action/frame.jpg
+                other = first.setdefault(found.sha256, place)
+                if (place.parent.parent, place.name) != (other.parent.parent, other.name):
                     check.faults.append(f"{place}: the same bytes as {other}")
     return check
-
-
-def same_frame(one: str, other: str) -> bool:
-    """Whether two places `split/clip/action/frame.jpg` are of the same frame of the same clip."""
-    first, second = PurePosixPath(one), PurePosixPath(other)
-    return (first.parent.parent, first.name) == (second.parent.parent, second.name)
 
 
 def check_leaks(splits: Sequence[SplitFrames]) -> Check:

@@ -63,7 +63,8 @@ def check_pairs(frames: SplitFrames) -> Check:
     for item, before, after in sizes(frames):
         check.items += 1
         if before != after:
-            check.faults.append(f"{item.action.image_1}: {shown(after)}, its input is {shown(before)}")
+            size, given = (f"{width} x {height}" for width, height in (after, before))
+            check.faults.append(f"{item.action.image_1}: {size}, its input is {given}")
     return check
 
 
@@ -77,7 +78,7 @@ def check_aspects(frames: SplitFrames, clips: Mapping[str, ClipMetadata]) -> Che
                 expected = round(height * facts.width / facts.height)
                 if abs(width - expected) > WIDTH_TOLERANCE:
                     check.faults.append(
-                        f"{name}: {shown((width, height))}, the metadata's {facts.width} x {facts.height} "
+                        f"{name}: {width} x {height}, the metadata's {facts.width} x {facts.height} "
                         f"asks for a width of {expected}"
                     )
     return check
@@ -142,8 +143,3 @@ def check_repeats(frames: SplitFrames, name: str, key: Callable[[Item], Hashable
                 f"{item.clip}/{item.id}: the same as {other.clip}/{other.id} ({item.action.action})"
             )
     return check
-
-
-def shown(size: tuple[int, int]) -> str:
-    """`456 x 256`."""
-    return f"{size[0]} x {size[1]}"

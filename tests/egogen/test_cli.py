@@ -96,6 +96,34 @@ def test_flags_become_a_dataclass() -> None:
     assert read == Words(place="here", some_size=3, left="a", right=None)
 
 
+@dataclass(frozen=True)
+class MoreWords(Words):
+    """Flags below a title, and two of which one at most is given; those of the class above come first."""
+
+    before: float = cli.flag("so long before", type=float, default="0.5", either="time", metavar="SEC")
+    after: float | None = cli.flag("or after", type=float, either="time", metavar="SEC")
+    filters: bool = cli.flag("looks at pictures", action="store_true", group="filters by a model")
+
+
+def test_flags_of_a_command_follow_those_that_it_shares(capsys: pytest.CaptureFixture[str]) -> None:
+    read = cli.options(MoreWords, ["here", "--left", "a", "--after", "1"], "words", None)
+    assert (read.before, read.after, read.filters) == (0.5, 1.0, False)
+    for argv, code in ((["here", "--left", "a", "--before", "1", "--after", "1"], 2), (["--help"], 0)):
+        with pytest.raises(SystemExit) as end:
+            cli.options(MoreWords, argv, "words", None, "Exit code: 0.")
+        assert end.value.code == code
+    shown = capsys.readouterr()
+    assert "not allowed with argument --before" in shown.err
+    assert "[--before SEC | --after SEC]" in shown.out
+    assert shown.out.index("--some-size") < shown.out.index("--after SEC ")
+    assert shown.out.index("filters by a model:") < shown.out.index("Exit code: 0.")
+
+
+def test_options_made_in_python_have_the_defaults_of_the_flags() -> None:
+    made = Words(place="here")
+    assert (made.some_size, made.left, made.right) == (3, None, None)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
