@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ SYSTEM = "bash basename cat cksum cp dirname env flock getconf grep ln mkdir mkt
 # One text for all stand-ins: it notes its name and arguments, then plays the part that its name says.
 STAND_IN = r"""#!/usr/bin/env bash
 me=$(basename "$0")
+if [[ "$me $*" == "python -m egogen.paths "* ]]; then exec "$REAL_PYTHON" "$@"; fi # a question, not a step
 echo "$me $*" >>"$CALLS"
 make_python() { mkdir -p "$1/bin" && cp "$STAND_IN" "$1/bin/python" && cp "$STAND_IN" "$1/bin/pip"; }
 conda_run() { [[ -d $CONDA_ENVS/$1 ]] && echo "$CONDA_ENVS/$1"; }
@@ -70,6 +72,8 @@ class Workbench:
             "CALLS": str(self.calls_file),
             "STAND_IN": str(stand_in),
             "CONDA_ENVS": str(self.conda),
+            "REAL_PYTHON": sys.executable,
+            "PYTHONPATH": str(ROOT),
             "SLOW_ON": "",
         }
 

@@ -17,7 +17,7 @@ from egogen.annotations import DESCRIPTION_KEY, check_object
 from egogen.errors import UserError, check, reason
 from egogen.features.store import STORES
 from egogen.files import read_yaml
-from egogen.layout import Layout, data_root, features_root, merged_annotations, run_root, tar_folder
+from egogen.layout import Layout, data_root, features_root, merged_annotations, run_features, tar_folder
 from ldm.conditioner import Streams
 from ldm.config.baselines import ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
 from ldm.diffusion.sampler import PUBLISHED, make_scheduler
@@ -94,9 +94,8 @@ class SourceConfig:
 
     def feature_folder(self, split: str, kind: Any) -> Path:  # noqa: ANN401 - a FeatureKind; OmegaConf reads hints
         """Folder of one kind of stage-1 features."""
-        return features_root(
-            Path(self.features) if self.features else run_root() / "features", self.dataset, split, kind
-        )
+        root = Path(self.features) if self.features else run_features()
+        return features_root(root, self.dataset, split, kind)
 
     def tars(self, split: str) -> Path:
         """Folder of a split's packed frames."""
