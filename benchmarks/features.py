@@ -26,8 +26,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from egogen.annotations import Annotations
 from egogen.cli import flag
 from egogen.features import write_feature
+from egogen.features.__main__ import main as features
 from egogen.features.projector import Projector
-from egogen.features.store_conversion import Wish, convert
 from egogen.layout import Layout, feature_path, features_root, shard_paths
 from egogen.toy.world import write_world
 from ldm.config.sections import DataConfig
@@ -91,8 +91,10 @@ def make_stores(root: Path, pairs: int, whole_clip: bool) -> float:
     for name, store in STORES.items():
         if name == "npy":
             continue
-        wish = Wish(store, projector, root / "clip", "int8" if "int8" in name else "float16")  # type: ignore[arg-type]
-        took = clock(lambda name=name, wish=wish: convert(root / "npy", root / name, wish)).seconds
+        row_type = "int8" if "int8" in name else "float16"
+        words = [root / "npy", root / name, "--to", store, "--text-type", row_type, "--projector", projector]
+        words = ["convert", *map(str, [*words, "--clip", root / "clip"])]
+        took = clock(lambda words=words: features(words)).seconds
         if name == "compact":
             rate = 2 * pairs / took
     return rate
@@ -112,7 +114,7 @@ def samples_per_second(make: Callable[[], Features], workers: int) -> float:
     """One pass in random order, by a loader and a store that were opened for it."""
     generator = torch.Generator().manual_seed(0)
     loader = DataLoader(make(), BATCH, shuffle=True, num_workers=workers, generator=generator)
-    found = clock(lambda: sum(len(batch["item"]) for batch in loader))
+    found = clock(lambda: sum(len(batch["vllm_text"]) for batch in loader))
     return found.result / found.seconds
 
 

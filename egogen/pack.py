@@ -5,34 +5,35 @@ Train from them by `data.frame_tars=DIR`, where DIR is what `--out` was.
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from egogen.annotations import Annotations
-from egogen.cli import parser, run
+from egogen.cli import flag, options, run
 from egogen.frames import pack
-from egogen.layout import FOLDERS, Layout, data_root, tar_folder
+from egogen.layout import FOLDERS, Layout, Split, data_root, tar_folder
 from egogen.manifest import claim, file_hash
 
 log = logging.getLogger(__name__)
 
 
-def arguments() -> argparse.ArgumentParser:
+@dataclass(frozen=True)
+class PackOptions:
     """The command's flags."""
-    made = parser("python -m egogen.pack", __doc__)
-    made.add_argument("--dataset", choices=list(FOLDERS), required=True)
-    made.add_argument("--split", choices=["train", "val"], required=True)
-    made.add_argument("--out", type=Path, required=True, help="folder of the tar files of all splits")
-    made.add_argument("--data-root", type=Path, default=data_root(), help="the folder that holds EgoGen/")
-    made.add_argument("--frames-per-tar", type=int, default=5000)
-    return made
+
+    dataset: str = flag("whose frames", choices=list(FOLDERS), required=True)
+    split: Split = flag("train or val", choices=get_args(Split), required=True)
+    out: Path = flag("folder of the tar files of all splits", type=Path, required=True)
+    data_root: Path = flag("the folder that holds EgoGen/", type=Path, default=data_root)
+    frames_per_tar: int = flag("the last one may hold fewer", type=int, default=5000)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Packs; finished tar files are kept."""
-    args = arguments().parse_args(argv)
+    args = options(PackOptions, argv, "python -m egogen.pack", __doc__)
     layout = Layout(args.data_root, args.dataset)
     annotations = Annotations.read(layout.annotations(args.split))
     names = [name for item in annotations for name in (item.action.image_0, item.action.image_1)]

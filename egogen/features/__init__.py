@@ -7,8 +7,6 @@ from egogen.features.npy import NpyFiles as NpyFiles
 from egogen.features.npy import as_half as as_half
 from egogen.features.npy import as_image_feature as as_image_feature
 from egogen.features.npy import as_text_feature as as_text_feature
-from egogen.features.npy import check_image_feature as check_image_feature
-from egogen.features.npy import check_text_feature as check_text_feature
 from egogen.features.npy import fit_tokens as fit_tokens
 from egogen.features.npy import is_done as is_done
 from egogen.features.npy import load as load
