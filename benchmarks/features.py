@@ -128,23 +128,18 @@ def device_rate(features: Features, device: str) -> float:
     return BATCH / fastest(lambda: complete(batch, features.files.visions)["vllm_image"].sum().item(), 5)
 
 
-def speeds(workers: int) -> dict[str, tuple[int, bool]]:
-    """With and without workers, from a cold and from a warm page cache."""
-    return {
-        f"{'cold' if cold else 'warm'}, {count} workers": (count, cold)
-        for count in dict.fromkeys((0, workers))
-        for cold in (True, False)
-    }
-
-
-def best_of_three(make: Callable[[], Features], root: Path, workers: int, cold: bool) -> float:
-    """Samples a second of the fastest pass."""
-    rates = []
-    for _ in range(3):
-        if cold:
-            drop_from_cache(root)
-        rates.append(samples_per_second(make, workers))
-    return max(rates)
+def best_of_three(make: Callable[[], Features], root: Path, workers: int) -> dict[str, float]:
+    """Samples a second of the fastest pass: without and with workers, from a cold and a warm page cache."""
+    best = {}
+    for count in dict.fromkeys((0, workers)):
+        for state in ("cold", "warm"):
+            rates = []
+            for _ in range(3):
+                if state == "cold":
+                    drop_from_cache(root)
+                rates.append(samples_per_second(make, count))
+            best[f"{state}, {count} workers"] = max(rates)
+    return best
 
 
 def main() -> None:
@@ -172,7 +167,7 @@ def main() -> None:
             table.add(
                 store=way, files=len(files), bytes=stored, mb_per_sample=stored / options.pairs / 1e6,
                 on_device=device_rate(make(), options.device) if left else None,
-                **{name: best_of_three(make, root, *how) for name, how in speeds(options.workers).items()},
+                **best_of_three(make, root, options.workers),
             )  # fmt: skip
     report(options, stores=table.rows)
 

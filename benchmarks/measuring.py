@@ -155,19 +155,15 @@ class Table:
         self.rows.append(row)
         if self.ratio:
             row["ratio"] = float(row[self.ratio]) / float(self.rows[0][self.ratio])
-        heads = {key: key.replace("_per_second", "/s").replace("_", " ") for key in row}
-        texts = {key for key, value in row.items() if isinstance(value, str)}
-        if len(self.rows) == 1:
-            print(
-                "  ".join(
-                    f"{head:{self.width}}" if key in texts else f"{head:>8}" for key, head in heads.items()
-                )
-            )
-        cells = []
+        heads, cells = [], []
         for key, value in row.items():
             shown = "-" if value is None else f"{value:.4g}" if isinstance(value, float) else f"{value}"
-            cells.append(f"{shown:{self.width}}" if key in texts else f"{shown:>{max(8, len(heads[key]))}}")
-        print("  ".join(cells), flush=True)
+            head = key.replace("_per_second", "/s").replace("_", " ")
+            form = f"<{self.width}" if isinstance(value, str) else f">{max(8, len(head))}"
+            heads.append(f"{head:{form}}")
+            cells.append(f"{shown:{form}}")
+        for line in (heads, cells) if len(self.rows) == 1 else (cells,):
+            print("  ".join(line), flush=True)
 
 
 def report(options: Reported, **tables: Sequence[object]) -> None:

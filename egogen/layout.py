@@ -212,11 +212,6 @@ def feature_path(root: Path, image: str) -> Path:
     return root / feature_name(image)
 
 
-def published_feature_path(root: Path, image: str) -> Path:
-    """Feature file of an image, by the published rule."""
-    return root / published_feature_name(image)
-
-
 def find_feature(root: Path, image: str) -> Path:
     """The feature file of an image by our rule or, where only that exists, by the published one.
 

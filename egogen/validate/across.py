@@ -75,10 +75,10 @@ def check_features(frames: SplitFrames, root: Path, width: int | None, workers: 
     ]
 
 
-def fault(check: Callable[[Path, int | None], None], path: Path, width: int | None) -> str | None:
+def fault(read: Callable[..., object], path: Path, width: int | None) -> str | None:
     """What is wrong with a feature file, if anything."""
     try:
-        check(path, width)
+        read(path, width, outline=True)
     except UserError as error:
         return str(error)
     return None
