@@ -9,16 +9,14 @@ Published: one frame at a time, the hidden states of all layers of all steps kep
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import tempfile
-import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from measuring import OnDevice, clock, read_flags, report
 from torch import Tensor
 from transformers import (
     CLIPVisionConfig,
@@ -28,7 +26,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from egogen.files import write_json
+from egogen.cli import flag
 from llava.checkpoints.config_json import llava_config, text_settings
 from llava.checkpoints.tokenizer import BOS_TEXT, MODEL, load_tokenizer
 from llava.describing.decode import STOP_WINDOW, Sampling, answer
@@ -40,8 +38,18 @@ from llava.toy.toy_tower import toy_vision_config
 
 QUERY = "How does the person properly {} that is displayed in the video frame?"
 WORDS = ("open the drawer", "cut the onion", "pick up the red cup", "wash the pan with a sponge")
-# Bytes a second that a GPU's memory gives, by the vendor's data sheet.
-BANDWIDTH = {"H200": 4.8e12, "H100": 3.35e12, "A100": 2.0e12, "L40": 0.86e12, "4090": 1.0e12}
+
+
+@dataclass(frozen=True)
+class DescribeSpeed(OnDevice):
+    """The flags."""
+
+    json: Path | None = flag("write the figures here", type=Path, spelled=("--json", "--out"))
+    size: str = flag("of the model", choices=["toy", "13b"], default="toy")
+    frames: int = flag("described our way", type=int, default=128)
+    published_frames: int = flag("described the published way", type=int, default=16)
+    tokens: int = flag("of an answer", type=int, default=96)
+    batch_size: int | None = flag("what fits, by default", type=int)
 
 
 def shapes(size: str, vocabulary: int) -> tuple[LlamaConfig, CLIPVisionConfig]:
@@ -88,7 +96,7 @@ class StopAtText(StoppingCriteria):
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
 
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> bool:  # noqa: ANN401, D102 - its protocol
+    def __call__(self, input_ids: Tensor, scores: object, **kwargs: object) -> bool:  # noqa: D102 - its protocol
         del scores, kwargs
         return BOS_TEXT in self.tokenizer.batch_decode(input_ids[:, -STOP_WINDOW:])[0]
 
@@ -103,7 +111,7 @@ def published(
         ids = torch.tensor([expand_image(prompt, prompt, model.patches, IMAGE_TOKEN)], device=feature.device)
         embeddings = model.get_input_embeddings()(ids.masked_fill(ids == IMAGE_TOKEN, 0))
         embeddings = embeddings.masked_scatter((ids == IMAGE_TOKEN)[..., None], feature.to(embeddings.dtype))
-        out: Any = model.generate(
+        out = model.generate(
             inputs_embeds=embeddings,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
@@ -116,20 +124,6 @@ def published(
         )
         made.append(torch.cat([step[-1][:, -1] for step in out.hidden_states]).float().cpu())
     return made
-
-
-def timed(work: Callable[[], Any], device: str) -> tuple[float, float, Any]:
-    """Seconds, peak bytes of GPU memory, result."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    begin = time.perf_counter()
-    result = work()
-    peak = 0.0
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-        peak = float(torch.cuda.max_memory_allocated())
-    return time.perf_counter() - begin, peak, result
 
 
 def ours(
@@ -146,72 +140,50 @@ def ours(
     return states
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", choices=["toy", "13b"], default="toy")
-    parser.add_argument("--frames", type=int, default=128, help="frames described our way")
-    parser.add_argument("--published-frames", type=int, default=16, help="frames described the published way")
-    parser.add_argument("--tokens", type=int, default=96, help="tokens of an answer")
-    parser.add_argument("--batch-size", type=int, default=None, help="default: what fits")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=None, help="JSON file for the figures")
-    return parser.parse_args()
-
-
 def main() -> None:
     """Measures both ways and prints the figures."""
     logging.basicConfig(level=logging.WARNING)
-    args = arguments()
-    on_gpu = args.device.startswith("cuda")
+    options = read_flags(DescribeSpeed, "describe", __doc__)
+    device, tokens = options.device, options.tokens
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = make_tokenizer(Path(folder))
-    model = build(args.size, len(tokenizer), args.device, torch.float16 if on_gpu else torch.float32)
-    prompts = [prompt_ids(QUERY, WORDS[index % len(WORDS)], tokenizer) for index in range(args.frames)]
+    model = build(options.size, len(tokenizer), device, torch.float16 if options.on_gpu else torch.float32)
+    prompts = [prompt_ids(QUERY, WORDS[index % len(WORDS)], tokenizer) for index in range(options.frames)]
     width = int(text_settings(model.config).hidden_size)
-    features = torch.randn(args.frames, model.patches, width, device=args.device, dtype=model.dtype)
+    features = torch.randn(options.frames, model.patches, width, device=device, dtype=model.dtype)
     longest = max(map(len, prompts))
-    size = args.batch_size or fitting_batch_size(model, longest, Sampling(max_new_tokens=args.tokens))
-    few = min(args.published_frames, args.frames)
+    size = options.batch_size or fitting_batch_size(model, longest, Sampling(max_new_tokens=tokens))
+    few = min(options.published_frames, options.frames)
     published(model, tokenizer, prompts[:1], features[:1], 2)  # warm up
-    before, before_peak, slow = timed(
-        lambda: published(model, tokenizer, prompts[:few], features[:few], args.tokens), args.device
-    )
-    after, after_peak, fast = timed(
-        lambda: ours(model, tokenizer, prompts, features, args.tokens, size), args.device
-    )
-    rates = {"published": few / before, "ours": args.frames / after}
+    ways = {
+        "published": clock(
+            lambda: published(model, tokenizer, prompts[:few], features[:few], tokens), device
+        ),
+        "ours": clock(lambda: ours(model, tokenizer, prompts, features, tokens, size), device),
+    }
+    slow, fast = (found.result for found in ways.values())
+    rates = {way: len(found.result) / found.seconds for way, found in ways.items()}
     # In half precision a near tie may be decided otherwise; after that the texts differ.
     equal = sum(torch.allclose(a, b, atol=1e-3) for a, b in zip(slow, fast, strict=False))
-    report: dict[str, Any] = {
-        "size": args.size,
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
-        "threads": torch.get_num_threads(),
+    figures: dict[str, object] = {
+        "machine": options.machine,
         "batch_size": size,
-        "tokens": args.tokens,
         "frames_a_second": rates,
-        "tokens_a_second": {name: rate * args.tokens for name, rate in rates.items()},
+        "tokens_a_second": {name: rate * tokens for name, rate in rates.items()},
         "ratio": rates["ours"] / rates["published"],
         "equal_features": f"{equal} of {few}",
     }
-    if on_gpu:
-        report["peak_gib"] = {"published": before_peak / 2**30, "ours": after_peak / 2**30}
-        steps = {"published": rates["published"] * args.tokens, "ours": rates["ours"] * args.tokens / size}
-        report["share_of_bandwidth"] = shares(model, report["device"], steps)
-    print(json.dumps(report, indent=2))
-    if args.out:
-        write_json(args.out, report)
-
-
-def shares(model: Llava, device: str, steps: dict[str, float]) -> dict[str, float] | None:
-    """Steps a second as shares of what memory allows: each reads all of the language model's weights once."""
-    bandwidth = next((value for name, value in BANDWIDTH.items() if name in device), None)
-    if bandwidth is None:
-        return None
-    read = sum(value.numel() * value.element_size() for value in model.model.language_model.parameters())
-    return {way: rate * read / bandwidth for way, rate in steps.items()}
+    if options.on_gpu:
+        figures["peak_gib"] = {way: found.gib for way, found in ways.items()}
+    if options.peak:
+        # Each step reads all of the language model's weights once.
+        read = sum(value.numel() * value.element_size() for value in model.model.language_model.parameters())
+        steps = {"published": rates["published"] * tokens, "ours": rates["ours"] * tokens / size}
+        figures["share_of_bandwidth"] = {
+            way: rate * read / (options.peak.memory * 1e12) for way, rate in steps.items()
+        }
+    print(json.dumps(figures, indent=2))
+    report(options, figures=figures)
 
 
 if __name__ == "__main__":

@@ -11,23 +11,20 @@ for each metric, LPIPS run twice (torchmetrics 0.6 did), targets computed again 
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
-import resource
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from measuring import OnDevice, Table, clock, process_gib, read_flags, report
 from PIL import Image
 
 from egogen.annotations import DESCRIPTION_KEY
+from egogen.cli import flag
 from egogen.files import write_json
 from egogen.layout import FOLDERS
 from ldm.metrics import clip, egovlp, egovlp_plus, evaluation, fid, lpips, psnr
@@ -46,7 +43,15 @@ SIZE = (455, 256)  # of frames, width and height
 TEST_SET = {"ego4d": 9931, "epickitchen": 8893}
 # Work of a pair (TFLOP): two or, with the context, four clips by EgoVLP, two images by the others.
 WORK = {"ego4d": 1.22, "epickitchen": 3.5}
-PEAK_32 = {"H200": 67.0, "H100": 67.0, "A100": 19.5}
+
+
+@dataclass(frozen=True)
+class MetricSpeed(OnDevice):
+    """The flags."""
+
+    dataset: str = flag("whose protocol", choices=list(FOLDERS), default="ego4d")
+    pairs: int = flag("of frames", type=int, default=8)
+    batch: int = flag("pairs at a time", type=int, default=8)
 
 
 def write_frames(root: Path, dataset: str, pairs: int) -> Path:
@@ -156,102 +161,50 @@ def ours(pairs: Pairs, setting: MetricSetting, memory: Memory) -> Callable[[], f
     return run
 
 
-def clock(work: Callable[[], float], device: torch.device) -> float:
-    """Seconds that something takes."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
 def main() -> None:
-    """Measures, prints a table, writes JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dataset", choices=list(FOLDERS), default="ego4d")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--pairs", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING)
-    root = Path(tempfile.mkdtemp())
-    try:
-        rows = table(args, root)
-    finally:
-        shutil.rmtree(root)
-    if args.json:
-        write_json(args.json, rows)
-        print(json.dumps({"written": str(args.json)}))
-
-
-def table(args: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
     """Measures all ways."""
-    device = torch.device(args.device)
-    weights = write_weights(root / "weights", args.dataset)
-    write_frames(root / "data", args.dataset, args.pairs)
+    options = read_flags(MetricSpeed, "evaluate", __doc__)
+    logging.basicConfig(level=logging.WARNING)
+    with tempfile.TemporaryDirectory() as root:
+        report(options, ways=measure(options, Path(root)).rows)
+
+
+def measure(options: MetricSpeed, root: Path) -> Table:
+    """The published way, and ours in each precision: a first run, and further ones with known targets."""
+    dataset, count = options.dataset, options.pairs
+    weights = write_weights(root / "weights", dataset)
+    data = write_frames(root / "data", dataset, count)
     setting, _ = evaluation.prepare(
-        args.dataset,
-        METRICS,
-        None,
-        "published",
-        "32",
-        args.device,
-        DESCRIPTION_KEY,
-        None,
-        weights,
-        args.batch,
-    )
-    data = root / "data"
+        dataset, METRICS, None, "published", "32", options.device, DESCRIPTION_KEY, None, weights,
+        options.batch,
+    )  # fmt: skip
     pairs = evaluation.pair(
-        setting, data / "run", data / FOLDERS[args.dataset] / "val_gt_for_metric", data / "val.json"
+        setting, data / "run", data / FOLDERS[dataset] / "val_gt_for_metric", data / "val.json"
     )
-    ways: list[tuple[str, Callable[[], float], str]] = [
-        ("published: one by one", published(pairs, setting), "32"),
-        ("ours, first run", ours(pairs, setting, Memory()), "32"),
-    ]
-    kept = Memory(reference=Store(root / "targets.sqlite"))
-    ours(pairs, setting, kept)()  # fills it
-    ways.append(("ours, further runs: targets known", ours(pairs, setting, kept), "32"))
-    for precision in ["tf32", "bf16"] if device.type == "cuda" else ["bf16"]:
-        other = replace(setting, precision=precision)
-        store = Memory(reference=Store(root / f"{precision}.sqlite"))
-        ways.append((f"ours, first run, {precision}", ours(pairs, other, Memory()), precision))
-        ours(pairs, other, store)()
-        ways.append((f"ours, further runs, {precision}", ours(pairs, other, store), precision))
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    size = f"{SIZE[0]}x{SIZE[1]}"
     print(
-        f"{args.dataset}, {args.pairs} pairs of {size}, batch {args.batch}, {name}, torch {torch.__version__}"
+        f"{dataset}, {count} pairs of {SIZE[0]}x{SIZE[1]}, batch {options.batch}, {options.machine}, "
+        f"torch {torch.__version__}"
     )
-    print(f"{'way':36} {'pairs/s':>8} {'ratio':>6} {'test set':>9} {'GiB':>6} {'of peak':>8}")
-    rows: list[dict[str, Any]] = []
-    peak = next((value for key, value in PEAK_32.items() if key in name), None)
-    for title, work, precision in ways:
+    table = Table("pairs_per_second", width=33)
+
+    def add(way: str, work: Callable[[], float], precision: str) -> None:
         with torch.no_grad(), tensor_cores(precision):  # type: ignore[arg-type]
-            seconds = clock(work, device)
-        rate = args.pairs / seconds
-        row: dict[str, Any] = {"way": title, "pairs_per_second": rate}
-        row["ratio"] = rate / (rows[0]["pairs_per_second"] if rows else rate)
-        row["test_set_minutes"] = TEST_SET[args.dataset] / rate / 60
-        if device.type == "cuda":
-            row["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-        else:
-            row["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        if peak and precision == "32":
-            row["share_of_peak"] = rate * WORK[args.dataset] / peak
-        share = f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else "-"
-        print(
-            f"{title:36} {rate:8.3f} {row['ratio']:6.2f} {row['test_set_minutes']:7.1f} m "
-            f"{row['peak_memory_gib']:6.1f} {share:>8}", flush=True,
+            found = clock(work, options.device)
+        rate, peak = count / found.seconds, options.peak if precision == "32" else None
+        table.add(
+            way=way, pairs_per_second=rate, test_set_minutes=TEST_SET[dataset] / rate / 60,
+            peak_memory_gib=process_gib() if found.gib is None else found.gib,
+            share_of_peak=rate * WORK[dataset] / peak.float32 if peak else None,
         )  # fmt: skip
-        rows.append(row)
-    return rows
+
+    add("published: one by one", published(pairs, setting), "32")
+    for precision in ["32", "tf32", "bf16"] if options.on_gpu else ["32", "bf16"]:
+        kept = Stores(None, Store(root / f"{precision}.sqlite"))
+        other, name = replace(setting, precision=precision), "" if precision == "32" else f", {precision}"
+        add(f"ours, first run{name}", ours(pairs, other, options.batch, Stores()), precision)
+        ours(pairs, other, options.batch, kept)()  # fills it
+        add(f"ours, targets known{name}", ours(pairs, other, options.batch, kept), precision)
+    return table
 
 
 if __name__ == "__main__":

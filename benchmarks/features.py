@@ -11,24 +11,23 @@ projector for compact stores, and CLIP for online ones on a GPU.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from measuring import OnDevice, Table, clock, fastest, read_flags, report
 from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from egogen.annotations import Annotations
+from egogen.cli import flag
 from egogen.features import write_feature
+from egogen.features.__main__ import main as features
 from egogen.features.projector import Projector
-from egogen.features.store_conversion import Wish, convert
-from egogen.files import write_json
 from egogen.layout import Layout, feature_path, features_root, shard_paths
 from egogen.toy.world import write_world
 from ldm.config.sections import DataConfig
@@ -44,7 +43,17 @@ VIT_L = {
 }  # fmt: skip
 
 
-class Features(Dataset[dict[str, Any]]):
+@dataclass(frozen=True)
+class StoreSpeed(OnDevice):
+    """The flags."""
+
+    device: str = flag("cpu or cuda: where the projector (and CLIP) run", default="cpu")
+    pairs: int = flag("in the made-up split", type=int, default=256)
+    workers: int = flag("of the second figure of each state", type=int, default=2)
+    dir: Path | None = flag("where to make the files; the system's temporary folder", type=Path)
+
+
+class Features(Dataset[dict[str, object]]):
     """What a store gives for each pair, without frames and texts."""
 
     def __init__(self, files: SplitFiles) -> None:
@@ -53,7 +62,7 @@ class Features(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.files.items)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, object]:
         item, features = self.files.items[index], self.files.features
         assert features is not None
         return features.read(item, lambda: self.files.frames.read(item.action.image_0))
@@ -82,11 +91,12 @@ def make_stores(root: Path, pairs: int, whole_clip: bool) -> float:
     for name, store in STORES.items():
         if name == "npy":
             continue
-        began = time.perf_counter()
         row_type = "int8" if "int8" in name else "float16"
-        convert(root / "npy", root / name, Wish(store, projector, root / "clip", row_type))  # type: ignore[arg-type]
+        words = [root / "npy", root / name, "--to", store, "--text-type", row_type, "--projector", projector]
+        words = ["convert", *map(str, [*words, "--clip", root / "clip"])]
+        took = clock(lambda words=words: features(words)).seconds
         if name == "compact":
-            rate = 2 * pairs / (time.perf_counter() - began)
+            rate = 2 * pairs / took
     return rate
 
 
@@ -104,10 +114,8 @@ def samples_per_second(make: Callable[[], Features], workers: int) -> float:
     """One pass in random order, by a loader and a store that were opened for it."""
     generator = torch.Generator().manual_seed(0)
     loader = DataLoader(make(), BATCH, shuffle=True, num_workers=workers, generator=generator)
-    began, count = time.perf_counter(), 0
-    for batch in loader:
-        count += len(batch["item"])
-    return count / (time.perf_counter() - began)
+    found = clock(lambda: sum(len(batch["vllm_text"]) for batch in loader))
+    return found.result / found.seconds
 
 
 def device_rate(features: Features, device: str) -> float:
@@ -117,30 +125,32 @@ def device_rate(features: Features, device: str) -> float:
         name: value.to(device) if isinstance(value, torch.Tensor) else value
         for name, value in next(iter(loader)).items()
     }
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        complete(batch, features.files.visions)["vllm_image"].sum().item()
-        times.append(time.perf_counter() - began)
-    return BATCH / min(times)
+    return BATCH / fastest(lambda: complete(batch, features.files.visions)["vllm_image"].sum().item(), 5)
+
+
+def best_of_three(make: Callable[[], Features], root: Path, workers: int) -> dict[str, float]:
+    """Samples a second of the fastest pass: without and with workers, from a cold and a warm page cache."""
+    best = {}
+    for count in dict.fromkeys((0, workers)):
+        for state in ("cold", "warm"):
+            rates = []
+            for _ in range(3):
+                if state == "cold":
+                    drop_from_cache(root)
+                rates.append(samples_per_second(make, count))
+            best[f"{state}, {count} workers"] = max(rates)
+    return best
 
 
 def main() -> None:
-    """Measures each store, prints a table, writes JSON."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--pairs", type=int, default=256)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--dir", type=Path, help="where to make the files; the system's temporary folder")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda: where the projector (and CLIP) run")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    args = parser.parse_args()
-    results: list[dict[str, object]] = []
-    with tempfile.TemporaryDirectory(dir=args.dir) as name:
+    """Measures each store."""
+    options = read_flags(StoreSpeed, "features", __doc__)
+    with tempfile.TemporaryDirectory(dir=options.dir) as name:
         root = Path(name)
-        make_tree(root, args.pairs)
-        rate = make_stores(root, args.pairs, whole_clip=args.device != "cpu")
-        print(f"convert npy to compact: {rate:.1f} features/s")
+        make_tree(root, options.pairs)
+        rate = make_stores(root, options.pairs, whole_clip=options.on_gpu)
+        print(f"convert npy to compact: {rate:.1f} features/s; samples/s of the stores:")
+        table = Table(width=18)
         for way, store in STORES.items():
             place = features_root(root / way, "ego4d", "train", "llava_image").parent  # type: ignore[arg-type]
             config = DataConfig(root=str(root), features=str(root / way), text_key="action")
@@ -148,25 +158,18 @@ def main() -> None:
             def make(config: DataConfig = config, store: str = store) -> Features:
                 return Features(SplitFiles(config, "train", WIDTH, store))
 
-            folders = list(place.iterdir())
-            files = [*place.rglob("*.npy"), *(path for folder in folders for path in shard_paths(folder))]
+            files = [
+                *place.rglob("*.npy"),
+                *(path for folder in place.iterdir() for path in shard_paths(folder)),
+            ]
             stored = sum(path.stat().st_size for path in files)
-            line: dict[str, object] = {"store": way, "files": len(files), "bytes": stored}
-            for workers in (0, args.workers):
-                for state in ("cold", "warm"):
-                    rates = []
-                    for _ in range(3):
-                        if state == "cold":
-                            drop_from_cache(root)
-                        rates.append(samples_per_second(make, workers))
-                    line[f"{state}, {workers} workers"] = max(rates)
-            if store == "compact" or (store == "online" and args.device != "cpu"):
-                line[f"on {args.device}"] = device_rate(make(), args.device)
-            results.append(line)
-            told = [f"{key}: {value:.1f}/s" for key, value in line.items() if isinstance(value, float)]
-            print(f"{way:20} {stored / args.pairs / 1e6:6.2f} MB/sample  " + "  ".join(told), flush=True)
-    if args.json:
-        write_json(args.json, results)
+            left = store == "compact" or (store == "online" and options.on_gpu)
+            table.add(
+                store=way, files=len(files), bytes=stored, mb_per_sample=stored / options.pairs / 1e6,
+                on_device=device_rate(make(), options.device) if left else None,
+                **best_of_three(make, root, options.workers),
+            )  # fmt: skip
+    report(options, stores=table.rows)
 
 
 if __name__ == "__main__":

@@ -9,20 +9,19 @@ cache after the first pass, so this measures decoding and copying, not the disk.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
-import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import Reported, Table, clock, read_flags, report
 from torch.utils.data import DataLoader, Dataset
 
 from egogen.annotations import Annotations
+from egogen.cli import flag
 from egogen.features import write_feature
-from egogen.files import write_json
 from egogen.frames import pack
 from egogen.layout import Layout, feature_path, features_root, tar_folder
 from egogen.toy.world import write_world
@@ -39,6 +38,14 @@ SHAPE = Architecture(
     vae=VAEShape(channels=[8, 8, 8, 8], blocks=1, groups=8),
     text=TextShape(width=768, layers=1, heads=12, intermediate=64),
 )
+
+
+@dataclass(frozen=True)
+class PairSpeed(Reported):
+    """The flags."""
+
+    pairs: int = flag("in the made-up split", type=int, default=128)
+    workers: int = flag("of the second figure of each way", type=int, default=2)
 
 
 def make_data(root: Path, pairs: int) -> DataConfig:
@@ -59,33 +66,27 @@ def make_data(root: Path, pairs: int) -> DataConfig:
 def pairs_per_second(dataset: Dataset[Sample], workers: int) -> float:
     """Reads everything once to warm up, then once by the clock."""
     loader = DataLoader(dataset, batch_size=16, num_workers=workers, persistent_workers=workers > 0)
-    count = 0
-    for repeat in range(2):
-        began, count = time.perf_counter(), 0
-        for batch in loader:
-            count += len(batch["prompt"])
-        if repeat:
-            return count / (time.perf_counter() - began)
-    raise AssertionError
+
+    def read() -> int:
+        return sum(len(batch["prompt"]) for batch in loader)
+
+    read()
+    found = clock(read)
+    return found.result / found.seconds
 
 
 def main() -> None:
-    """Measures each way, prints a table, writes JSON."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--pairs", type=int, default=128)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    args = parser.parse_args()
-    results = []
+    """Measures each way."""
+    options = read_flags(PairSpeed, "ldm_data", __doc__)
+    print(f"features are of width {WIDTH}")
+    table = Table()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        config = make_data(root, args.pairs)
+        config = make_data(root, options.pairs)
         os.environ["RUN_ROOT"] = str(root / "runs")
         torch.manual_seed(0)
         (root / "start.ckpt").write_bytes(b"made up")
-        for features in (False, True):
-            width = WIDTH if features else None
+        for width in (None, WIDTH):
             files = SplitFiles(config, "train", width)
             tars = SplitFiles(replace(config, frame_tars=str(root / "tars")), "train", width)
             folder = build_cache(files, build(SHAPE), make_tokenizer(), root / "start.ckpt")
@@ -94,16 +95,15 @@ def main() -> None:
                 "tar files": EgoGenPairs([tars]),
                 "cached latents": EgoGenPairs([files], latents=[CachedLatents(folder)]),
             }
-            print(f"{'with' if features else 'without'} features of width {WIDTH}, pairs/s")
             for way, dataset in ways.items():
-                for workers in (0, args.workers):
-                    rate = pairs_per_second(dataset, workers)
-                    results.append(
-                        {"way": way, "features": features, "workers": workers, "pairs_per_second": rate}
+                for workers in (0, options.workers):
+                    table.add(
+                        way=way,
+                        features="with" if width else "without",
+                        workers=workers,
+                        pairs_per_second=pairs_per_second(dataset, workers),
                     )
-                    print(f"  {way:16} {workers:2d} workers {rate:9.1f}", flush=True)
-    if args.json:
-        write_json(args.json, results)
+    report(options, ways=table.rows)
 
 
 if __name__ == "__main__":

@@ -12,21 +12,20 @@ from those of 200 DDIM steps from the same start noise, and from the true target
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
+from measuring import OnDevice, Table, clock, rate, read_flags, report, toy_networks
 from torch import Tensor
 
-from egogen.files import write_json
+from egogen.cli import flag
 from ldm import pipeline as pipeline_module
 from ldm.checkpoints.source import load_parts
 from ldm.config.merge import load_config
-from ldm.config.sections import GenerateConfig, TrainConfig
+from ldm.config.sections import GenerateConfig
 from ldm.data.pairs import EgoGenPairs, SplitFiles, stack
 from ldm.diffusion.sampler import make_scheduler
 from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape, build
@@ -35,18 +34,24 @@ from ldm.pipeline import LegoPipeline
 
 # Work of one drawn frame at 100 steps at the true sizes (TFLOP).
 WORK_100_STEPS = 59.0
-PEAK = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40": 181.0, "4090": 165.0}
-TOY_CONFIG = Path(__file__).parents[1] / "configs" / "train_toy.yaml"
+PUBLISHED = "published: batch 1, 32-bit, keys and values at every step"
 BATCH, FIXED, LAYOUT = "+ batches", "+ keys and values once", "+ channels_last"
-HALF, COMPILE = "+ bf16 UNet", "+ torch.compile"
+HALF, COMPILE = "+ bf16 UNet", "+ torch.compile"  # on a GPU
 FAST = [("euler_ancestral", 50), ("dpmpp_2m", 50), ("dpmpp_2m", 25), ("dpmpp_2m", 15), ("unipc", 25),
         ("unipc", 15), ("unipc", 10), ("ddim", 50), ("ddim", 25)]  # fmt: skip
 
 
-def toy_shape() -> tuple[Architecture, int]:
-    """Architecture and resolution of the toy world."""
-    config = load_config(TrainConfig, [TOY_CONFIG])
-    return config.model.shape, config.data.resolution
+@dataclass(frozen=True)
+class SampleSpeed(OnDevice):
+    """The flags."""
+
+    size: str = flag("of the networks", choices=["toy", "tiny", "sd15"], default="toy")
+    batch: int = flag("frames at a time", type=int, default=16)
+    steps: int = flag("0: 100 at sd15, else 10", type=int, default=0)
+    seconds: float = flag("time for each line", type=float, default=10.0)
+    ckpt: Path | None = flag("trained checkpoint, for the table of quality", type=Path)
+    config: Path | None = flag("its configs/generate_*.yaml", type=Path)
+    val: int = flag("frames in the table of quality", type=int, default=64)
 
 
 def tiny_shape() -> tuple[Architecture, int]:
@@ -55,7 +60,7 @@ def tiny_shape() -> tuple[Architecture, int]:
     return Architecture(unet, VAEShape([32, 64, 128, 128], 1), TextShape(768, 2, 12, 256)), 64
 
 
-def inputs(shape: Architecture, batch: int, side: int, device: str) -> dict[str, Any]:
+def inputs(shape: Architecture, batch: int, side: int, device: str) -> dict[str, object]:
     """Made-up photos, texts and features."""
     generator = torch.Generator().manual_seed(0)
     return {
@@ -68,56 +73,37 @@ def inputs(shape: Architecture, batch: int, side: int, device: str) -> dict[str,
     }
 
 
-def rate(call: Callable[[], Tensor], batch: int, seconds: float, warm: bool = True) -> float:
-    """Frames a second."""
-    if warm:
-        call().sum().item()
-    began, count = time.perf_counter(), 0
-    while count == 0 or time.perf_counter() - began < seconds:
-        call().sum().item()
-        count += batch
-    return count / (time.perf_counter() - began)
-
-
-def speed(args: argparse.Namespace) -> list[dict[str, Any]]:
+def speed(options: SampleSpeed) -> Table:
     """Measures the published way and ours."""
-    shape, side = {"toy": toy_shape, "tiny": tiny_shape, "sd15": lambda: (Architecture(), 256)}[args.size]()
+    shapes = {"toy": toy_networks, "tiny": tiny_shape, "sd15": lambda: (Architecture(), 256)}
+    (shape, side), device = shapes[options.size](), options.device
+    steps = options.steps or (100 if options.size == "sd15" else 10)
     torch.manual_seed(0)
-    with torch.device(args.device):
+    with torch.device(device):
         parts = build(shape)
     torch.set_float32_matmul_precision("high")
-    pipeline = LegoPipeline.from_parts(parts).to(args.device)
+    pipeline = LegoPipeline.from_parts(parts).to(device)
     pipeline.set_progress_bar_config(disable=True)
-    on_gpu = args.device != "cpu"
-    lines = ["published: batch 1, 32-bit, keys and values at every step", BATCH, FIXED, LAYOUT]
-    if on_gpu:
-        lines += [HALF, COMPILE]
-    peak = next((v for k, v in PEAK.items() if on_gpu and k in torch.cuda.get_device_name()), None)
-    print(f"{args.size}, {args.device}, {args.steps} steps, torch {torch.__version__}")
-    print(f"{'setting':64} {'frames/s':>9} {'ratio':>6} {'GiB':>6} {'of peak':>8}")
-    results: list[dict[str, Any]] = []
-    batch = 1
+    peak = options.peak if options.size == "sd15" else None
+    print(f"{options.size}, {options.machine}, {steps} steps, torch {torch.__version__}")
+    table, batch = Table("frames_per_second", width=60), 1
     pipeline_module.is_plain = lambda _: False
-    for name in lines:
-        batch = args.batch if name == BATCH else batch
+
+    def draw(given: dict[str, object]) -> Tensor:
+        return pipeline(**given, num_inference_steps=steps).images
+
+    for name in [PUBLISHED, BATCH, FIXED, LAYOUT, *([HALF, COMPILE] if options.on_gpu else [])]:
+        batch = options.batch if name == BATCH else batch
         change(pipeline, name)
-        given = inputs(shape, batch, side, args.device)
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-        found = rate(
-            lambda given=given: pipeline(**given, num_inference_steps=args.steps).images, batch, args.seconds
-        )
-        entry: dict[str, Any] = {"setting": name, "batch": batch, "frames_per_second": found}
-        if on_gpu:
-            entry["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-        if peak and args.size == "sd15":
-            entry["share_of_peak"] = found * WORK_100_STEPS * args.steps / 100 / peak
-        results.append(entry)
-        ratio = found / results[0]["frames_per_second"]
-        memory = f"{entry['peak_memory_gib']:.1f}" if on_gpu else "-"
-        share = f"{entry['share_of_peak']:.1%}" if "share_of_peak" in entry else "-"
-        print(f"{name:64} {found:9.3f} {ratio:6.2f} {memory:>6} {share:>8}", flush=True)
-    return results
+        work = partial(draw, inputs(shape, batch, side, device))
+        found = clock(lambda work=work: rate(work, options.seconds), device)
+        frames = batch * found.result
+        table.add(
+            setting=name, batch=batch, frames_per_second=frames,
+            peak_memory_gib=found.gib,
+            share_of_peak=frames * WORK_100_STEPS * steps / 100 / peak.bf16 if peak else None,
+        )  # fmt: skip
+    return table
 
 
 def change(pipeline: LegoPipeline, name: str) -> None:
@@ -132,15 +118,15 @@ def change(pipeline: LegoPipeline, name: str) -> None:
         pipeline.unet.compile()
 
 
-def quality(args: argparse.Namespace) -> list[dict[str, Any]]:
+def quality(checkpoint: Path, options: SampleSpeed) -> Table:
     """Measures how far few steps are from many, on a trained checkpoint's val split."""
-    config = load_config(GenerateConfig, [args.config], [])
-    parts = load_parts(args.ckpt, config.model.shape, conditioner=config.model.vllm_features)
-    pipeline = LegoPipeline.from_parts(parts).to(args.device)
+    config = load_config(GenerateConfig, [options.config] if options.config else [], [])
+    parts = load_parts(checkpoint, config.model.architecture, conditioner=config.model.vllm_features)
+    pipeline = LegoPipeline.from_parts(parts).to(options.device)
     pipeline.set_progress_bar_config(disable=True)
     width = config.model.shape.llm_width if config.model.vllm_features else None
     pairs = EgoGenPairs([SplitFiles(config.data, "val", width, config.features.store)])
-    samples = [pairs[index] for index in range(min(args.val, len(pairs)))]
+    samples = [pairs[index] for index in range(min(options.val, len(pairs)))]
     stacked = stack(samples, pipeline.device, pairs.visions)
     side = config.data.resolution // config.model.shape.vae.factor
     latents = torch.randn(len(samples), 4, side, side, generator=torch.Generator().manual_seed(0))
@@ -159,17 +145,14 @@ def quality(args: argparse.Namespace) -> list[dict[str, Any]]:
     target = stacked["target"].cpu()
     # The limit of many small steps, without the ancestral steps' fresh noise.
     limit, _ = draw("ddim", 200)
-    rows = []
-    print(f"{'scheduler':16} {'steps':>5} {'frames/s':>9} {'PSNR to DDIM 200':>17} {'to the target':>14}")
+    table = Table()
     for name, steps in [("euler_ancestral", 100), *FAST]:
         images, found = draw(name, steps)
-        rows.append(
-            {"scheduler": name, "steps": steps, "frames_per_second": found,
-             "psnr_to_limit": psnr(images, limit), "psnr_to_target": psnr(images, target)}
+        table.add(
+            scheduler=name, steps=steps, frames_per_second=found,
+            psnr_to_limit=psnr(images, limit), psnr_to_target=psnr(images, target),
         )  # fmt: skip
-        row = rows[-1]
-        print(f"{name:16} {steps:5d} {found:9.2f} {row['psnr_to_limit']:17.2f} {row['psnr_to_target']:14.2f}")
-    return rows
+    return table
 
 
 def psnr(found: Tensor, expected: Tensor) -> float:
@@ -179,27 +162,12 @@ def psnr(found: Tensor, expected: Tensor) -> float:
 
 
 def main() -> None:
-    """Measures, prints tables, writes JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", choices=["toy", "tiny", "sd15"], default="toy")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=0, help="[100 at sd15, else 10]")
-    parser.add_argument("--seconds", type=float, default=10.0, help="time for each line")
-    parser.add_argument("--ckpt", type=Path, help="trained checkpoint, for the table of quality")
-    parser.add_argument("--config", type=Path, help="its configs/generate_*.yaml")
-    parser.add_argument("--val", type=int, default=64, help="frames in the table of quality")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    args = parser.parse_args()
-    args.steps = args.steps or (100 if args.size == "sd15" else 10)
-    results: dict[str, Any] = {"speed": speed(args)}
-    if args.ckpt:
-        results["quality"] = quality(args)
-    if args.json:
-        write_json(args.json, results)
-        print(json.dumps({"written": str(args.json)}))
+    """Measures the speed and, of a trained checkpoint, the quality."""
+    options = read_flags(SampleSpeed, "ldm_sample", __doc__)
+    tables = {"speed": speed(options).rows}
+    if options.ckpt:
+        tables["quality"] = quality(options.ckpt, options).rows
+    report(options, **tables)
 
 
 if __name__ == "__main__":

@@ -9,20 +9,14 @@ setting at a time, so that each line says what it is worth. Data are made up and
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
+from measuring import OnDevice, Table, clock, rate, read_flags, report, toy_networks
 from torch import Tensor
 
-from egogen.files import write_json
-from ldm.config.merge import load_config
+from egogen.cli import flag
 from ldm.config.sections import ModelConfig, OptimizerConfig, TrainConfig, TrainerConfig
 from ldm.module import LatentDiffusion
 from ldm.networks.architecture import Architecture, build
@@ -30,88 +24,74 @@ from ldm.training.adamw import make_optimizer
 
 # Work of one trained pair with cached latents, and what encoding it adds, at the true sizes (TFLOP).
 UNET_WORK, ENCODE_WORK = 0.59, 0.56
-# Dense bfloat16 products a second that a GPU is sold with (TFLOP), by the vendor's data sheet.
-PEAK = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40": 181.0, "4090": 165.0}
-TOY_CONFIG = Path(__file__).parents[1] / "configs" / "train_toy.yaml"
+# From published to ours: each line adds one change to those above it. The first three are for a CPU as well.
+CHANGES = {
+    "published: fp32, checkpointing, VAE and CLIP at every step": "",
+    "+ cached latents and texts": "cached",
+    "+ no checkpointing": "uncheckpointed",
+    "+ bf16": "bf16",
+    "+ channels_last": "channels_last",
+    "+ fused AdamW": "fused",
+    "+ torch.compile": "compile",
+    "+ large batch": "large_batch",
+}
+ON_A_CPU = 3
 
 
-@dataclass
-class Setting:
-    """One line of the table."""
+@dataclass(frozen=True)
+class TrainSpeed(OnDevice):
+    """The flags."""
 
-    name: str
-    checkpointing: bool = True
-    cached: bool = False
-    bf16: bool = False
-    channels_last: bool = False
-    fused: bool = False
-    compile: bool = False
-    batch: int = 0  # 0: the command's
+    size: str = flag("of the networks", choices=["toy", "sd15"], default="toy")
+    batch: int = flag("pairs at a time [toy 12, sd15 32]", type=int, default=0)
+    large_batch: int = flag("the last line's", type=int, default=64)
+    seconds: float = flag("time for each line", type=float, default=10.0)
 
 
-def settings(device: str, batch: int, large: int) -> list[Setting]:
-    """From published to ours, one change a line."""
-    lines = [Setting("published: fp32, checkpointing, VAE and CLIP at every step", batch=batch)]
-
-    def add(name: str, **change: Any) -> None:  # noqa: ANN401 - fields of Setting
-        lines.append(replace(lines[-1], name=name, **change))
-
-    add("+ cached latents and texts", cached=True)
-    add("+ no checkpointing", checkpointing=False)
-    if device != "cpu":
-        add("+ bf16", bf16=True)
-        add("+ channels_last", channels_last=True)
-        add("+ fused AdamW", fused=True)
-        add("+ torch.compile", compile=True)
-        if large > batch:
-            add(f"+ batch {large}", batch=large)
-    return lines
-
-
-def make_batch(shape: Architecture, batch: int, side: int, cached: bool, device: str) -> dict[str, Any]:
+def make_batch(shape: Architecture, batch: int, side: int, cached: bool, device: str) -> dict[str, object]:
     """Made-up pairs: frames, or what the cache holds of them."""
     latent = side // shape.vae.factor
-    made: dict[str, Any] = {
+    made: dict[str, object] = {
         "item": [str(index) for index in range(batch)],
         "prompt": ["the left hand opens the box"] * batch,
         "vllm_image": torch.randn(batch, 256, shape.llm_width, device=device),
         "vllm_text": torch.randn(batch, 77, shape.llm_width, device=device),
     }
-    if cached:
-        made |= {
-            "source_latent": torch.randn(batch, 4, latent, latent, device=device),
-            "target_moments": torch.rand(batch, 8, latent, latent, device=device),
-            "text": torch.randn(batch, 77, shape.text.width, device=device),
+    if not cached:
+        return made | {
+            name: torch.rand(batch, 3, side, side, device=device) * 2 - 1 for name in ("source", "target")
         }
-    else:
-        for name in ("source", "target"):
-            made[name] = torch.rand(batch, 3, side, side, device=device) * 2 - 1
-    return made
+    return made | {
+        "source_latent": torch.randn(batch, 4, latent, latent, device=device),
+        "target_moments": torch.rand(batch, 8, latent, latent, device=device),
+        "text": torch.randn(batch, 77, shape.text.width, device=device),
+    }
 
 
-def measure(
-    shape: Architecture, setting: Setting, side: int, device: str, seconds: float
-) -> dict[str, float]:
-    """Pairs a second and the highest memory of one setting."""
+def pairs_per_second(
+    shape: Architecture, changes: set[str], batch_size: int, side: int, options: TrainSpeed
+) -> float:
+    """The speed of one line."""
+    device = options.device
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")  # TF32, as torch 1.11 did by default
     config = TrainConfig(
         model=ModelConfig(
             architecture=shape,
-            gradient_checkpointing=setting.checkpointing,
-            channels_last=setting.channels_last,
-            compile=setting.compile,
+            gradient_checkpointing="uncheckpointed" not in changes,
+            channels_last="channels_last" in changes,
+            compile="compile" in changes,
         ),
-        optimizer=OptimizerConfig(fused=setting.fused),
+        optimizer=OptimizerConfig(fused="fused" in changes),
         trainer=TrainerConfig(max_steps=1),
     )
     with torch.device(device):
         module = LatentDiffusion(build(shape), config).to(device)
     optimizer = make_optimizer(module.trained().values(), config.optimizer)
-    batch = make_batch(shape, setting.batch, side, setting.cached, device)
+    batch = make_batch(shape, batch_size, side, "cached" in changes, device)
 
     def step() -> Tensor:
-        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=setting.bf16):
+        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled="bf16" in changes):
             loss = module.loss(batch).mean()
         loss.backward()
         optimizer.step()
@@ -119,70 +99,34 @@ def measure(
         module.ema.update(module.trained())
         return loss
 
-    if device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
-    rate = setting.batch * repeat(step, device, seconds)
-    found = {"pairs_per_second": rate}
-    if device != "cpu":
-        found["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    return found
-
-
-def repeat(step: Callable[[], Tensor], device: str, seconds: float) -> float:
-    """Steps a second, after a few that do not count; the last result is waited for."""
-    for _ in range(3):
-        step().item()
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        loss = step()
-        count += 1
-        if device == "cpu" or count % 5 == 0:
-            loss.item()
-    loss.item()
-    return count / (time.perf_counter() - began)
-
-
-def peak_of(device: str) -> float | None:
-    """Products a second of this GPU in TFLOP, where its name is known."""
-    if device == "cpu":
-        return None
-    name = torch.cuda.get_device_name()
-    return next((value for key, value in PEAK.items() if key in name), None)
+    return batch_size * rate(step, options.seconds, warm=3, wait=5 if options.on_gpu else 1)
 
 
 def main() -> None:
-    """Measures each setting, prints a table, writes JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", choices=["toy", "sd15"], default="toy")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch", type=int, default=0, help="pairs at a time [toy 12, sd15 32]")
-    parser.add_argument("--large-batch", type=int, default=64, help="the last line's")
-    parser.add_argument("--seconds", type=float, default=10.0, help="time for each line")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    args = parser.parse_args()
+    """Measures each line."""
+    options = read_flags(TrainSpeed, "ldm_train", __doc__)
     logging.basicConfig(level=logging.WARNING)
-    toy = args.size == "toy"
-    shape, side, batch = Architecture(), 256, args.batch or 32
-    if toy:
-        config = load_config(TrainConfig, [TOY_CONFIG])
-        shape, side = config.model.shape, config.data.resolution
-        batch = args.batch or config.data.batch_size
-    peak, results = peak_of(args.device), []
-    print(f"{args.size}, {args.device}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print(f"{'setting':64} {'pairs/s':>9} {'ratio':>6} {'GiB':>6} {'of peak':>8}")
-    for setting in settings(args.device, batch, args.large_batch):
-        found = measure(shape, setting, side, args.device, args.seconds)
-        results.append({**asdict(setting), **found})
-        ratio = found["pairs_per_second"] / results[0]["pairs_per_second"]
-        work = UNET_WORK + (0 if setting.cached else ENCODE_WORK)
-        share = f"{found['pairs_per_second'] * work / peak:8.1%}" if peak and not toy else f"{'-':>8}"
-        memory = f"{found['peak_memory_gib']:6.1f}" if "peak_memory_gib" in found else f"{'-':>6}"
-        print(f"{setting.name:64} {found['pairs_per_second']:9.2f} {ratio:6.2f} {memory} {share}", flush=True)
-    if args.json:
-        write_json(args.json, results)
-        print(json.dumps({"written": str(args.json)}))
+    shape, side, batch = Architecture(), 256, options.batch or 32
+    if options.size == "toy":
+        (shape, side), batch = toy_networks(), options.batch or 12
+    peak = options.peak if options.size == "sd15" else None
+    print(f"{options.size}, {options.machine}, torch {torch.__version__}")
+    table, changes = Table("pairs_per_second", width=60), set[str]()
+    for name, change in list(CHANGES.items())[: None if options.on_gpu else ON_A_CPU]:
+        changes.add(change)
+        size = batch
+        if change == "large_batch":
+            size = options.large_batch
+            if size <= batch:
+                break
+        found = clock(lambda size=size: pairs_per_second(shape, changes, size, side, options), options.device)
+        work = UNET_WORK + (0 if "cached" in changes else ENCODE_WORK)
+        table.add(
+            setting=name, batch=size, pairs_per_second=found.result,
+            peak_memory_gib=found.gib,
+            share_of_peak=found.result * work / peak.bf16 if peak else None,
+        )  # fmt: skip
+    report(options, lines=table.rows)
 
 
 if __name__ == "__main__":

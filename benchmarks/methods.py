@@ -12,30 +12,42 @@ of three is three. Encoding, text, features and decoding are in the seconds; rea
 
 from __future__ import annotations
 
-import argparse
 import logging
-import time
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from measuring import OnDevice, Table, clock, fastest, read_flags, report, toy_networks
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from egogen.files import write_json
+from egogen.cli import flag
 from ldm.config.merge import load_config
-from ldm.config.sections import GenerateConfig, TrainConfig
+from ldm.config.sections import GenerateConfig
 from ldm.networks.architecture import LATENT_CHANNELS, Architecture, Parts, build
-from ldm.sampling.methods import COPY, GUIDED, METHODS, PLAIN, Request, Scales, copy_frame, wrap
+from ldm.sampling.methods import COPY, GUIDED, METHODS, PLAIN, Request, Scales, copy_frame, prepare, wrap
 
-TOY_CONFIG = Path(__file__).parents[1] / "configs" / "train_toy.yaml"
-# TFLOP/s of dense products, as vendors state them: in bf16 and in 32 bits.
-PEAK = {"H200": (989.0, 67.0), "H100": (989.0, 67.0), "A100": (312.0, 19.5)}
 PROMPT, SOURCE_PROMPT = "the left hand opens the box", "a table with a box"
+
+
+@dataclass(frozen=True)
+class MethodCost(OnDevice):
+    """The flags."""
+
+    size: str = flag("of the networks", choices=["full", "toy"], default="full")
+    batch: int = flag("frames at a time", type=int, default=1)
+    steps: int | None = flag("of every method [each its default]", type=int)
+    resolution: int | None = flag("side of the frames [256; toy 48]", type=int)
+    precision: str | None = flag("of the UNet [bf16 on a GPU, else 32]", choices=["bf16", "32"])
+    repeats: int = flag("timed runs, of which the fastest counts", type=int, default=1)
+
+    @property
+    def half(self) -> bool:
+        """Whether the UNet runs in bfloat16."""
+        return (self.precision or ("bf16" if self.on_gpu else "32")) == "bf16"
 
 
 class Sizes(NamedTuple):
@@ -50,8 +62,8 @@ def sizes(name: str, resolution: int | None) -> Sizes:
     """Those of Stable Diffusion 1.5, or of the toy world."""
     if name == "full":
         return Sizes(Architecture(), resolution or 256, 10)
-    config = load_config(TrainConfig, [TOY_CONFIG])
-    return Sizes(config.model.shape, resolution or config.data.resolution, 4)
+    shape, side = toy_networks()
+    return Sizes(shape, resolution or side, 4)
 
 
 def settings(steps: int | None, first_block: int) -> GenerateConfig:
@@ -96,7 +108,7 @@ def request(method: str, given: Sizes, batch: int, device: str) -> Request:
     return made
 
 
-def unet_rows(parts: Parts, work: Callable[[], Any]) -> int:
+def unet_rows(parts: Parts, work: Callable[[], Tensor]) -> int:
     """Rows that the UNet is called with while the work is done."""
     found = 0
 
@@ -112,102 +124,54 @@ def unet_rows(parts: Parts, work: Callable[[], Any]) -> int:
     return found
 
 
-def seconds_of(work: Callable[[], Any], repeats: int, device: str) -> float:
-    """Of the fastest of some runs."""
-    found = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - began)
-    return min(found)
-
-
-def measure(method: str, given: Sizes, config: GenerateConfig, args: argparse.Namespace) -> dict[str, Any]:
+def measure(method: str, given: Sizes, config: GenerateConfig, options: MethodCost, table: Table) -> None:
     """A method's row of the table. The first run counts calls, and on a GPU work, and is not timed."""
-    on_gpu = args.device != "cpu"
-    row: dict[str, Any] = {"method": method, "steps": steps_of(method, config), "unet_calls_per_image": 0.0}
+    steps = steps_of(method, config)
     if method == COPY:
         frame = Image.fromarray(np.zeros((256, 455, 3), np.uint8))
-        return {**row, "seconds_per_image": seconds_of(lambda: copy_frame(frame, given.side, 455), 3, "cpu")}
-    parts = networks(method, given.shape, args.device)
-    prepare(
-        parts, torch.device(args.device), torch.bfloat16 if args.precision == "bf16" else torch.float32, False
-    )
+        seconds = fastest(lambda: copy_frame(frame, given.side, 455), 3)
+        table.add(method=method, steps=steps, unet_calls_per_image=0.0, seconds_per_image=seconds)
+        return
+    parts = networks(method, given.shape, options.device)
+    prepare(parts, torch.device(options.device), torch.bfloat16 if options.half else torch.float32, False)
     draw, asked = (
-        wrap(method, parts, config, torch.device(args.device)),
-        request(method, given, args.batch, args.device),
+        wrap(method, parts, config, torch.device(options.device)),
+        request(method, given, options.batch, options.device),
     )
 
     def work() -> Tensor:
         with torch.no_grad():
             return draw(asked)
 
-    counter = FlopCounterMode(display=False)
-    if on_gpu:
-        with counter:
-            rows = unet_rows(parts, work)
-        torch.cuda.reset_peak_memory_stats()
-    else:
+    counter, tflop, share = FlopCounterMode(display=False), None, None
+    with counter if options.on_gpu else nullcontext():
         rows = unet_rows(parts, work)
-    row["unet_calls_per_image"] = rows / args.batch
-    row["seconds_per_image"] = seconds_of(work, args.repeats, args.device) / args.batch
-    if on_gpu:
-        row["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-        row["tflop_per_image"] = counter.get_total_flops() / 1e12 / args.batch
-        peaks = next((value for key, value in PEAK.items() if key in torch.cuda.get_device_name()), None)
-        if peaks:
-            peak = peaks[0 if args.precision == "bf16" else 1]
-            row["share_of_peak"] = row["tflop_per_image"] / row["seconds_per_image"] / peak
-    return row
-
-
-def table(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measures and prints each method's row."""
-    given = sizes(args.size, args.resolution)
-    config = settings(args.steps, given.first_block)
-    on_gpu = args.device != "cpu"
-    where = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU threads"
-    print(
-        f"{args.size}, {given.side} x {given.side} pixels, batches of {args.batch}, "
-        f"UNet in {args.precision}, {where}, torch {torch.__version__}"
-    )
-    head = f"{'method':14} {'steps':>5} {'UNet calls':>10} {'s/image':>9} {'to lego':>8}"
-    print(head + (f" {'image/s':>8} {'GiB':>6} {'of peak':>8}" if on_gpu else ""))
-    rows: list[dict[str, Any]] = []
-    for method in METHODS:
-        row = measure(method, given, config, args)
-        rows.append(row)
-        row["ratio_to_lego"] = row["seconds_per_image"] / rows[0]["seconds_per_image"]
-        line = f"{method:14} {row['steps']:5d} {row['unet_calls_per_image']:10.0f} "
-        line += f"{row['seconds_per_image']:9.4g} {row['ratio_to_lego']:8.3f}"
-        if "peak_memory_gib" in row:
-            share = f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else "-"
-            line += f" {1 / row['seconds_per_image']:8.2f} {row['peak_memory_gib']:6.1f} {share:>8}"
-        print(line, flush=True)
-    return rows
+    found = clock(lambda: fastest(work, options.repeats, options.device), options.device)
+    seconds = found.result / options.batch
+    if options.on_gpu:
+        tflop = counter.get_total_flops() / 1e12 / options.batch
+    if options.peak and tflop:
+        share = tflop / seconds / (options.peak.bf16 if options.half else options.peak.float32)
+    table.add(
+        method=method, steps=steps, unet_calls_per_image=rows / options.batch, seconds_per_image=seconds,
+        peak_memory_gib=found.gib, tflop_per_image=tflop, share_of_peak=share,
+    )  # fmt: skip
 
 
 def main() -> None:
-    """Parses, measures, prints, writes JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", choices=["full", "toy"], default="full")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--steps", type=int, help="of every method [each its default]")
-    parser.add_argument("--resolution", type=int, help="side of the frames [256; toy 48]")
-    parser.add_argument("--precision", choices=["bf16", "32"], help="of the UNet [bf16 on a GPU, else 32]")
-    parser.add_argument("--repeats", type=int, default=1, help="timed runs, of which the fastest counts")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    args = parser.parse_args()
-    args.precision = args.precision or ("32" if args.device == "cpu" else "bf16")
+    """Measures each method."""
+    options = read_flags(MethodCost, "methods", __doc__)
     logging.getLogger("diffusers").setLevel(logging.ERROR)
-    rows = table(args)
-    if args.json:
-        write_json(args.json, {"settings": {k: str(v) for k, v in vars(args).items()}, "methods": rows})
+    given = sizes(options.size, options.resolution)
+    config = settings(options.steps, given.first_block)
+    print(
+        f"{options.size}, {given.side} x {given.side} pixels, batches of {options.batch}, "
+        f"UNet in {'bf16' if options.half else '32'}, {options.machine}, torch {torch.__version__}"
+    )
+    table = Table("seconds_per_image")
+    for method in METHODS:
+        measure(method, given, config, options, table)
+    report(options, methods=table.rows)
 
 
 if __name__ == "__main__":

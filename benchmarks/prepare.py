@@ -10,24 +10,24 @@ command in a process of its own, once with --dry-run and once with all frames th
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
+from measuring import Reported, Table, clock, process_gib, read_flags, report
 from PIL import Image
 
+from egogen.cli import flag
 from egogen.files import write_json
 from egogen.frames import encode
 from egogen.layout import Layout
@@ -47,6 +47,14 @@ CODECS = {
 ACTIONS_A_CLIP = 80
 # File systems allow so many names of one file.
 MOST_LINKS = 60_000
+
+
+@dataclass(frozen=True)
+class PrepareSpeed(Reported):
+    """The flags."""
+
+    seconds: int = flag("length of the videos", type=int, default=60)
+    actions: int = flag("annotated ones", type=int, default=100_000)
 
 
 def make_video(path: Path, codec: str, options: dict[str, str], seconds: int) -> None:
@@ -84,14 +92,7 @@ def one_pass(path: Path, numbers: Sequence[int]) -> None:
             pass
 
 
-def seconds_of(work: Callable[[Path, Sequence[int]], None], path: Path, numbers: Sequence[int]) -> float:
-    """Time of one call."""
-    began = time.perf_counter()
-    work(path, numbers)
-    return time.perf_counter() - began
-
-
-def extraction(folder: Path, seconds: int) -> list[dict[str, Any]]:
+def extraction(folder: Path, seconds: int) -> Table:
     """Measures both ways, with the annotated frames alone and with three more on each side."""
     rng = np.random.default_rng(0)
     numbers: list[int] = []
@@ -99,23 +100,23 @@ def extraction(folder: Path, seconds: int) -> list[dict[str, Any]]:
         first = int(rng.integers(3, (seconds - 2) * FPS))
         numbers += [first, first + int(rng.integers(15, 40))]
     wide = [number + away for number in numbers for away in range(-3, 4)]
-    rows = []
-    print(f"{'video':28} {'frames':>7} {'seek each, s':>13} {'one pass, s':>12} {'ratio':>6}")
+    table, sums = Table(width=28), [0, 0.0, 0.0]
+
+    def add(video: str, frames: int, slow: float, fast: float) -> None:
+        table.add(video=video, frames=frames, seek_each_s=slow, one_pass_s=fast, gain=slow / fast)
+
     for name, (codec, options) in CODECS.items():
         path = folder / f"{codec}.mp4"
         make_video(path, codec, options, seconds)
         for wanted in (numbers, wide):
-            slow, fast = (seconds_of(work, path, wanted) for work in (seek_each, one_pass))
-            rows.append({"video": name, "frames": len(wanted), "seek_each_s": slow, "one_pass_s": fast})
-    sums = {key: sum(row[key] for row in rows) for key in ("frames", "seek_each_s", "one_pass_s")}
-    rows.append({"video": "all", **sums})
-    for row in rows:
-        slow, fast = row["seek_each_s"], row["one_pass_s"]
-        print(f"{row['video']:28} {row['frames']:7d} {slow:13.2f} {fast:12.2f} {slow / fast:6.1f}")
-    return rows
+            slow, fast = (clock(partial(work, path, wanted)).seconds for work in (seek_each, one_pass))
+            add(name, len(wanted), slow, fast)
+            sums = [sums[0] + len(wanted), sums[1] + slow, sums[2] + fast]
+    add("all", *sums)
+    return table
 
 
-def action(number: int) -> dict[str, Any]:
+def action(number: int) -> dict[str, object]:
     """A narrated action with boxes in all seven frames."""
     start = 9.0 + number * 3
     frames = {name: round(start * FPS) + 15 * index for index, name in enumerate(CRITICAL_FRAMES)}
@@ -164,7 +165,7 @@ def make_frames(root: Path) -> None:
     files = {split: root / "annotations" / f"fho_lta_{split}.json" for split in ("train", "val")}
     rules = Rules(read_splits(files), ("pre_15", "pnr_frame"), clips=True, min_window=0.0)
     videos = read_videos(root / "annotations" / "fho_main.json", rules.names, clips=True)
-    layout, rows, links = Layout(root / "out", "ego4d"), dict[str, list[dict[str, Any]]](), 0
+    layout, rows, links = Layout(root / "out", "ego4d"), dict[str, list[dict[str, object]]](), 0
     for pair in make_plan(videos, rules, root / "clips").kept():
         assert pair.source is not None
         assert pair.moments is not None
@@ -187,55 +188,40 @@ def make_frames(root: Path) -> None:
         pair_journal(layout.preparation / "ego4d_train_val" / JOURNALS / f"{name}.jsonl").add(lines)
 
 
-def command(root: Path, *more: str, code: int = 0) -> dict[str, float]:
-    """Runs the command, which ends with a code; its seconds and its peak memory in GiB."""
+def command(root: Path, *more: str, code: int = 0) -> None:
+    """Runs the command, which ends with a code."""
     words = [sys.executable, "-m", "egogen.prepare", "ego4d", "--annotations", str(root / "annotations"),
              "--clips", str(root / "clips"), "--out", str(root / "out"), *more]  # fmt: skip
-    began = time.perf_counter()
     ended = subprocess.run(words, check=False, stderr=subprocess.DEVNULL)  # noqa: S603 - our own words
     assert ended.returncode == code, f"{words}: exit code {ended.returncode}"
-    # Children are counted by the largest so far: each command here needs more than the one before it.
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    return {"seconds": time.perf_counter() - began, "peak_gib": peak}
 
 
-def scale(root: Path, actions: int) -> list[dict[str, Any]]:
+def scale(root: Path, actions: int) -> Table:
     """Measures the command on many annotations."""
     make_annotations(root, actions)
     size = (root / "annotations" / "fho_main.json").stat().st_size / 1e6
     print(f"\n{actions:,} annotated actions, fho_main.json of {size:,.0f} MB")
-    print(f"{'command':28} {'seconds':>8} {'peak GiB':>9}")
-    rows = []
+    table = Table(width=28)
     for name, more in (("--dry-run", ["--dry-run"]), ("all frames there", [])):
         if not more:
             # Claims the folder; the made-up clips are empty files, so it ends with one broken source.
             command(root, "--limit", "1", code=11)
             make_frames(root)
-        found = command(root, *more)
-        rows.append({"command": name, "actions": actions, **found})
-        print(f"{name:28} {found['seconds']:8.1f} {found['peak_gib']:9.2f}", flush=True)
-    return rows
+        seconds = clock(partial(command, root, *more)).seconds
+        # Children are counted by the largest so far: each command here needs more than the one before it.
+        peak = process_gib(resource.RUSAGE_CHILDREN)
+        table.add(command=name, actions=actions, seconds=seconds, peak_gib=peak)
+    return table
 
 
 def main() -> None:
-    """Measures, prints tables, writes JSON."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--seconds", type=int, default=60, help="length of the videos")
-    parser.add_argument("--actions", type=int, default=100_000)
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    args = parser.parse_args()
+    """Measures extraction and scale."""
+    options = read_flags(PrepareSpeed, "prepare", __doc__)
     logging.disable(logging.INFO)
-    folder = Path(tempfile.mkdtemp())
-    try:
-        results = {
-            "extraction": extraction(folder, args.seconds),
-            "scale": scale(folder / "ego4d", args.actions),
-        }
-    finally:
-        shutil.rmtree(folder)
-    if args.json:
-        write_json(args.json, results)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tables = [extraction(folder, options.seconds), scale(folder / "ego4d", options.actions)]
+    report(options, extraction=tables[0].rows, scale=tables[1].rows)
 
 
 if __name__ == "__main__":

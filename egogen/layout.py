@@ -36,9 +36,24 @@ def weights_root() -> Path:
     return Path(os.environ.get("WEIGHTS_ROOT") or "weights")
 
 
+def tuned_vllm(dataset: str) -> Path:
+    """Where `scripts/finetune.sh` leaves the tuned VLLM."""
+    return run_root() / dataset / "vllm"
+
+
+def descriptions(dataset: str, split: Split) -> Path:
+    """Where `scripts/describe.sh` writes the descriptions of each of its processes."""
+    return run_root() / dataset / "descriptions" / split
+
+
 def merged_annotations(dataset: str, split: Split) -> Path:
     """Where `scripts/describe.sh` writes the annotations with its descriptions."""
     return run_root() / "annotations" / f"{dataset}_{split}.json"
+
+
+def run_features() -> Path:
+    """The root of the features that `scripts/describe.sh` writes, or that were downloaded."""
+    return run_root() / "features"
 
 
 @dataclass(frozen=True)
@@ -195,11 +210,6 @@ def find_text_feature_name(name: str, image: str, has: Callable[[str], bool]) ->
 def feature_path(root: Path, image: str) -> Path:
     """Feature file of an image, by our rule."""
     return root / feature_name(image)
-
-
-def published_feature_path(root: Path, image: str) -> Path:
-    """Feature file of an image, by the published rule."""
-    return root / published_feature_name(image)
 
 
 def find_feature(root: Path, image: str) -> Path:

@@ -10,10 +10,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from egogen import cli
 from egogen.annotations import Annotations
-from egogen.cli import flag
+from egogen.cli import flag, options
 from egogen.frames import pack
 from egogen.layout import FOLDERS, Layout, Split, data_root, tar_folder
 from egogen.manifest import claim, file_hash
@@ -23,20 +24,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PackOptions:
-    """Which frames are packed, and where."""
+    """The command's flags."""
 
     dataset: str = flag("whose frames", choices=list(FOLDERS), required=True)
-    split: Split = flag("which of them", choices=["train", "val"], required=True)
+    split: Split = flag("train or val", choices=get_args(Split), required=True)
     out: Path = flag("folder of the tar files of all splits", type=Path, required=True)
     data_root: Path = flag("the folder that holds EgoGen/", type=Path, default=data_root)
-    frames_per_tar: int = flag("at most", type=int, default=5000)
+    frames_per_tar: int = flag("the last one may hold fewer", type=int, default=5000)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Packs; finished tar files are kept."""
-    options = cli.options(PackOptions, argv, "python -m egogen.pack", __doc__)
-    layout = Layout(options.data_root, options.dataset)
-    annotations = Annotations.read(layout.annotations(options.split))
+    args = options(PackOptions, argv, "python -m egogen.pack", __doc__)
+    layout = Layout(args.data_root, args.dataset)
+    annotations = Annotations.read(layout.annotations(args.split))
     names = [name for item in annotations for name in (item.action.image_0, item.action.image_1)]
     names = list(dict.fromkeys(names))
     out = tar_folder(options.out, options.dataset, options.split)

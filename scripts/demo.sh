@@ -29,7 +29,6 @@ TOY=$RUN_ROOT/toy
 WORK=$TOY COMMAND=demo
 source scripts/steps.sh
 export DATA_ROOT=$TOY/data
-EGOGEN=$DATA_ROOT/EgoGen
 
 # --- the steps that are more than one command ------------------------------------------------------
 
@@ -39,8 +38,7 @@ sample() {
 
 evaluate() {
     python -m ldm.evaluate --dataset ego4d --gen_path "$@" \
-        --gt_path "$EGOGEN/ego4d.fho/val_gt_for_metric" --edit_file "$TOY/annotations/ego4d_val.json" \
-        --metadata "$EGOGEN/ego4d_metadata.json" --metrics psnr,ssim,toy_success --published none
+        --gt_path "$METRIC_TARGETS" --edit_file "$DESCRIBED" --metadata "$METADATA" --metrics psnr,ssim,toy_success --published none
 }
 
 # --- the flow --------------------------------------------------------------------------------------
@@ -52,6 +50,7 @@ run_group bash scripts/setup.sh all || die "the set-up failed; its message is ab
 echo $((SECONDS - start)) >"$DONE/set-up"
 
 use_env ldm
+RUN_ROOT=$TOY paths ego4d val
 step data "draw egocentric pairs of frames with labels and descriptions" \
     python -m egogen.toy --out "$DATA_ROOT" --train "$TOY_TRAIN" --val "$TOY_VAL" --size "$TOY_SIZE" --seed "$TOY_SEED"
 step start-sd "build a toy Stable Diffusion, the diffusion model's starting point" \
@@ -62,8 +61,8 @@ step start-llava "build a toy LLaVA, the language model's starting point" \
     python -m llava.toy --data-root "$DATA_ROOT" --out "$TOY/start/llava" --seed "$TOY_SEED"
 
 step finetune "stage 1: tune the toy LLaVA on the curated descriptions" bash scripts/finetune_toy.sh
-step describe-train "stage 1: describe the train frames and keep the features" describe "$TOY/vllm" train "$TOY" "$TOY/features"
-step describe-val "stage 1: describe the val frames and keep the features" describe "$TOY/vllm" val "$TOY" "$TOY/features"
+step describe-train "stage 1: describe the train frames and keep the features" describe "$TOY" "$TOY/vllm" train
+step describe-val "stage 1: describe the val frames and keep the features" describe "$TOY" "$TOY/vllm" val
 
 use_env ldm
 step train "stage 2: train the diffusion model on frames, descriptions and features" \
@@ -77,8 +76,8 @@ step sample-copy "second yardstick: the source frame itself" \
 step evaluate "measure all three against the true frames" evaluate "$TOY/samples/lego" "$TOY/samples/untrained" "$TOY/samples/copy"
 step report "table, pictures and curves on one page" \
     python -m ldm.report "$TOY/samples/lego" "$TOY/samples/untrained" "$TOY/samples/copy" --out "$TOY/report" \
-    --title "LEGO on the toy world" --published none --annotations "$TOY/annotations/ego4d_val.json" \
-    --frames "$EGOGEN/ego4d.fho/val" --logs "stage 2=$TOY/logs"
+    --title "LEGO on the toy world" --published none --annotations "$DESCRIBED" \
+    --frames "$FRAMES" --logs "stage 2=$TOY/logs"
 
 print_steps set-up "${STEPS[@]}"
 printf '\nreport: %s\n' "$TOY/report/index.html"

@@ -6,8 +6,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 [[ ${1:-} != -h && ${1:-} != --help ]] || { show_help && exit; }
 DATASET=${1:-}
-FRAMES=$(frames_folder "$DATASET")
-shift
+shift || die "expected a data set, ego4d or epickitchen"
 SPLIT=val
 if [[ $# -gt 0 && $1 != -* ]]; then
     SPLIT=$1
@@ -15,23 +14,19 @@ if [[ $# -gt 0 && $1 != -* ]]; then
 fi
 [[ $SPLIT == train || $SPLIT == val ]] || die "split '$SPLIT': expected train or val"
 use_env vllm
-EDITS=$DATA_ROOT/EgoGen/${DATASET}_$SPLIT.json
-RUN=$RUN_ROOT/$DATASET
+paths "$DATASET" "$SPLIT"
 
 launch=(python)
 [[ ${NPROC:-1} == 1 ]] || launch=(python -m torch.distributed.run --standalone --nproc_per_node "$NPROC")
 "${launch[@]}" -m llava.describe \
-    --model-path "${MODEL:-$RUN/vllm}" \
-    --image-dir "$DATA_ROOT/EgoGen/$FRAMES/$SPLIT" \
-    --action-label "$EDITS" \
+    --model-path "${MODEL:-$VLLM}" \
+    --image-dir "$FRAMES" \
+    --action-label "$ANNOTATIONS" \
     --dataset "$DATASET" \
-    --save-path "$RUN/descriptions/$SPLIT" \
-    --save-image-feature-path "$RUN_ROOT/features/$DATASET/$SPLIT/llava_image" \
-    --save-text-feature-path "$RUN_ROOT/features/$DATASET/$SPLIT/llava_text" \
+    --save-path "$DESCRIPTIONS" \
+    --save-image-feature-path "$IMAGE_FEATURES" \
+    --save-text-feature-path "$TEXT_FEATURES" \
     "$@"
 
 case " $* " in *" --shard"* | *" --num-chunks"*) exit 0 ;; esac
-python -m llava.merge \
-    --save-path "$RUN/descriptions/$SPLIT" \
-    --edits "$EDITS" \
-    --out "$RUN_ROOT/annotations/${DATASET}_$SPLIT.json" # where stage 2 looks first
+python -m llava.merge --save-path "$DESCRIPTIONS" --edits "$ANNOTATIONS" --out "$DESCRIBED" # where stage 2 looks first

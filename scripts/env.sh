@@ -37,13 +37,12 @@ cd "$ROOT"
 # uv trusts what the system trusts, as git and pip do, so that a company's proxy is no obstacle (old and new name).
 export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true} UV_NATIVE_TLS=${UV_NATIVE_TLS:-true}
 
-# The folder of a data set's frames below EgoGen/.
-frames_folder() {
-    case $1 in
-        ego4d) echo ego4d.fho ;;
-        epickitchen) echo epickitchen ;;
-        *) die "data set '$1': allowed are ego4d and epickitchen" ;;
-    esac
+# paths DATASET train|val: sets FRAMES, ANNOTATIONS, VLLM and more (egogen/paths.py) to where they are below DATA_ROOT
+# and RUN_ROOT. Needs an environment.
+paths() {
+    local lines
+    lines=$(python -m egogen.paths "$@") || exit
+    eval "$lines"
 }
 
 # The library that tells that an environment can run a stage.

@@ -6,14 +6,14 @@
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 [[ ${1:-} != -h && ${1:-} != --help ]] || { show_help && exit; }
 DATASET=${1:-}
-FRAMES=$(frames_folder "$DATASET")
-shift
+shift || die "expected a data set, ego4d or epickitchen"
 use_env vllm
+paths "$DATASET" train
 
 exec python -m torch.distributed.run --standalone --nproc_per_node "${NPROC:-8}" -m llava.train \
     "${CONFIG:-configs/finetune.yaml}" \
     --model_name_or_path "${LLAVA:-$WEIGHTS_ROOT/llava-llama-2-13b-chat-lightning-preview}" \
-    --data_path "$DATA_ROOT/EgoGen/curation_from_gpt/${DATASET}_for_tuning_forecasting.json" \
-    --image_folder "$DATA_ROOT/EgoGen/$FRAMES/train" \
-    --output_dir "$RUN_ROOT/$DATASET/vllm" \
+    --data_path "$CONVERSATIONS" \
+    --image_folder "$FRAMES" \
+    --output_dir "$VLLM" \
     "$@"

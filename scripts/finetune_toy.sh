@@ -4,7 +4,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 use_env vllm
 TOY=$RUN_ROOT/toy
-DATA=$TOY/data/EgoGen
+DATA_ROOT=$TOY/data paths ego4d train
 
 export DS_ACCELERATOR=cpu                          # DeepSpeed must not look for a GPU
 export CUDA_VISIBLE_DEVICES=""
@@ -13,8 +13,8 @@ export TOKENIZERS_PARALLELISM=false
 
 exec python -m torch.distributed.run --standalone --nproc_per_node "${NPROC:-2}" -m llava.train \
     --model_name_or_path "$TOY/start/llava" \
-    --data_path "$DATA/curation_from_gpt/ego4d_for_tuning_forecasting.json" \
-    --image_folder "$DATA/ego4d.fho/train" \
+    --data_path "$CONVERSATIONS" \
+    --image_folder "$FRAMES" \
     --output_dir "$TOY/vllm" \
     --deepspeed "configs/deepspeed/zero2_cpu.json" \
     --use_cpu True \

@@ -97,16 +97,7 @@ print_steps() {
     printf '%-28s %7d\n' 'all steps' "$total"
 }
 
-# describe MODEL SPLIT ROOT FEATURES: a VLLM writes what it sees in a split of the toy world in $EGOGEN and keeps its
-# features; then the texts join the annotations, in $ROOT/annotations.
+# describe RUNS MODEL SPLIT: scripts/describe.sh on the toy world by a VLLM, with results below RUNS.
 describe() {
-    local model=$1 split=$2 root=$3 features=$4
-    python -m llava.describe --model-path "$model" --image-dir "$EGOGEN/ego4d.fho/$split" \
-        --action-label "$EGOGEN/ego4d_$split.json" \
-        --query "How does the person properly {} that is displayed in the video frame?" \
-        --save-path "$root/descriptions/ego4d_$split" \
-        --save-image-feature-path "$features/ego4d/$split/llava_image" \
-        --save-text-feature-path "$features/ego4d/$split/llava_text" --seed 42
-    python -m llava.merge --save-path "$root/descriptions/ego4d_$split" \
-        --edits "$EGOGEN/ego4d_$split.json" --out "$root/annotations/ego4d_$split.json"
+    env NPROC=1 RUN_ROOT="$1" MODEL="$2" bash scripts/describe.sh ego4d "$3"
 }

@@ -53,7 +53,7 @@ GUIDANCE=2.5          # by text: on 120 train frames 2 and 3 did equally well, 5
 WORK=$RUN_ROOT/toy_benchmark/$BUDGET COMMAND="toy benchmark"
 source scripts/steps.sh
 export RUN_ROOT=$WORK DATA_ROOT=$WORK/toy/data
-EGOGEN=$DATA_ROOT/EgoGen START=$WORK/toy/start
+START=$WORK/toy/start
 toy=(--data-root "$DATA_ROOT" --resolution "$RESOLUTION" --seed 0) # of ldm.toy and ldm.toy.editor
 
 # The systems: name, files to lay over train_toy.yaml and generate_toy.yaml.
@@ -93,9 +93,9 @@ stage_1() {
         bash scripts/finetune_toy.sh --num_train_epochs "$epochs" --per_device_train_batch_size 8
     for split in train val; do
         step "describe-$split" "stage 1: describe the $split frames and keep the features" \
-            describe "$WORK/toy/vllm" "$split" "$WORK/toy" "$WORK/toy/features"
+            describe "$WORK/toy" "$WORK/toy/vllm" "$split"
         step "untuned-$split" "stage 1: features of the $split frames by the LLaVA before tuning" \
-            describe "$START/llava" "$split" "$WORK/untuned" "$WORK/untuned/ego4d/features"
+            describe "$WORK/untuned" "$START/llava" "$split"
     done
 }
 
@@ -157,10 +157,10 @@ lane() {
 }
 
 evaluate() {
-    local metrics=$1 annotations=$2
-    shift 2
-    python -m ldm.evaluate --dataset ego4d --gt_path "$EGOGEN/ego4d.fho/val_gt_for_metric" \
-        --edit_file "$annotations" --metadata "$EGOGEN/ego4d_metadata.json" --metrics "$metrics" \
+    local metrics=$1
+    shift
+    python -m ldm.evaluate --dataset ego4d --gt_path "$METRIC_TARGETS" \
+        --edit_file "$DESCRIBED" --metadata "$METADATA" --metrics "$metrics" \
         --weights "$WORK/weights" --device "$DEVICE" --published none "$@"
 }
 
@@ -195,7 +195,7 @@ curves() {
         folders+=("$folder")
         names+=("$(basename "$(dirname "$folder")")-$(basename "$folder")")
     done
-    evaluate toy_success "$annotations" --bootstrap 0 --gen_path "${folders[@]}" --name "${names[@]}"
+    evaluate toy_success --bootstrap 0 --gen_path "${folders[@]}" --name "${names[@]}"
     python -m ldm.report.over_steps "$WORK/points" --out "$WORK/curves"
 }
 
@@ -213,6 +213,7 @@ half=$((cores > 1 ? cores / 2 : 1))          # of the starting points and of sta
 mkdir -p "$WORK/samples" "$START" "$WORK/report"
 
 use_env ldm
+RUN_ROOT=$WORK/toy paths ego4d val
 [[ $DEVICE == cpu ]] || python -m ldm.networks.devices "$DEVICE" # missed now, and not after the first training
 step data "draw egocentric pairs of frames with labels and descriptions" \
     python -m egogen.toy --out "$DATA_ROOT" --train "$train" --val "$val" --size "$SIZE" --seed 0
@@ -230,16 +231,15 @@ for ((number = 0; number < JOBS; number++)); do
 done
 side_by_side "${lanes_of_jobs[@]}"
 
-annotations=$WORK/toy/annotations/ego4d_val.json
 step join "join the seeds' shares of the val split" join_seeds
 step curves "success over training steps" curves
-step evaluate "measure every system" evaluate psnr,ssim,toy_success,toy_fid,toy_similarity "$annotations" \
+step evaluate "measure every system" evaluate psnr,ssim,toy_success,toy_fid,toy_similarity \
     --gen_path "${TRAINED_ORDER[@]/#/$WORK/samples/}" "${OTHERS[@]/#/$WORK/samples/}" \
     --name "${TRAINED_ORDER[@]}" "${OTHERS[@]}"
 step report "table, intervals, tests, pictures and curves on one page" \
     python -m ldm.report "${TRAINED_ORDER[@]/#/$WORK/samples/}" "${OTHERS[@]/#/$WORK/samples/}" \
     --out "$WORK/report" --title "The paper's table on the toy world, budget $BUDGET" --published none \
-    --annotations "$annotations" --frames "$EGOGEN/ego4d.fho/val" --logs "success over steps=$WORK/curves"
+    --annotations "$DESCRIBED" --frames "$FRAMES" --logs "success over steps=$WORK/curves"
 step claims "the paper's claims, pair by pair" \
     python -m ldm.report.claims "$WORK/samples" "${CLAIMS[@]}" --out "$WORK/report/claims.md"
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 # What the scripts may use of a bare POSIX machine.
@@ -15,7 +18,9 @@ SYSTEM = "bash basename cat cksum cp dirname env flock getconf grep ln mkdir mkt
 # One text for all stand-ins: it notes its name and arguments, then plays the part that its name says.
 STAND_IN = r"""#!/usr/bin/env bash
 me=$(basename "$0")
+if [[ "$me $*" == "python -m egogen.paths "* ]]; then exec "$REAL_PYTHON" "$@"; fi # a question, not a step
 echo "$me $*" >>"$CALLS"
+{ printf '%q ' "$DATA_ROOT" "$RUN_ROOT" "$WEIGHTS_ROOT" "$me" "$@" && echo; } >>"$CALLS.full"
 make_python() { mkdir -p "$1/bin" && cp "$STAND_IN" "$1/bin/python" && cp "$STAND_IN" "$1/bin/pip"; }
 conda_run() { [[ -d $CONDA_ENVS/$1 ]] && echo "$CONDA_ENVS/$1"; }
 if [[ -n ${FAIL_ON:-} && "$me $*" == *"$FAIL_ON"* ]]; then exit 7; fi
@@ -40,6 +45,13 @@ case $me in
     sbatch) cat >"$CALLS.sbatch" ;;
 esac
 """
+
+
+class Call(NamedTuple):
+    """What a stand-in was asked for: its name and arguments, and the roots that it was given."""
+
+    words: list[str]
+    roots: dict[str, str]
 
 
 class Workbench:
@@ -70,6 +82,8 @@ class Workbench:
             "CALLS": str(self.calls_file),
             "STAND_IN": str(stand_in),
             "CONDA_ENVS": str(self.conda),
+            "REAL_PYTHON": sys.executable,
+            "PYTHONPATH": str(ROOT),
             "SLOW_ON": "",
         }
 
@@ -103,6 +117,14 @@ class Workbench:
         os.kill(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=30)
         return process.returncode, output
+
+    def full_calls(self) -> list[Call]:
+        """What the stand-ins of scripts that know the roots were asked for since the last look."""
+        file = self.calls_file.with_suffix(".full")
+        lines = [shlex.split(line) for line in file.read_text().splitlines()] if file.exists() else []
+        file.write_text("")
+        names = ("DATA_ROOT", "RUN_ROOT", "WEIGHTS_ROOT")
+        return [Call(line[3:], dict(zip(names, line, strict=False))) for line in lines]
 
     def calls(self) -> list[str]:
         """What the stand-ins were asked for since the last look."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import get_args
 
 from huggingface_hub import constants
 from huggingface_hub.utils import logging as hub_logging
 
-from egogen.cli import parser, run
+from egogen.cli import flag, options, run
 from egogen.disk import readable, require_space
 from egogen.download.catalogue import CATALOGUE, Group, RepoType, Source
 from egogen.download.installing import Download, is_complete
@@ -28,36 +29,25 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a user asks for; flags that were not given are None."""
+class DownloadOptions:
+    """The flags; those that were not given are None."""
 
-    group: str
-    what: str | None
-    dest: Path | None
-    dry_run: bool
-    repo_type: RepoType | None
-    revision: str | None
-    mirror: str | None
-
-
-def arguments(argv: Sequence[str] | None) -> Wanted:
-    """Parses the command line."""
-    made = parser("python -m egogen.download", __doc__)
-    names = "; ".join(f"{name}: {', '.join(group.sources)}" for name, group in CATALOGUE.items())
-    made.add_argument("group", choices=list(CATALOGUE))
-    made.add_argument("--what", metavar="NAME[,NAME]", help=f"a part of the group; else all of it. {names}")
-    made.add_argument("--dest", type=Path, metavar="DIR", help="instead of the group's own folder")
-    made.add_argument("--dry-run", action="store_true", help="list files and sizes, fetch nothing")
-    made.add_argument("--repo-type", choices=["model", "dataset"], help="instead of the catalogue's")
-    made.add_argument("--revision", help="branch, tag or commit of the repositories; else main")
-    made.add_argument("--mirror", metavar="URL", help="folder on another server for what is no repository")
-    found = made.parse_args(argv)
-    return Wanted(**{field.name: getattr(found, field.name) for field in fields(Wanted)})
+    group: str = flag("what is published together", positional=True, choices=list(CATALOGUE))
+    what: str | None = flag(
+        "a part of the group; else all of it. "
+        + "; ".join(f"{name}: {', '.join(group.sources)}" for name, group in CATALOGUE.items()),
+        metavar="NAME[,NAME]",
+    )
+    dest: Path | None = flag("instead of the group's own folder", type=Path, metavar="DIR")
+    dry_run: bool = flag("list files and sizes, fetch nothing", action="store_true")
+    repo_type: RepoType | None = flag("instead of the catalogue's", choices=get_args(RepoType))
+    revision: str | None = flag("branch, tag or commit of the repositories; else main")
+    mirror: str | None = flag("folder on another server for what is no repository", metavar="URL")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Lists, then looks for room on the disk, then fetches."""
-    wanted = arguments(argv)
+    wanted = options(DownloadOptions, argv, "python -m egogen.download", __doc__)
     hub_logging.disable_propagation()  # it shows its warnings itself
     group = CATALOGUE[wanted.group]
     root = wanted.dest or group.root()
@@ -79,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         log.info("check it: python -m egogen.validate %s", root)
 
 
-def choose(group: Group, wanted: Wanted) -> dict[str, Source]:
+def choose(group: Group, wanted: DownloadOptions) -> dict[str, Source]:
     """The sources that the flags name, as the flags change them.
 
     Raises:

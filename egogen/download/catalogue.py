@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from egogen.layout import data_root, run_root, weights_root
+from egogen.layout import data_root, run_features, weights_root
 
 RepoType = Literal["model", "dataset"]
 MB, GB = 10**6, 10**9
@@ -94,7 +94,7 @@ CATALOGUE = {
         },
     ),
     "features": Group(
-        lambda: run_root() / "features",
+        run_features,
         "features",
         {
             "ego4d": features("ego4d", "Ego4D", 290 * GB, "Ego4D"),

@@ -1,18 +1,13 @@
 """Features of stage 1 on disk: the published `.npy` tree, and stores that take a fraction of its space."""
 
 from egogen.features.npy import IMAGE_TOKENS as IMAGE_TOKENS
-from egogen.features.npy import REMEDY as REMEDY
 from egogen.features.npy import TEXT_TOKENS as TEXT_TOKENS
 from egogen.features.npy import NpyFiles as NpyFiles
 from egogen.features.npy import as_half as as_half
 from egogen.features.npy import as_image_feature as as_image_feature
 from egogen.features.npy import as_text_feature as as_text_feature
-from egogen.features.npy import check_image_feature as check_image_feature
-from egogen.features.npy import check_text_feature as check_text_feature
 from egogen.features.npy import fit_tokens as fit_tokens
 from egogen.features.npy import is_done as is_done
-from egogen.features.npy import load as load
-from egogen.features.npy import mapped as mapped
 from egogen.features.npy import read_image_feature as read_image_feature
 from egogen.features.npy import read_text_feature as read_text_feature
 from egogen.features.npy import write_feature as write_feature

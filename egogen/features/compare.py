@@ -12,8 +12,7 @@ from tqdm import tqdm
 
 from egogen.errors import UserError
 from egogen.features.difference import Difference
-from egogen.features.feature_shards import Shards, read_difference
-from egogen.features.folders import FeatureFolder
+from egogen.features.feature_shards import FeatureFolder, Shards, read_difference
 from egogen.features.npy import TEXT_TOKENS
 from egogen.features.store import form_of, read_manifest
 from egogen.layout import FeatureKind, feature_folders

@@ -56,26 +56,20 @@ def as_half(values: np.ndarray, where: Path | str) -> Float16[np.ndarray, "n d"]
     return half
 
 
-def read_image_feature(path: Path, width: int | None = None) -> Float16[np.ndarray, "256 d"]:
+def read_image_feature(
+    path: Path, width: int | None = None, outline: bool = False
+) -> Float[np.ndarray, "256 d"]:
     """Reads an image feature.
 
     Args:
         path: the `.npy` file.
         width: the expected d, where it is known.
+        outline: its header and size tell whether it is whole; its values stay unread.
 
     Raises:
         UserError: missing or unreadable file, another shape, values that are not finite.
     """
-    return as_image_feature(load(path), path, width)
-
-
-def check_image_feature(path: Path, width: int | None = None) -> None:
-    """Like `read_image_feature`, by the file's header and size alone: its values stay unread.
-
-    Raises:
-        UserError: missing or cut-off file, another shape.
-    """
-    as_image_feature(mapped(path), path, width)
+    return as_image_feature((mapped if outline else load)(path), path, width)
 
 
 def as_image_feature(values: np.ndarray, path: Path, width: int | None) -> np.ndarray:
@@ -86,7 +80,9 @@ def as_image_feature(values: np.ndarray, path: Path, width: int | None) -> np.nd
     return values
 
 
-def read_text_feature(path: Path, width: int | None = None) -> Float16[np.ndarray, "n d"]:
+def read_text_feature(
+    path: Path, width: int | None = None, outline: bool = False
+) -> Float[np.ndarray, "n d"]:
     """Reads a text feature; accepts the published variants.
 
     Three dimensions [n, t, d] keep the last of t. One dimension [d] is read as one token if `width` equals d:
@@ -95,20 +91,12 @@ def read_text_feature(path: Path, width: int | None = None) -> Float16[np.ndarra
     Args:
         path: the `.npy` file.
         width: the expected d, where it is known.
+        outline: as of an image feature.
 
     Raises:
         UserError: missing or unreadable file, another shape, values that are not finite.
     """
-    return as_text_feature(load(path), path, width)
-
-
-def check_text_feature(path: Path, width: int | None = None) -> None:
-    """Like `read_text_feature`, by the file's header and size alone: its values stay unread.
-
-    Raises:
-        UserError: missing or cut-off file, another shape.
-    """
-    as_text_feature(mapped(path), path, width)
+    return as_text_feature((mapped if outline else load)(path), path, width)
 
 
 def as_text_feature(values: np.ndarray, path: Path, width: int | None) -> np.ndarray:

@@ -9,25 +9,27 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
+from egogen.cli import flag
 from egogen.clip_pixels import SETTINGS
 from egogen.errors import UserError
 from egogen.features.difference import Difference
-from egogen.features.feature_shards import SHARD_ITEMS, read_difference, write_shard
-from egogen.features.folders import FeatureFolder
+from egogen.features.feature_shards import SHARD_ITEMS, FeatureFolder, read_difference, write_shard
 from egogen.features.npy import TEXT_TOKENS, is_done, write_feature
 from egogen.features.projector import Projector, read_projector
-from egogen.features.rows import RowType
-from egogen.features.store import Form, Store, claim_store, made_by, read_manifest
+from egogen.features.rows import ROW_TYPES, RowType
+from egogen.features.store import STORES, Form, Store, claim_store, made_by, read_manifest
+from egogen.features.weight_files import SUFFIXES
 from egogen.files import atomic_folder, clean_parts
 from egogen.layout import clip_folder, feature_folders, projector_path, shard_path
 
@@ -38,41 +40,72 @@ OURS = {"form", "row_type", "converted_from", "features", "names", "projector", 
 Made = tuple[np.ndarray, Difference | None]
 
 
+def positive(text: str) -> int:
+    """Reads a number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"found {text}, expected at least 1")
+    return int(text)
+
+
 @dataclass(frozen=True)
-class Wish:
-    """What is to be made.
+class Conversion:
+    """What is to be made: the flags of `convert`."""
 
-    Args:
-        store: `npy`, `compact` or `online`.
-        projector: file or checkpoint folder with the projector; not needed where the source has it.
-        clip: CLIP's folder, for `online`.
-        row_type: of text in shards.
-        features_per_shard: features in a shard.
-        tolerance: relative error above which the projector is not that of the features.
-        workers: threads.
-    """
-
-    store: Store
-    projector: Path | None = None
-    clip: Path | None = None
-    row_type: RowType = "float16"
-    features_per_shard: int = SHARD_ITEMS
-    tolerance: float = 2e-3  # float16 rounds to 0.0003, bfloat16 to 0.0015
-    workers: int = 4
+    source: Path = flag("root of the features, or any folder below it", positional=True, type=Path)
+    target: Path = flag("root of the new store", positional=True, type=Path)
+    store: Store = flag(
+        "which store to make", spelled=("--to",), choices=STORES, default="compact", dest="store"
+    )
+    projector: Path | None = flag(
+        f"file ({SUFFIXES}) or checkpoint folder with stage 1's projector, to leave .npy", type=Path
+    )
+    clip: Path | None = flag("for --to online: folder of the CLIP that stage 1 saw with", type=Path)
+    text_type: RowType = flag("of text rows in shards", choices=ROW_TYPES, default="float16")
+    features_per_shard: int = flag("held in memory at a time", type=positive, default=SHARD_ITEMS)
+    # float16 rounds to 0.0003, bfloat16 to 0.0015
+    tolerance: float = flag(
+        "relative error of image features above which the projector is refused", type=float, default=2e-3
+    )
+    workers: int = flag("threads", type=positive, default=4)
 
 
 class FolderConversion(NamedTuple):
     """One folder of the tree and what becomes of it."""
 
+    wish: Conversion
     source: FeatureFolder
     target: Path
     form: Form
-    projector: Projector | None  # of image features
-    make: Callable[[str], Made]  # what a shard gets for a name
+    projector: Projector | None = None  # of image features
 
-    def row_type(self, wish: Wish) -> RowType:
+    @property
+    def row_type(self) -> RowType:
         """How rows are kept: patches always in float16."""
-        return wish.row_type if self.source.kind == "llava_text" else "float16"
+        return self.wish.text_type if self.source.kind == "llava_text" else "float16"
+
+    def make(self, name: str) -> Made:
+        """What a shard gets for a name: the text rows that stage 2 keeps, or patches.
+
+        Raises:
+            UserError: the projector does not give this feature.
+        """
+        if self.source.kind == "llava_text":
+            return self.source.features(name)[:TEXT_TOKENS], None
+        values, relative = self.source.stored(name), self.wish.tolerance
+        if self.projector is None or self.source.form == "shards":
+            return values, None
+        try:
+            patches, difference = self.projector.recover(values)
+        except (ValueError, FloatingPointError) as error:
+            fault = str(error)
+        else:
+            if difference.relative <= relative:
+                return patches, difference
+            fault = f"relative error {difference.relative:.3g}, allowed {relative:g}"
+        raise UserError(
+            f"{self.source.place / name}: not a feature of this projector ({fault}); is "
+            f"{self.wish.projector} of the checkpoint that made the features?"
+        )
 
 
 class Outcome(NamedTuple):
@@ -83,13 +116,14 @@ class Outcome(NamedTuple):
     difference: Difference | None
 
 
-def convert(source: Path, target: Path, wish: Wish) -> list[Outcome]:
+def convert(wish: Conversion) -> list[Outcome]:
     """Converts all folders of features at or below a source.
 
     Raises:
         UserError: there are none, they are of that form already, the projector does not fit them, or a
             feature is damaged.
     """
+    source, target = wish.source, wish.target
     folders = feature_folders(source)
     if not source.is_dir() or not folders:
         raise UserError(f"{source}: no folder llava_image or llava_text here or up to two levels below")
@@ -97,11 +131,11 @@ def convert(source: Path, target: Path, wish: Wish) -> list[Outcome]:
         raise UserError(f"{target}: is the source itself; choose another folder")
     if wish.store == "online":
         clip_files(wish.clip)
-    jobs = [prepare(FeatureFolder(source / path, kind), target / path, wish) for path, kind in folders]
-    return [run(job, wish) for job in jobs]
+    jobs = [prepare(wish, FeatureFolder(source / path, kind), target / path) for path, kind in folders]
+    return [run(job) for job in jobs]
 
 
-def prepare(source: FeatureFolder, target: Path, wish: Wish) -> FolderConversion:
+def prepare(wish: Conversion, source: FeatureFolder, target: Path) -> FolderConversion:
     """Checks that one folder can be converted, before any work is done.
 
     Raises:
@@ -114,23 +148,23 @@ def prepare(source: FeatureFolder, target: Path, wish: Wish) -> FolderConversion
     if source.form == form == "npy":
         raise UserError(f"{source.place}: holds .npy files already; give --to compact or --to online")
     if text:
-        return FolderConversion(source, target, form, None, partial(cut, source))
+        return FolderConversion(wish, source, target, form)
     if source.projector is None and wish.projector is None:
         raise UserError(f"--projector: needed for {source.place}, a file or folder with stage 1's projector")
     projector = source.projector or read_projector(Path(wish.projector or ""))
+    job = FolderConversion(wish, source, target, form, projector)
     if source.form == "shards":
-        return FolderConversion(source, target, form, projector, partial(copy, source))
+        return job
     if projector.weight.shape[0] <= projector.weight.shape[1]:
         log.warning("a projector %s fits any features: a wrong one goes unseen", projector.weight.shape)
-    make = partial(recover, source, projector, wish)
     for name in source.names[:: max(1, len(source.names) // SAMPLES)]:
-        make(name)
-    return FolderConversion(source, target, form, projector, make)
+        job.make(name)
+    return job
 
 
-def run(job: FolderConversion, wish: Wish) -> Outcome:
+def run(job: FolderConversion) -> Outcome:
     """Converts one folder; what is there already is left as it is."""
-    names = job.source.names
+    names, wish = job.source.names, job.wish
     before = {key: value for key, value in read_manifest(job.source.place).items() if key not in OURS}
     settings = {
         **before,
@@ -140,58 +174,46 @@ def run(job: FolderConversion, wish: Wish) -> Outcome:
         "projector": None if job.projector is None else job.projector.digest,
         "features_per_shard": None if job.form == "npy" else wish.features_per_shard,
     }
-    claim_store(job.target, settings, job.form, job.row_type(wish))
+    claim_store(job.target, settings, job.form, job.row_type)
     if job.projector is not None and job.form != "npy":
         job.projector.write(projector_path(job.target))
     if job.form == "shards":
-        return Outcome(job.target, len(names), to_shards(job, wish))
+        return Outcome(job.target, len(names), to_shards(job))
     if job.form == "npy":
-        to_npy(job, wish)
+        to_npy(job)
     else:
         copy_files(clip_files(wish.clip), clip_folder(job.target))
     return Outcome(job.target, len(names), None)
 
 
-def to_npy(job: FolderConversion, wish: Wish) -> None:
+def to_npy(job: FolderConversion) -> None:
     """Writes a file for each feature that has no whole one yet."""
 
     def write(name: str) -> None:
         if not is_done(job.target / name):
             write_feature(job.target / name, job.source.features(name))
 
-    names = job.source.names
-    with (
-        ThreadPoolExecutor(wish.workers) as pool,
-        tqdm(total=len(names), desc=f"{job.target}", unit="feature") as bar,
-    ):
-        for part in parts_of(names, wish):
-            for _ in pool.map(write, part):
-                bar.update()
+    thread_map(write, job.source.names, max_workers=job.wish.workers, desc=f"{job.target}", unit="feature")
 
 
-def parts_of(names: Sequence[str], wish: Wish) -> Iterator[Sequence[str]]:
-    """Names by shard, or as many at a time."""
-    for first in range(0, len(names), wish.features_per_shard):
-        yield names[first : first + wish.features_per_shard]
-
-
-def to_shards(job: FolderConversion, wish: Wish) -> Difference:
+def to_shards(job: FolderConversion) -> Difference:
     """Writes the shards that are not there yet, one at a time in memory; a damaged one is written anew."""
     clean_parts(job.target)
-    names, maker, difference = job.source.names, made_by(job.target), Difference()
+    names, size, difference = job.source.names, job.wish.features_per_shard, Difference()
+    maker = made_by(job.target)
     with (
-        ThreadPoolExecutor(wish.workers) as pool,
+        ThreadPoolExecutor(job.wish.workers) as pool,
         tqdm(total=len(names), desc=f"{job.target}", unit="feature") as bar,
     ):
-        for number, part in enumerate(parts_of(names, wish)):
-            path = shard_path(job.target, PART, number)
+        for number, first in enumerate(range(0, len(names), size)):
+            part, path = names[first : first + size], shard_path(job.target, PART, number)
             done = finished(path)
             if done is None:
                 made = list(pool.map(job.make, part))
                 known = [error for _, error in made if error is not None]
                 whole = sum(known, Difference()) if known else None
                 features = {name: values for name, (values, _) in zip(part, made, strict=True)}
-                done = write_shard(path, features, maker, job.row_type(wish), whole)
+                done = write_shard(path, features, maker, job.row_type, whole)
             difference += done
             bar.update(len(part))
     return difference
@@ -206,37 +228,6 @@ def finished(path: Path) -> Difference | None:
     except UserError as error:
         log.warning("%s; it is written anew", error)
         return None
-
-
-def cut(source: FeatureFolder, name: str) -> Made:
-    """The rows of a text feature that stage 2 keeps."""
-    return source.features(name)[:TEXT_TOKENS], None
-
-
-def copy(source: FeatureFolder, name: str) -> Made:
-    """Patches as they are."""
-    return source.stored(name), None
-
-
-def recover(source: FeatureFolder, projector: Projector, wish: Wish, name: str) -> Made:
-    """Patches behind an image feature, and the difference of what they give from it.
-
-    Raises:
-        UserError: the projector does not give this feature.
-    """
-    features = source.stored(name)
-    try:
-        patches, difference = projector.recover(features)
-    except (ValueError, FloatingPointError) as error:
-        reason = str(error)
-    else:
-        if difference.relative <= wish.tolerance:
-            return patches, difference
-        reason = f"relative error {difference.relative:.3g}, allowed {wish.tolerance:g}"
-    raise UserError(
-        f"{source.place / name}: not a feature of this projector ({reason}); is {wish.projector} of the "
-        "checkpoint that made the features?"
-    )
 
 
 def clip_files(clip: Path | None) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from egogen.annotations import Item
 from egogen.errors import UserError
-from egogen.features import check_image_feature, check_text_feature, read_image_feature
+from egogen.features import read_image_feature, read_text_feature
 from egogen.layout import Layout, features_root, find_feature, find_text_feature, text_feature_names
 from egogen.validate.check_report import Check
 from egogen.validate.frame_files import PART, SplitFrames, spread
@@ -51,8 +51,8 @@ def check_features(frames: SplitFrames, root: Path, width: int | None, workers: 
         image = item.action.image_0
         text = find_text_feature(texts, names[item.clip, item.id], image)
         return (
-            fault(check_image_feature, find_feature(images, image), width),
-            fault(check_text_feature, text, width),
+            fault(read_image_feature, find_feature(images, image), width),
+            fault(read_text_feature, text, width),
         )
 
     found = spread(look, frames.items, workers, f"{dataset} {split} features")
@@ -63,10 +63,10 @@ def check_features(frames: SplitFrames, root: Path, width: int | None, workers: 
     ]
 
 
-def fault(check: Callable[[Path, int | None], None], path: Path, width: int | None) -> str | None:
+def fault(read: Callable[..., object], path: Path, width: int | None) -> str | None:
     """What is wrong with a feature file, if anything."""
     try:
-        check(path, width)
+        read(path, width, outline=True)
     except UserError as error:
         return str(error)
     return None

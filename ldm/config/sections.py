@@ -18,7 +18,7 @@ from egogen.layout import (
     data_root,
     features_root,
     merged_annotations,
-    run_root,
+    run_features,
     tar_folder,
 )
 from ldm.conditioner import Streams
@@ -98,7 +98,7 @@ class SourceConfig:
 
     def feature_folder(self, split: str, kind: FeatureKind) -> Path:
         """Folder of one kind of stage-1 features."""
-        root = Path(self.features) if self.features else run_root() / "features"
+        root = Path(self.features) if self.features else run_features()
         return features_root(root, self.dataset, split, kind)
 
     def tars(self, split: str) -> Path:
