@@ -58,9 +58,9 @@ def test_tokens_of_any_minute_stay_below_the_limit_and_use_it() -> None:
 def test_what_a_request_did_need_counts() -> None:
     clock = Clock()
     limited = pace(clock, tokens=1000)
-    limited.correct(limited.take(900), 100)
+    limited.take(900).tokens = 100
     assert limited.take(900).time == 1000.0
-    limited.correct(limited.take(0), 500)
+    limited.take(0).tokens = 500
     assert limited.take(1).time == 1060.0
 
 
