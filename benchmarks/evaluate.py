@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import OnDevice, Table, clock, process_gib, read_flags, report
+from measuring import OnDevice, SpeedTable, clock, process_gib, read_flags, report
 from PIL import Image
 
 from egogen.annotations import DESCRIPTION_KEY
@@ -169,7 +169,7 @@ def main() -> None:
         report(options, ways=measure(options, Path(root)).rows)
 
 
-def measure(options: MetricSpeed, root: Path) -> Table:
+def measure(options: MetricSpeed, root: Path) -> SpeedTable:
     """The published way, and ours in each precision: a first run, and further ones with known targets."""
     dataset, count = options.dataset, options.pairs
     weights = write_weights(root / "weights", dataset)
@@ -185,7 +185,7 @@ def measure(options: MetricSpeed, root: Path) -> Table:
         f"{dataset}, {count} pairs of {SIZE[0]}x{SIZE[1]}, batch {options.batch}, {options.machine}, "
         f"torch {torch.__version__}"
     )
-    table = Table("pairs_per_second", width=33)
+    table = SpeedTable("pairs_per_second", width=33)
 
     def add(way: str, work: Callable[[], float], precision: str) -> None:
         with torch.no_grad(), tensor_cores(precision):  # type: ignore[arg-type]
@@ -199,11 +199,11 @@ def measure(options: MetricSpeed, root: Path) -> Table:
 
     add("published: one by one", published(pairs, setting), "32")
     for precision in ["32", "tf32", "bf16"] if options.on_gpu else ["32", "bf16"]:
-        kept = Stores(None, Store(root / f"{precision}.sqlite"))
+        kept = Memory(reference=Store(root / f"{precision}.sqlite"))
         other, name = replace(setting, precision=precision), "" if precision == "32" else f", {precision}"
-        add(f"ours, first run{name}", ours(pairs, other, options.batch, Stores()), precision)
-        ours(pairs, other, options.batch, kept)()  # fills it
-        add(f"ours, targets known{name}", ours(pairs, other, options.batch, kept), precision)
+        add(f"ours, first run{name}", ours(pairs, other, Memory()), precision)
+        ours(pairs, other, kept)()  # fills it
+        add(f"ours, targets known{name}", ours(pairs, other, kept), precision)
     return table
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import OnDevice, Table, clock, fastest, read_flags, report
+from measuring import OnDevice, SpeedTable, clock, fastest, read_flags, report
 from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
@@ -150,7 +150,7 @@ def main() -> None:
         make_tree(root, options.pairs)
         rate = make_stores(root, options.pairs, whole_clip=options.on_gpu)
         print(f"convert npy to compact: {rate:.1f} features/s; samples/s of the stores:")
-        table = Table(width=18)
+        table = SpeedTable(width=18)
         for way, store in STORES.items():
             place = features_root(root / way, "ego4d", "train", "llava_image").parent  # type: ignore[arg-type]
             config = DataConfig(root=str(root), features=str(root / way), text_key="action")

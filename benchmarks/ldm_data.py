@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import Reported, Table, clock, read_flags, report
+from measuring import Reported, SpeedTable, clock, read_flags, report
 from torch.utils.data import DataLoader, Dataset
 
 from egogen.annotations import Annotations
@@ -79,7 +79,7 @@ def main() -> None:
     """Measures each way."""
     options = read_flags(PairSpeed, "ldm_data", __doc__)
     print(f"features are of width {WIDTH}")
-    table = Table()
+    table = SpeedTable()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         config = make_data(root, options.pairs)

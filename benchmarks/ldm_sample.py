@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from measuring import OnDevice, Table, clock, rate, read_flags, report, toy_networks
+from measuring import OnDevice, SpeedTable, clock, rate, read_flags, report, toy_networks
 from torch import Tensor
 
 from egogen.cli import flag
@@ -73,7 +73,7 @@ def inputs(shape: Architecture, batch: int, side: int, device: str) -> dict[str,
     }
 
 
-def speed(options: SampleSpeed) -> Table:
+def speed(options: SampleSpeed) -> SpeedTable:
     """Measures the published way and ours."""
     shapes = {"toy": toy_networks, "tiny": tiny_shape, "sd15": lambda: (Architecture(), 256)}
     (shape, side), device = shapes[options.size](), options.device
@@ -86,7 +86,7 @@ def speed(options: SampleSpeed) -> Table:
     pipeline.set_progress_bar_config(disable=True)
     peak = options.peak if options.size == "sd15" else None
     print(f"{options.size}, {options.machine}, {steps} steps, torch {torch.__version__}")
-    table, batch = Table("frames_per_second", width=60), 1
+    table, batch = SpeedTable("frames_per_second", width=60), 1
     pipeline_module.is_plain = lambda _: False
 
     def draw(given: dict[str, object]) -> Tensor:
@@ -118,7 +118,7 @@ def change(pipeline: LegoPipeline, name: str) -> None:
         pipeline.unet.compile()
 
 
-def quality(checkpoint: Path, options: SampleSpeed) -> Table:
+def quality(checkpoint: Path, options: SampleSpeed) -> SpeedTable:
     """Measures how far few steps are from many, on a trained checkpoint's val split."""
     config = load_config(GenerateConfig, [options.config] if options.config else [], [])
     parts = load_parts(checkpoint, config.model.architecture, conditioner=config.model.vllm_features)
@@ -145,7 +145,7 @@ def quality(checkpoint: Path, options: SampleSpeed) -> Table:
     target = stacked["target"].cpu()
     # The limit of many small steps, without the ancestral steps' fresh noise.
     limit, _ = draw("ddim", 200)
-    table = Table()
+    table = SpeedTable()
     for name, steps in [("euler_ancestral", 100), *FAST]:
         images, found = draw(name, steps)
         table.add(

@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass
 
 import torch
-from measuring import OnDevice, Table, clock, rate, read_flags, report, toy_networks
+from measuring import OnDevice, SpeedTable, clock, rate, read_flags, report, toy_networks
 from torch import Tensor
 
 from egogen.cli import flag
@@ -111,7 +111,7 @@ def main() -> None:
         (shape, side), batch = toy_networks(), options.batch or 12
     peak = options.peak if options.size == "sd15" else None
     print(f"{options.size}, {options.machine}, torch {torch.__version__}")
-    table, changes = Table("pairs_per_second", width=60), set[str]()
+    table, changes = SpeedTable("pairs_per_second", width=60), set[str]()
     for name, change in list(CHANGES.items())[: None if options.on_gpu else ON_A_CPU]:
         changes.add(change)
         size = batch

@@ -82,7 +82,7 @@ def toy_networks() -> tuple[Architecture, int]:
     from ldm.config.sections import TrainConfig, load_config  # stage 1's environment has none
 
     config = load_config(TrainConfig, [Path(__file__).parents[1] / "configs" / "train_toy.yaml"])
-    return config.model.architecture, config.data.resolution
+    return config.model.shape, config.data.resolution
 
 
 class Timed(NamedTuple, Generic[Found]):
@@ -138,7 +138,7 @@ def rate(step: Callable[[], Tensor], seconds: float, warm: int = 1, wait: int = 
     return count / (time.perf_counter() - began)
 
 
-class Table:
+class SpeedTable:
     """Figures that are printed line by line, as they come; a row's keys are the columns.
 
     Args:

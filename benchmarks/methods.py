@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from measuring import OnDevice, Table, clock, fastest, read_flags, report, toy_networks
+from measuring import OnDevice, SpeedTable, clock, fastest, read_flags, report, toy_networks
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -124,7 +125,9 @@ def unet_rows(parts: Parts, work: Callable[[], Tensor]) -> int:
     return found
 
 
-def measure(method: str, given: Sizes, config: GenerateConfig, options: MethodCost, table: Table) -> None:
+def measure(
+    method: str, given: Sizes, config: GenerateConfig, options: MethodCost, table: SpeedTable
+) -> None:
     """A method's row of the table. The first run counts calls, and on a GPU work, and is not timed."""
     steps = steps_of(method, config)
     if method == COPY:
@@ -168,7 +171,7 @@ def main() -> None:
         f"{options.size}, {given.side} x {given.side} pixels, batches of {options.batch}, "
         f"UNet in {'bf16' if options.half else '32'}, {options.machine}, torch {torch.__version__}"
     )
-    table = Table("seconds_per_image")
+    table = SpeedTable("seconds_per_image")
     for method in METHODS:
         measure(method, given, config, options, table)
     report(options, methods=table.rows)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from measuring import Reported, Table, clock, process_gib, read_flags, report
+from measuring import Reported, SpeedTable, clock, process_gib, read_flags, report
 from PIL import Image
 
 from egogen.cli import flag
@@ -92,7 +92,7 @@ def one_pass(path: Path, numbers: Sequence[int]) -> None:
             pass
 
 
-def extraction(folder: Path, seconds: int) -> Table:
+def extraction(folder: Path, seconds: int) -> SpeedTable:
     """Measures both ways, with the annotated frames alone and with three more on each side."""
     rng = np.random.default_rng(0)
     numbers: list[int] = []
@@ -100,7 +100,7 @@ def extraction(folder: Path, seconds: int) -> Table:
         first = int(rng.integers(3, (seconds - 2) * FPS))
         numbers += [first, first + int(rng.integers(15, 40))]
     wide = [number + away for number in numbers for away in range(-3, 4)]
-    table, sums = Table(width=28), [0, 0.0, 0.0]
+    table, sums = SpeedTable(width=28), [0, 0.0, 0.0]
 
     def add(video: str, frames: int, slow: float, fast: float) -> None:
         table.add(video=video, frames=frames, seek_each_s=slow, one_pass_s=fast, gain=slow / fast)
@@ -196,12 +196,12 @@ def command(root: Path, *more: str, code: int = 0) -> None:
     assert ended.returncode == code, f"{words}: exit code {ended.returncode}"
 
 
-def scale(root: Path, actions: int) -> Table:
+def scale(root: Path, actions: int) -> SpeedTable:
     """Measures the command on many annotations."""
     make_annotations(root, actions)
     size = (root / "annotations" / "fho_main.json").stat().st_size / 1e6
     print(f"\n{actions:,} annotated actions, fho_main.json of {size:,.0f} MB")
-    table = Table(width=28)
+    table = SpeedTable(width=28)
     for name, more in (("--dry-run", ["--dry-run"]), ("all frames there", [])):
         if not more:
             # Claims the folder; the made-up clips are empty files, so it ends with one broken source.

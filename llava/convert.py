@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ConvertOptions:
+class FolderFormat:
     """The command line."""
 
     direction: str = flag("which format to write", positional=True, choices=["llava2hf", "hf2llava"])
@@ -37,7 +37,7 @@ class ConvertOptions:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Converts one folder."""
-    args = cli.options(ConvertOptions, argv, "python -m llava.convert", __doc__)
+    args = cli.options(FolderFormat, argv, "python -m llava.convert", __doc__)
     adapters = is_adapter(args.source)  # merged into their base, whose format does not matter
     raw = read_config(base_of(args.source) if adapters else args.source)
     if not adapters and is_published(raw) != (args.direction == "llava2hf"):

@@ -13,7 +13,7 @@ from egogen.toy.world import write_world
 
 
 @dataclass(frozen=True)
-class ToyOptions:
+class ToyWorldOptions:
     """How large the world is, and where it goes."""
 
     out: Path = flag("the folder that will hold EgoGen/", type=Path, default=data_root)
@@ -26,7 +26,7 @@ class ToyOptions:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the world."""
-    write_world(**vars(cli.options(ToyOptions, argv, "python -m egogen.toy", __doc__)))
+    write_world(**vars(cli.options(ToyWorldOptions, argv, "python -m egogen.toy", __doc__)))
 
 
 if __name__ == "__main__":

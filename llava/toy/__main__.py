@@ -58,7 +58,7 @@ WORD_GROUPS = (SUBJECTS, TONES, ROW_NAMES, COLUMN_NAMES)
 
 
 @dataclass(frozen=True)
-class ToyOptions:
+class ToyLlavaOptions:
     """The command line. Numbers of batches decide the result; the time stops each training early."""
 
     data_root: Path = flag("folder with the toy world's EgoGen", type=Path, required=True)
@@ -78,7 +78,7 @@ class ToyOptions:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Builds the toy LLaVA, unless it is there."""
-    options = cli.options(ToyOptions, argv, "python -m llava.toy", __doc__)
+    options = cli.options(ToyLlavaOptions, argv, "python -m llava.toy", __doc__)
     settings = {"made_by": "python -m llava.toy", "dataset": options.dataset, "seed": options.seed}
     with hold(options.out, "building", wait=True), writing(options.out):
         claim(options.out, settings, f".{NAME}")
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             make(options)
 
 
-def make(options: ToyOptions) -> None:
+def make(options: ToyLlavaOptions) -> None:
     """Reads the toy world and makes a tokenizer from whole conversations, template included; then builds."""
     torch.manual_seed(options.seed)
     root = options.data_root
@@ -117,7 +117,7 @@ def is_built(out: Path) -> bool:
 
 
 def build(
-    options: ToyOptions, seen: Sequence[View], talks: Sequence[Talk], tokenizer: PreTrainedTokenizerBase
+    options: ToyLlavaOptions, seen: Sequence[View], talks: Sequence[Talk], tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """Trains CLIP, then LLaMA, and writes both; `config.json` of the checkpoint comes last."""
     processor: CLIPImageProcessorPil = load_image_processor(Path(), toy_vision_config())
