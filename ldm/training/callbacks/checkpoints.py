@@ -119,7 +119,7 @@ class Checkpoints(Checkpoint):
         if self.asked != signal.SIGTERM:
             self.asked = signal.Signals(number)
 
-    def teardown(self, *_: object) -> None:
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
         """Gives the signals back."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
