@@ -108,11 +108,13 @@ class TarFrames:
 
     def read(self, name: str) -> Image.Image:
         """Decodes a frame as RGB."""
-        return decode(lambda: Image.open(io.BytesIO(self.bytes(name))), f"{self.place}/{name}")
+        file = io.BytesIO(self.bytes(name))
+        return decode(lambda: Image.open(file), f"{self.place}/{name}")
 
     def check(self, name: str) -> None:
         """Reads all of a frame's bytes, decoding it coarsely where its format allows."""
-        decode(lambda: Image.open(io.BytesIO(self.bytes(name))), f"{self.place}/{name}", coarse=True)
+        file = io.BytesIO(self.bytes(name))
+        decode(lambda: Image.open(file), f"{self.place}/{name}", coarse=True)
 
     def bytes(self, name: str) -> bytes:
         """A frame's file as it was packed.
