@@ -14,7 +14,7 @@ from typing import get_args
 
 from egogen import cli
 from egogen.annotations import Annotations
-from egogen.cli import flag, options
+from egogen.cli import flag
 from egogen.frames import pack
 from egogen.layout import FOLDERS, Layout, Split, data_root, tar_folder
 from egogen.manifest import claim, file_hash
@@ -35,9 +35,9 @@ class PackOptions:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Packs; finished tar files are kept."""
-    args = options(PackOptions, argv, "python -m egogen.pack", __doc__)
-    layout = Layout(args.data_root, args.dataset)
-    annotations = Annotations.read(layout.annotations(args.split))
+    options = cli.options(PackOptions, argv, "python -m egogen.pack", __doc__)
+    layout = Layout(options.data_root, options.dataset)
+    annotations = Annotations.read(layout.annotations(options.split))
     names = [name for item in annotations for name in (item.action.image_0, item.action.image_1)]
     names = list(dict.fromkeys(names))
     out = tar_folder(options.out, options.dataset, options.split)

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     claim(options.save_path, {**job.settings, "parts": parts, "split_by": kind})
     lines = options.save_path / f"{job.part}.jsonl"
     with hold(lines, "describing"), writing(options.save_path):
-        for folder in (options.save_path, job.image_features, job.text_features):
+        for folder in (options.save_path, options.save_image_feature_path, options.save_text_feature_path):
             clean_parts(folder)
         journal = Descriptions(lines)
         saver = (NpySaver if options.feature_store == "npy" else ShardSaver)(job, journal)

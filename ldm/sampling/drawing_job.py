@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from ldm.baselines.token_maps import split_prompt
 from ldm.config.sections import GenerateConfig
 from ldm.data.noise import item_generator
 from ldm.data.pairs import EgoGenPairs, SplitFiles, stack
-from ldm.networks.pixels import OutputRange, frame_size, to_frame
+from ldm.networks.pixels import frame_size, to_frame
 from ldm.sampling.methods import (
     COPY,
     GUIDED,
@@ -270,10 +270,9 @@ def drawings(
             stacked.get("vllm_text"),
         )
         for item, frame in zip(part, drawer(request), strict=True):
-            size, output_range = job.sizes[item.clip], cast("OutputRange", sampling.output_range)
+            size, shown = job.sizes[item.clip], sampling.output_range
             is_finite = bool(frame.isfinite().all())
-            made = to_frame(frame, size.height, size.width, output_range, job.side) if is_finite else None
-            yield item, made
+            yield item, to_frame(frame, size.height, size.width, shown, job.side) if is_finite else None
 
 
 def copies(files: SplitFiles, job: DrawingJob) -> Iterator[tuple[Item, UInt8[np.ndarray, "h w 3"]]]:
