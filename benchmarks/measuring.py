@@ -79,10 +79,12 @@ def read_flags(kind: type[Given], name: str, doc: str | None) -> Given:
 
 def toy_networks() -> tuple[Architecture, int]:
     """The toy world's architecture, and the side of its frames."""
-    from ldm.config.sections import TrainConfig, load_config  # stage 1's environment has none
+    from ldm.config.merge import load_config  # stage 1's environment has none
+    from ldm.config.sections import TrainConfig
+    from ldm.toy.__main__ import SHAPE
 
     config = load_config(TrainConfig, [Path(__file__).parents[1] / "configs" / "train_toy.yaml"])
-    return config.model.shape, config.data.resolution
+    return SHAPE, config.data.resolution
 
 
 class Timed(NamedTuple, Generic[Found]):

@@ -32,7 +32,7 @@ from egogen.files import write_json
 from egogen.frames import encode
 from egogen.layout import Layout
 from egogen.prepare.ego4d.ego4d_file import CRITICAL_FRAMES, read_videos
-from egogen.prepare.ego4d.ego4d_pairs import Rules, make_plan, read_splits
+from egogen.prepare.ego4d.ego4d_pairs import Ego4DOptions, make_plan, read_splits
 from egogen.prepare.frames.video import VideoFile
 from egogen.prepare.pair_plan import pair_journal
 from egogen.prepare.run import JOURNALS
@@ -163,10 +163,11 @@ def make_annotations(root: Path, actions: int) -> None:
 def make_frames(root: Path) -> None:
     """Writes what an earlier run would have left: frames (names of the same few files) and journals."""
     files = {split: root / "annotations" / f"fho_lta_{split}.json" for split in ("train", "val")}
-    rules = Rules(read_splits(files), ("pre_15", "pnr_frame"), clips=True, min_window=0.0)
-    videos = read_videos(root / "annotations" / "fho_main.json", rules.names, clips=True)
+    options = Ego4DOptions(annotations=root / "annotations", clips=root / "clips", min_window=0.0)
+    names = (options.input, options.target)
+    videos = read_videos(root / "annotations" / "fho_main.json", names, clips=True)
     layout, rows, links = Layout(root / "out", "ego4d"), dict[str, list[dict[str, object]]](), 0
-    for pair in make_plan(videos, rules, root / "clips").kept():
+    for pair in make_plan(videos, read_splits(files), options).kept():
         assert pair.source is not None
         assert pair.moments is not None
         assert pair.split is not None

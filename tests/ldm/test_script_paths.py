@@ -14,7 +14,8 @@ import pytest
 
 from egogen.download.catalogue import CATALOGUE
 from egogen.layout import FeatureKind, Split, merged_annotations, weights_root
-from ldm.config.sections import GenerateConfig, TrainConfig, load_config
+from ldm.config.merge import load_config
+from ldm.config.sections import GenerateConfig, TrainConfig
 from tests.workbench import ROOT, Call, Workbench
 
 WRITES = {
