@@ -14,6 +14,7 @@ from egogen.layout import Layout
 from egogen.toy.world import write_world
 from ldm import evaluate
 from ldm.checkpoints.safe_reading import read
+from ldm.metrics.networks.toy_classifier import load_classifier
 from ldm.metrics.results.result_files import read_details
 from ldm.report import claims, pool
 from ldm.report import over_steps as curve
@@ -75,7 +76,7 @@ def test_other_data_and_files_are_refused(world: Path, weights: Path, tmp_path: 
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="not a classifier of toy frames"):
-        classifier.load_classifier(broken, torch.device("cpu"))
+        load_classifier(broken, torch.device("cpu"))
 
 
 def generated(world: Path, out: Path, image: str) -> Path:
