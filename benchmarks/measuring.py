@@ -151,7 +151,8 @@ class Table:
         self.rows: list[dict[str, Cell | None]] = []
 
     def add(self, **row: Cell | None) -> None:
-        """Prints a row; what is not known is None, and a dash in print."""
+        """Prints a row; what is None, or not given, is a dash in print."""
+        row = dict.fromkeys(self.rows[0] if self.rows else ()) | row  # all columns, in one order
         self.rows.append(row)
         if self.ratio:
             row["ratio"] = float(row[self.ratio]) / float(self.rows[0][self.ratio])
