@@ -247,10 +247,13 @@ def validated(folder: Path) -> list[int]:
     """The steps whose validation is done, of a run by its folder of checkpoints."""
     path = folder.parent / VALIDATED
     try:
-        return list(read_json(path)) if path.exists() else []
+        found: object = read_json(path) if path.exists() else []
     except UserError as error:
-        log.warning("%s; its steps count as not validated", error)
-        return []
+        found = error
+    if isinstance(found, list) and all(isinstance(step, int) for step in found):
+        return found
+    log.warning("%s: not a list of steps (%s); they count as not validated", path, found)
+    return []
 
 
 def link(path: Path, name: Path) -> None:
