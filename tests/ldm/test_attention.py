@@ -53,7 +53,9 @@ def test_attention_that_somebody_set_is_left_alone() -> None:
         parts.unet.set_attn_processor(AttnProcessor())
         assert not is_plain(parts.unet)
         own = pipeline(**arguments).images
-    torch.testing.assert_close(fixed, own, rtol=1e-4, atol=1e-4)
+    # Two orders of summation in 32 bits, a hundredfold by guidance (7.5) and the first step (sigma 14);
+    # how far apart they are depends on the processor (2e-4 on one).
+    torch.testing.assert_close(fixed, own, rtol=1e-4, atol=1e-3)
     assert all(isinstance(found, AttnProcessor) for found in parts.unet.attn_processors.values())
 
 
