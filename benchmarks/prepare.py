@@ -11,7 +11,6 @@ command in a process of its own, once with --dry-run and once with all frames th
 from __future__ import annotations
 
 import json
-import logging
 import os
 import resource
 import subprocess
@@ -24,7 +23,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from measuring import Reported, SpeedTable, clock, process_gib, read_flags, report
+from measuring import Reported, SpeedTable, clock, process_gib, run
 from PIL import Image
 
 from egogen.cli import flag
@@ -94,13 +93,11 @@ def one_pass(path: Path, numbers: Sequence[int]) -> None:
 
 def extraction(folder: Path, seconds: int) -> SpeedTable:
     """Measures both ways, with the annotated frames alone and with three more on each side."""
-    rng = np.random.default_rng(0)
-    numbers: list[int] = []
-    for _ in range(ACTIONS_A_MINUTE * seconds // 60):
-        first = int(rng.integers(3, (seconds - 2) * FPS))
-        numbers += [first, first + int(rng.integers(15, 40))]
+    rng, count = np.random.default_rng(0), ACTIONS_A_MINUTE * seconds // 60
+    first, away = rng.integers(3, (seconds - 2) * FPS, count), rng.integers(15, 40, count)
+    numbers: list[int] = [*first.tolist(), *(first + away).tolist()]
     wide = [number + away for number in numbers for away in range(-3, 4)]
-    table, sums = SpeedTable(width=28), [0, 0.0, 0.0]
+    table = SpeedTable(width=28)
 
     def add(video: str, frames: int, slow: float, fast: float) -> None:
         table.add(video=video, frames=frames, seek_each_s=slow, one_pass_s=fast, gain=slow / fast)
@@ -111,8 +108,7 @@ def extraction(folder: Path, seconds: int) -> SpeedTable:
         for wanted in (numbers, wide):
             slow, fast = (clock(partial(work, path, wanted)).seconds for work in (seek_each, one_pass))
             add(name, len(wanted), slow, fast)
-            sums = [sums[0] + len(wanted), sums[1] + slow, sums[2] + fast]
-    add("all", *sums)
+    add("all", *(sum(row[key] for row in table) for key in ("frames", "seek_each_s", "one_pass_s")))
     return table
 
 
@@ -167,15 +163,11 @@ def make_frames(root: Path) -> None:
     videos = read_videos(root / "annotations" / "fho_main.json", rules.names, clips=True)
     layout, rows, links = Layout(root / "out", "ego4d"), dict[str, list[dict[str, object]]](), 0
     for pair in make_plan(videos, rules, root / "clips").kept():
-        assert pair.source is not None
-        assert pair.moments is not None
-        assert pair.split is not None
         frames = [
             {"number": moment.number, "pts": 512 * moment.number, "seconds": moment.number / FPS,
              "sharpness": 100.0, "sha256": f"{moment.number:064x}"} for moment in pair.moments
         ]  # fmt: skip
         row = {"clip": pair.clip, "id": pair.id, "width": 1440, "height": 1080, "fps": 30.0, "frames": frames}
-        pair.row = row
         rows.setdefault(pair.source.name, []).append(row)
         for path in layout.pair_files(pair.split, *pair.images):
             original = root / f"{links // MOST_LINKS}.jpg"
@@ -202,27 +194,28 @@ def scale(root: Path, actions: int) -> SpeedTable:
     size = (root / "annotations" / "fho_main.json").stat().st_size / 1e6
     print(f"\n{actions:,} annotated actions, fho_main.json of {size:,.0f} MB")
     table = SpeedTable(width=28)
-    for name, more in (("--dry-run", ["--dry-run"]), ("all frames there", [])):
-        if not more:
-            # Claims the folder; the made-up clips are empty files, so it ends with one broken source.
-            command(root, "--limit", "1", code=11)
-            make_frames(root)
+
+    def add(name: str, *more: str) -> None:
         seconds = clock(partial(command, root, *more)).seconds
         # Children are counted by the largest so far: each command here needs more than the one before it.
         peak = process_gib(resource.RUSAGE_CHILDREN)
         table.add(command=name, actions=actions, seconds=seconds, peak_gib=peak)
+
+    add("--dry-run", "--dry-run")
+    # Claims the folder; the made-up clips are empty files, so it ends with one broken source.
+    command(root, "--limit", "1", code=11)
+    make_frames(root)
+    add("all frames there")
     return table
 
 
-def main() -> None:
+def measure(options: PrepareSpeed) -> dict[str, SpeedTable]:
     """Measures extraction and scale."""
-    options = read_flags(PrepareSpeed, "prepare", __doc__)
-    logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tables = [extraction(folder, options.seconds), scale(folder / "ego4d", options.actions)]
-    report(options, extraction=tables[0].rows, scale=tables[1].rows)
+        extracted = extraction(folder, options.seconds)
+        return {"extraction": extracted, "scale": scale(folder / "ego4d", options.actions)}
 
 
 if __name__ == "__main__":
-    main()
+    run(measure, PrepareSpeed, __doc__)
