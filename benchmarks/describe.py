@@ -10,7 +10,6 @@ Published: one frame at a time, the hidden states of all layers of all steps kep
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,12 +62,11 @@ def build(size: str, vocabulary: int, device: str, dtype: torch.dtype) -> Llava:
     return model
 
 
-def make_tokenizer() -> PreTrainedTokenizerBase:
+def make_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """A small SentencePiece tokenizer; its words do not matter here."""
     text = [f"{QUERY.format(words)} The left hand does it. {index}" for index, words in enumerate(WORDS * 20)]
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / MODEL).write_bytes(train_tokenizer(text))
-        return load_tokenizer(Path(folder))
+    (folder / MODEL).write_bytes(train_tokenizer(text))
+    return load_tokenizer(folder)
 
 
 @torch.no_grad()
@@ -108,9 +106,9 @@ def ours(
     return states
 
 
-def measure(options: DescribeSpeed) -> dict[str, dict[str, object]]:
+def measure(options: DescribeSpeed, folder: Path) -> dict[str, dict[str, object]]:
     """Measures both ways and prints the figures."""
-    device, tokens, tokenizer = options.device, options.tokens, make_tokenizer()
+    device, tokens, tokenizer = options.device, options.tokens, make_tokenizer(folder)
     model = build(options.size, len(tokenizer), device, torch.float16 if options.on_gpu else torch.float32)
     prompts = [prompt_ids(QUERY, WORDS[index % len(WORDS)], tokenizer) for index in range(options.frames)]
     width = text_settings(model.config).hidden_size

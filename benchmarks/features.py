@@ -12,9 +12,9 @@ projector for compact stores, and CLIP for online ones on a GPU.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +49,8 @@ class StoreSpeed(OnDevice):
 class Features(Dataset[dict[str, object]]):
     """What a store gives for each pair, without frames and texts."""
 
-    def __init__(self, files: SplitFiles) -> None:
-        self.files = files
+    def __init__(self, config: DataConfig, store: str) -> None:
+        self.files = SplitFiles(config, "train", LLM_WIDTH, store)
 
     def __len__(self) -> int:
         return len(self.files.items)
@@ -123,29 +123,24 @@ def best_of_three(make: Callable[[], Features], root: Path, workers: int) -> dic
     return best
 
 
-def measure(options: StoreSpeed) -> dict[str, SpeedTable]:
+def measure(options: StoreSpeed, root: Path) -> dict[str, SpeedTable]:
     """Measures each store."""
-    with tempfile.TemporaryDirectory(dir=options.dir) as name:
-        root = Path(name)
-        rate = make_stores(root, options.pairs, whole_clip=options.on_gpu)
-        print(f"convert npy to compact: {rate:.1f} features/s; samples/s of the stores:")
-        table = SpeedTable(width=18)
-        for way, store in STORES.items():
-            config = DataConfig(root=name, features=str(root / way), text_key="action")
-
-            def make(config: DataConfig = config, store: str = store) -> Features:
-                return Features(SplitFiles(config, "train", LLM_WIDTH, store))
-
-            place = features_root(root / way, "ego4d", "train", "llava_image").parent
-            shards = [path for folder in place.iterdir() for path in shard_paths(folder)]
-            files = [*place.rglob("*.npy"), *shards]
-            stored = sum(path.stat().st_size for path in files)
-            left = store == "compact" or (store == "online" and options.on_gpu)
-            table.add(
-                store=way, files=len(files), bytes=stored, mb_per_sample=stored / options.pairs / 1e6,
-                on_device=device_rate(make(), options.device) if left else None,
-                **best_of_three(make, root, options.workers),
-            )  # fmt: skip
+    rate = make_stores(root, options.pairs, whole_clip=options.on_gpu)
+    print(f"convert npy to compact: {rate:.1f} features/s; samples/s of the stores:")
+    table = SpeedTable(width=18)
+    for way, store in STORES.items():
+        config = DataConfig(root=str(root), features=str(root / way), text_key="action")
+        make = partial(Features, config, store)
+        place = features_root(root / way, "ego4d", "train", "llava_image").parent
+        shards = [path for folder in place.iterdir() for path in shard_paths(folder)]
+        files = [*place.rglob("*.npy"), *shards]
+        stored = sum(path.stat().st_size for path in files)
+        left = store == "compact" or (store == "online" and options.on_gpu)
+        table.add(
+            store=way, files=len(files), bytes=stored, mb_per_sample=stored / options.pairs / 1e6,
+            on_device=device_rate(make(), options.device) if left else None,
+            **best_of_three(make, root, options.workers),
+        )  # fmt: skip
     return {"stores": table}
 
 

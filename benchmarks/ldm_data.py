@@ -10,7 +10,6 @@ cache after the first pass, so this measures decoding and copying, not the disk.
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,34 +52,30 @@ def pairs_per_second(dataset: Dataset[Sample], workers: int) -> float:
     return found.result / found.seconds
 
 
-def measure(options: PairSpeed) -> dict[str, SpeedTable]:
+def measure(options: PairSpeed, root: Path) -> dict[str, SpeedTable]:
     """Measures each way."""
     print(f"features are of width {LLM_WIDTH}")
     table, rng = SpeedTable(), np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        tree, tars = root / "features", root / "tars"
-        items = write_split(
-            root, options.pairs, tree, rng, lambda: rng.normal(size=(IMAGE_TOKENS, LLM_WIDTH))
-        )
-        names = [name for item in items for name in (item.action.image_0, item.action.image_1)]
-        pack(Layout(root, "ego4d").frames("train"), names, tar_folder(tars, "ego4d", "train"))
-        config = DataConfig(root=name, features=str(tree), text_key="action", flip=0.5, workers=0)
-        os.environ["RUN_ROOT"] = str(root / "runs")
-        torch.manual_seed(0)
-        (root / "start.ckpt").write_bytes(b"made up")
-        for width in (None, LLM_WIDTH):
-            files = SplitFiles(config, "train", width)
-            folder = build_cache(files, build(SHAPE), make_tokenizer(), root / "start.ckpt")
-            ways = {
-                "single files": EgoGenPairs([files]),
-                "tar files": EgoGenPairs([SplitFiles(replace(config, frame_tars=str(tars)), "train", width)]),
-                "cached latents": EgoGenPairs([files], latents=[CachedLatents(folder)]),
-            }
-            for way, dataset in ways.items():
-                for workers in (0, options.workers):
-                    speed, features = pairs_per_second(dataset, workers), "with" if width else "without"
-                    table.add(way=way, features=features, workers=workers, pairs_per_second=speed)
+    tree, tars = root / "features", root / "tars"
+    items = write_split(root, options.pairs, tree, rng, lambda: rng.normal(size=(IMAGE_TOKENS, LLM_WIDTH)))
+    names = [name for item in items for name in (item.action.image_0, item.action.image_1)]
+    pack(Layout(root, "ego4d").frames("train"), names, tar_folder(tars, "ego4d", "train"))
+    config = DataConfig(root=str(root), features=str(tree), text_key="action", flip=0.5, workers=0)
+    os.environ["RUN_ROOT"] = str(root / "runs")
+    torch.manual_seed(0)
+    (root / "start.ckpt").write_bytes(b"made up")
+    for width in (None, LLM_WIDTH):
+        files = SplitFiles(config, "train", width)
+        folder = build_cache(files, build(SHAPE), make_tokenizer(), root / "start.ckpt")
+        ways = {
+            "single files": EgoGenPairs([files]),
+            "tar files": EgoGenPairs([SplitFiles(replace(config, frame_tars=str(tars)), "train", width)]),
+            "cached latents": EgoGenPairs([files], latents=[CachedLatents(folder)]),
+        }
+        for way, dataset in ways.items():
+            for workers in (0, options.workers):
+                speed, features = pairs_per_second(dataset, workers), "with" if width else "without"
+                table.add(way=way, features=features, workers=workers, pairs_per_second=speed)
     return {"ways": table}
 
 

@@ -131,7 +131,7 @@ def quality(checkpoint: Path, options: SampleSpeed) -> SpeedTable:
     return table
 
 
-def measure(options: SampleSpeed) -> dict[str, SpeedTable]:
+def measure(options: SampleSpeed, _folder: Path) -> dict[str, SpeedTable]:
     """Measures the speed and, of a trained checkpoint, the quality."""
     tables = {"speed": speed(options)}
     return tables | ({"quality": quality(options.ckpt, options)} if options.ckpt else {})

@@ -10,6 +10,7 @@ setting at a time, so that each line says what it is worth. Data are made up and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from measuring import OnDevice, SpeedTable, clock, made_up, networks_of, rate, run
@@ -97,7 +98,7 @@ def pairs_per_second(
     return batch_size * rate(step, options.seconds, warm=3, wait=5 if options.on_gpu else 1)
 
 
-def measure(options: TrainSpeed) -> dict[str, SpeedTable]:
+def measure(options: TrainSpeed, _folder: Path) -> dict[str, SpeedTable]:
     """Measures each line."""
     shape, side = networks_of(options.size)
     batch = options.batch or (12 if options.size == "toy" else 32)

@@ -6,11 +6,12 @@ import logging
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -52,9 +53,10 @@ VIT_L = {
 
 @dataclass(frozen=True)
 class Reported:
-    """The flag of every benchmark."""
+    """The flag of every benchmark, and a setting."""
 
     json: Path | None = flag("write the figures here", type=Path)
+    dir: ClassVar[Path | None] = None  # where files are made; the system's temporary folder
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,19 @@ class OnDevice(Reported):
         return work / peaks[0][unit] if peaks else None
 
 
-def run(measure: Callable[[Given], Mapping[str, object]], kind: type[Given], doc: str | None) -> None:
-    """A benchmark from the command line to its figures: tables by name, for `--json` with how they were made."""
+def run(measure: Callable[[Given, Path], Mapping[str, object]], kind: type[Given], doc: str | None) -> None:
+    """A benchmark from the command line to its figures.
+
+    Args:
+        measure: given the flags and a folder that is gone afterwards, returns its tables by name.
+        kind: of flags.
+        doc: the benchmark's docstring.
+    """
     logging.basicConfig(level=logging.WARNING)
     prog = f"python benchmarks/{Path(sys.argv[0]).name}"
     options = cli.options(kind, None, prog, (doc or "").partition("\n")[0])
-    tables = measure(options)
+    with tempfile.TemporaryDirectory(dir=options.dir) as folder:
+        tables = measure(options, Path(folder))
     if options.json is None:
         return
     asked = {key: value if isinstance(value, Cell) else f"{value}" for key, value in asdict(options).items()}

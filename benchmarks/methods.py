@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -100,7 +101,7 @@ def measure_method(
     }  # fmt: skip
 
 
-def measure(options: MethodCost) -> dict[str, SpeedTable]:
+def measure(options: MethodCost, _folder: Path) -> dict[str, SpeedTable]:
     """Measures each method."""
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     shape, side = networks_of(options.size)

@@ -15,7 +15,6 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -137,21 +136,17 @@ def action(number: int) -> dict[str, object]:
 def make_annotations(root: Path, actions: int) -> None:
     """Writes fho_main.json with its splits, every tenth clip in val, and names of clips."""
     (root / "clips").mkdir(parents=True)
-    (root / "annotations").mkdir()
-    clips: dict[str, list[dict[str, str]]] = {"train": [], "val": []}
     made = [action(number) for number in range(ACTIONS_A_CLIP)]
     meta = {"fps": 30.0, "width": 1440, "height": 1080, "num_frames": 9000}
-    with (root / "annotations" / "fho_main.json").open("w") as file:
-        file.write('{"version": "2.0", "videos": [')
-        for index in range(-(-actions // ACTIONS_A_CLIP)):
-            uid = f"{index:08d}-0000-0000-0000-000000000000"
-            (root / "clips" / f"{uid}.mp4").touch()
-            clips["val" if index % 10 == 9 else "train"].append({"clip_uid": uid})
-            part = made[: actions - index * ACTIONS_A_CLIP]
-            interval = {"clip_id": "1", "clip_uid": uid, "redacted": False, "narrated_actions": part}
-            video = {"video_uid": f"v{uid}", "video_metadata": meta, "annotated_intervals": [interval]}
-            file.write((", " if index else "") + json.dumps(video))
-        file.write("]}")
+    videos, clips = [], {"train": [], "val": []}
+    for index, first in enumerate(range(0, actions, ACTIONS_A_CLIP)):
+        uid, part = f"{index:08d}-0000-0000-0000-000000000000", made[: actions - first]
+        (root / "clips" / f"{uid}.mp4").touch()
+        clips["val" if index % 10 == 9 else "train"].append({"clip_uid": uid})
+        interval = {"clip_id": "1", "clip_uid": uid, "redacted": False, "narrated_actions": part}
+        videos.append({"video_uid": f"v{uid}", "video_metadata": meta, "annotated_intervals": [interval]})
+    (root / "annotations").mkdir()
+    (root / "annotations" / "fho_main.json").write_text(json.dumps({"version": "2.0", "videos": videos}))
     for split, found in clips.items():
         write_json(root / "annotations" / f"fho_lta_{split}.json", {"clips": found})
 
@@ -209,12 +204,12 @@ def scale(root: Path, actions: int) -> SpeedTable:
     return table
 
 
-def measure(options: PrepareSpeed) -> dict[str, SpeedTable]:
+def measure(options: PrepareSpeed, folder: Path) -> dict[str, SpeedTable]:
     """Measures extraction and scale."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        extracted = extraction(folder, options.seconds)
-        return {"extraction": extracted, "scale": scale(folder / "ego4d", options.actions)}
+    return {
+        "extraction": extraction(folder, options.seconds),
+        "scale": scale(folder / "ego4d", options.actions),
+    }
 
 
 if __name__ == "__main__":
