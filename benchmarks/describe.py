@@ -62,13 +62,6 @@ def build(size: str, vocabulary: int, device: str, dtype: torch.dtype) -> Llava:
     return model
 
 
-def make_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """A small SentencePiece tokenizer; its words do not matter here."""
-    text = [f"{QUERY.format(words)} The left hand does it. {index}" for index, words in enumerate(WORDS * 20)]
-    (folder / MODEL).write_bytes(train_tokenizer(text))
-    return load_tokenizer(folder)
-
-
 @torch.no_grad()
 def published(
     model: Llava, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], features: Tensor, tokens: int
@@ -108,7 +101,12 @@ def ours(
 
 def measure(options: DescribeSpeed, folder: Path) -> dict[str, dict[str, object]]:
     """Measures both ways and prints the figures."""
-    device, tokens, tokenizer = options.device, options.tokens, make_tokenizer(folder)
+    device, tokens = options.device, options.tokens
+    texts = [
+        f"{QUERY.format(words)} The left hand does it. {index}" for index, words in enumerate(WORDS * 20)
+    ]
+    (folder / MODEL).write_bytes(train_tokenizer(texts))  # its words do not matter here
+    tokenizer = load_tokenizer(folder)
     model = build(options.size, len(tokenizer), device, torch.float16 if options.on_gpu else torch.float32)
     prompts = [prompt_ids(QUERY, WORDS[index % len(WORDS)], tokenizer) for index in range(options.frames)]
     width = text_settings(model.config).hidden_size

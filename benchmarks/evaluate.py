@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +58,8 @@ def write_frames(root: Path, dataset: str, pairs: int) -> None:
     annotations, data = {}, root / FOLDERS[dataset]
     for index in range(pairs):
         before, after = (f"clip{index}/act/{number:06d}.jpg" for number in (1, 2))
-        annotations[f"clip{index}"] = {
-            "act": {"image_0": before, "image_1": after, "action": "#C C cuts the carrot"}
-        }
+        action = {"image_0": before, "image_1": after, "action": "#C C cuts the carrot"}
+        annotations[f"clip{index}"] = {"act": action}
         for places in (
             [data / "val" / before],
             [data / "val" / after, data / "val_gt_for_metric" / after],
@@ -96,7 +96,7 @@ def write_weights(root: Path, dataset: str) -> None:
         torch.save(state, root / file.name)
 
 
-def published(pairs: Pairs, setting: MetricSetting) -> Callable[[], float]:
+def published(pairs: Pairs, setting: MetricSetting) -> Callable[[], object]:
     """The published way as a function that measures once; networks are loaded before."""
     from scipy.linalg import sqrtm
 
@@ -113,37 +113,33 @@ def published(pairs: Pairs, setting: MetricSetting) -> Callable[[], float]:
     def twice(*given: object) -> torch.Tensor:
         return lpips.score(*given) + lpips.score(*given)
 
-    def one(pair: Pair) -> float:
-        def by(score: Callable[..., torch.Tensor], *more: object) -> float:
-            return float(score(read(pair.generated), read(pair.reference), *more))
-
-        values = [by(psnr.score), *(by(twice, net) for net in nets), by(clip.score, vision)]
+    def one(pair: Pair) -> None:
         context = read(before / pair.item.action.image_0)
-        return sum(values) + by(egovlp.score, tower, frames) + by(egovlp_plus.score, context, tower, frames)
+        for score, *more in (
+            (psnr.score,), *((twice, net) for net in nets), (clip.score, vision),
+            (egovlp.score, tower, frames), (egovlp_plus.score, context, tower, frames),
+        ):  # fmt: skip
+            score(read(pair.generated), read(pair.reference), *more).item()
 
-    def work() -> float:
-        total = sum(map(one, pairs.pairs))
+    def work() -> None:
+        for pair in pairs.pairs:
+            one(pair)
         sides = []
         for paths in ([p.generated for p in pairs.pairs], [p.reference for p in pairs.pairs]):
             found = np.concatenate([fid.activations(inception, read(path)).cpu().numpy() for path in paths])
             sides.append(np.cov(found.astype(np.float64), rowvar=False))
-        root = clock(lambda: sqrtm(sides[0] @ sides[1]).real)
+        root = clock(lambda: sqrtm(sides[0] @ sides[1]))
         print(f"    of which scipy's matrix root, once a run: {root.seconds:.1f} s")
-        return total + float(np.trace(root.result))
 
     return work
 
 
-def ours(pairs: Pairs, setting: MetricSetting, memory: Memory) -> Callable[[], float]:
+def ours(pairs: Pairs, setting: MetricSetting, memory: Memory) -> Callable[[], object]:
     """Our way as a function that measures once; networks are loaded before."""
     metrics = choose(METRICS, setting)
     evaluation.measure(replace(pairs, pairs=pairs.pairs[:2]), metrics, setting)  # loads what it caches
 
-    def work() -> float:
-        results = evaluation.measure(pairs, metrics, setting, memory)
-        return sum(result.mean for result in results.values())
-
-    return work
+    return partial(evaluation.measure, pairs, metrics, setting, memory)
 
 
 def measure(options: MetricSpeed, root: Path) -> dict[str, SpeedTable]:
@@ -155,16 +151,13 @@ def measure(options: MetricSpeed, root: Path) -> dict[str, SpeedTable]:
         dataset, METRICS, None, "published", "32", options.device, DESCRIPTION_KEY, None, weights,
         options.batch,
     )  # fmt: skip
-    pairs = evaluation.pair(
-        setting, data / "run", data / FOLDERS[dataset] / "val_gt_for_metric", data / "val.json"
-    )
-    print(
-        f"{dataset}, {count} pairs of {SIZE[0]}x{SIZE[1]}, batch {options.batch}, {options.machine}, "
-        f"torch {torch.__version__}"
-    )
+    targets = data / FOLDERS[dataset] / "val_gt_for_metric"
+    pairs = evaluation.pair(setting, data / "run", targets, data / "val.json")
+    sizes = f"{count} pairs of {SIZE[0]}x{SIZE[1]}, batch {options.batch}"
+    print(f"{dataset}, {sizes}, {options.machine}, torch {torch.__version__}")
     table = SpeedTable("pairs_per_second", width=33)
 
-    def add(way: str, work: Callable[[], float], precision: str) -> None:
+    def add(way: str, work: Callable[[], object], precision: str) -> None:
         with torch.no_grad(), tensor_cores(precision):  # type: ignore[arg-type]
             found = clock(work, options.device)
         rate = count / found.seconds

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from measuring import LLM_WIDTH, VIT_L, VIT_WIDTH, OnDevice, SpeedTable, clock, fastest, run, write_split
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from egogen.cli import flag
@@ -46,19 +46,15 @@ class StoreSpeed(OnDevice):
     dir: Path | None = flag("where to make the files; the system's temporary folder", type=Path)
 
 
-class Features(Dataset[dict[str, object]]):
+class Features(SplitFiles):
     """What a store gives for each pair, without frames and texts."""
 
-    def __init__(self, config: DataConfig, store: str) -> None:
-        self.files = SplitFiles(config, "train", LLM_WIDTH, store)
-
     def __len__(self) -> int:
-        return len(self.files.items)
+        return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, object]:
-        item, features = self.files.items[index], self.files.features
-        assert features is not None
-        return features.read(item, lambda: self.files.frames.read(item.action.image_0))
+        item = self.items[index]
+        return self.features.read(item, lambda: self.frames.read(item.action.image_0))
 
 
 def make_stores(root: Path, pairs: int, whole_clip: bool) -> float:
@@ -87,19 +83,16 @@ def drop_from_cache(root: Path) -> None:
     os.sync()
     for path in root.rglob("*"):
         if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(descriptor)
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def device_rate(features: Features, device: str) -> float:
     """Samples a second of what is left to the device, without the loader."""
     loader = DataLoader(features, BATCH)
-    batch = {
-        name: value.to(device) if isinstance(value, torch.Tensor) else value
-        for name, value in next(iter(loader)).items()
-    }
-    return BATCH / fastest(lambda: complete(batch, features.files.visions)["vllm_image"].sum().item(), 5)
+    batch = next(iter(loader))
+    batch |= {name: value.to(device) for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    return BATCH / fastest(lambda: complete(batch, features.visions)["vllm_image"].sum().item(), 5)
 
 
 def best_of_three(make: Callable[[], Features], root: Path, workers: int) -> dict[str, float]:
@@ -130,7 +123,7 @@ def measure(options: StoreSpeed, root: Path) -> dict[str, SpeedTable]:
     table = SpeedTable(width=18)
     for way, store in STORES.items():
         config = DataConfig(root=str(root), features=str(root / way), text_key="action")
-        make = partial(Features, config, store)
+        make = partial(Features, config, "train", LLM_WIDTH, store)
         place = features_root(root / way, "ego4d", "train", "llava_image").parent
         shards = [path for folder in place.iterdir() for path in shard_paths(folder)]
         files = [*place.rglob("*.npy"), *shards]

@@ -13,10 +13,11 @@ from those of 200 DDIM steps from the same start noise, and from the true target
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from measuring import MadeUp, OnDevice, SpeedTable, clock, made_up, networks_of, rate, run
+from measuring import OnDevice, SpeedTable, clock, made_up, networks_of, rate, run
 from torch import Tensor
 
 from egogen.cli import flag
@@ -78,13 +79,11 @@ def speed(options: SampleSpeed) -> SpeedTable:
         elif name == COMPILE:
             pipeline.unet.compile()
         given = made_up(shape, batch, side, device)
-
-        def draw(given: MadeUp = given) -> Tensor:
-            return pipeline(
-                *given[:4], num_inference_steps=steps, generator=given.generators, output_type="pt"
-            ).images
-
-        found = clock(lambda draw=draw: rate(draw, options.seconds), device)
+        draw = partial(
+            pipeline, given.source, given.prompts, given.image_features, given.text_features,
+            num_inference_steps=steps, generator=given.generators, output_type="pt",
+        )  # fmt: skip
+        found = clock(lambda draw=draw: rate(lambda: draw().images, options.seconds), device)
         frames = batch * found.result
         work = frames * WORK_100_STEPS * steps / 100
         table.add(

@@ -56,7 +56,7 @@ def make_batch(shape: Architecture, batch: int, side: int, cached: bool, device:
         "vllm_image": made.image_features, "vllm_text": made.text_features,
     }  # fmt: skip
     if not cached:
-        return shared | {"source": made.frames, "target": made.frames.flip(0)}
+        return shared | {"source": made.source, "target": made.source.flip(0)}
     return shared | {
         "source_latent": torch.randn(batch, 4, latent, latent, device=device),
         "target_moments": torch.rand(batch, 8, latent, latent, device=device),
@@ -73,14 +73,11 @@ def pairs_per_second(
     torch.set_float32_matmul_precision("high")  # TF32, as torch 1.11 did by default
     config = TrainConfig(
         model=ModelConfig(
-            architecture=shape,
-            gradient_checkpointing="uncheckpointed" not in changes,
-            channels_last="channels_last" in changes,
-            compile="compile" in changes,
+            architecture=shape, gradient_checkpointing="uncheckpointed" not in changes,
+            channels_last="channels_last" in changes, compile="compile" in changes,
         ),
-        optimizer=OptimizerConfig(fused="fused" in changes),
-        trainer=TrainerConfig(max_steps=1),
-    )
+        optimizer=OptimizerConfig(fused="fused" in changes), trainer=TrainerConfig(max_steps=1),
+    )  # fmt: skip
     with torch.device(device):
         module = LatentDiffusion(build(shape), config).to(device)
     optimizer = make_optimizer(module.trained().values(), config.optimizer)

@@ -28,6 +28,7 @@ from egogen.toy.world import write_world
 
 if TYPE_CHECKING:
     from ldm.networks.architecture import Architecture
+    from ldm.sampling.methods import Request
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pillow", "av")
 Found = TypeVar("Found")
@@ -82,13 +83,7 @@ class OnDevice(Reported):
 
 
 def run(measure: Callable[[Given, Path], Mapping[str, object]], kind: type[Given], doc: str | None) -> None:
-    """A benchmark from the command line to its figures.
-
-    Args:
-        measure: given the flags and a folder that is gone afterwards, returns its tables by name.
-        kind: of flags.
-        doc: the benchmark's docstring.
-    """
+    """A benchmark: hands `measure` the flags and a passing folder; what it returns are tables by name."""
     logging.basicConfig(level=logging.WARNING)
     prog = f"python benchmarks/{Path(sys.argv[0]).name}"
     options = cli.options(kind, None, prog, (doc or "").partition("\n")[0])
@@ -104,7 +99,8 @@ def run(measure: Callable[[Given, Path], Mapping[str, object]], kind: type[Given
 
 def networks_of(size: str) -> tuple[Architecture, int]:
     """Networks and the side of their frames: `toy`, `tiny` (tests/oracle/ldm), else Stable Diffusion 1.5."""
-    from ldm.config.sections import TrainConfig, load_config  # stage 1's environment has none
+    from ldm.config.merge import load_config  # stage 1's environment has no ldm
+    from ldm.config.sections import TrainConfig
     from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape
 
     if size == "toy":
@@ -116,24 +112,17 @@ def networks_of(size: str) -> tuple[Architecture, int]:
     return Architecture(), 256
 
 
-class MadeUp(NamedTuple):
-    """A batch of frames in [-1, 1], prompts, features and start noise."""
+def made_up(shape: Architecture, batch: int, side: int, device: str) -> Request:
+    """A batch of random frames, with features and start noise."""
+    from ldm.sampling.methods import Request, Scales
 
-    frames: Tensor
-    prompts: list[str]
-    image_features: Tensor
-    text_features: Tensor
-    generators: list[torch.Generator]
-
-
-def made_up(shape: Architecture, batch: int, side: int, device: str) -> MadeUp:
-    """Makes a batch."""
-    return MadeUp(
+    return Request(
         torch.rand(batch, 3, side, side, device=device) * 2 - 1,
         ["the left hand opens the box"] * batch,
+        [torch.Generator().manual_seed(index) for index in range(batch)],
+        Scales(7.5, 1.5),
         torch.randn(batch, IMAGE_TOKENS, shape.llm_width, device=device),
         torch.randn(batch, TEXT_TOKENS, shape.llm_width, device=device),
-        [torch.Generator().manual_seed(index) for index in range(batch)],
     )
 
 
@@ -201,12 +190,7 @@ def rate(step: Callable[[], Tensor], seconds: float, warm: int = 1, wait: int = 
 
 
 class SpeedTable(list[dict[str, Cell | None]]):
-    """Rows of figures by column, printed as they come.
-
-    Args:
-        ratio: the column whose share of the first row's value is added to each row as `ratio`.
-        width: of a text.
-    """
+    """Rows of figures by column, printed as they come; `ratio`: one to tell in shares of the first."""
 
     def __init__(self, ratio: str = "", width: int = 16) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ from egogen.cli import flag
 from ldm.config.merge import load_config
 from ldm.config.sections import GenerateConfig
 from ldm.networks.architecture import LATENT_CHANNELS, Architecture, build
-from ldm.sampling.methods import COPY, GUIDED, METHODS, PLAIN, Request, Scales, copy_frame, prepare, wrap
+from ldm.sampling.methods import COPY, GUIDED, METHODS, PLAIN, copy_frame, prepare, wrap
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,9 @@ def measure_method(
         parts = build(replace(shape, unet=replace(shape.unet, in_channels=channels)), method == "lego")
     prepare(parts, device, torch.bfloat16 if options.half else torch.float32, False)
     draw = wrap(method, parts, config, device)
-    frames, prompts, *features, generators = made_up(shape, options.batch, side, options.device)
-    asked = Request(
-        frames, prompts, generators, Scales(7.5, 1.5), *(features if method == "lego" else (None, None))
-    )
+    asked = made_up(shape, options.batch, side, options.device)
+    if method != "lego":
+        asked.image_features = asked.text_features = None
 
     def work() -> Tensor:
         with torch.no_grad():
@@ -106,10 +105,8 @@ def measure(options: MethodCost, _folder: Path) -> dict[str, SpeedTable]:
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     shape, side = networks_of(options.size)
     side, config = options.resolution or side, settings(options)
-    print(
-        f"{options.size}, {side} x {side} pixels, batches of {options.batch}, "
-        f"UNet in {'bf16' if options.half else '32'}, {options.machine}, torch {torch.__version__}"
-    )
+    sizes = f"{side} x {side} pixels, batches of {options.batch}, UNet in {'bf16' if options.half else '32'}"
+    print(f"{options.size}, {sizes}, {options.machine}, torch {torch.__version__}")
     table = SpeedTable("seconds_per_image")
     for method in METHODS:
         table.add(method=method, **measure_method(method, shape, side, config, options))

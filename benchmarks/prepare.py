@@ -94,20 +94,17 @@ def extraction(folder: Path, seconds: int) -> SpeedTable:
     """Measures both ways, with the annotated frames alone and with three more on each side."""
     rng, count = np.random.default_rng(0), ACTIONS_A_MINUTE * seconds // 60
     first, away = rng.integers(3, (seconds - 2) * FPS, count), rng.integers(15, 40, count)
-    numbers: list[int] = [*first.tolist(), *(first + away).tolist()]
+    numbers = np.stack([first, first + away], axis=1).ravel().tolist()
     wide = [number + away for number in numbers for away in range(-3, 4)]
     table = SpeedTable(width=28)
-
-    def add(video: str, frames: int, slow: float, fast: float) -> None:
-        table.add(video=video, frames=frames, seek_each_s=slow, one_pass_s=fast, gain=slow / fast)
-
     for name, (codec, options) in CODECS.items():
         path = folder / f"{codec}.mp4"
         make_video(path, codec, options, seconds)
         for wanted in (numbers, wide):
             slow, fast = (clock(partial(work, path, wanted)).seconds for work in (seek_each, one_pass))
-            add(name, len(wanted), slow, fast)
-    add("all", *(sum(row[key] for row in table) for key in ("frames", "seek_each_s", "one_pass_s")))
+            table.add(video=name, frames=len(wanted), seek_each_s=slow, one_pass_s=fast, gain=slow / fast)
+    total = {key: sum(row[key] for row in table) for key in ("frames", "seek_each_s", "one_pass_s")}
+    table.add(video="all", **total, gain=total["seek_each_s"] / total["one_pass_s"])
     return table
 
 
@@ -206,10 +203,8 @@ def scale(root: Path, actions: int) -> SpeedTable:
 
 def measure(options: PrepareSpeed, folder: Path) -> dict[str, SpeedTable]:
     """Measures extraction and scale."""
-    return {
-        "extraction": extraction(folder, options.seconds),
-        "scale": scale(folder / "ego4d", options.actions),
-    }
+    extracted = extraction(folder, options.seconds)
+    return {"extraction": extracted, "scale": scale(folder / "ego4d", options.actions)}
 
 
 if __name__ == "__main__":
