@@ -10,21 +10,13 @@ Published: one frame at a time, the hidden states of all layers of all steps kep
 from __future__ import annotations
 
 import json
-import logging
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from measuring import OnDevice, clock, read_flags, report
+from measuring import LLM_WIDTH, VIT_L, OnDevice, clock, run
 from torch import Tensor
-from transformers import (
-    CLIPVisionConfig,
-    LlamaConfig,
-    PreTrainedTokenizerBase,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import CLIPVisionConfig, LlamaConfig, PreTrainedTokenizerBase, StoppingCriteriaList
 
 from egogen.cli import flag
 from llava.checkpoints.config_json import llava_config, text_settings
@@ -52,53 +44,22 @@ class DescribeSpeed(OnDevice):
     batch_size: int | None = flag("what fits, by default", type=int)
 
 
-def shapes(size: str, vocabulary: int) -> tuple[LlamaConfig, CLIPVisionConfig]:
-    """Sizes of language model and vision tower."""
-    if size == "toy":
-        return toy_text_config(vocabulary), toy_vision_config()
-    text = LlamaConfig(
-        vocab_size=32000, hidden_size=5120, intermediate_size=13824, num_hidden_layers=40,
-        num_attention_heads=40, num_key_value_heads=40, max_position_embeddings=4096,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
-    vision = CLIPVisionConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
-        image_size=224, patch_size=14,
-    )  # fmt: skip
-    return text, vision
-
-
 def build(size: str, vocabulary: int, device: str, dtype: torch.dtype) -> Llava:
     """A model with random weights, that never ends an answer by itself."""
+    text, vision = toy_text_config(vocabulary), toy_vision_config()
+    if size == "13b":
+        text = LlamaConfig(
+            hidden_size=LLM_WIDTH, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40,
+            max_position_embeddings=4096, pad_token_id=0,
+        )  # fmt: skip
+        vision = CLIPVisionConfig(**VIT_L)
     torch.manual_seed(0)
-    config = llava_config(*shapes(size, vocabulary), "")
-    config._attn_implementation = "sdpa"
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
     with torch.device(device):
-        model = Llava(config).eval()
-    torch.set_default_dtype(default)
+        config = llava_config(text, vision, "")
+        model = Llava._from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
     with torch.no_grad():
         model.lm_head.weight[:3] = 0  # unknown, begin, end: a logit of 0 is never the highest
     return model
-
-
-def make_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """A small SentencePiece tokenizer; its words do not matter here."""
-    text = [f"{QUERY.format(words)} The left hand does it. {index}" for index, words in enumerate(WORDS * 20)]
-    (folder / MODEL).write_bytes(train_tokenizer(text))
-    return load_tokenizer(folder)
-
-
-class StopAtText(StoppingCriteria):
-    """The published extra rule: the text `<s>` among the last tokens ends an answer."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
-
-    def __call__(self, input_ids: Tensor, scores: object, **kwargs: object) -> bool:  # noqa: D102 - its protocol
-        del scores, kwargs
-        return BOS_TEXT in self.tokenizer.batch_decode(input_ids[:, -STOP_WINDOW:])[0]
 
 
 @torch.no_grad()
@@ -107,21 +68,20 @@ def published(
 ) -> list[Tensor]:
     """Describes frames one by one by `generate`, keeping every layer's states of every step, as published."""
     made = []
+
+    def stops(ids: Tensor, _scores: object, **_more: object) -> bool:
+        """The published extra rule: the text `<s>` among the last tokens ends an answer."""
+        return BOS_TEXT in tokenizer.batch_decode(ids[:, -STOP_WINDOW:])[0]
+
     for prompt, feature in zip(prompts, features, strict=True):
         ids = torch.tensor([expand_image(prompt, prompt, model.patches, IMAGE_TOKEN)], device=feature.device)
         embeddings = model.get_input_embeddings()(ids.masked_fill(ids == IMAGE_TOKEN, 0))
         embeddings = embeddings.masked_scatter((ids == IMAGE_TOKEN)[..., None], feature.to(embeddings.dtype))
         out = model.generate(
-            inputs_embeds=embeddings,
-            attention_mask=torch.ones_like(ids),
-            do_sample=False,
-            max_new_tokens=tokens,
-            use_cache=True,
-            output_hidden_states=True,
-            return_dict_in_generate=True,
-            stopping_criteria=StoppingCriteriaList([StopAtText(tokenizer)]),
-            pad_token_id=0,
-        )
+            inputs_embeds=embeddings, attention_mask=torch.ones_like(ids), do_sample=False, use_cache=True,
+            max_new_tokens=tokens, output_hidden_states=True, return_dict_in_generate=True,
+            stopping_criteria=StoppingCriteriaList([stops]), pad_token_id=0,
+        )  # fmt: skip
         made.append(torch.cat([step[-1][:, -1] for step in out.hidden_states]).float().cpu())
     return made
 
@@ -133,38 +93,34 @@ def ours(
     """Describes frames in batches."""
     sampling, states = Sampling(temperature=0.0, max_new_tokens=tokens), []
     for first in range(0, len(prompts), size):
-        rows = slice(first, first + size)
-        part = prompts[rows]
-        found = answer(model, tokenizer, part, features[rows], list(range(len(part))), sampling)
+        part, shown = prompts[first : first + size], features[first : first + size]
+        found = answer(model, tokenizer, part, shown, range(len(part)), sampling)
         states += [one.states.float().cpu() for one in found]
     return states
 
 
-def main() -> None:
+def measure(options: DescribeSpeed, folder: Path) -> dict[str, dict[str, object]]:
     """Measures both ways and prints the figures."""
-    logging.basicConfig(level=logging.WARNING)
-    options = read_flags(DescribeSpeed, "describe", __doc__)
     device, tokens = options.device, options.tokens
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer = make_tokenizer(Path(folder))
+    texts = [
+        f"{QUERY.format(words)} The left hand does it. {index}" for index, words in enumerate(WORDS * 20)
+    ]
+    (folder / MODEL).write_bytes(train_tokenizer(texts))  # its words do not matter here
+    tokenizer = load_tokenizer(folder)
     model = build(options.size, len(tokenizer), device, torch.float16 if options.on_gpu else torch.float32)
     prompts = [prompt_ids(QUERY, WORDS[index % len(WORDS)], tokenizer) for index in range(options.frames)]
-    width = int(text_settings(model.config).hidden_size)
+    width = text_settings(model.config).hidden_size
     features = torch.randn(options.frames, model.patches, width, device=device, dtype=model.dtype)
     longest = max(map(len, prompts))
     size = options.batch_size or fitting_batch_size(model, longest, Sampling(max_new_tokens=tokens))
     few = min(options.published_frames, options.frames)
     published(model, tokenizer, prompts[:1], features[:1], 2)  # warm up
-    ways = {
-        "published": clock(
-            lambda: published(model, tokenizer, prompts[:few], features[:few], tokens), device
-        ),
-        "ours": clock(lambda: ours(model, tokenizer, prompts, features, tokens, size), device),
-    }
-    slow, fast = (found.result for found in ways.values())
+    slow = clock(lambda: published(model, tokenizer, prompts[:few], features[:few], tokens), device)
+    fast = clock(lambda: ours(model, tokenizer, prompts, features, tokens, size), device)
+    ways = {"published": slow, "ours": fast}
     rates = {way: len(found.result) / found.seconds for way, found in ways.items()}
     # In half precision a near tie may be decided otherwise; after that the texts differ.
-    equal = sum(torch.allclose(a, b, atol=1e-3) for a, b in zip(slow, fast, strict=False))
+    equal = sum(torch.allclose(a, b, atol=1e-3) for a, b in zip(slow.result, fast.result, strict=False))
     figures: dict[str, object] = {
         "machine": options.machine,
         "batch_size": size,
@@ -175,16 +131,15 @@ def main() -> None:
     }
     if options.on_gpu:
         figures["peak_gib"] = {way: found.gib for way, found in ways.items()}
-    if options.peak:
-        # Each step reads all of the language model's weights once.
-        read = sum(value.numel() * value.element_size() for value in model.model.language_model.parameters())
-        steps = {"published": rates["published"] * tokens, "ours": rates["ours"] * tokens / size}
-        figures["share_of_bandwidth"] = {
-            way: rate * read / (options.peak.memory * 1e12) for way, rate in steps.items()
-        }
+    # Each step reads all of the language model's weights once.
+    read = sum(value.numel() * value.element_size() for value in model.model.language_model.parameters())
+    steps = {"published": rates["published"] * tokens, "ours": rates["ours"] * tokens / size}
+    shares = {way: options.share(rate * read / 1e12, "memory") for way, rate in steps.items()}
+    if None not in shares.values():
+        figures["share_of_bandwidth"] = shares
     print(json.dumps(figures, indent=2))
-    report(options, figures=figures)
+    return {"figures": figures}
 
 
 if __name__ == "__main__":
-    main()
+    run(measure, DescribeSpeed, __doc__)

@@ -11,16 +11,14 @@ for each metric, LPIPS run twice (torchmetrics 0.6 did), targets computed again 
 
 from __future__ import annotations
 
-import logging
-import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import OnDevice, SpeedTable, clock, process_gib, read_flags, report
+from measuring import OnDevice, SpeedTable, clock, process_gib, run
 from PIL import Image
 
 from egogen.annotations import DESCRIPTION_KEY
@@ -54,35 +52,27 @@ class MetricSpeed(OnDevice):
     batch: int = flag("pairs at a time", type=int, default=8)
 
 
-def write_frames(root: Path, dataset: str, pairs: int) -> Path:
-    """A made-up evaluation: annotations, frames before, targets and a generated run."""
+def write_frames(root: Path, dataset: str, pairs: int) -> None:
+    """A made-up evaluation: annotations, frames before, targets and a generated run, of random colours."""
     generator = np.random.default_rng(0)
-    annotations = {}
+    annotations, data = {}, root / FOLDERS[dataset]
     for index in range(pairs):
-        names = [f"clip{index}/act/{number:06d}.jpg" for number in (1, 2)]
-        annotations[f"clip{index}"] = {
-            "act": {"image_0": names[0], "image_1": names[1], "action": "#C C cuts the carrot"}
-        }
-        places = [root / FOLDERS[dataset] / "val" / name for name in names]
-        places += [
-            root / FOLDERS[dataset] / "val_gt_for_metric" / names[1],
-            root / "run" / "images" / names[1],
-        ]
-        target = noise(generator)
-        for place, image in zip(places, [noise(generator), target, target, noise(generator)], strict=True):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            image.save(place)
+        before, after = (f"clip{index}/act/{number:06d}.jpg" for number in (1, 2))
+        action = {"image_0": before, "image_1": after, "action": "#C C cuts the carrot"}
+        annotations[f"clip{index}"] = {"act": action}
+        for places in (
+            [data / "val" / before],
+            [data / "val" / after, data / "val_gt_for_metric" / after],
+            [root / "run" / "images" / after],
+        ):
+            small = generator.integers(0, 256, (16, 28, 3), dtype=np.uint8)
+            for place in places:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(small).resize(SIZE, Image.Resampling.BICUBIC).save(place)
     write_json(root / "val.json", annotations)
-    return root
 
 
-def noise(generator: np.random.Generator) -> Image.Image:
-    """A picture of random colours."""
-    small = generator.integers(0, 256, (16, 28, 3), dtype=np.uint8)
-    return Image.fromarray(small).resize(SIZE, Image.Resampling.BICUBIC)
-
-
-def write_weights(root: Path, dataset: str) -> Path:
+def write_weights(root: Path, dataset: str) -> None:
     """Files of random weights in the published formats and sizes, but for what the six metrics do not use."""
     import lpips as package
     from open_clip import create_model
@@ -104,10 +94,9 @@ def write_weights(root: Path, dataset: str) -> Path:
         backbone = package.LPIPS(net=net, pnet_rand=True, verbose=False).net
         state = {f"features.{name.partition('.')[2]}": value for name, value in backbone.state_dict().items()}
         torch.save(state, root / file.name)
-    return root
 
 
-def published(pairs: Pairs, setting: MetricSetting) -> Callable[[], float]:
+def published(pairs: Pairs, setting: MetricSetting) -> Callable[[], object]:
     """The published way as a function that measures once; networks are loaded before."""
     from scipy.linalg import sqrtm
 
@@ -121,80 +110,61 @@ def published(pairs: Pairs, setting: MetricSetting) -> Callable[[], float]:
     def read(path: Path) -> torch.Tensor:
         return read_image(path).to(setting.device)[None]
 
-    def one(pair: Pair) -> float:
-        def both() -> tuple[torch.Tensor, torch.Tensor]:
-            return read(pair.generated), read(pair.reference)
+    def twice(*given: object) -> torch.Tensor:
+        return lpips.score(*given) + lpips.score(*given)
 
-        values = [psnr.score(*both())]
-        for net in nets:
-            images = both()
-            values += [lpips.score(*images, net) for _ in range(2)]
-        values.append(clip.score(*both(), vision))
-        values.append(egovlp.score(*both(), tower, frames))
+    def one(pair: Pair) -> None:
         context = read(before / pair.item.action.image_0)
-        values.append(egovlp_plus.score(*both(), context, tower, frames))
-        return float(sum(values))
+        for score, *more in (
+            (psnr.score,), *((twice, net) for net in nets), (clip.score, vision),
+            (egovlp.score, tower, frames), (egovlp_plus.score, context, tower, frames),
+        ):  # fmt: skip
+            score(read(pair.generated), read(pair.reference), *more).item()
 
-    def run() -> float:
-        total = sum(map(one, pairs.pairs))
+    def work() -> None:
+        for pair in pairs.pairs:
+            one(pair)
         sides = []
         for paths in ([p.generated for p in pairs.pairs], [p.reference for p in pairs.pairs]):
             found = np.concatenate([fid.activations(inception, read(path)).cpu().numpy() for path in paths])
-            sides.append((found.astype(np.float64).mean(0), np.cov(found.astype(np.float64), rowvar=False)))
-        began = time.perf_counter()
-        root = sqrtm(sides[0][1] @ sides[1][1]).real
-        print(f"    of which scipy's matrix root, once a run: {time.perf_counter() - began:.1f} s")
-        return total + float(np.trace(root))
+            sides.append(np.cov(found.astype(np.float64), rowvar=False))
+        root = clock(lambda: sqrtm(sides[0] @ sides[1]))
+        print(f"    of which scipy's matrix root, once a run: {root.seconds:.1f} s")
 
-    return run
+    return work
 
 
-def ours(pairs: Pairs, setting: MetricSetting, memory: Memory) -> Callable[[], float]:
+def ours(pairs: Pairs, setting: MetricSetting, memory: Memory) -> Callable[[], object]:
     """Our way as a function that measures once; networks are loaded before."""
     metrics = choose(METRICS, setting)
     evaluation.measure(replace(pairs, pairs=pairs.pairs[:2]), metrics, setting)  # loads what it caches
 
-    def run() -> float:
-        results = evaluation.measure(pairs, metrics, setting, memory)
-        return sum(result.mean for result in results.values())
-
-    return run
+    return partial(evaluation.measure, pairs, metrics, setting, memory)
 
 
-def main() -> None:
-    """Measures all ways."""
-    options = read_flags(MetricSpeed, "evaluate", __doc__)
-    logging.basicConfig(level=logging.WARNING)
-    with tempfile.TemporaryDirectory() as root:
-        report(options, ways=measure(options, Path(root)).rows)
-
-
-def measure(options: MetricSpeed, root: Path) -> SpeedTable:
+def measure(options: MetricSpeed, root: Path) -> dict[str, SpeedTable]:
     """The published way, and ours in each precision: a first run, and further ones with known targets."""
-    dataset, count = options.dataset, options.pairs
-    weights = write_weights(root / "weights", dataset)
-    data = write_frames(root / "data", dataset, count)
+    dataset, count, weights, data = options.dataset, options.pairs, root / "weights", root / "data"
+    write_weights(weights, dataset)
+    write_frames(data, dataset, count)
     setting, _ = evaluation.prepare(
         dataset, METRICS, None, "published", "32", options.device, DESCRIPTION_KEY, None, weights,
         options.batch,
     )  # fmt: skip
-    pairs = evaluation.pair(
-        setting, data / "run", data / FOLDERS[dataset] / "val_gt_for_metric", data / "val.json"
-    )
-    print(
-        f"{dataset}, {count} pairs of {SIZE[0]}x{SIZE[1]}, batch {options.batch}, {options.machine}, "
-        f"torch {torch.__version__}"
-    )
+    targets = data / FOLDERS[dataset] / "val_gt_for_metric"
+    pairs = evaluation.pair(setting, data / "run", targets, data / "val.json")
+    sizes = f"{count} pairs of {SIZE[0]}x{SIZE[1]}, batch {options.batch}"
+    print(f"{dataset}, {sizes}, {options.machine}, torch {torch.__version__}")
     table = SpeedTable("pairs_per_second", width=33)
 
-    def add(way: str, work: Callable[[], float], precision: str) -> None:
+    def add(way: str, work: Callable[[], object], precision: str) -> None:
         with torch.no_grad(), tensor_cores(precision):  # type: ignore[arg-type]
             found = clock(work, options.device)
-        rate, peak = count / found.seconds, options.peak if precision == "32" else None
+        rate = count / found.seconds
         table.add(
             way=way, pairs_per_second=rate, test_set_minutes=TEST_SET[dataset] / rate / 60,
             peak_memory_gib=process_gib() if found.gib is None else found.gib,
-            share_of_peak=rate * WORK[dataset] / peak.float32 if peak else None,
+            share_of_peak=options.share(rate * WORK[dataset], "float32") if precision == "32" else None,
         )  # fmt: skip
 
     add("published: one by one", published(pairs, setting), "32")
@@ -202,10 +172,11 @@ def measure(options: MetricSpeed, root: Path) -> SpeedTable:
         kept = Memory(reference=Store(root / f"{precision}.sqlite"))
         other, name = replace(setting, precision=precision), "" if precision == "32" else f", {precision}"
         add(f"ours, first run{name}", ours(pairs, other, Memory()), precision)
-        ours(pairs, other, kept)()  # fills it
-        add(f"ours, targets known{name}", ours(pairs, other, kept), precision)
-    return table
+        again = ours(pairs, other, kept)
+        again()  # fills it
+        add(f"ours, targets known{name}", again, precision)
+    return {"ways": table}
 
 
 if __name__ == "__main__":
-    main()
+    run(measure, MetricSpeed, __doc__)

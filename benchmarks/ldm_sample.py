@@ -12,13 +12,12 @@ from those of 200 DDIM steps from the same start noise, and from the true target
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from measuring import OnDevice, SpeedTable, clock, rate, read_flags, report, toy_networks
+from measuring import OnDevice, SpeedTable, clock, made_up, networks_of, rate, run
 from torch import Tensor
 
 from egogen.cli import flag
@@ -28,7 +27,8 @@ from ldm.config.merge import load_config
 from ldm.config.sections import GenerateConfig
 from ldm.data.pairs import EgoGenPairs, SplitFiles, stack
 from ldm.diffusion.sampler import make_scheduler
-from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape, build
+from ldm.metrics.psnr import score as psnr
+from ldm.networks.architecture import build
 from ldm.networks.attention import is_plain
 from ldm.pipeline import LegoPipeline
 
@@ -54,29 +54,9 @@ class SampleSpeed(OnDevice):
     val: int = flag("frames in the table of quality", type=int, default=64)
 
 
-def tiny_shape() -> tuple[Architecture, int]:
-    """Architecture and resolution of the recorded numbers."""
-    unet = UNetShape([32, 64, 128, 128], [True, True, True, False], 1, 4)
-    return Architecture(unet, VAEShape([32, 64, 128, 128], 1), TextShape(768, 2, 12, 256)), 64
-
-
-def inputs(shape: Architecture, batch: int, side: int, device: str) -> dict[str, object]:
-    """Made-up photos, texts and features."""
-    generator = torch.Generator().manual_seed(0)
-    return {
-        "image": torch.rand(batch, 3, side, side, generator=generator).to(device) * 2 - 1,
-        "prompt": ["the left hand opens the box"] * batch,
-        "vllm_image_features": torch.randn(batch, 256, shape.llm_width, generator=generator).to(device),
-        "vllm_text_features": torch.randn(batch, 77, shape.llm_width, generator=generator).to(device),
-        "generator": [torch.Generator().manual_seed(index) for index in range(batch)],
-        "output_type": "pt",
-    }
-
-
 def speed(options: SampleSpeed) -> SpeedTable:
-    """Measures the published way and ours."""
-    shapes = {"toy": toy_networks, "tiny": tiny_shape, "sd15": lambda: (Architecture(), 256)}
-    (shape, side), device = shapes[options.size](), options.device
+    """Measures the published way and ours, one change after the other."""
+    (shape, side), device = networks_of(options.size), options.device
     steps = options.steps or (100 if options.size == "sd15" else 10)
     torch.manual_seed(0)
     with torch.device(device):
@@ -84,38 +64,33 @@ def speed(options: SampleSpeed) -> SpeedTable:
     torch.set_float32_matmul_precision("high")
     pipeline = LegoPipeline.from_parts(parts).to(device)
     pipeline.set_progress_bar_config(disable=True)
-    peak = options.peak if options.size == "sd15" else None
     print(f"{options.size}, {options.machine}, {steps} steps, torch {torch.__version__}")
     table, batch = SpeedTable("frames_per_second", width=60), 1
     pipeline_module.is_plain = lambda _: False
-
-    def draw(given: dict[str, object]) -> Tensor:
-        return pipeline(**given, num_inference_steps=steps).images
-
     for name in [PUBLISHED, BATCH, FIXED, LAYOUT, *([HALF, COMPILE] if options.on_gpu else [])]:
-        batch = options.batch if name == BATCH else batch
-        change(pipeline, name)
-        work = partial(draw, inputs(shape, batch, side, device))
-        found = clock(lambda work=work: rate(work, options.seconds), device)
+        if name == BATCH:
+            batch = options.batch
+        elif name == FIXED:
+            pipeline_module.is_plain = is_plain
+        elif name == LAYOUT:
+            pipeline.unet.to(memory_format=torch.channels_last)
+        elif name == HALF:
+            pipeline.unet.to(torch.bfloat16)
+        elif name == COMPILE:
+            pipeline.unet.compile()
+        given = made_up(shape, batch, side, device)
+        draw = partial(
+            pipeline, given.source, given.prompts, given.image_features, given.text_features,
+            num_inference_steps=steps, generator=given.generators, output_type="pt",
+        )  # fmt: skip
+        found = clock(lambda draw=draw: rate(lambda: draw().images, options.seconds), device)
         frames = batch * found.result
+        work = frames * WORK_100_STEPS * steps / 100
         table.add(
-            setting=name, batch=batch, frames_per_second=frames,
-            peak_memory_gib=found.gib,
-            share_of_peak=frames * WORK_100_STEPS * steps / 100 / peak.bf16 if peak else None,
+            setting=name, batch=batch, frames_per_second=frames, peak_memory_gib=found.gib,
+            share_of_peak=options.share(work, "bf16") if options.size == "sd15" else None,
         )  # fmt: skip
     return table
-
-
-def change(pipeline: LegoPipeline, name: str) -> None:
-    """Makes one line's change."""
-    if name == FIXED:
-        pipeline_module.is_plain = is_plain
-    elif name == LAYOUT:
-        pipeline.unet.to(memory_format=torch.channels_last)
-    elif name == HALF:
-        pipeline.unet.to(torch.bfloat16)
-    elif name == COMPILE:
-        pipeline.unet.compile()
 
 
 def quality(checkpoint: Path, options: SampleSpeed) -> SpeedTable:
@@ -133,42 +108,33 @@ def quality(checkpoint: Path, options: SampleSpeed) -> SpeedTable:
 
     def draw(scheduler: str, steps: int) -> tuple[Tensor, float]:
         pipeline.scheduler = make_scheduler(scheduler)
-        began = time.perf_counter()
-        images = pipeline(
+        seconds, _, images = clock(lambda: pipeline(
             stacked["source"], [sample["prompt"] for sample in samples], stacked.get("vllm_image"),
             stacked.get("vllm_text"), num_inference_steps=steps, guidance_scale=config.sampling.scales_txt[0],
             image_guidance_scale=config.sampling.scales_img[0], latents=latents.to(pipeline.device),
             generator=torch.Generator().manual_seed(1), output_type="pt",
-        ).images  # fmt: skip
-        return images.clamp(-1, 1).float().cpu(), len(samples) / (time.perf_counter() - began)
+        ).images.clamp(-1, 1).float().cpu() / 2 + 0.5)  # fmt: skip
+        return images, len(samples) / seconds
 
-    target = stacked["target"].cpu()
+    target = stacked["target"].cpu() / 2 + 0.5
     # The limit of many small steps, without the ancestral steps' fresh noise.
     limit, _ = draw("ddim", 200)
     table = SpeedTable()
     for name, steps in [("euler_ancestral", 100), *FAST]:
         images, found = draw(name, steps)
+        to_limit, to_target = (psnr(images, other).mean().item() for other in (limit, target))
         table.add(
             scheduler=name, steps=steps, frames_per_second=found,
-            psnr_to_limit=psnr(images, limit), psnr_to_target=psnr(images, target),
+            psnr_to_limit=to_limit, psnr_to_target=to_target,
         )  # fmt: skip
     return table
 
 
-def psnr(found: Tensor, expected: Tensor) -> float:
-    """Mean peak signal-to-noise ratio of frames in [-1, 1], in dB."""
-    error = (found - expected).square().mean(dim=(1, 2, 3))
-    return float((10 * torch.log10(4 / error)).mean())
-
-
-def main() -> None:
+def measure(options: SampleSpeed, _folder: Path) -> dict[str, SpeedTable]:
     """Measures the speed and, of a trained checkpoint, the quality."""
-    options = read_flags(SampleSpeed, "ldm_sample", __doc__)
-    tables = {"speed": speed(options).rows}
-    if options.ckpt:
-        tables["quality"] = quality(options.ckpt, options).rows
-    report(options, **tables)
+    tables = {"speed": speed(options)}
+    return tables | ({"quality": quality(options.ckpt, options)} if options.ckpt else {})
 
 
 if __name__ == "__main__":
-    main()
+    run(measure, SampleSpeed, __doc__)

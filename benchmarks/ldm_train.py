@@ -9,11 +9,11 @@ setting at a time, so that each line says what it is worth. Data are made up and
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from measuring import OnDevice, SpeedTable, clock, rate, read_flags, report, toy_networks
+from measuring import OnDevice, SpeedTable, clock, made_up, networks_of, rate, run
 from torch import Tensor
 
 from egogen.cli import flag
@@ -50,18 +50,14 @@ class TrainSpeed(OnDevice):
 
 def make_batch(shape: Architecture, batch: int, side: int, cached: bool, device: str) -> dict[str, object]:
     """Made-up pairs: frames, or what the cache holds of them."""
-    latent = side // shape.vae.factor
-    made: dict[str, object] = {
-        "item": [str(index) for index in range(batch)],
-        "prompt": ["the left hand opens the box"] * batch,
-        "vllm_image": torch.randn(batch, 256, shape.llm_width, device=device),
-        "vllm_text": torch.randn(batch, 77, shape.llm_width, device=device),
-    }
+    made, latent = made_up(shape, batch, side, device), side // shape.vae.factor
+    shared = {
+        "item": [str(index) for index in range(batch)], "prompt": made.prompts,
+        "vllm_image": made.image_features, "vllm_text": made.text_features,
+    }  # fmt: skip
     if not cached:
-        return made | {
-            name: torch.rand(batch, 3, side, side, device=device) * 2 - 1 for name in ("source", "target")
-        }
-    return made | {
+        return shared | {"source": made.source, "target": made.source.flip(0)}
+    return shared | {
         "source_latent": torch.randn(batch, 4, latent, latent, device=device),
         "target_moments": torch.rand(batch, 8, latent, latent, device=device),
         "text": torch.randn(batch, 77, shape.text.width, device=device),
@@ -77,14 +73,11 @@ def pairs_per_second(
     torch.set_float32_matmul_precision("high")  # TF32, as torch 1.11 did by default
     config = TrainConfig(
         model=ModelConfig(
-            architecture=shape,
-            gradient_checkpointing="uncheckpointed" not in changes,
-            channels_last="channels_last" in changes,
-            compile="compile" in changes,
+            architecture=shape, gradient_checkpointing="uncheckpointed" not in changes,
+            channels_last="channels_last" in changes, compile="compile" in changes,
         ),
-        optimizer=OptimizerConfig(fused="fused" in changes),
-        trainer=TrainerConfig(max_steps=1),
-    )
+        optimizer=OptimizerConfig(fused="fused" in changes), trainer=TrainerConfig(max_steps=1),
+    )  # fmt: skip
     with torch.device(device):
         module = LatentDiffusion(build(shape), config).to(device)
     optimizer = make_optimizer(module.trained().values(), config.optimizer)
@@ -102,32 +95,25 @@ def pairs_per_second(
     return batch_size * rate(step, options.seconds, warm=3, wait=5 if options.on_gpu else 1)
 
 
-def main() -> None:
+def measure(options: TrainSpeed, _folder: Path) -> dict[str, SpeedTable]:
     """Measures each line."""
-    options = read_flags(TrainSpeed, "ldm_train", __doc__)
-    logging.basicConfig(level=logging.WARNING)
-    shape, side, batch = Architecture(), 256, options.batch or 32
-    if options.size == "toy":
-        (shape, side), batch = toy_networks(), options.batch or 12
-    peak = options.peak if options.size == "sd15" else None
+    shape, side = networks_of(options.size)
+    batch = options.batch or (12 if options.size == "toy" else 32)
     print(f"{options.size}, {options.machine}, torch {torch.__version__}")
     table, changes = SpeedTable("pairs_per_second", width=60), set[str]()
     for name, change in list(CHANGES.items())[: None if options.on_gpu else ON_A_CPU]:
         changes.add(change)
-        size = batch
-        if change == "large_batch":
-            size = options.large_batch
-            if size <= batch:
-                break
+        size = options.large_batch if change == "large_batch" else batch
+        if change == "large_batch" and size <= batch:
+            break
         found = clock(lambda size=size: pairs_per_second(shape, changes, size, side, options), options.device)
-        work = UNET_WORK + (0 if "cached" in changes else ENCODE_WORK)
+        work = found.result * (UNET_WORK + (0 if "cached" in changes else ENCODE_WORK))
         table.add(
-            setting=name, batch=size, pairs_per_second=found.result,
-            peak_memory_gib=found.gib,
-            share_of_peak=found.result * work / peak.bf16 if peak else None,
+            setting=name, batch=size, pairs_per_second=found.result, peak_memory_gib=found.gib,
+            share_of_peak=options.share(work, "bf16") if options.size == "sd15" else None,
         )  # fmt: skip
-    report(options, lines=table.rows)
+    return {"lines": table}
 
 
 if __name__ == "__main__":
-    main()
+    run(measure, TrainSpeed, __doc__)

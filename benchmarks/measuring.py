@@ -1,24 +1,34 @@
-"""What all benchmarks share: the flags --device and --json, clocks, peaks of GPUs, a table, its JSON."""
+"""What all benchmarks share: their door, made-up data, clocks, peaks of GPUs, a table."""
 
 from __future__ import annotations
 
+import logging
+import os
 import resource
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from egogen import cli
+from egogen.annotations import Annotations
 from egogen.cli import flag
+from egogen.features import IMAGE_TOKENS, TEXT_TOKENS, write_feature
 from egogen.files import write_json
+from egogen.layout import Layout, feature_path, features_root
 from egogen.record import run_record
+from egogen.toy.world import write_world
 
 if TYPE_CHECKING:
     from ldm.networks.architecture import Architecture
+    from ldm.sampling.methods import Request
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pillow", "av")
 Found = TypeVar("Found")
@@ -26,28 +36,28 @@ Given = TypeVar("Given", bound="Reported")
 Cell = str | int | float | bool
 
 
-class Peak(NamedTuple):
-    """What a GPU is sold with, by the vendor's data sheet: dense products (TFLOP/s), memory (TB/s)."""
-
-    bf16: float
-    float32: float
-    memory: float
-
-
+# What GPUs are sold with, by the vendors' data sheets: dense products (TFLOP/s), memory (TB/s).
 PEAKS = {
-    "H200": Peak(989, 67, 4.8),
-    "H100": Peak(989, 67, 3.35),
-    "A100": Peak(312, 19.5, 2.0),
-    "L40": Peak(181, 90.5, 0.86),
-    "4090": Peak(165, 82.6, 1.0),
+    "H200": {"bf16": 989, "float32": 67, "memory": 4.8},
+    "H100": {"bf16": 989, "float32": 67, "memory": 3.35},
+    "A100": {"bf16": 312, "float32": 19.5, "memory": 2.0},
+    "L40": {"bf16": 181, "float32": 90.5, "memory": 0.86},
+    "4090": {"bf16": 165, "float32": 82.6, "memory": 1.0},
 }
+LLM_WIDTH, VIT_WIDTH = 5120, 1024  # of the published features
+ANSWER_TOKENS = 100
+VIT_L = {
+    "hidden_size": VIT_WIDTH, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+    "image_size": 224, "patch_size": 14,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Reported:
-    """The flag of every benchmark."""
+    """The flag of every benchmark, and a setting."""
 
     json: Path | None = flag("write the figures here", type=Path)
+    dir: ClassVar[Path | None] = None  # where files are made; the system's temporary folder
 
 
 @dataclass(frozen=True)
@@ -66,25 +76,69 @@ class OnDevice(Reported):
         """What computes."""
         return torch.cuda.get_device_name() if self.on_gpu else f"{torch.get_num_threads()} CPU threads"
 
-    @property
-    def peak(self) -> Peak | None:
-        """What it could do, where its name is known."""
-        return next((peak for name, peak in PEAKS.items() if self.on_gpu and name in self.machine), None)
+    def share(self, work: float, unit: str) -> float | None:
+        """Of the GPU's peak in that unit, where its name is known; work is in TFLOP/s or TB/s."""
+        peaks = [peak for name, peak in PEAKS.items() if self.on_gpu and name in self.machine]
+        return work / peaks[0][unit] if peaks else None
 
 
-def read_flags(kind: type[Given], name: str, doc: str | None) -> Given:
-    """The command line as a benchmark's options."""
-    return cli.options(kind, None, f"python benchmarks/{name}.py", (doc or "").partition("\n")[0])
+def run(measure: Callable[[Given, Path], Mapping[str, object]], kind: type[Given], doc: str | None) -> None:
+    """A benchmark: hands `measure` the flags and a passing folder; what it returns are tables by name."""
+    logging.basicConfig(level=logging.WARNING)
+    prog = f"python benchmarks/{Path(sys.argv[0]).name}"
+    options = cli.options(kind, None, prog, (doc or "").partition("\n")[0])
+    with tempfile.TemporaryDirectory(dir=options.dir) as folder:
+        tables = measure(options, Path(folder))
+    if options.json is None:
+        return
+    asked = {key: value if isinstance(value, Cell) else f"{value}" for key, value in asdict(options).items()}
+    machine = options.machine if isinstance(options, OnDevice) else "CPU"
+    write_json(options.json, {"settings": asked, "computes": machine, **run_record(PACKAGES), **tables})
+    print(f"written: {options.json}")
 
 
-def toy_networks() -> tuple[Architecture, int]:
-    """The toy world's architecture, and the side of its frames."""
-    from ldm.config.merge import load_config  # stage 1's environment has none
+def networks_of(size: str) -> tuple[Architecture, int]:
+    """Networks and the side of their frames: `toy`, `tiny` (tests/oracle/ldm), else Stable Diffusion 1.5."""
+    from ldm.config.merge import load_config  # stage 1's environment has no ldm
     from ldm.config.sections import TrainConfig
+    from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape
     from ldm.toy.__main__ import SHAPE
 
-    config = load_config(TrainConfig, [Path(__file__).parents[1] / "configs" / "train_toy.yaml"])
-    return SHAPE, config.data.resolution
+    if size == "toy":
+        config = load_config(TrainConfig, [Path(__file__).parents[1] / "configs" / "train_toy.yaml"])
+        return SHAPE, config.data.resolution
+    if size == "tiny":
+        unet = UNetShape([32, 64, 128, 128], [True, True, True, False], 1, 4)
+        return Architecture(unet, VAEShape([32, 64, 128, 128], 1), TextShape(768, 2, 12, 256)), 64
+    return Architecture(), 256
+
+
+def made_up(shape: Architecture, batch: int, side: int, device: str) -> Request:
+    """A batch of random frames, with features and start noise."""
+    from ldm.sampling.methods import Request, Scales
+
+    return Request(
+        torch.rand(batch, 3, side, side, device=device) * 2 - 1,
+        ["the left hand opens the box"] * batch,
+        [torch.Generator().manual_seed(index) for index in range(batch)],
+        Scales(7.5, 1.5),
+        torch.randn(batch, IMAGE_TOKENS, shape.llm_width, device=device),
+        torch.randn(batch, TEXT_TOKENS, shape.llm_width, device=device),
+    )
+
+
+def write_split(
+    root: Path, pairs: int, tree: Path, rng: np.random.Generator, image_feature: Callable[[], np.ndarray]
+) -> Annotations:
+    """A train split of the toy world, of 256 pixels, and a published tree of its features."""
+    write_world(root, pairs, 1, size=256, workers=os.cpu_count() or 1)
+    annotations = Annotations.read(Layout(root, "ego4d").annotations("train"))
+    folders = [features_root(tree, "ego4d", "train", kind) for kind in ("llava_image", "llava_text")]
+    for item in annotations:
+        texts = rng.normal(size=(ANSWER_TOKENS, LLM_WIDTH))
+        for folder, values in zip(folders, (image_feature(), texts), strict=True):
+            write_feature(feature_path(folder, item.action.image_0), values)
+    return annotations
 
 
 class Timed(NamedTuple, Generic[Found]):
@@ -120,13 +174,9 @@ def fastest(work: Callable[[], object], repeats: int, device: str = "cpu") -> fl
 
 
 def rate(step: Callable[[], Tensor], seconds: float, warm: int = 1, wait: int = 1) -> float:
-    """Calls a second.
+    """Calls a second, after some that do not count.
 
-    Args:
-        step: what is called; its result is waited for.
-        seconds: to go on for.
-        warm: calls before that do not count.
-        wait: only for every so many-th result, so that a GPU always has work in hand.
+    Only every `wait`-th result is waited for, so that a GPU always has work in hand.
     """
     for _ in range(warm):
         step().sum().item()
@@ -140,24 +190,19 @@ def rate(step: Callable[[], Tensor], seconds: float, warm: int = 1, wait: int = 
     return count / (time.perf_counter() - began)
 
 
-class SpeedTable:
-    """Figures that are printed line by line, as they come; a row's keys are the columns.
-
-    Args:
-        ratio: the key whose share of the first row's value is added to each row as `ratio`; empty for none.
-        width: of a text.
-    """
+class SpeedTable(list[dict[str, Cell | None]]):
+    """Rows of figures by column, printed as they come; `ratio`: one to tell in shares of the first."""
 
     def __init__(self, ratio: str = "", width: int = 16) -> None:
+        super().__init__()
         self.ratio, self.width = ratio, width
-        self.rows: list[dict[str, Cell | None]] = []
 
     def add(self, **row: Cell | None) -> None:
         """Prints a row; what is None, or not given, is a dash in print."""
-        row = dict.fromkeys(self.rows[0] if self.rows else ()) | row  # all columns, in one order
-        self.rows.append(row)
+        row = dict.fromkeys(self[0] if self else ()) | row  # all columns, in one order
+        self.append(row)
         if self.ratio:
-            row["ratio"] = float(row[self.ratio]) / float(self.rows[0][self.ratio])
+            row["ratio"] = float(row[self.ratio]) / float(self[0][self.ratio])
         heads, cells = [], []
         for key, value in row.items():
             shown = "-" if value is None else f"{value:.4g}" if isinstance(value, float) else f"{value}"
@@ -165,15 +210,5 @@ class SpeedTable:
             form = f"<{self.width}" if isinstance(value, str) else f">{max(8, len(head))}"
             heads.append(f"{head:{form}}")
             cells.append(f"{shown:{form}}")
-        for line in (heads, cells) if len(self.rows) == 1 else (cells,):
+        for line in (heads, cells) if len(self) == 1 else (cells,):
             print("  ".join(line), flush=True)
-
-
-def report(options: Reported, **tables: Sequence[object]) -> None:
-    """Writes the figures with what they were measured by, where `--json` asks for it."""
-    if options.json is None:
-        return
-    asked = {key: value if isinstance(value, Cell) else f"{value}" for key, value in asdict(options).items()}
-    machine = options.machine if isinstance(options, OnDevice) else "CPU"
-    write_json(options.json, {"settings": asked, "computes": machine, **run_record(PACKAGES), **tables})
-    print(f"written: {options.json}")

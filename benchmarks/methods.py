@@ -13,25 +13,22 @@ of three is three. Encoding, text, features and decoding are in the seconds; rea
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import OnDevice, SpeedTable, clock, fastest, read_flags, report, toy_networks
+from measuring import OnDevice, SpeedTable, clock, fastest, made_up, networks_of, run
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from egogen.cli import flag
 from ldm.config.merge import load_config
 from ldm.config.sections import GenerateConfig
-from ldm.networks.architecture import LATENT_CHANNELS, Architecture, Parts, build
-from ldm.sampling.methods import COPY, GUIDED, METHODS, PLAIN, Request, Scales, copy_frame, prepare, wrap
-
-PROMPT, SOURCE_PROMPT = "the left hand opens the box", "a table with a box"
+from ldm.networks.architecture import LATENT_CHANNELS, Architecture, build
+from ldm.sampling.methods import COPY, GUIDED, METHODS, PLAIN, copy_frame, prepare, wrap
 
 
 @dataclass(frozen=True)
@@ -51,131 +48,70 @@ class MethodCost(OnDevice):
         return (self.precision or ("bf16" if self.on_gpu else "32")) == "bf16"
 
 
-class Sizes(NamedTuple):
-    """Networks, the side of a frame in pixels, and the block from which ProxMasaCtrl acts."""
-
-    shape: Architecture
-    side: int
-    first_block: int
-
-
-def sizes(name: str, resolution: int | None) -> Sizes:
-    """Those of Stable Diffusion 1.5, or of the toy world."""
-    if name == "full":
-        return Sizes(Architecture(), resolution or 256, 10)
-    shape, side = toy_networks()
-    return Sizes(shape, resolution or side, 4)
-
-
-def settings(steps: int | None, first_block: int) -> GenerateConfig:
+def settings(options: MethodCost) -> GenerateConfig:
     """All methods' settings: their defaults but for the number of steps."""
-    words = [f"proxmasactrl.masa_layer={first_block}"]
+    # The block from which ProxMasaCtrl acts: the toy networks have fewer.
+    words = [f"proxmasactrl.masa_layer={4 if options.size == 'toy' else 10}"]
     for section in ("proxnpi", "proxmasactrl"):
-        words += [f"{section}.source_prompt=fixed", f"{section}.source_text={SOURCE_PROMPT}"]
-    if steps is not None:
-        words += [f"{section}.steps={steps}" for section in ("sampling", *PLAIN)]
+        words += [f"{section}.source_prompt=fixed", f"{section}.source_text=a table with a box"]
+    if options.steps is not None:
+        words += [f"{section}.steps={options.steps}" for section in ("sampling", *PLAIN)]
     return load_config(GenerateConfig, [], words)
 
 
-def steps_of(method: str, config: GenerateConfig) -> int:
-    """How many sampling steps a method takes."""
-    if method == COPY:
-        return 0
-    steps: int = (config.sampling if method in GUIDED else getattr(config, method)).steps
-    return steps
-
-
-def networks(method: str, shape: Architecture, device: str) -> Parts:
-    """Of random weights, as the method needs them."""
-    channels = 2 * LATENT_CHANNELS if method in GUIDED else LATENT_CHANNELS
-    torch.manual_seed(0)
-    with torch.device(device):
-        return build(replace(shape, unet=replace(shape.unet, in_channels=channels)), method == "lego")
-
-
-def request(method: str, given: Sizes, batch: int, device: str) -> Request:
-    """Made-up frames, and features for LEGO."""
-    generator = torch.Generator().manual_seed(0)
-    shape, side = given.shape, given.side
-    made = Request(
-        torch.rand(batch, 3, side, side, generator=generator).to(device) * 2 - 1,
-        [PROMPT] * batch,
-        [torch.Generator().manual_seed(index) for index in range(batch)],
-        Scales(7.5, 1.5),
-    )
-    if method == "lego":
-        made.image_features = torch.randn(batch, 256, shape.llm_width, generator=generator).to(device)
-        made.text_features = torch.randn(batch, 77, shape.llm_width, generator=generator).to(device)
-    return made
-
-
-def unet_rows(parts: Parts, work: Callable[[], Tensor]) -> int:
-    """Rows that the UNet is called with while the work is done."""
-    found = 0
-
-    def count(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        nonlocal found
-        found += len(given[0])
-
-    hook = parts.unet.register_forward_pre_hook(count)
-    try:
-        work()
-    finally:
-        hook.remove()
-    return found
-
-
-def measure(
-    method: str, given: Sizes, config: GenerateConfig, options: MethodCost, table: SpeedTable
-) -> None:
-    """A method's row of the table. The first run counts calls, and on a GPU work, and is not timed."""
-    steps = steps_of(method, config)
+def measure_method(
+    method: str, shape: Architecture, side: int, config: GenerateConfig, options: MethodCost
+) -> dict[str, float | None]:
+    """A method's figures. The first run counts calls, and on a GPU work, and is not timed."""
     if method == COPY:
         frame = Image.fromarray(np.zeros((256, 455, 3), np.uint8))
-        seconds = fastest(lambda: copy_frame(frame, given.side, 455), 3)
-        table.add(method=method, steps=steps, unet_calls_per_image=0.0, seconds_per_image=seconds)
-        return
-    parts = networks(method, given.shape, options.device)
-    prepare(parts, torch.device(options.device), torch.bfloat16 if options.half else torch.float32, False)
-    draw, asked = (
-        wrap(method, parts, config, torch.device(options.device)),
-        request(method, given, options.batch, options.device),
-    )
+        seconds = fastest(lambda: copy_frame(frame, side, 455), 3)
+        return {"steps": 0, "unet_calls_per_image": 0.0, "seconds_per_image": seconds}
+    device = torch.device(options.device)
+    channels = 2 * LATENT_CHANNELS if method in GUIDED else LATENT_CHANNELS
+    torch.manual_seed(0)
+    with device:
+        parts = build(replace(shape, unet=replace(shape.unet, in_channels=channels)), method == "lego")
+    prepare(parts, device, torch.bfloat16 if options.half else torch.float32, False)
+    draw = wrap(method, parts, config, device)
+    asked = made_up(shape, options.batch, side, options.device)
+    if method != "lego":
+        asked.image_features = asked.text_features = None
 
     def work() -> Tensor:
         with torch.no_grad():
             return draw(asked)
 
+    rows: list[int] = []
+    hook = parts.unet.register_forward_pre_hook(lambda _unet, given: rows.append(len(given[0])))
     counter, tflop, share = FlopCounterMode(display=False), None, None
     with counter if options.on_gpu else nullcontext():
-        rows = unet_rows(parts, work)
+        work()
+    hook.remove()
     found = clock(lambda: fastest(work, options.repeats, options.device), options.device)
     seconds = found.result / options.batch
     if options.on_gpu:
         tflop = counter.get_total_flops() / 1e12 / options.batch
-    if options.peak and tflop:
-        share = tflop / seconds / (options.peak.bf16 if options.half else options.peak.float32)
-    table.add(
-        method=method, steps=steps, unet_calls_per_image=rows / options.batch, seconds_per_image=seconds,
-        peak_memory_gib=found.gib, tflop_per_image=tflop, share_of_peak=share,
-    )  # fmt: skip
+        share = options.share(tflop / seconds, "bf16" if options.half else "float32")
+    return {
+        "steps": (config.sampling if method in GUIDED else getattr(config, method)).steps,
+        "unet_calls_per_image": sum(rows) / options.batch, "seconds_per_image": seconds,
+        "peak_memory_gib": found.gib, "tflop_per_image": tflop, "share_of_peak": share or None,
+    }  # fmt: skip
 
 
-def main() -> None:
+def measure(options: MethodCost, _folder: Path) -> dict[str, SpeedTable]:
     """Measures each method."""
-    options = read_flags(MethodCost, "methods", __doc__)
     logging.getLogger("diffusers").setLevel(logging.ERROR)
-    given = sizes(options.size, options.resolution)
-    config = settings(options.steps, given.first_block)
-    print(
-        f"{options.size}, {given.side} x {given.side} pixels, batches of {options.batch}, "
-        f"UNet in {'bf16' if options.half else '32'}, {options.machine}, torch {torch.__version__}"
-    )
+    shape, side = networks_of(options.size)
+    side, config = options.resolution or side, settings(options)
+    sizes = f"{side} x {side} pixels, batches of {options.batch}, UNet in {'bf16' if options.half else '32'}"
+    print(f"{options.size}, {sizes}, {options.machine}, torch {torch.__version__}")
     table = SpeedTable("seconds_per_image")
     for method in METHODS:
-        measure(method, given, config, options, table)
-    report(options, methods=table.rows)
+        table.add(method=method, **measure_method(method, shape, side, config, options))
+    return {"methods": table}
 
 
 if __name__ == "__main__":
-    main()
+    run(measure, MethodCost, __doc__)

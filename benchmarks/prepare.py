@@ -11,12 +11,10 @@ command in a process of its own, once with --dry-run and once with all frames th
 from __future__ import annotations
 
 import json
-import logging
 import os
 import resource
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +22,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from measuring import Reported, SpeedTable, clock, process_gib, read_flags, report
+from measuring import Reported, SpeedTable, clock, process_gib, run
 from PIL import Image
 
 from egogen.cli import flag
@@ -94,25 +92,19 @@ def one_pass(path: Path, numbers: Sequence[int]) -> None:
 
 def extraction(folder: Path, seconds: int) -> SpeedTable:
     """Measures both ways, with the annotated frames alone and with three more on each side."""
-    rng = np.random.default_rng(0)
-    numbers: list[int] = []
-    for _ in range(ACTIONS_A_MINUTE * seconds // 60):
-        first = int(rng.integers(3, (seconds - 2) * FPS))
-        numbers += [first, first + int(rng.integers(15, 40))]
+    rng, count = np.random.default_rng(0), ACTIONS_A_MINUTE * seconds // 60
+    first, away = rng.integers(3, (seconds - 2) * FPS, count), rng.integers(15, 40, count)
+    numbers = np.stack([first, first + away], axis=1).ravel().tolist()
     wide = [number + away for number in numbers for away in range(-3, 4)]
-    table, sums = SpeedTable(width=28), [0, 0.0, 0.0]
-
-    def add(video: str, frames: int, slow: float, fast: float) -> None:
-        table.add(video=video, frames=frames, seek_each_s=slow, one_pass_s=fast, gain=slow / fast)
-
+    table = SpeedTable(width=28)
     for name, (codec, options) in CODECS.items():
         path = folder / f"{codec}.mp4"
         make_video(path, codec, options, seconds)
         for wanted in (numbers, wide):
             slow, fast = (clock(partial(work, path, wanted)).seconds for work in (seek_each, one_pass))
-            add(name, len(wanted), slow, fast)
-            sums = [sums[0] + len(wanted), sums[1] + slow, sums[2] + fast]
-    add("all", *sums)
+            table.add(video=name, frames=len(wanted), seek_each_s=slow, one_pass_s=fast, gain=slow / fast)
+    total = {key: sum(row[key] for row in table) for key in ("frames", "seek_each_s", "one_pass_s")}
+    table.add(video="all", **total, gain=total["seek_each_s"] / total["one_pass_s"])
     return table
 
 
@@ -141,21 +133,17 @@ def action(number: int) -> dict[str, object]:
 def make_annotations(root: Path, actions: int) -> None:
     """Writes fho_main.json with its splits, every tenth clip in val, and names of clips."""
     (root / "clips").mkdir(parents=True)
-    (root / "annotations").mkdir()
-    clips: dict[str, list[dict[str, str]]] = {"train": [], "val": []}
     made = [action(number) for number in range(ACTIONS_A_CLIP)]
     meta = {"fps": 30.0, "width": 1440, "height": 1080, "num_frames": 9000}
-    with (root / "annotations" / "fho_main.json").open("w") as file:
-        file.write('{"version": "2.0", "videos": [')
-        for index in range(-(-actions // ACTIONS_A_CLIP)):
-            uid = f"{index:08d}-0000-0000-0000-000000000000"
-            (root / "clips" / f"{uid}.mp4").touch()
-            clips["val" if index % 10 == 9 else "train"].append({"clip_uid": uid})
-            part = made[: actions - index * ACTIONS_A_CLIP]
-            interval = {"clip_id": "1", "clip_uid": uid, "redacted": False, "narrated_actions": part}
-            video = {"video_uid": f"v{uid}", "video_metadata": meta, "annotated_intervals": [interval]}
-            file.write((", " if index else "") + json.dumps(video))
-        file.write("]}")
+    videos, clips = [], {"train": [], "val": []}
+    for index, first in enumerate(range(0, actions, ACTIONS_A_CLIP)):
+        uid, part = f"{index:08d}-0000-0000-0000-000000000000", made[: actions - first]
+        (root / "clips" / f"{uid}.mp4").touch()
+        clips["val" if index % 10 == 9 else "train"].append({"clip_uid": uid})
+        interval = {"clip_id": "1", "clip_uid": uid, "redacted": False, "narrated_actions": part}
+        videos.append({"video_uid": f"v{uid}", "video_metadata": meta, "annotated_intervals": [interval]})
+    (root / "annotations").mkdir()
+    (root / "annotations" / "fho_main.json").write_text(json.dumps({"version": "2.0", "videos": videos}))
     for split, found in clips.items():
         write_json(root / "annotations" / f"fho_lta_{split}.json", {"clips": found})
 
@@ -168,15 +156,11 @@ def make_frames(root: Path) -> None:
     videos = read_videos(root / "annotations" / "fho_main.json", names, clips=True)
     layout, rows, links = Layout(root / "out", "ego4d"), dict[str, list[dict[str, object]]](), 0
     for pair in make_plan(videos, read_splits(files), options).kept():
-        assert pair.source is not None
-        assert pair.moments is not None
-        assert pair.split is not None
         frames = [
             {"number": moment.number, "pts": 512 * moment.number, "seconds": moment.number / FPS,
              "sharpness": 100.0, "sha256": f"{moment.number:064x}"} for moment in pair.moments
         ]  # fmt: skip
         row = {"clip": pair.clip, "id": pair.id, "width": 1440, "height": 1080, "fps": 30.0, "frames": frames}
-        pair.row = row
         rows.setdefault(pair.source.name, []).append(row)
         for path in layout.pair_files(pair.split, *pair.images):
             original = root / f"{links // MOST_LINKS}.jpg"
@@ -203,27 +187,26 @@ def scale(root: Path, actions: int) -> SpeedTable:
     size = (root / "annotations" / "fho_main.json").stat().st_size / 1e6
     print(f"\n{actions:,} annotated actions, fho_main.json of {size:,.0f} MB")
     table = SpeedTable(width=28)
-    for name, more in (("--dry-run", ["--dry-run"]), ("all frames there", [])):
-        if not more:
-            # Claims the folder; the made-up clips are empty files, so it ends with one broken source.
-            command(root, "--limit", "1", code=11)
-            make_frames(root)
+
+    def add(name: str, *more: str) -> None:
         seconds = clock(partial(command, root, *more)).seconds
         # Children are counted by the largest so far: each command here needs more than the one before it.
         peak = process_gib(resource.RUSAGE_CHILDREN)
         table.add(command=name, actions=actions, seconds=seconds, peak_gib=peak)
+
+    add("--dry-run", "--dry-run")
+    # Claims the folder; the made-up clips are empty files, so it ends with one broken source.
+    command(root, "--limit", "1", code=11)
+    make_frames(root)
+    add("all frames there")
     return table
 
 
-def main() -> None:
+def measure(options: PrepareSpeed, folder: Path) -> dict[str, SpeedTable]:
     """Measures extraction and scale."""
-    options = read_flags(PrepareSpeed, "prepare", __doc__)
-    logging.disable(logging.INFO)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        tables = [extraction(folder, options.seconds), scale(folder / "ego4d", options.actions)]
-    report(options, extraction=tables[0].rows, scale=tables[1].rows)
+    extracted = extraction(folder, options.seconds)
+    return {"extraction": extracted, "scale": scale(folder / "ego4d", options.actions)}
 
 
 if __name__ == "__main__":
-    main()
+    run(measure, PrepareSpeed, __doc__)

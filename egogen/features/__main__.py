@@ -42,17 +42,13 @@ class CheckOptions:
 
 
 @dataclass(frozen=True)
-class EstimateOptions:
+class EstimateOptions(FeatureShape):
     """The flags of `estimate`."""
 
     items: int | None = flag("number of actions, each with a frame of its own", type=positive, either=True)
     annotations: list[Path] | None = flag("annotation files to count in", type=Path, nargs="+", either=True)
     dataset: str | None = flag("count in both splits below --data-root", choices=list(FOLDERS), either=True)
     data_root: Path = flag("the folder that holds EgoGen/", type=Path, default=data_root)
-    width: int = flag("of the language model", type=positive, default=FeatureShape.width)
-    patch_width: int = flag("of CLIP", type=positive, default=FeatureShape.patch_width)
-    patches: int = flag("of an image", type=positive, default=FeatureShape.patches)
-    tokens: int = flag("of a text, on average", type=positive, default=FeatureShape.tokens)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -108,8 +104,7 @@ def run_estimate(options: EstimateOptions) -> None:
         layout = Layout(options.data_root, options.dataset)
         files = [layout.annotations(split) for split in get_args(Split)]
     images, texts = (options.items, options.items) if options.items else count(files)
-    shape = FeatureShape(options.width, options.patch_width, options.patches, options.tokens)
-    sys.stdout.write(table(images, texts, shape))
+    sys.stdout.write(table(images, texts, options))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egogen.annotations import Annotations
+from egogen.cli import flag
 from egogen.features.npy import IMAGE_TOKENS, TEXT_TOKENS
+from egogen.features.store_conversion import positive
 from egogen.table import text_table
 
 HALF, BYTE, SCALE = 2, 1, 4  # bytes of a value, and of a row's scale
@@ -17,19 +19,12 @@ SHARD_ENTRY = 150  # a feature's name, place and checksum in a shard's header, a
 
 @dataclass(frozen=True)
 class FeatureShape:
-    """What features are like; the defaults are the published model's.
+    """What features are like; the defaults are the published model's."""
 
-    Args:
-        width: d, of the language model.
-        patch_width: v, of CLIP.
-        patches: of an image.
-        tokens: generated for a text, on average.
-    """
-
-    width: int = 5120
-    patch_width: int = 1024
-    patches: int = IMAGE_TOKENS
-    tokens: int = 100
+    width: int = flag("of the language model", type=positive, default=5120)
+    patch_width: int = flag("of CLIP", type=positive, default=1024)
+    patches: int = flag("of an image", type=positive, default=IMAGE_TOKENS)
+    tokens: int = flag("of a text, on average", type=positive, default=100)
 
 
 def count(paths: Iterable[Path]) -> tuple[int, int]:

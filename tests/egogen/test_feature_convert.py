@@ -330,8 +330,8 @@ def test_check_may_take_a_few(tree: Path, compact: Path, capsys: pytest.CaptureF
 def test_estimates_are_what_stores_take(tree: Path, compact: Path, tmp_path: Path) -> None:
     kept = sum(min(77, len(text(name))) for name in NAMES) / 10
     rows = sum(len(text(name)) for name in NAMES) / 10
-    npy = sizes(10, 10, FeatureShape(WIDTH, PATCH_WIDTH, tokens=round(rows)))["npy"]
-    half = sizes(10, 10, FeatureShape(WIDTH, PATCH_WIDTH, tokens=round(kept)))
+    npy = sizes(10, 10, FeatureShape(width=WIDTH, patch_width=PATCH_WIDTH, tokens=round(rows)))["npy"]
+    half = sizes(10, 10, FeatureShape(width=WIDTH, patch_width=PATCH_WIDTH, tokens=round(kept)))
     assert [size(folder(tree, kind)) for kind in ("llava_image", "llava_text")] == pytest.approx(
         npy, rel=0.02
     )
