@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -106,7 +106,8 @@ def networks_of(size: str) -> tuple[Architecture, int]:
 
     if size == "toy":
         config = load_config(TrainConfig, [Path(__file__).parents[1] / "configs" / "train_toy.yaml"])
-        return SHAPE, config.data.resolution
+        unet = replace(SHAPE.unet, in_channels=UNetShape().in_channels)  # the toy's starts with half of them
+        return replace(SHAPE, unet=unet), config.data.resolution
     if size == "tiny":
         unet = UNetShape([32, 64, 128, 128], [True, True, True, False], 1, 4)
         return Architecture(unet, VAEShape([32, 64, 128, 128], 1), TextShape(768, 2, 12, 256)), 64

@@ -161,6 +161,7 @@ def make_frames(root: Path) -> None:
              "sharpness": 100.0, "sha256": f"{moment.number:064x}"} for moment in pair.moments
         ]  # fmt: skip
         row = {"clip": pair.clip, "id": pair.id, "width": 1440, "height": 1080, "fps": 30.0, "frames": frames}
+        pair.row = row  # it names the images
         rows.setdefault(pair.source.name, []).append(row)
         for path in layout.pair_files(pair.split, *pair.images):
             original = root / f"{links // MOST_LINKS}.jpg"
