@@ -142,7 +142,7 @@ def load_vision(files: VisionFiles) -> Vision:
     return Vision(projector, clip)
 
 
-def load_clip(folder: Path, **options: Any) -> tuple[CLIPVisionModel, dict[str, list[str]]]:  # noqa: ANN401
+def load_clip(folder: Path, **options: Any) -> tuple[CLIPVisionModel, dict[str, object]]:  # noqa: ANN401
     """A vision tower, from a folder of its own or of a whole CLIP, and what is known of its tensors."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # `load_part` looks at the tensors, and names the wrong ones
