@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 
 # What a disk should keep free besides.
 SPARE_BYTES = 64 * 2**20
@@ -91,7 +91,7 @@ def no_room(path: Path, error: BaseException, written: int = 0) -> UserError | N
         return None
     needs = f"it needs more than {readable(written)}, " if written else ""
     return UserError(
-        f"{path}: not written ({' '.join(f'{cause}'.split())[:200]}); {needs}the disk has "
+        f"{path}: not written ({reason(cause)[:200]}); {needs}the disk has "
         f"{readable(free_bytes(path))} free. Free some room or choose a folder on another disk"
     )
 

@@ -300,7 +300,9 @@ def test_a_full_disk_ends_neither_training_nor_what_was_saved(
     assert "training goes on" in caplog.text
     assert not list(folder(run, "full").glob(".*"))
     monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
-    with pytest.raises(UserError, match=r"training ended at step 12, but .*not written \(No space left;"):
+    with pytest.raises(
+        UserError, match=r"training ended at step 12, but .*not written \(No space left\); the disk has"
+    ):
         train(command(run, "fuller"))
 
 
