@@ -13,7 +13,8 @@ from egogen.features import write_feature
 from egogen.layout import Layout, feature_path, features_root
 from egogen.toy.world import write_world
 from ldm.checkpoints.writing import published_state, write
-from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape, build
+from ldm.networks.architecture import build
+from ldm.networks.shapes import Architecture, TextShape, UNetShape, VAEShape
 
 WIDTH = 24
 SHAPE = Architecture(
