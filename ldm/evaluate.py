@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +128,7 @@ def run_names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
     return names
 
 
-def summary(details: Sequence[Mapping[str, Any]], paper: str | None) -> str:
+def summary(details: Sequence[Any], paper: str | None) -> str:
     """The table for the terminal: the runs above the paper's numbers, unless these are not wanted."""
     from ldm.report.formats import text
     from ldm.report.results_table import make_table
