@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from egogen import cli
-from egogen.annotations import DESCRIPTION_KEY
 from egogen.cli import flag
 from egogen.errors import UserError
-from egogen.layout import FOLDERS, weights_root
-from egogen.locks import hold
+from egogen.layout import DESCRIPTION_KEY, FOLDERS, weights_root
 from ldm.metrics.metric_names import KEYS, PRECISIONS, PROTOCOLS, choice, metric_names
 from ldm.networks.devices import HELP
 from ldm.report.report_options import PUBLISHED
@@ -74,6 +72,7 @@ class EvaluateOptions:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures each run, then prints them in one table."""
     options = cli.options(EvaluateOptions, argv, "python -m ldm.evaluate", __doc__)
+    from egogen.locks import hold
     from ldm.metrics import evaluation
     from ldm.metrics.frames.frame_pairs import run_folder
     from ldm.metrics.results import result_files as results

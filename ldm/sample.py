@@ -15,7 +15,6 @@ from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.layout import run_root
-from egogen.locks import hold
 from egogen.shards import process
 from ldm.networks.devices import HELP, find_device
 from ldm.sampling.method_names import COPY, METHODS
@@ -74,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.batch_size is not None:
         words.append(f"sampling.batch_size={options.batch_size}")
     config = read_config(words, options.method, options.ckpt)
+    from egogen.locks import hold
     from ldm.data.pairs import SplitFiles
     from ldm.sampling.drawing_job import Share, check_inputs, draw_jobs, make_jobs
     from ldm.sampling.methods import DrawingPlan, make_drawer

@@ -14,7 +14,6 @@ from egogen.cli import flag
 from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.later import later
-from egogen.locks import hold
 
 if TYPE_CHECKING:
     from ldm.training.run import train as train
@@ -66,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.scale_lr:
         rate = config.optimizer.lr * config.trainer.effective_batch
         config = replace(config, optimizer=replace(config.optimizer, lr=rate))
+    from egogen.locks import hold
     from ldm.training.run import parse_gpus, train
 
     gpus = parse_gpus(options.gpus)
@@ -76,3 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     first = all(os.environ.get(name, "0") == "0" for name in ranks)
     with hold(run, "training", wait=requeued) if first and options.train else nullcontext(), writing(run):
         train(config, run, gpus, options.resume, options.train)
+
+
+if __name__ == "__main__":
+    cli.run(main)

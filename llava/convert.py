@@ -13,7 +13,6 @@ from pathlib import Path
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
-from egogen.files import atomic_folder
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{args.target}: exists; choose a new folder")
     import torch
 
+    from egogen.files import atomic_folder
     from llava.checkpoints.adapters import base_of, is_adapter
     from llava.checkpoints.clip_tower import find_clip
     from llava.checkpoints.config_json import is_published, read_config

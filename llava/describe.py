@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING
 
 from egogen import cli
 from egogen.disk import writing
-from egogen.files import clean_parts, write_json
 from egogen.later import later
-from egogen.locks import hold
-from egogen.manifest import claim
 from llava.describing.describe_options import DescribeOptions
 
 if TYPE_CHECKING:
@@ -33,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = cli.options(DescribeOptions, argv, "python -m llava.describe", __doc__)
     import torch
 
+    from egogen.files import clean_parts, write_json
     from egogen.frames import check_frames
+    from egogen.locks import hold
+    from egogen.manifest import claim
     from llava.describing.describing_job import read_job
     from llava.describing.describing_loop import describe_all
     from llava.describing.saving import Descriptions, NpySaver, ShardSaver

@@ -1,34 +1,27 @@
-"""What each command prints for `--help`, and which packages it has imported by then."""
+"""What each command prints for `--help` in a Python without any libraries."""
 
 from __future__ import annotations
 
 import json
 import re
 import subprocess
+import sys
 from functools import cache
-from typing import NamedTuple
 
 from tests.workbench import ROOT
 
-# All in one process: packages that one command imports are listed for those behind it too.
+# All in one process.
 HELP = """
 import contextlib, io, json, runpy, sys
 shown = {}
 for name in sys.argv[1:]:
     sys.argv, out = [name, "--help"], io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit, ImportError, OSError):
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit, ImportError):
         run = runpy.run_path if name.endswith(".py") else runpy.run_module
         run(name, run_name="__main__")
-    shown[name] = out.getvalue(), [name for name in sys.modules if "." not in name]
-print("SHOWN" + json.dumps(shown))
+    shown[name] = out.getvalue()
+print(json.dumps(shown))
 """
-
-
-class Shown(NamedTuple):
-    """The help of a command, and the packages."""
-
-    text: str
-    packages: list[str]
 
 
 def doors() -> list[str]:
@@ -39,23 +32,12 @@ def doors() -> list[str]:
     return [name.removesuffix(".__main__") for name in names] + ["main.py"]
 
 
-def stage_of(door: str) -> str:
-    """The environment of a command."""
-    return "vllm" if door.startswith("llava") else "ldm"
-
-
 @cache
-def help_texts(stage: str) -> dict[str, Shown]:
-    """All of the commands of an environment; the text is empty for one that cannot be run."""
-    mine = [door for door in doors() if stage_of(door) == stage]
-    command = f'source "{ROOT}/scripts/env.sh"; use_env {stage}; exec python -W ignore - "$@"'
+def help_texts() -> dict[str, str]:
+    """The help of all commands; empty for one that needs more than the standard library to show it."""
     ran = subprocess.run(
-        ["bash", "-c", command, "help", *mine],
-        input=HELP,
-        text=True,
-        capture_output=True,
-        check=True,
-        cwd=ROOT,
-    )
-    shown = json.loads(ran.stdout.partition("SHOWN")[2])
-    return {name: Shown(*found) for name, found in shown.items()}
+        [sys.executable, "-S", "-W", "ignore", "-c", HELP, *doors()],
+        cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, text=True, capture_output=True, check=True,
+    )  # fmt: skip
+    shown: dict[str, str] = json.loads(ran.stdout)
+    return shown

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doors import help_texts, stage_of
+from tests.doors import help_texts
 from tests.workbench import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -69,7 +69,7 @@ def test_a_planned_command_is_not_there_yet(command: str) -> None:
 def test_a_python_command_knows_its_options(command: str) -> None:
     words = shlex.split(command)
     name = words[2] if words[1] == "-m" else words[1]
-    text = help_texts(stage_of(name))[name].text
+    text = help_texts()[name]
     assert "usage: " in text
     for option in re.findall(r"--[\w-]+", command):
         assert re.search(rf"{option}\b", text), f"{name} has no {option}"

@@ -17,7 +17,6 @@ from egogen.cli import flag, options, run
 from egogen.disk import require_space
 from egogen.download.catalogue import CATALOGUE, Group, RepoType, Source
 from egogen.errors import UserError
-from egogen.locks import hold
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from egogen.download.installing import Download, is_complete, listing
     from egogen.download.remote import list_files
+    from egogen.locks import hold
 
     hub_logging.disable_propagation()  # it shows its warnings itself
     root = wanted.dest or group.root()

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from egogen.later import later
 
 if TYPE_CHECKING:
-    from egogen.features.npy import IMAGE_TOKENS as IMAGE_TOKENS
     from egogen.features.npy import TEXT_TOKENS as TEXT_TOKENS
     from egogen.features.npy import NpyFiles as NpyFiles
     from egogen.features.npy import as_half as as_half
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from egogen.features.npy import read_image_feature as read_image_feature
     from egogen.features.npy import read_text_feature as read_text_feature
     from egogen.features.npy import write_feature as write_feature
+    from egogen.features.store_names import IMAGE_TOKENS as IMAGE_TOKENS
 
 __getattr__ = later(
     __name__,

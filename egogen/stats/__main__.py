@@ -12,7 +12,6 @@ from pathlib import Path
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
-from egogen.files import atomic_open
 from egogen.layout import FOLDERS, Layout
 
 log = logging.getLogger(__name__)
@@ -38,6 +37,7 @@ class StatsOptions:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures, prints tables, writes the page."""
     options = cli.options(StatsOptions, argv, "python -m egogen.stats", __doc__)
+    from egogen.files import atomic_open
     from egogen.stats.measure import measure, summary
     from egogen.stats.stats_page import page
     from egogen.validate.whole import present, splits_of

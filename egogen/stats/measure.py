@@ -10,9 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from egogen.annotations import DESCRIPTION_KEY, Annotations, Item
+from egogen.annotations import Annotations, Item
 from egogen.disk import readable
-from egogen.layout import Layout, Split
+from egogen.layout import DESCRIPTION_KEY, Layout, Split
 from egogen.stats.words import TAG, nouns, verb
 from egogen.table import text_table
 from egogen.validate.frame_files import files_below, frame_names, spread

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from egogen.annotations import DESCRIPTION_KEY
 from egogen.errors import check, check_choice
-from egogen.features.store import STORES
+from egogen.features.store_names import STORES
 from egogen.layout import (
+    DESCRIPTION_KEY,
     FeatureKind,
     Layout,
     data_root,

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple, Protocol, TypeVar, cast, runtime_checkab
 
 import torch
 
-from egogen.annotations import DESCRIPTION_KEY, ClipMetadata
-from egogen.layout import weights_root
+from egogen.annotations import ClipMetadata
+from egogen.layout import DESCRIPTION_KEY, weights_root
 from ldm.metrics import metric_names as rules
 from ldm.metrics.feature_cache import Memory
 from ldm.metrics.frames.frame_pairs import PairBatch, Pairs

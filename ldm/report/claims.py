@@ -10,7 +10,6 @@ from pathlib import Path
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
-from egogen.files import atomic_open
 from egogen.table import text_table
 
 
@@ -27,6 +26,7 @@ class ClaimOptions:
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the runs, tests each claim, prints and writes the table."""
     options = cli.options(ClaimOptions, argv, "python -m ldm.report.claims", __doc__)
+    from egogen.files import atomic_open
     from ldm.report.comparison import verdict
     from ldm.report.runs import read_runs
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from egogen.annotations import DESCRIPTION_KEY
 from egogen.cli import flag
 from egogen.errors import UserError
+from egogen.layout import DESCRIPTION_KEY
 
 NONE = "none"  # in place of a data set: the paper's numbers are left out
 PUBLISHED = f"the paper's numbers: ego4d, epickitchen or {NONE}; without it, those of the runs' data set"

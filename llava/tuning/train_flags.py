@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args, get_type_hints
 from egogen import cli
 from egogen.cli import DEBUG_FLAG
 from egogen.errors import UserError
-from egogen.files import read_yaml
 from llava.checkpoints.lora_arguments import LoraArguments
 
 PROG = "python -m llava.train"
@@ -155,6 +154,8 @@ def flags_of(path: Path) -> list[str]:
     Raises:
         UserError: it is missing or not an object of plain values.
     """
+    from egogen.files import read_yaml
+
     raw = read_yaml(path)
     if not isinstance(raw, dict) or any(isinstance(value, (dict, list)) for value in raw.values()):
         raise UserError(f"{path}: expected keys with plain values, such as learning_rate: 2e-5")
