@@ -17,11 +17,11 @@ import numpy as np
 from jaxtyping import Float, Float16, Float32
 
 from egogen.errors import UserError
+from egogen.features.store_names import IMAGE_TOKENS
 from egogen.files import atomic_open
 
 log = logging.getLogger(__name__)
 
-IMAGE_TOKENS = 256
 TEXT_TOKENS = 77
 # What numpy raises for damaged bytes, a damaged header included.
 BROKEN = (OSError, ValueError, TypeError, EOFError, SyntaxError, TokenError, MemoryError, OverflowError)
