@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from egogen import cli
-from egogen.cli import DEBUG_FLAG
+from egogen.cli import OWN_FLAGS
 from egogen.errors import UserError
 from llava.checkpoints.lora_arguments import LoraArguments
 
@@ -139,8 +139,8 @@ def read_words(argv: Sequence[str] | None) -> list[str]:
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0].endswith((".yaml", ".yml")):
         words = [*flags_of(Path(words[0])), *words[1:]]
-    # `--debug` alone is ours (`egogen.cli.run`); transformers has an option of that name with a value.
-    words = [word for word in words if word != DEBUG_FLAG]
+    # These are read by `egogen.cli.run`; transformers has another option of the name --debug, with a value.
+    words = [word for word in words if word not in OWN_FLAGS]
     if "--deepspeed" in words[:-1]:
         config = Path(words[words.index("--deepspeed") + 1])
         if not config.is_file():
