@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from tokenize import TokenError
 
 import numpy as np
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 TEXT_TOKENS = 77
 # What numpy raises for damaged bytes, a damaged header included.
 BROKEN = (OSError, ValueError, TypeError, EOFError, SyntaxError, TokenError, MemoryError, OverflowError)
+# NumPy parses a header as Python, which two threads may not before 3.11.8 and 3.12.1: the garbage collector can
+# switch threads halfway, and a SystemError tells of a "recursion depth mismatch" (cpython#106905).
+PARSING = Lock()
 REMEDY = "run the describe step again with this checkpoint"
 
 
@@ -134,8 +138,9 @@ def load(path: Path) -> np.ndarray:
 
 def read_array(path: Path) -> np.ndarray:
     """Reads an `.npy` file; nothing else that numpy knows."""
-    with path.open("rb") as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+    content = BytesIO(path.read_bytes())  # the slow part, in as many threads as there are
+    with PARSING:
+        return np.lib.format.read_array(content, allow_pickle=False)
 
 
 def mapped(path: Path) -> np.ndarray:
@@ -144,7 +149,12 @@ def mapped(path: Path) -> np.ndarray:
     Raises:
         UserError: missing or cut-off file, another type.
     """
-    return opened(path, lambda: np.lib.format.open_memmap(path, mode="r"))
+
+    def read() -> np.ndarray:
+        with PARSING:
+            return np.lib.format.open_memmap(path, mode="r")
+
+    return opened(path, read)
 
 
 def opened(path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:

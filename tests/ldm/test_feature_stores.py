@@ -95,6 +95,7 @@ def trained(run: Run) -> dict[str, dict[str, torch.Tensor]]:
         return {store: fit(run, store, store) for store in STORES}
 
 
+@pytest.mark.slow
 def test_every_store_trains_alike(run: Run, trained: dict[str, dict[str, torch.Tensor]]) -> None:
     for store in STORES[1:]:
         assert trained[store].keys() == trained["npy"].keys()  # nothing of CLIP gets into a checkpoint
@@ -103,6 +104,7 @@ def test_every_store_trains_alike(run: Run, trained: dict[str, dict[str, torch.T
     assert (run.root / "logs/tiny_online/images/step_0000002.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["compact", "online"])
 def test_resuming_stays_exact(run: Run, trained: dict[str, dict[str, torch.Tensor]], store: str) -> None:
     workers = "data.workers=2"

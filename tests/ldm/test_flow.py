@@ -101,6 +101,7 @@ def test_what_training_says(
     assert "weights_only" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_an_uninterrupted_one(
     run: Run, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_cached_latents_are_built_once_and_train(run: Run) -> None:
     words = ["data.cache_latents=true", "data.flip=0"]
     folder = fit(run, "cached", *words)
@@ -279,6 +281,7 @@ def test_wrong_commands(run: Run) -> None:
         sample(["--config", str(base(run)), "--method", "copy", "--ckpt", "x"])
 
 
+@pytest.mark.slow
 def test_frames_from_tar_files_train_alike(run: Run, trained: Path) -> None:
     from egogen.pack import main as pack
 
@@ -290,6 +293,7 @@ def test_frames_from_tar_files_train_alike(run: Run, trained: Path) -> None:
     assert all(torch.equal(whole[name], tars[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_cached_latents_train_nearly_alike(run: Run, trained: Path) -> None:
     """The cache rounds to float16; the draws are the same."""
     folder = fit(run, "cache_all", "data.cache_latents=true")
@@ -372,6 +376,7 @@ def test_speed_and_waiting_are_logged(trained: Path) -> None:
     assert events.Tags()["images"] == ["source | target | sample"]
 
 
+@pytest.mark.slow
 def test_the_published_average_moves_after_every_batch(run: Run) -> None:
     folder = fit(run, "ema", "model.ema_every=batch", "trainer.max_steps=3", "trainer.images=0")
     state = read(folder / "checkpoints" / "last.ckpt")["state_dict"]

@@ -19,12 +19,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from egogen.errors import UserError
 from ldm.checkpoints.safe_reading import read
+from ldm.data.image_features import Batch
+from ldm.module import LatentDiffusion
 from ldm.train import main as train
 from ldm.training.callbacks.checkpoints import Checkpoints, find_resume, step_files
 from ldm.training.run import find_checkpoint
+from tests import forked
+from tests.forked import Forked
 from tests.ldm.toy_run import TRAINING, Run, make_run
 from tests.second_process import second_process
 from tests.small_disk import largest_file
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12
@@ -72,18 +78,15 @@ def whole(run: Run) -> Path:
     return folder(run, "whole") / "last.ckpt"
 
 
-def start(run: Run, name: str, *words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "main.py"), *command(run, name, *words)],
-        cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+def start(run: Run, name: str, *words: str, work: Callable[..., object] = forked.command) -> Forked:
+    """`main.py` in a process of its own."""
+    return Forked(work, "main.py", command(run, name, *words), log=run.root / f"{name}.log", folder=ROOT)
 
 
-def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+def wait_for(process: Forked, condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 120
     while not condition():
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert process.poll() is None, process.printed
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.005)
 
@@ -116,7 +119,7 @@ def test_killed_within_an_epoch_and_resumed(run: Run, whole: Path) -> None:
     process = start(run, "killed")
     wait_for(process, lambda: has_step(run, "killed", 4))
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.wait()
     assert read(folder(run, "killed") / "last.ckpt")["global_step"] < STEPS
     train(command(run, "killed"))
     assert_same_run(whole, folder(run, "killed") / "last.ckpt")
@@ -133,10 +136,9 @@ def test_sigusr1_saves_and_sigterm_saves_and_ends(run: Run) -> None:
     wait_for(process, lambda: has_step(run, "signals", 1))
     first = max(step_files(folder(run, "signals")))
     os.kill(process.pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 143
-    assert "SIGTERM: saved step" in errors
-    assert "Traceback" not in errors
+    assert process.wait() == 143
+    assert "SIGTERM: saved step" in process.printed
+    assert "Traceback" not in process.printed
     step = read(folder(run, "signals") / "last.ckpt")["global_step"]
     assert step > first
     assert step == max(step_files(folder(run, "signals")))
@@ -156,33 +158,22 @@ def test_terminated_and_resumed(run: Run, whole: Path) -> None:
     assert_same_run(whole, folder(run, "terminated") / "last.ckpt")
 
 
-KILLED = """
-import os, signal
-from ldm import train
-from ldm.module import LatentDiffusion
+def killed_in_validation(script: str, argv: list[str]) -> None:
+    """Trains, and dies in the first validation."""
+    real = LatentDiffusion.validation_step
 
-real = LatentDiffusion.validation_step
+    def validation_step(self: LatentDiffusion, batch: Batch, batch_idx: int) -> None:
+        if batch_idx:
+            os.killpg(0, signal.SIGKILL)
+        real(self, batch, batch_idx)
 
-
-def validation_step(self, batch, batch_idx):
-    if batch_idx and self.trainer.global_step == STEP:
-        os.killpg(0, signal.SIGKILL)
-    real(self, batch, batch_idx)
-
-
-LatentDiffusion.validation_step = validation_step
-train.main()
-"""
+    LatentDiffusion.validation_step = validation_step  # type: ignore[method-assign]
+    forked.command(script, argv)
 
 
 def end_by_kill(run: Run, name: str, step: int) -> None:
-    script = run.root / "killed_in_validation.py"
-    script.write_text(KILLED.replace("STEP", str(step)))
-    words, environment = command(run, name), {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        [sys.executable, str(script), *words], cwd=ROOT, env=environment, start_new_session=True, check=False
-    )
-    assert ended.returncode == -signal.SIGKILL
+    del step  # the first that is validated
+    assert start(run, name, work=killed_in_validation).wait() == -signal.SIGKILL
 
 
 def end_by_sigterm(run: Run, name: str, step: int) -> None:
@@ -195,7 +186,6 @@ def end_by_sigterm(run: Run, name: str, step: int) -> None:
             train(command(run, name))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("end", "step"), [(end_by_kill, 6), (end_by_sigterm, STEPS)])
 def test_a_validation_that_was_due_is_made_up(
     run: Run, whole: Path, end: Callable[[Run, str, int], None], step: int, caplog: pytest.LogCaptureFixture
@@ -336,10 +326,13 @@ def test_weights_alone_are_no_run(run: Run) -> None:
 def test_two_processes_train_as_one(run: Run) -> None:
     """DDP on the CPU by gloo: the same global batch gives the same losses, gradients and weights."""
     plain = ["model.mixer_dropout=0", "trainer.effective_batch=4", "trainer.max_steps=3", "data.workers=0"]
-    process = start(run, "two", *plain, "trainer.processes=2", "data.batch_size=2")
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    assert "2 a process x 2 processes x accumulation 1" in errors
+    words = command(run, "two", *plain, "trainer.processes=2", "data.batch_size=2")
+    # A shell's own process: Lightning starts the second by the command line of the first.
+    two = subprocess.run(
+        [sys.executable, "main.py", *words], cwd=ROOT, text=True, capture_output=True, check=False
+    )
+    assert two.returncode == 0, two.stderr
+    assert "2 a process x 2 processes x accumulation 1" in two.stderr
     train(command(run, "one", *plain, "data.batch_size=4"))
     first, second = (losses(run, name) for name in ("one", "two"))
     for curve in ("train/gradient_norm", "val/loss_simple", "val/loss_simple_ema"):

@@ -74,6 +74,7 @@ def decoded(vae: AutoencoderKL, frames: Tensor) -> Tensor:
     return vae.decode(vae.encode(frames).latent_dist.mode()).sample
 
 
+@pytest.mark.slow
 def test_the_autoencoder_starts_as_averaging_and_its_decoder_learns(world: Path) -> None:
     torch.manual_seed(0)
     vae = build(SHAPE, conditioner=False).vae
@@ -229,6 +230,7 @@ def test_a_wrong_device_is_refused_before_any_work(world: Path, tmp_path: Path) 
         editor.main([*words, "--start", str(tmp_path / "none.ckpt")])
 
 
+@pytest.mark.slow
 def test_the_text_encoder_keeps_its_words(world: Path) -> None:
     """Trained on changes alone it forgets colours; the default keeps every word readable by a linear head."""
     torch.manual_seed(0)
@@ -244,6 +246,7 @@ def test_the_text_encoder_keeps_its_words(world: Path) -> None:
     assert float((words.unique()[nearest] == words).float().mean()) > 0.9
 
 
+@pytest.mark.slow
 def test_a_stopped_editor_goes_on_as_if_never_stopped(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,6 @@
 
 import pickle
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +10,9 @@ import torch
 
 from egogen.errors import UserError
 from egogen.files import write_json
-from llava.checkpoints.resume import COMPLETE, check_checkpoint, newest_checkpoint
+from llava.checkpoints.resume import COMPLETE, agreed_checkpoint, check_checkpoint, newest_checkpoint
 from llava.train import main
+from tests.forked import Forked, ranks
 from tests.llava.training import Payload, flags, losses
 
 HOSTILE = (
@@ -152,22 +151,15 @@ def test_training_goes_on_exactly_from_the_one_before(
     check_checkpoint(run / "checkpoint-4")
 
 
-AGREE = """
-import logging, sys, torch
-from pathlib import Path
-from llava.checkpoints.resume import agreed_checkpoint
-from egogen.errors import UserError
-torch.distributed.init_process_group("gloo")
-rank = torch.distributed.get_rank()
-# Another folder's view must not matter.
-folder = Path(sys.argv[1]) if rank == 0 else Path("nowhere")
-try:
-    said = str(agreed_checkpoint(folder))
-except UserError as error:
-    said = f"error: {error}"
-Path(f"{sys.argv[1]}-{rank}").write_text(said)
-torch.distributed.destroy_process_group()
-"""
+def agree(folder: Path, rank: int) -> None:
+    """What a process learns; another folder's view must not matter."""
+    torch.distributed.init_process_group("gloo")
+    try:
+        said = str(agreed_checkpoint(Path("nowhere") if rank else folder))
+    except UserError as error:
+        said = f"error: {error}"
+    Path(f"{folder}-{rank}").write_text(said)
+    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("bad", [False, True])
@@ -175,10 +167,10 @@ def test_all_processes_learn_what_the_first_finds(bad: bool, run: Path, tmp_path
     if bad:
         for path in run.glob("checkpoint-*"):
             (path / "scheduler.pt").write_bytes(b"")
-    script = tmp_path / "agree.py"
-    script.write_text(AGREE)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    subprocess.run([sys.executable, *launcher, str(script), str(run)], check=True)
+    processes = [
+        Forked(agree, run, rank, log=tmp_path / "log", environment=each) for rank, each in enumerate(ranks(2))
+    ]
+    assert [process.wait() for process in processes] == [0, 0], processes[0].printed
     first, second = (Path(f"{run}-{rank}").read_text() for rank in (0, 1))
     assert first == second
     assert first.startswith(f"error: {run}/checkpoint-4/scheduler.pt" if bad else f"{run}/checkpoint-4")

@@ -1,6 +1,6 @@
 import json
 import os
-import socket
+import signal
 import subprocess
 import sys
 import time
@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -21,6 +20,7 @@ from llava.model import load
 from llava.train import main
 from llava.tuning import run as module
 from llava.tuning.arguments import read_arguments
+from tests.forked import CPU, Forked, command, ranks
 from tests.llava.conftest import Loaded
 from tests.llava.training import REPO, Payload, flags, losses
 from tests.second_process import second_process
@@ -230,39 +230,26 @@ def zero(folder: Path, stage: int, **more: object) -> list[str]:
     return ["--deepspeed", str(path)]
 
 
-def launcher(processes: int) -> list[str]:
-    """torchrun at a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    words = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", port]
-    return [sys.executable, *words]
+def start(argv: list[str], log: Path) -> list[Forked]:
+    """Two processes that train together, as torchrun starts them."""
+    words = ("llava.train", argv)
+    return [Forked(command, *words, log=log, environment=rank) for rank in ranks(2)]
 
 
-CPU = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
+def finish(argv: list[str], log: Path) -> None:
+    """Trains to the good end."""
+    assert [process.wait() for process in start(argv, log)] == [0, 0], log.read_text()
 
 
-def start(command: list[str], cwd: Path = REPO) -> "subprocess.Popen[bytes]":
-    """Starts a command as a process group of its own."""
-    return subprocess.Popen(command, env={**os.environ, **CPU}, cwd=cwd, start_new_session=True)
-
-
-def finish(command: list[str], cwd: Path = REPO) -> None:
-    """Runs a command to its good end."""
-    with start(command, cwd) as process:
-        assert process.wait() == 0
-
-
-def kill_after(command: list[str], sign: Path) -> None:
-    """Kills a command (-9, with all its processes) as soon as a file exists."""
-    with start(command) as process:
-        while process.poll() is None and not sign.exists():
-            time.sleep(0.01)
-        assert process.poll() is None, f"it ended before {sign} was there"
-        launcher_process = psutil.Process(process.pid)
-        # torchrun's workers are in sessions of their own.
-        for one in [launcher_process, *launcher_process.children(recursive=True)]:
-            one.kill()
+def kill_after(argv: list[str], sign: Path, log: Path) -> None:
+    """Kills both processes (-9) as soon as a file exists."""
+    processes = start(argv, log)
+    while not sign.exists():
+        assert all(process.poll() is None for process in processes), log.read_text()
+        time.sleep(0.01)
+    for process in processes:
+        os.kill(process.pid, signal.SIGKILL)
+    assert [process.wait() for process in processes] == [-signal.SIGKILL, -signal.SIGKILL]
 
 
 @pytest.mark.slow
@@ -270,20 +257,21 @@ def kill_after(command: list[str], sign: Path) -> None:
 def test_two_processes_under_zero_go_on_exactly_after_a_kill_and_run_no_payload(
     stage: int, data: Path, tiny: Path, trained: Path, tmp_path: Path
 ) -> None:
-    runs = [tmp_path / "whole", tmp_path / "killed"]
-    commands = []
-    for out in runs:
-        argv = flags(data, tiny, out, "--max_steps", "10", "--save_steps", "2", "--save_total_limit", "3")
-        argv[argv.index("--per_device_train_batch_size") + 1] = "1"
-        argv += ["--gradient_checkpointing", "True"]
-        commands.append([*launcher(2), "-m", "llava.train", *argv, *zero(out, stage)])
-    finish(commands[0])
-    kill_after(commands[1], runs[1] / "checkpoint-4" / "complete.json")
+    runs, log = [tmp_path / "whole", tmp_path / "killed"], tmp_path / "log"
+    whole, killed = (
+        [
+            *flags(data, tiny, out, "--max_steps", "10", "--save_steps", "2", "--save_total_limit", "3"),
+            *("--per_device_train_batch_size", "1", "--gradient_checkpointing", "True", *zero(out, stage)),
+        ]
+        for out in runs
+    )
+    finish(whole, log)
+    kill_after(killed, runs[1] / "checkpoint-4" / "complete.json", log)
     assert not (runs[1] / "complete.json").exists()
     # DeepSpeed would unpickle it.
     states = next((runs[1] / "checkpoint-4").glob("global_step4/*rank_1_*_optim_states.pt"))
     torch.save(Payload(tmp_path / "marker"), states)
-    finish([*launcher(2), *commands[1][len(launcher(2)) :]])
+    finish(killed, log)
     assert not (tmp_path / "marker").exists()
     assert (runs[1] / "refused-checkpoint-4").is_dir()
     assert len(losses(runs[0])) == 10
@@ -308,7 +296,10 @@ def test_the_published_schedule_is_restored_by_its_deepspeed_file(
     argv[argv.index("--learning_rate") + 1] = "2e-5"
     more = zero(out, 2, scheduler=published["scheduler"])
     cosine = ["--lr_scheduler_type", "cosine", "--save_strategy", "no"]
-    finish([*launcher(1), "-m", "tests.llava.rates", *argv, *more, *cosine], cwd=tmp_path)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"]
+    environment = {**os.environ, **CPU, "PYTHONPATH": str(REPO)}
+    words = [*torchrun, "-m", "tests.llava.rates", *argv, *more, *cosine]
+    subprocess.run(words, env=environment, cwd=tmp_path, check=True)
     rates = json.loads((tmp_path / "rates.json").read_text())
     assert rates == pytest.approx(expected["lr_used_by_update_1_to_n"], rel=1e-6, abs=1e-12)
 

@@ -175,6 +175,7 @@ def test_steps_in_32_bits(single: StableDiffusion, spec: Any, recorded: Any) -> 
     check_proxmasactrl(single, spec, recorded, "proxmasa_l0_q06", 5e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "name"),
     [

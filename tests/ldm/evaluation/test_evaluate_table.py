@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from ldm.metrics import clip, evaluation
 from ldm.metrics.frames import contexts
 from ldm.metrics.networks import metric_weights as files
 from ldm.metrics.results import result_files as results
+from tests.forked import Forked, command
 from tests.ldm.evaluation.networks import ORACLE
 from tests.ldm.evaluation.recorded_run import QUICK, flags, fresh, read, values
 
@@ -77,6 +76,7 @@ def test_the_whole_table(
     assert read(folder / "metric" / "blip.json") == captions
 
 
+@pytest.mark.slow
 def test_batches_and_order_change_nothing(
     recorded: Path, run_folder: Path, tmp_path: Path, weights: Path
 ) -> None:
@@ -181,19 +181,19 @@ def test_an_interruption_loses_nothing(
 
 @pytest.mark.slow
 def test_a_killed_process_goes_on(recorded: Path, run_folder: Path, weights: Path) -> None:
-    argv = [sys.executable, "-m", "ldm.evaluate", "--batch-size", "1", "--metrics", "egovlp"]
-    argv += flags(recorded, run_folder, "ego4d", weights)
+    argv = ["--batch-size", "1", "--metrics", "egovlp", *flags(recorded, run_folder, "ego4d", weights)]
     progress = run_folder / results.PROGRESS
-    process = subprocess.Popen(argv, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = Forked(command, "ldm.evaluate", argv, log=run_folder / "first.log")
     deadline = time.monotonic() + 120
     while not progress.exists():
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    assert "written" in done.stderr
+    process = Forked(command, "ldm.evaluate", argv, log=run_folder / "second.log")
+    assert process.wait() == 0
+    assert "written" in process.printed
     assert set(read(run_folder / "metric" / "metric.json")) == {"egovlp_image_sim"}
 
 
