@@ -7,6 +7,7 @@ It needs the standard library alone, as all that a command imports before it has
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import signal
 import sys
@@ -14,8 +15,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+from egogen import logs
 from egogen.disk import free_bytes, full, no_room, readable
 from egogen.errors import UserError
 from egogen.layout import run_root
@@ -24,6 +26,7 @@ ENVIRONMENTS = {"llava": "vllm", "ldm": "ldm"}  # of the packages; egogen runs i
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 DEBUG_FLAG = "--debug"
+OWN_FLAGS = (DEBUG_FLAG, logs.QUIET_FLAG, logs.JSON_FLAG)  # of every command
 
 Options = TypeVar("Options")
 
@@ -36,15 +39,28 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if nothing or action.required else super()._get_help_string(action)
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells mistakes in JSON where that is asked for."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with code 2."""
+        if logs.JSON_FLAG in sys.argv:
+            told = {"level": "error", "logger": __name__, "message": f"{self.prog}: {message}"}
+            self.exit(EXIT_USER_ERROR, json.dumps(told, ensure_ascii=False) + "\n")
+        super().error(message)
+
+
 def parser(prog: str, description: str | None) -> argparse.ArgumentParser:
-    """Makes a parser that shows defaults in `--help` and knows `--debug`.
+    """Makes a parser that shows defaults in `--help` and knows the flags of every command.
 
     Args:
         prog: what the user types, such as `python -m ldm.sample`.
         description: text for `--help`; usually the module's docstring.
     """
-    made = argparse.ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter)
+    made = Parser(prog=prog, description=description, formatter_class=HelpFormatter)
     made.add_argument("-d", DEBUG_FLAG, action="store_true", help="on an error, show the full traceback")
+    made.add_argument(logs.QUIET_FLAG, action="store_true", help="tell warnings and errors alone")
+    made.add_argument(logs.JSON_FLAG, action="store_true", help="tell on stderr a JSON object a line")
     return made
 
 
@@ -112,21 +128,29 @@ def run(main: Callable[[], object]) -> None:
 
     With `--debug` on the command line exceptions keep their traceback.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # These libraries log every request and font look-up at INFO.
-    for noisy in ("httpx", "httpx2", "matplotlib", "PIL"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logs.start(sys.argv)
     try:
         main()
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; run the same command again to go on\n")
+        tell("interrupted; run the same command again to go on")
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
         told = error if isinstance(error, UserError) else full_somewhere(error) or elsewhere(error, main)
-        if told is None or {"-d", DEBUG_FLAG} & set(sys.argv):
-            raise
-        sys.stderr.write(f"error: {' '.join(f'{told}'.split())}\n")
-        raise SystemExit(EXIT_USER_ERROR) from None
+        if told is not None and not {"-d", DEBUG_FLAG} & set(sys.argv):
+            tell(f"error: {' '.join(f'{told}'.split())}")
+            raise SystemExit(EXIT_USER_ERROR) from None
+        if logs.in_json():
+            logging.getLogger(__name__).exception("%s: %s", type(error).__name__, error)
+            raise SystemExit(1) from None
+        raise
+
+
+def tell(line: str) -> None:
+    """The last line of a command that fails."""
+    if logs.in_json():
+        logging.getLogger(__name__).error("%s", line.removeprefix("error: "))
+    else:
+        sys.stderr.write(f"{line}\n")
 
 
 def full_somewhere(error: Exception) -> UserError | None:

@@ -38,7 +38,12 @@ def installed(package: str) -> str | None:
 
 
 def git_state() -> dict[str, object] | None:
-    """The commit that the code is at, and whether files differ from it; None outside a checkout."""
+    """The commit that the code is at, and whether files differ from it; None outside a checkout.
+
+    Of an installed package, the repository around it is somebody else's.
+    """
+    if not (ROOT / ".git").exists():
+        return None
 
     def git(*words: str) -> str | None:
         try:

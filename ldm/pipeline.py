@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -27,6 +27,7 @@ from torch import Generator, Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from egogen.errors import UserError
+from egogen.progress import Progress
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import Sizes
 from ldm.conditioner import Conditioner, embed
@@ -176,6 +177,11 @@ class LegoPipeline(DiffusionPipeline):
         if output_type == "pt":
             return ImagePipelineOutput(images=decoded)
         return ImagePipelineOutput(images=VaeImageProcessor().postprocess(decoded.float(), output_type))
+
+    def progress_bar(self, iterable: Iterable[object] | None = None, total: int | None = None) -> Progress:
+        """Over the steps of a drawing."""
+        how = {"desc": "draw", "unit": "step", **getattr(self, "_progress_bar_config", {})}
+        return Progress(iterable, total=total, **how)
 
     @contextmanager
     def quiet(self) -> Iterator[LegoPipeline]:

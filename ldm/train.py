@@ -1,4 +1,4 @@
-"""Trains the diffusion model: arguments and YAML in, `logs/<config>_<name>/` out. `main.py` calls it."""
+"""Trains the diffusion model: YAML in, `RUN_ROOT/logs/<config>_<name>/` out; `main.py` is its other name."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from egogen.cli import flag
 from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.later import later
+from egogen.layout import run_root
 
 if TYPE_CHECKING:
     from ldm.training.run import train as train
@@ -37,7 +38,9 @@ class TrainOptions:
     gpus: str = flag("GPUs to use, of each node; none is the CPU", default="", metavar="0,1,...")
     resume: Path | None = flag("checkpoint, or folder of a run", spelled=("-r", "--resume"), type=Path)
     seed: int | None = flag("by default trainer.seed of the YAML", spelled=("-s", "--seed"), type=int)
-    logdir: Path = flag("folder of all runs", spelled=("-l", "--logdir"), type=Path, default=Path("logs"))
+    logdir: Path = flag(
+        "folder of all runs", spelled=("-l", "--logdir"), type=Path, default=lambda: run_root() / "logs"
+    )
     project: str = flag("folder inside --logdir that groups runs", spelled=("-p", "--project"), default="")
     postfix: str = flag("added to the run's folder name", spelled=("-f", "--postfix"), default="")
     scale_lr: bool = flag("rate times effective batch", spelled=("--scale_lr",), action="store_true")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from egogen.cli import ENVIRONMENTS
 from tests.doors import help_texts
 from tests.workbench import ROOT
 
@@ -55,6 +56,14 @@ def test_a_command_exists(command: str) -> None:
     assert path is None or path.suffix != ".py" or '__name__ == "__main__"' in path.read_text()
     for word in shlex.split(command, comments=True):
         assert not word.startswith("configs/") or (ROOT / word).is_file(), word
+
+
+def test_rows_name_the_environments_of_their_commands() -> None:
+    rows = re.findall(r"^\| (`.*?`) \| .* \| (\S+) \| ready \|$", README, re.MULTILINE)
+    assert len(rows) > 20
+    for cell, needed in rows:
+        for package in re.findall(r"`python -m (\w+)", cell):
+            assert needed == ENVIRONMENTS.get(package, "either"), cell
 
 
 @pytest.mark.parametrize("command", PLANNED)

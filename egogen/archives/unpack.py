@@ -16,13 +16,12 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from egogen.annotations import check_relative
 from egogen.archives.split_zip import joined
 from egogen.disk import readable, require_space
 from egogen.errors import UserError, reason
 from egogen.files import atomic_open
+from egogen.progress import Progress
 
 # Says where an entry goes; None leaves it out.
 Place = Callable[[PurePosixPath], "Path | None"]
@@ -67,7 +66,7 @@ def unpack(parts: Sequence[Path], folder: Path, place: Place) -> Unpacked:
             missing = sum(entry.file_size for entry, target in targets if not target.exists())
             require_space(folder, missing, f"unpacking {path.name}")
             written = 0
-            for entry, target in tqdm(targets, desc=path.name, unit="file", disable=None):
+            for entry, target in Progress(targets, desc=path.name, unit="file"):
                 written += extract(archive, entry, target, path)
     except UserError:
         raise

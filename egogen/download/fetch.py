@@ -8,16 +8,15 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Event
-from typing import NoReturn
 
 from huggingface_hub import constants, get_session, get_token, hf_raise_for_status
-from tqdm import tqdm
 
 from egogen.disk import no_room
 from egogen.download.patience import TRANSPORT_ERRORS, patiently
 from egogen.download.remote import Remote
 from egogen.errors import UserError, reason
 from egogen.manifest import file_hash
+from egogen.progress import Progress
 
 STREAMS = 4
 NOTHING_MISSING = 416  # HTTP's "range not satisfiable"
@@ -36,7 +35,7 @@ def fetch_all(files: Mapping[Remote, Path]) -> Iterator[Remote]:
     here = sum(size_of(part_path(file, goal)) for file, goal in files.items())
     total = sum(file.size or 0 for file in files)
     with (
-        tqdm(total=total, initial=here, unit="B", unit_scale=True, disable=None) as bar,
+        Progress(total=total, initial=here, unit="B", unit_scale=True) as bar,
         ThreadPoolExecutor(STREAMS) as pool,
     ):
         futures = {pool.submit(fetch, file, goal, bar, stop): file for file, goal in files.items()}
@@ -49,7 +48,7 @@ def fetch_all(files: Mapping[Remote, Path]) -> Iterator[Remote]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def fetch(file: Remote, goal: Path, bar: tqdm[NoReturn], stop: Event) -> None:
+def fetch(file: Remote, goal: Path, bar: Progress, stop: Event) -> None:
     """Fetches a file, which is at its place only when it is whole; unless `stop` is set before."""
     part = part_path(file, goal)
     try:
@@ -83,7 +82,7 @@ def size_of(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def transfer(file: Remote, part: Path, bar: tqdm[NoReturn], stop: Event) -> bool:
+def transfer(file: Remote, part: Path, bar: Progress, stop: Event) -> bool:
     """Appends what is missing of a file; False if the connection was lost, but brought something."""
     have = size_of(part)
     if file.size is not None and have >= file.size:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from tqdm import tqdm
 
 from egogen.errors import UserError
 from egogen.features.difference import Difference
@@ -16,6 +15,7 @@ from egogen.features.feature_shards import FeatureFolder, Shards, read_differenc
 from egogen.features.npy import TEXT_TOKENS
 from egogen.features.store import form_of, read_manifest
 from egogen.layout import FeatureKind, feature_folders
+from egogen.progress import Progress
 
 
 @dataclass
@@ -67,7 +67,7 @@ def compare_folder(
             found.problems.append(f"{store.place}: lacks {len(missing)} features, the first is {missing[0]}")
     common = sorted(set.intersection(*names))
     step = max(1, len(common) // items) if items else 1
-    for name in tqdm(common[::step], desc=f"{path}", unit="feature"):
+    for name in Progress(common[::step], desc=f"{path}", unit="feature"):
         try:
             features = [cut_text(store.features(name), kind) for store in stores]
             if features[0].shape != features[-1].shape:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
 from egogen.clip_pixels import SETTINGS
@@ -29,6 +28,7 @@ from egogen.features.store import Form, claim_store, made_by, read_manifest
 from egogen.features.store_names import RowType
 from egogen.files import atomic_folder, clean_parts
 from egogen.layout import clip_folder, feature_folders, projector_path, shard_path
+from egogen.progress import Progress
 
 log = logging.getLogger(__name__)
 PART = "features"  # names the shards
@@ -161,7 +161,8 @@ def to_npy(job: FolderConversion) -> None:
         if not is_done(job.target / name):
             write_feature(job.target / name, job.source.features(name))
 
-    thread_map(write, job.source.names, max_workers=job.wish.workers, desc=f"{job.target}", unit="feature")
+    how = {"desc": f"{job.target}", "unit": "feature", "tqdm_class": Progress}
+    thread_map(write, job.source.names, max_workers=job.wish.workers, **how)
 
 
 def to_shards(job: FolderConversion) -> Difference:
@@ -171,7 +172,7 @@ def to_shards(job: FolderConversion) -> Difference:
     maker = made_by(job.target)
     with (
         ThreadPoolExecutor(job.wish.workers) as pool,
-        tqdm(total=len(names), desc=f"{job.target}", unit="feature") as bar,
+        Progress(total=len(names), desc=f"{job.target}", unit="feature") as bar,
     ):
         for number, first in enumerate(range(0, len(names), size)):
             part, path = names[first : first + size], shard_path(job.target, PART, number)

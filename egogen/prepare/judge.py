@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32
-from tqdm import trange
 
 from egogen.annotations import JsonObject
 from egogen.errors import UserError
@@ -17,6 +16,7 @@ from egogen.layout import Layout
 from egogen.prepare.embedders import Embedder, load_embedder, load_head
 from egogen.prepare.options import PrepareOptions
 from egogen.prepare.pair_plan import ActionPair
+from egogen.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def judge(pairs: Sequence[ActionPair], layout: Layout, options: PrepareOptions, 
     if left:
         embedder = load_embedder(options.embedder, options.embedder_model)
         head = None if options.aesthetic_head is None else load_head(options.aesthetic_head)
-        for first in trange(0, len(left), BATCH_PAIRS, desc="scores", unit="batch", disable=None):
+        for first in Progress(range(0, len(left), BATCH_PAIRS), desc="scores", unit="batch"):
             journal.add(score(left[first : first + BATCH_PAIRS], layout, embedder, head))
     for pair in pairs:
         row = journal.rows[pair.key]

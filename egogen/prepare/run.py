@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from tqdm import tqdm
-
 from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.files import ends_with
@@ -35,6 +33,7 @@ from egogen.prepare.pair_plan import (
 )
 from egogen.prepare.processes import spread
 from egogen.prepare.run_report import broken_sources, estimate, summary, write_report
+from egogen.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +149,7 @@ def extract_all(plan: PairPlan, job: Preparation, scores: Journal) -> None:
             work.append(Work(pairs[0].source, left, journal))
     log.info("%d of %d sources are to be read", len(work), len(sources))
     make = partial(extract, layout=job.layout, look=job.options.look)
-    with tqdm(total=sum(len(part.pairs) for part in work), desc="pairs", unit="pair", disable=None) as bar:
+    with Progress(total=sum(len(part.pairs) for part in work), desc="pairs", unit="pair") as bar:
         for part, signal in spread(make, work, job.options.workers):
             if signal:
                 log.warning("%s: signal %d ended the decoder", part.source.name, signal)

@@ -5,6 +5,6 @@ from typing import TYPE_CHECKING
 from egogen.later import later
 
 if TYPE_CHECKING:
-    from egogen.toy.success import success as success
+    from egogen.toy.verdict import success as success
 
-__getattr__ = later(__name__, success="egogen.toy.success")
+__getattr__ = later(__name__, success="egogen.toy.verdict")

@@ -12,7 +12,7 @@ from egogen.toy.palette import RGB
 from egogen.toy.pen import Point
 from egogen.toy.picture import Area, Hand
 from egogen.toy.staging import Story
-from egogen.toy.success import JUDGED_HEIGHT, Known, Sign, judged
+from egogen.toy.verdict import JUDGED_HEIGHT, Known, Sign, judged
 
 FPS = 30.0
 HAND_HALF = 0.095

@@ -12,14 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from tqdm import tqdm
-
 from egogen.conversations import Conversation, Turn, write_conversations
 from egogen.errors import UserError
 from egogen.files import atomic_open, ends_with, write_json
 from egogen.frames import JPEG_END, encode
 from egogen.layout import FOLDERS, Layout, Split, image_name
 from egogen.manifest import NAME, claim
+from egogen.progress import Progress
 from egogen.seeds import item_seed
 from egogen.toy.actions import imagine
 from egogen.toy.clip_facts import FramePair, metadata
@@ -88,7 +87,7 @@ def write_world(
     if is_complete(out, train, val):
         log.info("%s: the toy world is complete", out)
         return
-    with tqdm(total=2 * (train + val), desc="toy world", unit="pair") as bar:
+    with Progress(total=2 * (train + val), desc="toy world", unit="pair") as bar:
         for dataset in FOLDERS:
             make = partial(make_pair, out=out, size=size, seed=seed)
             records = []

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from PIL import Image
-from tqdm import tqdm
 
 from egogen.annotations import Item
 from egogen.errors import UserError, reason
 from egogen.frames import JPEG_END, decode
 from egogen.layout import Layout, Split
+from egogen.progress import Progress
 from egogen.validate.check_report import Check
 
 # Unfinished files of `egogen.files.atomic_open`; others that end so are somebody's own.
@@ -105,4 +105,4 @@ def spread(look: Callable[[Input], Output], inputs: Sequence[Input], workers: in
     """Applies a function in threads, in order, with a progress bar in a terminal."""
     with ThreadPool(workers) as pool:
         results = pool.imap(look, inputs, chunksize=16)
-        return list(tqdm(results, total=len(inputs), desc=what, unit="file", disable=None))
+        return list(Progress(results, total=len(inputs), desc=what, unit="file"))

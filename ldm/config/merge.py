@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from egogen.annotations import check_object
 from egogen.errors import UserError, check, reason
 from egogen.files import read_yaml
+from egogen.shipped import find_config
 
 Config = TypeVar("Config")
 WORD = re.compile(r"[A-Za-z_][\w.]*=")  # key.sub=value
@@ -30,7 +31,7 @@ OF_TYPES = {
 def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Tells YAML files from `key.sub=value` words, which may follow them on a command line."""
     settings = [word for word in words if WORD.match(word)]
-    return [Path(word) for word in words if word not in settings], settings
+    return [find_config(Path(word)) for word in words if word not in settings], settings
 
 
 def load_config(kind: type[Config], files: Sequence[Path], overrides: Sequence[str] = ()) -> Config:

@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from egogen.disk import reserve, writing
@@ -26,6 +25,7 @@ from egogen.files import atomic_folder
 from egogen.layout import run_root
 from egogen.locks import hold
 from egogen.manifest import NAME, checkpoint_hash, claim, file_hash
+from egogen.progress import Progress
 from ldm.conditioner import embed
 from ldm.data.pairs import EgoGenPairs, SplitFiles
 from ldm.networks.architecture import Parts
@@ -113,7 +113,7 @@ def fill(
     plain.features = None  # those of stage 1 are not encoded
     loader = DataLoader(EgoGenPairs([plain]), BATCH, num_workers=files.config.workers)
     arrays: dict[str, np.memmap] = {}
-    with tqdm(total=len(files.items), desc=f"encode {files.split}", unit="pair") as bar:
+    with Progress(total=len(files.items), desc=f"encode {files.split}", unit="pair") as bar:
         for batch in loader:
             rows = {
                 "source_latent": encode(parts, batch["source"].to(device), flips, mode_only=True),

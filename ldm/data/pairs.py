@@ -14,7 +14,6 @@ from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 from typing_extensions import NotRequired, TypedDict
 
 from egogen.annotations import Annotations, Item
@@ -23,6 +22,7 @@ from egogen.features.feature_shards import Shards
 from egogen.features.store import made_by
 from egogen.frames import FolderFrames, FrameStore, TarFrames
 from egogen.layout import FEATURE_KINDS
+from egogen.progress import Progress
 from ldm.config.sections import DataConfig
 from ldm.data.image_features import VISION, Batch, VisionFiles, complete, load_vision
 from ldm.data.noise import draw
@@ -150,7 +150,7 @@ class SplitFiles:
             load_vision(files)
         items = self.items if only is None else only
         with ThreadPoolExecutor(workers) as pool:
-            bar = tqdm(items, desc=f"check {self.split} files", unit="pair", leave=False)
+            bar = Progress(items, desc=f"check {self.split} files", unit="pair", leave=False)
             found = pool.map(lambda item: self.problem(item, targets), bar)
             problems = [problem for problem in found if problem]
         if problems:

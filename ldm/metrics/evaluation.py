@@ -12,11 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from egogen.annotations import Annotations, read_metadata
 from egogen.errors import UserError
 from egogen.layout import DESCRIPTION_KEY, FOLDERS, run_root, weights_root
+from egogen.progress import Progress
 from ldm.metrics.feature_cache import Memory, Store
 from ldm.metrics.frames.frame_pairs import Pairs, frames_folder, read_pairs, run_folder
 from ldm.metrics.frames.protocol import size_tolerance, tensor_cores
@@ -137,7 +137,7 @@ def measure(
     with (
         torch.no_grad(),
         tensor_cores(setting.precision),
-        tqdm(total=len(pairs), unit="pair", disable=None) as bar,
+        Progress(total=len(pairs), unit="pair") as bar,
     ):
         for batch in pairs.batches(setting.batch_size, setting.device):
             for accumulator in opened.values():

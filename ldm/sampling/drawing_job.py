@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
-from tqdm import tqdm
 
 from egogen.annotations import ClipMetadata, Item, read_metadata
 from egogen.errors import UserError, check
@@ -21,6 +20,7 @@ from egogen.files import atomic_open
 from egogen.layout import generated_path
 from egogen.manifest import NAME as MANIFEST
 from egogen.manifest import checkpoint_hash, claim, file_hash
+from egogen.progress import Progress
 from egogen.shards import parse_shard, process, take_chunk, take_shard
 from egogen.validate.frame_files import probe
 from ldm.baselines.token_maps import split_prompt
@@ -229,7 +229,7 @@ def draw_jobs(
     broken: list[Path] = []
     for job in work:
         drawn = copies(files, job) if drawer is None else drawings(drawer, files, job, device)
-        with tqdm(drawn, "copy" if drawer is None else "draw", len(job.items), unit="frame") as bar:
+        with Progress(drawn, "copy" if drawer is None else "draw", len(job.items), unit="frame") as bar:
             for item, frame in bar:
                 if frame is None:
                     broken.append(job.path(item))

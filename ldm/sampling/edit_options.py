@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from egogen.cli import flag
 from egogen.errors import UserError, check
+from egogen.layout import run_root
 from ldm.diffusion.choices import PUBLISHED
 from ldm.networks.devices import HELP
 
+NAME_LENGTH = 25  # of each half of a frame's name: with four bytes a letter it fits a file system
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 
 
@@ -19,7 +22,7 @@ class EditOptions:
 
     input: Path = flag("the photo", type=Path, required=True)
     prompt: str = flag("the action, such as 'open the drawer'", required=True)
-    output: Path = flag(".png, .jpg or .webp", type=Path, default=Path("action.png"))
+    output: Path | None = flag(".png, .jpg or .webp [RUN_ROOT/edits/<photo>_<prompt>.png]", type=Path)
     ckpt: Path = flag("checkpoint, a file or a diffusers folder", type=Path, required=True)
     config: Path | None = flag("YAML with what no tensor of a file tells [read off it]", type=Path)
     steps: int = flag("sampling steps", type=int, default=100)
@@ -39,9 +42,15 @@ class EditOptions:
         check("--steps", self.steps, "at least 1", self.steps >= 1)
         side = self.resolution
         check("--resolution", side, "a positive multiple of 16", side % 16 == 0 < side)
-        kind = self.output.suffix.lower()
-        check("--output", str(self.output), f"a name that ends in {', '.join(FORMATS)}", kind in FORMATS)
+        kind = self.target.suffix.lower()
+        check("--output", str(self.target), f"a name that ends in {', '.join(FORMATS)}", kind in FORMATS)
         if (self.image_feature is None) != (self.text_feature is None):
             raise UserError("--image-feature and --text-feature: give both or neither")
         if self.vllm and self.image_feature:
             raise UserError("--vllm makes what --image-feature and --text-feature name; give one of the two")
+
+    @property
+    def target(self) -> Path:
+        """Where the frame goes."""
+        words = "_".join(re.findall(r"\w+", self.prompt))[:NAME_LENGTH]
+        return self.output or run_root() / "edits" / f"{self.input.stem[:NAME_LENGTH]}_{words}.png"

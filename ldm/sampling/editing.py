@@ -46,9 +46,9 @@ def edit(options: EditOptions) -> None:
     parts = load_parts(options.ckpt, options.config, not options.no_ema, needs_conditioner)
     pipeline = LegoPipeline.from_parts(parts, options.scheduler).to(device)
     frame = draw(pipeline, photo, read_condition(options), options)
-    with atomic_open(options.output) as file:
-        frame.save(file, format=FORMATS[options.output.suffix.lower()])
-    log.info("wrote %s, %d x %d", options.output, frame.width, frame.height)
+    with atomic_open(options.target) as file:
+        frame.save(file, format=FORMATS[options.target.suffix.lower()])
+    log.info("wrote %s, %d x %d", options.target, frame.width, frame.height)
 
 
 def read_condition(options: EditOptions) -> Condition:

@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
-from tqdm import tqdm
 
 from egogen.annotations import Annotations
 from egogen.conversations import read_conversations
@@ -23,6 +22,7 @@ from egogen.files import atomic_open
 from egogen.frames import read_frame
 from egogen.layout import Layout
 from egogen.locks import hold
+from egogen.progress import Progress
 from ldm.checkpoints.safe_reading import is_made
 from ldm.networks.pixels import to_model
 from ldm.toy.builder_options import BuilderOptions
@@ -127,7 +127,7 @@ def optimize(
     schedule = OneCycleLR(optimizer, group["lr"], total_steps=max(steps, 2), pct_start=warmup)
     done = resume(keep, optimizer, schedule) if keep and is_made(keep) else 0
     began, smooth = time.monotonic(), 0.0
-    bar = tqdm(range(done, steps), desc=title, unit="step", initial=done, total=steps)
+    bar = Progress(range(done, steps), desc=title, unit="step", initial=done, total=steps)
     for step in bar:
         value = loss(torch.randint(0, count, (batch,)))
         optimizer.zero_grad()

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from egogen.errors import UserError
+from egogen.progress import Progress
 from llava.curate.budget import OverBudget
 from llava.curate.cases import Case
 from llava.curate.exchange import LanguageModel, Message, NoAnswer, Reply, key_of
@@ -77,7 +76,10 @@ class Rounds:
         """
         requests = self.requests(cases)
         running: dict[Future[None], list[ChatRequest]] = {}
-        with tqdm(total=len(cases), desc=name, unit="case") as bar, ThreadPoolExecutor(model.workers) as pool:
+        with (
+            Progress(total=len(cases), desc=name, unit="case") as bar,
+            ThreadPoolExecutor(model.workers) as pool,
+        ):
             try:
                 while True:
                     while len(running) < model.workers and (batch := list(islice(requests, model.batch))):

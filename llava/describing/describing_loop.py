@@ -8,11 +8,11 @@ from contextlib import closing
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from egogen.annotations import Item
+from egogen.progress import Progress
 from egogen.seeds import item_seed
 from egogen.shards import process
 from llava.checkpoints.clip_tower import pixels
@@ -81,7 +81,7 @@ def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver
     order = sorted(range(len(todo)), key=lambda place: len(prompts[place]))
     with (
         closing(saver),
-        tqdm(total=len(todo), desc="describe", unit="frame", disable=process().rank > 0) as bar,
+        Progress(total=len(todo), desc="describe", unit="frame", disable=process().rank > 0) as bar,
     ):
         while order:
             items = [todo[place] for place in order[:size]]

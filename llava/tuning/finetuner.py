@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers import (
     PreTrainedTokenizerBase,
+    ProgressCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -19,6 +20,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from egogen.files import write_json
+from egogen.progress import Progress
 from llava.checkpoints.resume import COMPLETE
 from llava.checkpoints.tokenizer import save_tokenizer
 from llava.tuning.run_settings import deepspeed_settings
@@ -37,6 +39,8 @@ class Finetune(Trainer):
         super().__init__(**settings)  # type: ignore[arg-type]
         self.tokenizer = tokenizer
         self.image_processor = image_processor
+        if self.pop_callback(ProgressCallback) is not None:  # there unless --disable_tqdm
+            self.add_callback(Shown())
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         super()._save(output_dir, state_dict)
@@ -44,6 +48,53 @@ class Finetune(Trainer):
             folder = Path(str(output_dir or self.args.output_dir))
             save_tokenizer(self.tokenizer, folder)
             self.image_processor.save_pretrained(folder)
+
+
+class Shown(TrainerCallback):
+    """Shows how far the updates are, and what was logged last."""
+
+    def __init__(self) -> None:
+        self.bar: Progress | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Begins at the update that the run begins at."""
+        del args, control
+        hidden = not state.is_world_process_zero
+        self.bar = Progress(
+            desc="fine-tune", unit="update", total=state.max_steps, initial=state.global_step, disable=hidden
+        )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Moves on."""
+        del args, control
+        assert self.bar is not None
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, object] | None = None,
+        **_: object,
+    ) -> None:
+        """Takes over what is logged."""
+        del args, state, control
+        if self.bar is not None and logs:
+            shown = {name: logs[name] for name in ("loss", "learning_rate", "grad_norm") if name in logs}
+            self.bar.set_postfix(shown, refresh=False)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Ends the bar."""
+        del args, state, control
+        assert self.bar is not None
+        self.bar.close()
 
 
 class MarkComplete(TrainerCallback):

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from egogen import cli
-from egogen.cli import DEBUG_FLAG
+from egogen.cli import OWN_FLAGS
 from egogen.errors import UserError
+from egogen.shipped import find_config
 from llava.checkpoints.lora_arguments import LoraArguments
 
 PROG = "python -m llava.train"
@@ -138,11 +139,13 @@ def read_words(argv: Sequence[str] | None) -> list[str]:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0].endswith((".yaml", ".yml")):
-        words = [*flags_of(Path(words[0])), *words[1:]]
-    # `--debug` alone is ours (`egogen.cli.run`); transformers has an option of that name with a value.
-    words = [word for word in words if word != DEBUG_FLAG]
+        words = [*flags_of(find_config(Path(words[0]))), *words[1:]]
+    # These are read by `egogen.cli.run`; transformers has another option of the name --debug, with a value.
+    words = [word for word in words if word not in OWN_FLAGS]
     if "--deepspeed" in words[:-1]:
-        config = Path(words[words.index("--deepspeed") + 1])
+        place = words.index("--deepspeed") + 1
+        config = find_config(Path(words[place]))
+        words[place] = f"{config}"
         if not config.is_file():
             raise UserError(f"--deepspeed {config}: no such file; configs/deepspeed/ holds some")
     return words

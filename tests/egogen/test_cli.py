@@ -1,5 +1,6 @@
 """How commands begin and end: flags, exit codes, one-line errors, tracebacks on request."""
 
+import json
 import logging
 import sys
 from argparse import ArgumentTypeError
@@ -55,6 +56,29 @@ def test_debug_keeps_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.run(fail)
 
 
+def wrong_word() -> None:
+    cli.parser("words", None).parse_args(["--what"])
+
+
+def test_failures_in_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["command", "--log-json"])
+    monkeypatch.setattr(logging, "_defaultFormatter", None)
+    for main, code, message in (
+        (fail, 2, "a.json: found 3, expected 4"),
+        (interrupt, 130, "interrupted; run the same command again to go on"),
+        (crash, 1, "ZeroDivisionError: "),
+        (wrong_word, 2, "words: unrecognized arguments: --what"),
+    ):
+        monkeypatch.setattr(logging.getLogger(), "handlers", [])
+        with pytest.raises(SystemExit) as ended:
+            cli.run(main)
+        assert ended.value.code == code
+        told = json.loads(capsys.readouterr().err.splitlines()[-1])
+        assert (told["level"], told["message"]) == ("error", message)
+        assert ("traceback" in told) == (code == 1)
+    logging.captureWarnings(False)
+
+
 def test_a_programmer_s_error_is_never_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         cli.run(crash)
@@ -69,6 +93,7 @@ def test_help_shows_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert "python -m egogen.toy" in text
     assert "Draws 100% of the frames." in text
     assert "height in pixels (default: 64)" in text
+    assert "(default: False)" not in text
     assert made.parse_args(["--debug"]).debug is True
 
 

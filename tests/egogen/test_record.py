@@ -34,3 +34,6 @@ def test_the_state_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     state = git_state()
     assert state is not None
     assert state["changed"] is True
+    (tmp_path / "site-packages").mkdir()
+    monkeypatch.setattr(record, "ROOT", tmp_path / "site-packages")  # installed in somebody's repository
+    assert git_state() is None

@@ -19,7 +19,7 @@ from egogen.files import read_json, write_json
 from egogen.layout import Layout
 from egogen.toy.palette import COLOURS
 from egogen.toy.scene import KINDS
-from egogen.toy.success import Known
+from egogen.toy.verdict import Known
 from egogen.toy.world import write_world
 from ldm.checkpoints.safe_reading import read
 from ldm.checkpoints.source import load_parts

@@ -18,7 +18,6 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from egogen import cli
 from egogen.annotations import check_relative
@@ -30,6 +29,7 @@ from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.layout import FOLDERS, Layout
 from egogen.prepare.formats.parquet import IMAGES, ROW_GROUP
+from egogen.progress import Progress
 from egogen.published import SPLITS, dataset_place, is_hidden
 from egogen.validate.check_report import EXIT_FAULTS
 from egogen.validate.frame_files import files_below
@@ -79,12 +79,12 @@ def install(source: Path, root: Path) -> None:
         )
     missing = [origin for origin, goal in loose.items() if not goal.exists()]
     require_space(root, sum(origin.stat().st_size for origin in missing), "copying")
-    for origin, goal in tqdm(loose.items(), desc="copying", unit="file", disable=None):
+    for origin, goal in Progress(loose.items(), desc="copying", unit="file"):
         keep_or_write(goal, origin.read_bytes(), origin)
     for archive in archives:
         done = unpack([source / part for part in archive.parts], root, place)
         log.info("%s: %d files unpacked, %d were there, %d left out", archive.name, *done)
-    for table in tqdm(tables, unit="file", disable=None):
+    for table in Progress(tables, unit="file"):
         unpack_table(table, root)
     for layout in (Layout(root, dataset) for dataset in FOLDERS):
         for line in copy_targets(layout, read_annotations(layout, "val")[0]):

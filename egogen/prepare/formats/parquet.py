@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from egogen import cli
 from egogen.annotations import Item
@@ -24,6 +23,7 @@ from egogen.files import atomic_open
 from egogen.layout import DESCRIPTION_KEY, Layout
 from egogen.prepare.formats.card import write_card
 from egogen.prepare.formats.export import ExportOptions, ExportSplit, describe
+from egogen.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     prompt = choose_prompt(source, options.prompt)
     source.claim(format="parquet", prompt=prompt)
     count = len(source.shards)
-    for number, items in enumerate(tqdm(source.shards, unit="shard", disable=None)):
+    for number, items in enumerate(Progress(source.shards, unit="shard")):
         # Named as on the hub.
         path = options.out / "data" / f"{source.name}-{number:05d}-of-{count:05d}.parquet"
         if not has_rows(path, len(items)):

@@ -11,14 +11,13 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
 from egogen import cli
 from egogen.annotations import Item
 from egogen.files import atomic_open, write_json
 from egogen.frames import add_bytes, has_members
 from egogen.manifest import file_hash
 from egogen.prepare.formats.export import ExportOptions, ExportSplit, describe
+from egogen.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = ExportSplit(options)
     source.claim(format="webdataset")
     shards = []
-    for number, items in enumerate(tqdm(source.shards, unit="shard", disable=None)):
+    for number, items in enumerate(Progress(source.shards, unit="shard")):
         path = options.out / f"{source.name}-{number:06d}.tar"
         if not has_members(path, FILES * len(items)):
             write_shard(path, items, source, number * options.samples_per_shard)

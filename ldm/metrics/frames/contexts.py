@@ -6,10 +6,9 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from egogen.errors import UserError
 from egogen.layout import METRIC_TARGETS, metric_target_path
+from egogen.progress import Progress
 from ldm.metrics.frames.frame_pairs import Pair, Pairs, digest
 from ldm.metrics.frames.images import check_image
 from ldm.metrics.frames.protocol import size_tolerance
@@ -64,7 +63,7 @@ def find_contexts(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
     folder = split_folder(pairs.targets, setting.input_path)
     tolerance = size_tolerance(setting.protocol, setting.dataset)
     found, others = {}, []
-    for pair in tqdm(pairs.pairs, desc="frames before the actions", unit="frame", disable=None, leave=False):
+    for pair in Progress(pairs.pairs, desc="frames before the actions", unit="frame", leave=False):
         stated = folder / pair.item.action.image_0
         path = first_of_folder(folder, pair) if setting.protocol == "published" else stated
         if path != stated:

@@ -13,11 +13,11 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
 from egogen.layout import metric_target_path
+from egogen.progress import Progress
 from ldm.metrics.frames.images import Size, check_image, read_pixels
 
 LISTED = 10
@@ -147,7 +147,7 @@ def read_pairs(annotations: Annotations, gen_path: Path, gt_path: Path, toleranc
         check_folder(gt_path, frames, "target frames"),
     ]
     pairs, formats = [], set()
-    for frame, item in tqdm(frames.items(), desc="checking frames", unit="pair", disable=None, leave=False):
+    for frame, item in Progress(frames.items(), desc="checking frames", unit="pair", leave=False):
         generated, reference = (folder / frame for folder in folders)
         shown, target = check_image(generated), check_image(reference)
         if not shown.size.near(target.size, tolerance):

@@ -9,10 +9,10 @@ from pydantic import BaseModel
 from egogen.annotations import validate
 from egogen.errors import UserError
 from egogen.files import read_yaml
-from egogen.record import ROOT
+from egogen.shipped import CONFIGS
 from ldm.metrics.registry import METRICS
 
-FILE = ROOT / "configs" / "published_results.yaml"
+FILE = CONFIGS / "published_results.yaml"
 TableName = Literal["main", "ablation"]
 TABLES: dict[TableName, str] = {
     "main": "Published", "ablation": "Published ablation: what LEGO is conditioned on",

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytorch_lightning as lightning
 from pytorch_lightning.callbacks import TQDMProgressBar
 
-# Seconds between two looks at the loss, for which one waits for a GPU: on a terminal, and in a log file.
-ON_TERMINAL, IN_FILE = 1.0, 10.0
+from egogen.progress import Progress
+
+PAUSE = 1.0  # seconds between two looks at the loss on a terminal: one waits for a GPU
 
 
 class TrainingBar(TQDMProgressBar):
     """One bar over the optimiser steps of a whole run, also where it is resumed."""
 
+    def init_train_tqdm(self) -> Progress:
+        """Ours, as all bars are."""
+        return Progress(desc="train", unit="step", disable=self.is_disabled, smoothing=0)
+
+    def init_validation_tqdm(self) -> Progress:
+        """Below the other, and gone when it is full."""
+        return Progress(desc=self.validation_description, position=1, disable=self.is_disabled, leave=False)
+
     def on_train_start(self, trainer: lightning.Trainer, *args: lightning.LightningModule) -> None:
         """Begins at the step that the run begins at."""
         super().on_train_start(trainer, *args)
         bar = self.train_progress_bar
-        bar.total, bar.unit = trainer.max_steps, "step"
-        bar.mininterval = ON_TERMINAL if sys.stdout.isatty() else IN_FILE
+        bar.total, bar.mininterval = trainer.max_steps, max(PAUSE, bar.mininterval)
         bar.initial = bar.n = bar.last_print_n = trainer.global_step
-        bar.set_description("train")
 
     def on_train_epoch_start(self, *args: object) -> None:
         """Nothing: to Lightning the whole run is one epoch, which a resumed run does not start again."""
