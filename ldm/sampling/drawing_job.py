@@ -28,11 +28,8 @@ from ldm.config.sections import GenerateConfig
 from ldm.data.noise import item_generator
 from ldm.data.pairs import EgoGenPairs, SplitFiles, stack
 from ldm.networks.pixels import frame_size, to_frame
+from ldm.sampling.method_names import COPY, GUIDED, OF_GUIDED, PLAIN
 from ldm.sampling.methods import (
-    COPY,
-    GUIDED,
-    OF_GUIDED,
-    PLAIN,
     Drawer,
     DrawingPlan,
     Request,

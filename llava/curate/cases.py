@@ -13,8 +13,8 @@ from llava.curate.answer_checks import clean, faults
 from llava.curate.exchange import Message, Reply
 from llava.curate.pair_facts import PairFacts, facts_of
 from llava.curate.prompt import Prompt
-from llava.question.labels import action_words
-from llava.question.prompts import QUESTION, RESERVED, question
+from llava.question.labels import QUESTION, action_words
+from llava.question.prompts import RESERVED, question
 
 CUT_FAULT = "it does not come to an end (be brief)"
 NOT_ASKED = "not asked"

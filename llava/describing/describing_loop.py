@@ -21,7 +21,8 @@ from llava.describing.decode import Sampling, answer, to_text
 from llava.describing.describing_job import DescribingJob
 from llava.describing.saving import Description, Saver
 from llava.model import Llava
-from llava.question.prompts import QUESTION, prompt_ids
+from llava.question.labels import QUESTION
+from llava.question.prompts import prompt_ids
 
 log = logging.getLogger(__name__)
 

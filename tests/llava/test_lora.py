@@ -8,12 +8,12 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from egogen.errors import UserError
 from llava.checkpoints.adapters import (
     NOT_QUANTIZED,
-    LoraArguments,
     add_adapters,
     base_of,
     four_bits,
     is_adapter,
 )
+from llava.checkpoints.lora_arguments import LoraArguments
 from llava.convert import main as convert
 from llava.model import freeze_vision, load
 from llava.train import main

@@ -16,10 +16,10 @@ from transformers import TrainerCallback
 from egogen import cli
 from egogen.errors import UserError
 from egogen.files import write_json
-from llava import train as module
 from llava.checkpoints.resume import newest_checkpoint
 from llava.model import load
 from llava.train import main
+from llava.tuning import run as module
 from llava.tuning.arguments import read_arguments
 from tests.llava.conftest import Loaded
 from tests.llava.training import REPO, Payload, flags, losses
