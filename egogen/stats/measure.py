@@ -6,14 +6,12 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from PIL import Image
 
 from egogen.annotations import Annotations, Item
 from egogen.disk import readable
 from egogen.errors import UserError
 from egogen.files import walk_files
+from egogen.frames import image_size
 from egogen.layout import DESCRIPTION_KEY, Layout, Split
 from egogen.stats.words import TAG, nouns, verb
 from egogen.table import text_table
@@ -102,15 +100,6 @@ def measure(layout: Layout, split: Split, workers: int) -> SplitFigures:
     return SplitFigures(
         layout, split, items, Counter(size for size in found if size), found.count(None), total
     )
-
-
-def image_size(path: Path) -> Size | None:
-    """Width and height of an image by its header, or None if it cannot be opened."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError:
-        return None
 
 
 def spread_of(texts: Iterable[str]) -> str:
