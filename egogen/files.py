@@ -5,11 +5,13 @@ from __future__ import annotations
 import glob
 import json
 import logging
+import math
 import os
 import platform
 import re
 import secrets
 import shutil
+import stat
 import time
 import zlib
 from collections.abc import Hashable, Iterator
@@ -24,6 +26,14 @@ from egogen.disk import no_room
 from egogen.errors import UserError, reason
 
 PART = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part")  # host, process, chance
+HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # of a pair of surrogates, or alone
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 log = logging.getLogger(__name__)
 ABANDONED = 86400.0  # seconds without a change after which a part belongs to nobody
 
@@ -237,27 +247,75 @@ def write_json(path: Path, value: object, indent: int | None = 4) -> None:
         file.write(json.dumps(value, indent=indent).encode() + b"\n")
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is any value; callers validate it
-    """Reads JSON; a key that occurs twice in one object is an error, since the first would be lost.
+def regular(path: Path) -> Path:
+    """The path itself, of a file or of nothing: who opens anything else may wait or read without end.
 
     Raises:
-        UserError: the file is missing, is not UTF-8, is not JSON or repeats a key.
+        UserError: it is a folder, a pipe, a socket or a device.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # who opens it says what is wrong
+        return path
+    if stat.S_ISREG(mode):
+        return path
+    raise UserError(f"{path}: is {KINDS.get(stat.S_IFMT(mode), 'no file')}; expected a file")
+
+
+def read_json(path: Path, finite: bool = True) -> Any:  # noqa: ANN401 - JSON is any value; callers validate it
+    """Reads a JSON file; see `parse_json`.
+
+    Raises:
+        UserError: the file is missing, is no file, or is not as `parse_json` wants it.
+    """
+    with named_errors(path):
+        content = regular(path).read_bytes()
+    return parse_json(content, f"{path}", finite)
+
+
+def parse_json(content: bytes | str, where: str, finite: bool = True) -> Any:  # noqa: ANN401 - as `read_json`
+    """Reads JSON; a key that occurs twice in one object is an error, since the first would be lost.
+
+    Args:
+        content: the text.
+        where: for messages.
+        finite: NaN and infinite numbers, which Python writes and JSON has not, are errors.
+
+    Raises:
+        UserError: it is not UTF-8, is not JSON, repeats a key, or holds what no file and no reader may.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            raise repeated(path, [key for key, _ in pairs])
+            raise repeated(where, [key for key, _ in pairs])
         return found
 
-    with named_errors(path):
-        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=unique)
+    def number(text: str) -> float:
+        value = float(text)
+        if finite and not math.isfinite(value):
+            raise UserError(f"{where}: holds the number {text[:20]}; expected finite numbers")
+        return value
+
+    with named_errors(where):
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+        hooks = {"parse_float": number, "parse_constant": number} if finite else {}
+        value = json.loads(text, object_pairs_hook=unique, **hooks)
+        if HALF_CHARACTER.search(text):
+            try:
+                json.dumps(value, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                around = error.object[max(0, error.start - 20) : error.end + 20]
+                raise UserError(
+                    f"{where}: holds half a character (a lone surrogate) in {around!r}; write it anew"
+                ) from None
+        return value
 
 
-def repeated(path: Path, keys: list[str]) -> UserError:
+def repeated(where: Path | str, keys: list[str]) -> UserError:
     """Names the first key that occurs twice."""
     twice = next(key for place, key in enumerate(keys) if key in keys[:place])
-    return UserError(f"{path}: the key {twice!r} occurs twice in one object; each may occur once")
+    return UserError(f"{where}: the key {twice!r} occurs twice in one object; each may occur once")
 
 
 class YamlLoader(yaml.SafeLoader):
@@ -288,13 +346,13 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401 - YAML is any value; callers v
         UserError: the file is missing, is not UTF-8, is not YAML or repeats a key.
     """
     with named_errors(path):
-        loader = YamlLoader(path.read_bytes().decode("utf-8-sig"))
+        loader = YamlLoader(regular(path).read_bytes().decode("utf-8-sig"))
         loader.name = f"{path}"
         return loader.get_single_data()
 
 
 @contextmanager
-def named_errors(path: Path) -> Iterator[None]:
+def named_errors(path: Path | str) -> Iterator[None]:
     """Makes one line of what goes wrong while a JSON or YAML file is read.
 
     Raises:
@@ -302,6 +360,8 @@ def named_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
@@ -318,3 +378,5 @@ def named_errors(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: not valid YAML ({what})") from None
     except RecursionError:
         raise UserError(f"{path}: not ours (objects or lists nested too deeply)") from None
+    except ValueError as error:  # more digits than Python reads
+        raise UserError(f"{path}: not valid JSON or YAML ({reason(error)[:80]})") from None

@@ -13,7 +13,7 @@ from typing import IO, NamedTuple, Protocol, runtime_checkable
 from PIL import Image, UnidentifiedImageError
 
 from egogen.errors import UserError, reason
-from egogen.files import atomic_open
+from egogen.files import atomic_open, regular
 from egogen.rgb import to_rgb, upright_size
 
 JPEG_END = b"\xff\xd9"
@@ -84,8 +84,8 @@ class TarFrames:
 
     def index(self, path: Path) -> None:
         """Notes where each frame of a tar file lies."""
-        size = path.stat().st_size
         try:
+            size = regular(path).stat().st_size
             with tarfile.open(path, "r:") as tar:
                 for member in tar:
                     if member.isfile():
@@ -163,7 +163,7 @@ def read_frame(path: Path, coarse: bool = False) -> Image.Image:
     Raises:
         UserError: the file is missing or broken.
     """
-    return decode(lambda: path.open("rb"), f"{path}", coarse)
+    return decode(lambda: regular(path).open("rb"), f"{path}", coarse)
 
 
 def decode(opened: Callable[[], IO[bytes]], name: str, coarse: bool = False) -> Image.Image:
@@ -195,7 +195,7 @@ def decode(opened: Callable[[], IO[bytes]], name: str, coarse: bool = False) -> 
 def image_size(file: Path | io.BufferedIOBase) -> tuple[int, int] | None:
     """Width and height of a frame by its header, upright; None if it cannot be opened."""
     try:
-        with Image.open(file) as image:
+        with Image.open(regular(file) if isinstance(file, Path) else file) as image:
             return upright_size(image)
     except BROKEN:
         return None
@@ -255,7 +255,7 @@ def add_file(tar: tarfile.TarFile, path: Path, name: str) -> None:
         UserError: it is missing.
     """
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from None
     add_bytes(tar, name, content)

@@ -10,7 +10,7 @@ from typing import Any
 
 from egogen.annotations import check_object
 from egogen.errors import UserError
-from egogen.files import read_json, walk_files, write_json
+from egogen.files import read_json, regular, walk_files, write_json
 
 NAME = "manifest.json"
 # Files beside a checkpoint's weights that make no difference to what it computes.
@@ -54,7 +54,7 @@ def claim(folder: Path, settings: Mapping[str, Any], name: str = NAME) -> None:
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal text."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -18,7 +18,7 @@ from jaxtyping import Float, Float16, Float32
 
 from egogen.errors import UserError
 from egogen.features.store_names import IMAGE_TOKENS
-from egogen.files import atomic_open, walk_files
+from egogen.files import atomic_open, regular, walk_files
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +163,7 @@ def opened(path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:
     Raises:
         UserError: missing or unreadable file, another type.
     """
+    regular(path)
     try:
         values = read()
     except FileNotFoundError:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from egogen.annotations import Item
 from egogen.errors import UserError, reason
-from egogen.files import walk
+from egogen.files import regular, walk
 from egogen.frames import JPEG_END, decode, image_size
 from egogen.layout import Layout, Split
 from egogen.validate.check_report import Check
@@ -82,7 +82,9 @@ def files_below(folder: Path) -> Iterator[str]:
 def probe(path: Path) -> Probe:
     """Reads a frame's file and decodes all of it, coarsely."""
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
+    except UserError as error:
+        return Probe(None, "", str(error).removeprefix(f"{path}: "))
     except OSError as error:
         return Probe(None, "", f"cannot be read ({reason(error)})")
     sha256 = hashlib.sha256(content).hexdigest()

@@ -1,16 +1,22 @@
 """Files are whole or absent; JSON faults are named."""
 
+import math
 import os
+import shutil
+import socket
 import stat
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from egogen.errors import UserError, reason
+from egogen.features import read_image_feature
+from egogen.features.feature_shards import open_shard
 from egogen.files import (
     atomic_folder,
     atomic_open,
@@ -23,6 +29,12 @@ from egogen.files import (
     walk_files,
     write_json,
 )
+from egogen.frames import TarFrames, read_frame
+from egogen.journal import Journal
+from egogen.manifest import file_hash
+from egogen.prepare.ego4d.ego4d_file import raw_videos
+from egogen.prepare.epic.epic_file import read_actions
+from egogen.prepare.formats.image_table import read_rows
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -101,6 +113,11 @@ def test_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
         (b'{"a": "\xff"}', "not UTF-8 text .* at byte 7"),
         (b'{"a": {"b": 1, "c": 2, "b": 3}}', "the key 'b' occurs twice"),
         (b"[" * 200_000, "not ours .*nested too deeply"),
+        (b"[" + b"1" * 5000 + b"]", "not .*(4300|digits)"),
+        (b'{"a": NaN}', "holds the number NaN; expected finite numbers"),
+        (b"[1, -Infinity]", "holds the number -Infinity"),
+        (b"[1e999]", "holds the number 1e999"),
+        (b'["\\ud83d\\ude00 ab \\udc00"]', r"holds half a character .* ab \\udc00"),
     ],
 )
 def test_json_faults_are_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -113,8 +130,47 @@ def test_json_faults_are_named(tmp_path: Path, content: bytes, message: str) -> 
 def test_json_that_is_absent_or_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read_json(tmp_path / "x.json")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is a folder; expected a file"):
         read_json(tmp_path)
+
+
+def test_json_that_others_write_may_hold_what_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": NaN, "smile": "\\ud83d\\ude00"}')
+    found = read_json(tmp_path / "x.json", finite=False)
+    assert math.isnan(found["a"])
+    assert found["smile"] == "\U0001f600"
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "x.json": read_json,
+    "x.yaml": read_yaml,
+    "x.csv": lambda path: list(read_rows(path)),
+    "x.jsonl": lambda path: list(read_rows(path)),
+    "x.parquet": lambda path: list(read_rows(path)),
+    "x.jpg": read_frame,
+    "x.tar": lambda path: TarFrames(path.parent),
+    "x.npy": read_image_feature,
+    "x-00000.safetensors": open_shard,
+    "j.jsonl": lambda path: Journal(path, ("clip",), anew=""),
+    "x.bin": file_hash,
+    "fho_main.json": lambda path: list(raw_videos(path)),
+    "EPIC.csv": lambda path: list(read_actions(path)),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    for make, kind in (
+        (os.mkfifo, "a named pipe"),
+        (Path.mkdir, "a folder"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device"),
+        (lambda path: socket.socket(socket.AF_UNIX).bind(str(path)), "a socket"),
+    ):
+        make(path)  # type: ignore[operator]
+        with pytest.raises(UserError, match=rf"{name}: is {kind}; expected a file"):
+            READERS[name](path)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @pytest.mark.parametrize(

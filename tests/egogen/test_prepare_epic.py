@@ -179,7 +179,7 @@ def test_a_damaged_tar_file(tmp_path: Path) -> None:
     [
         (
             ",".join(COLUMNS[:-1]) + "\n",
-            "lacks the columns all_noun_classes; found narration_id, participant_id",
+            "lacks the columns all_noun_classes; found 'narration_id', 'participant_id'",
         ),
         ("", "lacks the columns narration_id, .*; found none"),
         (
@@ -189,7 +189,7 @@ def test_a_damaged_tar_file(tmp_path: Path) -> None:
         (",".join(COLUMNS) + "\nP01_11_0,P01\n", "line 2: expected 15 fields"),
         (
             ",".join(COLUMNS) + "\n" + ",".join(row(0, start="soon", narration="x").values()) + ",\n",
-            "expected 15",
+            "line 2 has more fields",
         ),
     ],
 )

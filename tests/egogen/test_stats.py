@@ -40,6 +40,8 @@ from egogen.stats.words import nouns, verb
         ("put down pan lid", "put", ["lid"]),
         ("turn on tap", "turn", ["tap"]),
         ("still stirring", "still", ["stirring"]),
+        ("the hand cuts the carrot", "hand", ["carrot"]),
+        ("#C C the", None, []),
         ("take plate and cup from cupboard", "take", ["plate", "cup", "cupboard"]),
         ("...", None, []),
     ],
@@ -119,6 +121,7 @@ def test_the_page_stands_alone(root: Path, capsys: pytest.CaptureFixture[str]) -
     assert "missing or broken: toy_val_000000" in text
     assert "<dt>frames missing</dt><dd>1</dd>" in text
     assert "url(" not in text
+    assert re.search(r"<strong>[^<]+</strong>\n(<p>[^<]+</p>\n)?<p class=\"id\">toy_val_0", text)
     again = root / "again.html"
     main([str(root), "--out", str(again), "--examples", "3", "--workers", "1"])
     assert again.read_text() == text

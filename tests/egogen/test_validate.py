@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -231,6 +232,25 @@ def test_a_fault_is_found(root: Path, damage: Callable[[Path], None]) -> None:
     assert set(found) == set(CASES[damage])
     for where, pattern in CASES[damage].items():
         assert re.search(pattern, found[where][0]), found[where]
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "a/" * 1100 + "x.jpg"])
+def test_names_that_no_file_can_have_are_faults(root: Path, name: str) -> None:
+    edit(annotations(root, "train"), lambda value: value["toy_train_000000"]["0"].update(image_1=name))
+    (fault,) = faults(root)["ego4d/train, annotations"]
+    assert "names too long for files" in fault
+
+
+def test_half_a_character_is_one_fault(root: Path) -> None:
+    edit(annotations(root, "train"), lambda value: value.update({"\udc80": value["toy_train_000000"]}))
+    (fault,) = faults(root)["ego4d/train, annotations"]
+    assert "holds half a character" in fault
+
+
+def test_what_is_no_file_is_a_fault(root: Path) -> None:
+    frame(root, "train", 0, "45").unlink()
+    os.mkfifo(frame(root, "train", 0, "45"))
+    assert "no such frame" in faults(root)["ego4d/train, frames present"][0]
 
 
 def test_folders_of_links_are_what_they_lead_to(root: Path) -> None:

@@ -114,7 +114,11 @@ class ImageFiles(Stills):
     def find(self, place: Place) -> int:
         """The place of an image; raises `Lost` if there is no such file."""
         assert isinstance(place, int)
-        if not self.files[place].is_file():
+        try:
+            there = self.files[place].is_file()
+        except OSError:  # a name that is too long, or a folder that may not be entered
+            there = False
+        if not there:
             raise Lost(MISSING, f"{self.files[place]}: no such image")
         return place
 

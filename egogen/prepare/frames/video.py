@@ -15,6 +15,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
+from egogen.errors import UserError
+from egogen.files import regular
 from egogen.prepare.frames.display import check_look, picture
 from egogen.prepare.frames.timeline import Timeline
 from egogen.prepare.pair_plan import AFTER_END, CUT_OFF, UNREADABLE, AtFrame, AtTime, Lost, Place, Stamp
@@ -36,7 +38,9 @@ class VideoFile:
         """Opens the video; raises `Lost` if it is none, nothing of it can be read, or its range is high."""
         with ExitStack() as stack:
             try:
-                video = Video(stack.enter_context(av.open(str(self.path))))
+                video = Video(stack.enter_context(av.open(str(regular(self.path)))))
+            except UserError as error:
+                raise Lost(UNREADABLE, f"{error}") from None
             except (av.error.FFmpegError, ValueError) as error:
                 raise Lost(UNREADABLE, f"{self.path}: {error}") from None
             check_look(video.stream, self.path)

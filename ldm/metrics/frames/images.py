@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from egogen.errors import UserError
+from egogen.files import regular
 from egogen.frames import BROKEN
 from egogen.rgb import to_rgb, upright_size
 
@@ -47,6 +48,7 @@ def check_image(path: Path) -> Header:
         UserError: the file is broken or not RGB. The published code scored grey frames wrongly, by
             broadcasting (F-EV-02).
     """
+    regular(path)
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
