@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, field, fields
 from pathlib import Path
@@ -116,6 +117,8 @@ def run(main: Callable[[], object]) -> None:
     # These libraries log every request and font look-up at INFO.
     for noisy in ("httpx", "httpx2", "matplotlib", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Pillow warns of photos above 89 megapixels, which cameras take; it refuses those above 179.
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
     try:
         main()
     except KeyboardInterrupt:

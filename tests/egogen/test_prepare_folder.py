@@ -18,11 +18,8 @@ from egogen.errors import UserError
 from egogen.layout import DESCRIPTION_KEY, Layout
 from egogen.prepare.__main__ import main
 from egogen.prepare.formats.image_table import read_rows, share_out
-from egogen.record import ROOT
 from tests.egogen.raw_data import drawn, number_in
-
-# The real sample files, where they lie beside the checkout.
-SAMPLES = ROOT.parent / "shared" / "data" / "kubric_pairs"
+from tests.samples import PAIRS, needs
 
 Rows = list[dict[str, Any]]
 
@@ -279,13 +276,13 @@ def test_no_table(tmp_path: Path) -> None:
         prepare(tmp_path / "pairs.csv", tmp_path / "out")
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason=f"no real sample files at {SAMPLES}")
+@needs(PAIRS)
 def test_real_pairs(tmp_path: Path) -> None:
-    entries = json.loads((SAMPLES / "actions.json").read_text())
+    entries = json.loads((PAIRS / "actions.json").read_text())
     rows = [
         {
-            "image_0": str(SAMPLES / row["input"]),
-            "image_1": str(SAMPLES / row["output"]),
+            "image_0": str(PAIRS / row["input"]),
+            "image_1": str(PAIRS / row["output"]),
             "action": row["instruction"],
         }
         for row in entries
