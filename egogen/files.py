@@ -26,6 +26,8 @@ from egogen.disk import no_room
 from egogen.errors import UserError, reason
 
 PART = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part")  # host, process, chance
+DEEPEST = 100  # lists and objects in each other, in JSON
+PARENTS = (dict, list)
 HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # of a pair of surrogates, or alone
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -301,6 +303,8 @@ def parse_json(content: bytes | str, where: str, finite: bool = True) -> Any:  #
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
         hooks = {"parse_float": number, "parse_constant": number} if finite else {}
         value = json.loads(text, object_pairs_hook=unique, **hooks)
+        if is_deep(value):
+            raise RecursionError
         if HALF_CHARACTER.search(text):
             try:
                 json.dumps(value, ensure_ascii=False).encode()
@@ -310,6 +314,17 @@ def parse_json(content: bytes | str, where: str, finite: bool = True) -> Any:  #
                     f"{where}: holds half a character (a lone surrogate) in {around!r}; write it anew"
                 ) from None
         return value
+
+
+def is_deep(value: object) -> bool:
+    """Whether lists and objects lie in each other deeper than what shows or writes them can go."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = (
+            each.values() if isinstance(each, dict) else each for each in level if isinstance(each, PARENTS)
+        )
+        level = [child for children in inner for child in children if isinstance(child, PARENTS)]
+    return bool(level)
 
 
 def repeated(where: Path | str, keys: list[str]) -> UserError:

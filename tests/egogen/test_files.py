@@ -113,6 +113,7 @@ def test_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
         (b'{"a": "\xff"}', "not UTF-8 text .* at byte 7"),
         (b'{"a": {"b": 1, "c": 2, "b": 3}}', "the key 'b' occurs twice"),
         (b"[" * 200_000, "not ours .*nested too deeply"),
+        (b'{"a": [1, ' * 50 + b'{"b": 1}' + b"]}" * 50, "not ours .*nested too deeply"),
         (b"[" + b"1" * 5000 + b"]", "not .*(4300|digits)"),
         (b'{"a": NaN}', "holds the number NaN; expected finite numbers"),
         (b"[1, -Infinity]", "holds the number -Infinity"),
@@ -132,6 +133,11 @@ def test_json_that_is_absent_or_a_folder(tmp_path: Path) -> None:
         read_json(tmp_path / "x.json")
     with pytest.raises(UserError, match="is a folder; expected a file"):
         read_json(tmp_path)
+
+
+def test_json_may_be_nested_as_deep_as_anybody_means(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": [1, ' * 49 + '{"b": 1}' + "]}" * 49)
+    assert repr(read_json(tmp_path / "x.json")).count("[") == 49
 
 
 def test_json_that_others_write_may_hold_what_is_no_number(tmp_path: Path) -> None:
