@@ -13,6 +13,8 @@ from egogen.errors import UserError
 from egogen.files import read_json, write_json
 from egogen.layout import DESCRIPTION_KEY
 
+# Of files on the usual systems, with room for the folders above.
+LONGEST_NAME, LONGEST_PATH = 255, 2000
 Model = TypeVar("Model", bound=BaseModel)
 # An object as a JSON file has it, its fields not checked yet.
 JsonObject: TypeAlias = dict[str, Any]
@@ -22,7 +24,7 @@ def check_relative(path: str) -> str:
     """Returns an image path unchanged if it stays inside the split folder.
 
     Raises:
-        ValueError: the path is empty, absolute, climbs by `..` or names no file.
+        ValueError: the path is empty, absolute, climbs by `..`, names no file or is too long for one.
     """
     windows = PureWindowsPath(path)
     if PurePosixPath(path).is_absolute() or windows.drive or windows.root:
@@ -31,6 +33,11 @@ def check_relative(path: str) -> str:
         raise ValueError("contains '..'; allowed: a path inside the split folder")
     if not PurePosixPath(path).name or path.endswith(("/", "/.")) or "\0" in path:
         raise ValueError("names no file; allowed: a path such as clip/action/frame.jpg")
+    sizes = [len(part.encode("utf-8", "replace")) for part in (path, *PurePosixPath(path).parts)]
+    if sizes[0] > LONGEST_PATH or max(sizes[1:]) > LONGEST_NAME:
+        raise ValueError(
+            f"has names too long for files; allowed: {LONGEST_NAME} bytes, {LONGEST_PATH} in all"
+        )
     return path
 
 
@@ -107,8 +114,15 @@ class Annotations:
 
     @classmethod
     def read(cls, path: Path) -> Annotations:
-        """Reads and validates an annotation file."""
-        return cls(check_object(read_json(path), f"{path}", "clips by clip_id"), path)
+        """Reads and validates an annotation file.
+
+        Raises:
+            UserError: it is no such file, or holds no action: no step has anything to do then.
+        """
+        found = cls(check_object(read_json(path), f"{path}", "clips by clip_id"), path)
+        if not found.items:
+            raise UserError(f"{path}: holds no action, there is nothing to do; make or download it again")
+        return found
 
     def write(self, path: Path) -> None:
         """Writes the annotations atomically; nothing that was read is lost or reordered."""

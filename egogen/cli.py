@@ -12,6 +12,7 @@ import logging
 import signal
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, field, fields
 from pathlib import Path
@@ -129,6 +130,8 @@ def run(main: Callable[[], object]) -> None:
     With `--debug` on the command line exceptions keep their traceback.
     """
     logs.start(sys.argv)
+    # Pillow warns of photos above 89 megapixels, which cameras take; it refuses those above 179.
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
     try:
         main()
     except KeyboardInterrupt:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
+import math
 import os
 import platform
 import re
 import secrets
 import shutil
+import stat
 import time
 import zlib
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import yaml
 
@@ -22,6 +26,17 @@ from egogen.disk import no_room
 from egogen.errors import UserError, reason
 
 PART = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part")  # host, process, chance
+DEEPEST = 100  # lists and objects in each other, in JSON
+PARENTS = (dict, list)
+HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # of a pair of surrogates, or alone
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+log = logging.getLogger(__name__)
 ABANDONED = 86400.0  # seconds without a change after which a part belongs to nobody
 
 
@@ -110,6 +125,8 @@ def ends_with(path: Path, mark: bytes) -> bool:
 def clean_parts(folder: Path, pattern: str = "**/.*.part") -> None:
     """Removes the unfinished files and folders that ended runs left; those of living ones stay.
 
+    Links to folders are not followed: nobody's files but those of the folder itself are deleted.
+
     A run has ended if its process is gone from this machine; of runs whose process cannot be told (another
     machine's), what has not changed for a day counts as left.
 
@@ -139,6 +156,83 @@ def is_left(part: Path, host: str, process: int) -> bool:
     return False
 
 
+class Listing(NamedTuple):
+    """A folder on a walk, and the names in it in order; links count as what they lead to."""
+
+    folder: Path
+    folders: list[str]
+    files: list[str]
+    lost: list[str]  # links that lead to nothing
+
+
+def walk(folder: Path, tolerant: bool = False) -> Iterator[Listing]:
+    """Goes through a folder and all below it, top down and in order; follows links to folders.
+
+    A link that leads back to a folder it lies in is not followed again. Whoever iterates may take names out
+    of `folders`, which are then passed over. No folder, no listing.
+
+    Args:
+        folder: where to begin.
+        tolerant: a folder that cannot be listed gets a warning.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+    pending: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    while pending:
+        here, above = pending.pop()
+        try:
+            facts = here.stat()
+            with os.scandir(here) as entries:
+                found = sorted((entry.name, kind_of(entry)) for entry in entries)
+        except FileNotFoundError:  # gone meanwhile
+            continue
+        except OSError as error:
+            told = UserError(f"{here}: cannot be listed ({reason(error)})")
+            if not tolerant:
+                raise told from None
+            log.warning("%s; what is in it is left out", told)
+            continue
+        if (mark := (facts.st_dev, facts.st_ino)) in above:
+            continue
+        names = {kind: [name for name, its in found if its == kind] for kind in ("folder", "file", "lost")}
+        listing = Listing(here, names["folder"], names["file"], names["lost"])
+        yield listing
+        pending += [(here / name, above | {mark}) for name in reversed(listing.folders)]
+
+
+def kind_of(entry: os.DirEntry[str]) -> str:
+    """What a name in a folder stands for: `folder`, `file`, `lost` (a link to nothing) or `other`."""
+    try:
+        if entry.is_dir() or entry.is_file():
+            return "folder" if entry.is_dir() else "file"
+        return "lost" if entry.is_symlink() and not Path(entry.path).exists() else "other"
+    except OSError:  # a link to itself, or into a folder that may not be entered
+        return "lost"
+
+
+def walk_files(folder: Path, *patterns: str) -> list[Path]:
+    """All files below a folder, in the order of their paths, those behind links to folders included (`walk`).
+
+    Args:
+        folder: where to look; may be absent.
+        patterns: for names, such as `*.npy`; by default every file.
+
+    Raises:
+        UserError: a folder cannot be listed, or a link, no hidden one, leads to nothing: what it stood for
+            would be left out without a word.
+    """
+    found = []
+    for here, _, files, lost in walk(folder):
+        if broken := next((here / name for name in lost if not name.startswith(".")), None):
+            raise UserError(
+                f"{broken}: is a link to {broken.readlink()}, which is not there; mend the link or remove it"
+            )
+        names = (name for name in files if not patterns or any(fnmatchcase(name, each) for each in patterns))
+        found += [here / name for name in names]
+    return sorted(found)
+
+
 def sync(path: Path) -> None:
     """Waits until the bytes of a file, or the names in a folder where the system can, are on disk."""
     with suppress(OSError) if path.is_dir() else nullcontext():
@@ -155,27 +249,88 @@ def write_json(path: Path, value: object, indent: int | None = 4) -> None:
         file.write(json.dumps(value, indent=indent).encode() + b"\n")
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is any value; callers validate it
-    """Reads JSON; a key that occurs twice in one object is an error, since the first would be lost.
+def regular(path: Path) -> Path:
+    """The path itself, of a file or of nothing: who opens anything else may wait or read without end.
 
     Raises:
-        UserError: the file is missing, is not UTF-8, is not JSON or repeats a key.
+        UserError: it is a folder, a pipe, a socket or a device.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # who opens it says what is wrong
+        return path
+    if stat.S_ISREG(mode):
+        return path
+    raise UserError(f"{path}: is {KINDS.get(stat.S_IFMT(mode), 'no file')}; expected a file")
+
+
+def read_json(path: Path, finite: bool = True) -> Any:  # noqa: ANN401 - JSON is any value; callers validate it
+    """Reads a JSON file; see `parse_json`.
+
+    Raises:
+        UserError: the file is missing, is no file, or is not as `parse_json` wants it.
+    """
+    with named_errors(path):
+        content = regular(path).read_bytes()
+    return parse_json(content, f"{path}", finite)
+
+
+def parse_json(content: bytes | str, where: str, finite: bool = True) -> Any:  # noqa: ANN401 - as `read_json`
+    """Reads JSON; a key that occurs twice in one object is an error, since the first would be lost.
+
+    Args:
+        content: the text.
+        where: for messages.
+        finite: NaN and infinite numbers, which Python writes and JSON has not, are errors.
+
+    Raises:
+        UserError: it is not UTF-8, is not JSON, repeats a key, or holds what no file and no reader may.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            raise repeated(path, [key for key, _ in pairs])
+            raise repeated(where, [key for key, _ in pairs])
         return found
 
-    with named_errors(path):
-        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=unique)
+    def number(text: str) -> float:
+        value = float(text)
+        if finite and not math.isfinite(value):
+            raise UserError(f"{where}: holds the number {text[:20]}; expected finite numbers")
+        return value
+
+    with named_errors(where):
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+        hooks = {"parse_float": number, "parse_constant": number} if finite else {}
+        value = json.loads(text, object_pairs_hook=unique, **hooks)
+        if is_deep(value):
+            raise RecursionError
+        if HALF_CHARACTER.search(text):
+            try:
+                json.dumps(value, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                around = error.object[max(0, error.start - 20) : error.end + 20]
+                raise UserError(
+                    f"{where}: holds half a character (a lone surrogate) in {around!r}; write it anew"
+                ) from None
+        return value
 
 
-def repeated(path: Path, keys: list[str]) -> UserError:
+def is_deep(value: object) -> bool:
+    """Whether lists and objects lie in each other deeper than what shows or writes them can go."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = (
+            each.values() if isinstance(each, dict) else each for each in level if isinstance(each, PARENTS)
+        )
+        level = [child for children in inner for child in children if isinstance(child, PARENTS)]
+    return bool(level)
+
+
+def repeated(where: Path | str, keys: list[str]) -> UserError:
     """Names the first key that occurs twice."""
     twice = next(key for place, key in enumerate(keys) if key in keys[:place])
-    return UserError(f"{path}: the key {twice!r} occurs twice in one object; each may occur once")
+    return UserError(f"{where}: the key {twice!r} occurs twice in one object; each may occur once")
 
 
 class YamlLoader(yaml.SafeLoader):
@@ -206,13 +361,13 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401 - YAML is any value; callers v
         UserError: the file is missing, is not UTF-8, is not YAML or repeats a key.
     """
     with named_errors(path):
-        loader = YamlLoader(path.read_bytes().decode("utf-8-sig"))
+        loader = YamlLoader(regular(path).read_bytes().decode("utf-8-sig"))
         loader.name = f"{path}"
         return loader.get_single_data()
 
 
 @contextmanager
-def named_errors(path: Path) -> Iterator[None]:
+def named_errors(path: Path | str) -> Iterator[None]:
     """Makes one line of what goes wrong while a JSON or YAML file is read.
 
     Raises:
@@ -220,6 +375,8 @@ def named_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
@@ -236,3 +393,5 @@ def named_errors(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: not valid YAML ({what})") from None
     except RecursionError:
         raise UserError(f"{path}: not ours (objects or lists nested too deeply)") from None
+    except ValueError as error:  # more digits than Python reads
+        raise UserError(f"{path}: not valid JSON or YAML ({reason(error)[:80]})") from None

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from egogen.disk import no_room
 from egogen.errors import UserError, reason
-from egogen.files import atomic_open
+from egogen.files import atomic_open, regular
 
 Key = tuple[str, ...]
 Row = dict[str, Any]
@@ -48,7 +48,7 @@ class Journal:
         self.rows: dict[Key, Row] = {}
         self.damaged = 0
         try:
-            *lines, tail = path.read_bytes().split(b"\n") if path.exists() else [b""]
+            *lines, tail = regular(path).read_bytes().split(b"\n") if path.exists() else [b""]
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({reason(error)})") from None
         for number, line in enumerate([*lines, tail] if tail else lines, start=1):

@@ -26,3 +26,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         if config is not None:
             os.environ[FOR_CHILDREN] = config
         measured.start()
+
+
+def pytest_report_header() -> str:
+    """Says whether tests of real samples are left out; `-ra` lists them with their reasons."""
+    from tests.samples import EPIC, PAIRS, missing
+
+    left_out = dict.fromkeys(why for folder in (EPIC, PAIRS) if (why := missing(folder)))
+    return "; ".join(f"tests left out, {why}" for why in left_out) or "tests of real samples run too"

@@ -36,6 +36,7 @@ BROKEN = (
     *(NotImplementedError, RuntimeError, ValueError, OverflowError),
 )
 ENCRYPTED = 1
+LOCAL_HEADER = 30  # bytes before an entry's name and content (APPNOTE.TXT, section 4.3.7)
 
 
 class Unpacked(NamedTuple):
@@ -89,10 +90,15 @@ def check_directory(entries: Sequence[zipfile.ZipInfo], size: int, path: Path) -
     for entry in entries:
         if fault := entry_fault(entry):
             raise UserError(f"{path}: the entry {entry.filename!r} {fault}; nothing was unpacked")
-    packed = sum(entry.compress_size for entry in entries)
     unpacked = sum(entry.file_size for entry in entries)
-    if packed > size:
-        raise UserError(f"{path}: its entries overlap, as a zip bomb's do; nothing was unpacked")
+    ends = 0
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        apart = entry.header_offset >= ends
+        ends = entry.header_offset + LOCAL_HEADER + entry.compress_size
+        if not apart or ends > size:
+            raise UserError(
+                f"{path}: its entries overlap or reach behind its end, as a zip bomb's; nothing was unpacked"
+            )
     if unpacked > SMALL_BYTES + MAX_RATIO * size:
         raise UserError(
             f"{path}: would unpack from {readable(size)} to {readable(unpacked)}, as a zip bomb does "

@@ -28,7 +28,7 @@ from egogen.features.projector import read_projector
 from egogen.features.rows import decode, encode
 from egogen.features.store import check_form, form_of, made_by, row_type_of
 from egogen.features.store_names import RowType
-from egogen.files import atomic_open
+from egogen.files import atomic_open, parse_json, regular
 from egogen.layout import FeatureKind, projector_path, shard_paths
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def open_shard(path: Path) -> safe_open:
         UserError: it is damaged.
     """
     try:
-        return safe_open(path, "np")
+        return safe_open(regular(path), "np")
     except (SafetensorError, OSError) as error:
         raise damaged(path, str(error)) from None
 
@@ -108,13 +108,13 @@ def facts_of(shard: safe_open, path: Path) -> ShardFacts:
         UserError: it says nothing.
     """
     try:
-        facts = json.loads((shard.metadata() or {})[FACTS])
+        facts = parse_json((shard.metadata() or {})[FACTS], f"{path}")
         return {
             "made_by": facts["made_by"],
             "crc32": facts["crc32"],
             "difference": Difference(**facts["difference"]),
         }
-    except (KeyError, TypeError, json.JSONDecodeError):
+    except (KeyError, TypeError, UserError):
         raise damaged(path, "it does not say what made it") from None
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Float16, Float32
 
 from egogen.errors import UserError
 from egogen.features.store_names import IMAGE_TOKENS
-from egogen.files import atomic_open
+from egogen.files import atomic_open, regular, walk_files
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +163,7 @@ def opened(path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:
     Raises:
         UserError: missing or unreadable file, another type.
     """
+    regular(path)
     try:
         values = read()
     except FileNotFoundError:
@@ -202,7 +203,7 @@ class NpyFiles:
     @property
     def names(self) -> list[str]:
         """Names of all features, in order."""
-        return sorted(path.relative_to(self.place).as_posix() for path in self.place.rglob("*.npy"))
+        return sorted(path.relative_to(self.place).as_posix() for path in walk_files(self.place, "*.npy"))
 
     def path(self, name: str) -> Path:
         """A feature's file, for messages."""

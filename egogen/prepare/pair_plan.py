@@ -16,12 +16,13 @@ from PIL import Image
 from egogen.journal import Journal
 from egogen.layout import Layout, Split, image_name
 
-# Why an action makes no pair. These four say that the source is at fault, not the action.
+# Why an action makes no pair. These five say that the source is at fault, not the action.
 MISSING = "source missing"
 UNREADABLE = "source unreadable"
 CUT_OFF = "source cut off before the frame"
 DAMAGED = "frame damaged or missing"
-BROKEN = (MISSING, UNREADABLE, CUT_OFF, DAMAGED)
+HIGH_RANGE = "source of high dynamic range"
+BROKEN = (MISSING, UNREADABLE, CUT_OFF, DAMAGED, HIGH_RANGE)
 AFTER_END = "frame after the end of the source"
 NOT_BEFORE = "input frame not before the target"
 DUPLICATE = "duplicate"

@@ -1,8 +1,8 @@
 """The verb and the nouns of a label, by a rule of thumb: no language model, no dictionary.
 
 1. Ego4D's tag and wearer ("#C C") go; what is left are lower-case words.
-2. The first word is the verb. After a tag it is a third person, whose ending goes: -ies becomes -y; -es goes
-   after sh, ch, ss, x, zz and o; else -s goes.
+2. The first word that is no article is the verb. After a tag it is a third person, whose ending goes: -ies
+   becomes -y; -es goes after sh, ch, ss, x, zz and o; else -s goes.
 3. Prepositions, particles, "and" and commas end a phrase. The last word of each phrase is a noun, as written.
 
 "#C C picks up the red cup from a shelf": pick; cup, shelf. The rule is for counting; it errs where a label is
@@ -33,7 +33,7 @@ def words(label: str) -> list[str]:
 
 def verb(label: str) -> str | None:
     """The verb in its base form, or None for a label without words."""
-    first = next((word for word in words(label) if word != ","), None)
+    first = next((word for word in words(label) if word != "," and word not in ARTICLES), None)
     return base_form(first) if first and TAG.match(label) else first
 
 

@@ -54,10 +54,12 @@ def collect(runs: Sequence[Path]) -> dict[Path, Path]:
     Raises:
         UserError: a run has none, or a frame is in two runs.
     """
+    from egogen.files import walk_files
+
     found: dict[Path, Path] = {}
     for folder in runs:
         images = folder / "images"
-        paths = sorted(path for path in images.rglob("*") if path.is_file())
+        paths = walk_files(images)
         if not paths:
             raise UserError(f"{images}: no frames; draw them by python -m ldm.sample")
         for path in paths:

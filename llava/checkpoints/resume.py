@@ -141,7 +141,7 @@ def check_checkpoint(path: Path) -> None:
             raise UserError(f"{file}: refused, expected plain files and folders in a checkpoint")
         if file.is_file():
             check_file(file)
-    step = read_json(path / STATE).get("global_step")
+    step = read_json(path / STATE, finite=False).get("global_step")
     if step != step_of(path):
         raise UserError(f"{path / STATE}: refused, global_step is {step!r}, expected {step_of(path)}")
     tag = path / TAG
@@ -171,7 +171,7 @@ def check_file(path: Path) -> None:
         elif path.name == STATE:
             TrainerState.load_from_json(str(path))
         elif path.suffix == ".json":
-            read_json(path)
+            read_json(path, finite=False)
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged or hostile file provokes

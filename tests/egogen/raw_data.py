@@ -57,6 +57,7 @@ def make_video(
     base: Fraction | None = None,
     options: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
+    context: dict[str, object] | None = None,
 ) -> Path:
     """Writes a video.
 
@@ -69,6 +70,7 @@ def make_video(
         base: seconds in a tick of the stamps.
         options: of the encoder.
         container: options of the container.
+        context: attributes of the encoder.
     """
     pictures = [drawn(number) for number in range(frames)] if isinstance(frames, int) else frames
     ticks = base or 1 / Fraction(rate)
@@ -78,8 +80,9 @@ def make_video(
             codec, rate=Fraction(rate), options=options or (VP9 if "vp9" in codec else {})
         )
         stream.width, stream.height = pictures[0].size
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = ticks
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for name, value in {"time_base": ticks, **(context or {})}.items():
+            setattr(stream.codec_context, name, value)
         for index, picture in enumerate(pictures):
             frame = av.VideoFrame.from_image(picture)
             frame.pts, frame.time_base = (stamps[index] if stamps else index), ticks

@@ -35,7 +35,7 @@ EXTRA = st.dictionaries(st.text().filter(lambda key: key not in {*ENTRY, DESCRIP
 
 
 @settings(deadline=None)  # a loaded machine is no fault
-@given(extra=EXTRA, clips=st.lists(st.text(), unique=True, max_size=3), label=st.text(min_size=1))
+@given(extra=EXTRA, clips=st.lists(st.text(), unique=True, min_size=1, max_size=3), label=st.text(min_size=1))
 def test_a_file_comes_back_as_it_was_read(
     tmp_path_factory: pytest.TempPathFactory, extra: dict[str, Any], clips: list[str], label: str
 ) -> None:

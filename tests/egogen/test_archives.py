@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import stat
+import struct
 import subprocess
 import zipfile
 from contextlib import suppress
@@ -219,10 +220,22 @@ def test_entries_that_overlap(tmp_path: Path) -> None:
         whole_archive({"a": RANDOM.randbytes(5000), "b": RANDOM.randbytes(5000)}, zipfile.ZIP_STORED)
     )
     second = content.rfind(b"PK\1\2")
-    for at in (20, 24):
-        content[second + at : second + at + 4] = (50_000).to_bytes(4, "little")
-    with pytest.raises(UserError, match="overlap"):
-        unpack(save(tmp_path, [bytes(content)]), tmp_path, everything(tmp_path / "out"))
+    (begin,) = struct.unpack("<L", content[second + 42 : second + 46])
+    room = len(content) - begin - 30  # behind the header of 30 bytes
+    for fields, message in (
+        ({20: room + 1, 24: room + 1}, "overlap or reach behind its end.*nothing was unpacked"),
+        ({20: room, 24: room}, "not a whole zip archive"),  # too long, as only its reading shows
+        ({42: 0}, "overlap"),  # both are the first
+        ({42: 30 + 4999}, "overlap"),
+        ({42: 30 + 5000}, "not a whole zip archive"),
+    ):
+        changed = bytearray(content)
+        for at, value in fields.items():
+            changed[second + at : second + at + 4] = value.to_bytes(4, "little")
+        with pytest.raises(UserError, match=message):
+            unpack(save(tmp_path, [bytes(changed)]), tmp_path, everything(tmp_path / "out"))
+        assert "overlap" not in message or not (tmp_path / "out").exists()
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
 
 def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,6 +194,26 @@ def test_the_published_download(
     assert contents(tmp_path / "data") == expected
 
 
+def test_a_download_that_leads_out_of_itself_is_refused(root: Path, tmp_path: Path) -> None:
+    """Nor is what it links to copied, but for the blobs of the hub's cache."""
+    cache, secret = tmp_path / "models--lego--egogen", tmp_path / "secret.jpg"
+    snapshot, blob = cache / "snapshots/0123", cache / "blobs/abcd"
+    for folder in (snapshot, blob):
+        folder.parent.mkdir(parents=True)
+    shutil.move(root, snapshot)
+    frame = next(snapshot.rglob("*45.jpg"))
+    shutil.move(frame, blob)
+    frame.symlink_to(blob)
+    main(["from-hf", str(snapshot), "--out", str(tmp_path / "data")])
+    shutil.copy(blob, secret)
+    for goal, message in ((secret, "outside of the download; refused"), (cache / "blobs/gone", "to nothing")):
+        frame.unlink()
+        frame.symlink_to(goal)
+        with pytest.raises(UserError, match=rf"{frame.name}: .*{message}"):
+            main(["from-hf", str(snapshot), "--out", str(tmp_path / "other")])
+    assert not (tmp_path / "other").exists()
+
+
 def test_an_unpacked_download(root: Path, world: Path, tmp_path: Path) -> None:
     shutil.move(root / "EgoGen/curation_from_gpt", root)
     main(["from-hf", str(root), "--out", str(tmp_path / "data")])
@@ -247,6 +267,10 @@ def test_parquet_of_others(root: Path, tmp_path: Path) -> None:
     pq.write_table(table.replace_schema_metadata({}), path)
     with pytest.raises(UserError, match="its split is unknown"):
         main(["from-hf", str(tmp_path / "src"), "--out", str(tmp_path / "b")])
+    for metadata in (b"[1]", b"{", b"[" * 99_999):
+        pq.write_table(table.replace_schema_metadata({b"egogen": metadata}), path)
+        with pytest.raises(UserError, match=r"\.parquet: (the metadata egogen: found|not)"):
+            main(["from-hf", str(tmp_path / "src"), "--out", str(tmp_path / "e")])
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match="not a readable Parquet file"):
         main(["from-hf", str(tmp_path / "src"), "--out", str(tmp_path / "c")])

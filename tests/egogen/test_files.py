@@ -1,16 +1,22 @@
 """Files are whole or absent; JSON faults are named."""
 
+import math
 import os
+import shutil
+import socket
 import stat
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from egogen.errors import UserError, reason
+from egogen.features import read_image_feature
+from egogen.features.feature_shards import open_shard
 from egogen.files import (
     atomic_folder,
     atomic_open,
@@ -19,8 +25,16 @@ from egogen.files import (
     read_json,
     read_yaml,
     this_host,
+    walk,
+    walk_files,
     write_json,
 )
+from egogen.frames import TarFrames, read_frame
+from egogen.journal import Journal
+from egogen.manifest import file_hash
+from egogen.prepare.ego4d.ego4d_file import raw_videos
+from egogen.prepare.epic.epic_file import read_actions
+from egogen.prepare.formats.image_table import read_rows
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -99,6 +113,12 @@ def test_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
         (b'{"a": "\xff"}', "not UTF-8 text .* at byte 7"),
         (b'{"a": {"b": 1, "c": 2, "b": 3}}', "the key 'b' occurs twice"),
         (b"[" * 200_000, "not ours .*nested too deeply"),
+        (b'{"a": [1, ' * 50 + b'{"b": 1}' + b"]}" * 50, "not ours .*nested too deeply"),
+        (b"[" + b"1" * 5000 + b"]", "not .*(4300|digits)"),
+        (b'{"a": NaN}', "holds the number NaN; expected finite numbers"),
+        (b"[1, -Infinity]", "holds the number -Infinity"),
+        (b"[1e999]", "holds the number 1e999"),
+        (b'["\\ud83d\\ude00 ab \\udc00"]', r"holds half a character .* ab \\udc00"),
     ],
 )
 def test_json_faults_are_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -111,8 +131,52 @@ def test_json_faults_are_named(tmp_path: Path, content: bytes, message: str) -> 
 def test_json_that_is_absent_or_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read_json(tmp_path / "x.json")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is a folder; expected a file"):
         read_json(tmp_path)
+
+
+def test_json_may_be_nested_as_deep_as_anybody_means(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": [1, ' * 49 + '{"b": 1}' + "]}" * 49)
+    assert repr(read_json(tmp_path / "x.json")).count("[") == 49
+
+
+def test_json_that_others_write_may_hold_what_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": NaN, "smile": "\\ud83d\\ude00"}')
+    found = read_json(tmp_path / "x.json", finite=False)
+    assert math.isnan(found["a"])
+    assert found["smile"] == "\U0001f600"
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "x.json": read_json,
+    "x.yaml": read_yaml,
+    "x.csv": lambda path: list(read_rows(path)),
+    "x.jsonl": lambda path: list(read_rows(path)),
+    "x.parquet": lambda path: list(read_rows(path)),
+    "x.jpg": read_frame,
+    "x.tar": lambda path: TarFrames(path.parent),
+    "x.npy": read_image_feature,
+    "x-00000.safetensors": open_shard,
+    "j.jsonl": lambda path: Journal(path, ("clip",), anew=""),
+    "x.bin": file_hash,
+    "fho_main.json": lambda path: list(raw_videos(path)),
+    "EPIC.csv": lambda path: list(read_actions(path)),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    for make, kind in (
+        (os.mkfifo, "a named pipe"),
+        (Path.mkdir, "a folder"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device"),
+        (lambda path: socket.socket(socket.AF_UNIX).bind(str(path)), "a socket"),
+    ):
+        make(path)  # type: ignore[operator]
+        with pytest.raises(UserError, match=rf"{name}: is {kind}; expected a file"):
+            READERS[name](path)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @pytest.mark.parametrize(
@@ -242,3 +306,58 @@ def test_a_folder_is_made_where_an_ended_run_left_its_part(tmp_path: Path) -> No
         (part / "b").touch()
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["b"]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A folder whose content lies elsewhere, behind links to folders and to a file, with two loops."""
+    for name in ("disk/b/2.npy", "disk/b/deep/1.npy", "disk/c/3.txt", "root/a/9.npy"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    root = tmp_path / "root"
+    (root / "b").symlink_to(tmp_path / "disk/b")
+    (root / "b again").symlink_to("b")
+    (root / "c.npy").symlink_to("a/9.npy")
+    (tmp_path / "disk/b/up").symlink_to(root)
+    (root / "a/here").symlink_to(".")
+    (root / "a/.#lock").symlink_to("nobody@nowhere")
+    os.mkfifo(root / "pipe.npy")
+    return root
+
+
+def test_a_walk_follows_links_and_comes_to_an_end(linked: Path) -> None:
+    below_b = ["2.npy", "deep/1.npy"]
+    found = [path.relative_to(linked).as_posix() for path in walk_files(linked, "*.npy")]
+    assert found == ["a/9.npy", *(f"{b}/{name}" for b in ("b", "b again") for name in below_b), "c.npy"]
+    assert walk_files(linked) == walk_files(linked, "*.npy")
+    assert not walk_files(linked / "absent")
+
+
+def test_a_walk_may_be_cut(linked: Path) -> None:
+    seen = []
+    for here in walk(linked):
+        seen.append(here.folder.name)
+        here.folders[:] = [name for name in here.folders if name != "b"]
+    assert "b" not in seen
+    assert "deep" in seen, "by its other name"
+
+
+@pytest.mark.parametrize("target", ["gone", "clip", "x/y"])
+def test_a_link_to_nothing_is_named(tmp_path: Path, target: str) -> None:
+    (tmp_path / "clip").symlink_to(target)  # one of them leads to itself
+    with pytest.raises(UserError, match=f"clip: is a link to {target}, which is not there"):
+        walk_files(tmp_path, "*.npy")
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shut").mkdir()
+    real = os.scandir
+
+    def closed(path: Path) -> object:
+        if Path(path).name == "shut":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(UserError, match=r"shut: cannot be listed \(Permission denied\)"):
+        walk_files(tmp_path)

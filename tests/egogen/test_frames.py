@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import tarfile
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from egogen.cli import run
 from egogen.errors import UserError
-from egogen.frames import FolderFrames, TarFrames, pack
+from egogen.frames import FolderFrames, TarFrames, image_size, pack, read_frame
 from egogen.layout import Layout, tar_folder
 from egogen.pack import main as pack_command
+from egogen.stats.measure import measure
 from egogen.toy.world import write_world
+from egogen.validate.frame_files import probe
 
 NAMES = ["a/0/x.jpg", "a/1/y.png", f"{'long' * 40}/z.jpg"]
 
@@ -105,3 +111,26 @@ def test_a_cut_off_jpeg_is_named(folder: Path, coarse: bool) -> None:
         frames.check("q.jpg")
     with pytest.raises(UserError, match=r"cannot be read"):
         pack(folder, ["none.jpg"], folder / "tars")
+
+
+def test_a_picture_of_too_many_pixels_is_refused_by_its_header(root: Path) -> None:
+    """400 megapixels: a PNG of a few bytes that would take gigabytes (the libpng specification, 11.2.2)."""
+    size = struct.pack(">II5B", 20_000, 20_000, 8, 2, 0, 0, 0)
+    head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(size)) + b"IHDR" + size
+    content = head + struct.pack(">I", zlib.crc32(b"IHDR" + size)) + struct.pack(">I", 0) + b"IDAT"
+    path = next((root / "EgoGen/ego4d.fho/train").rglob("*45.jpg"))
+    path.write_bytes(content + struct.pack(">I", zlib.crc32(b"IDAT")))
+    with pytest.raises(UserError, match=r"45\.jpg: not a readable image .*decompression bomb"):
+        read_frame(path)
+    assert image_size(path) is None
+    assert measure(Layout(root, "ego4d"), "train", workers=1).missing == 1
+    assert "decompression bomb" in (probe(path).fault or "")
+
+
+def test_a_photo_of_a_hundred_megapixels_is_no_warning(tmp_path: Path) -> None:
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "x.png")
+    found = []
+    with warnings.catch_warnings(record=True) as told:
+        run(lambda: found.append(image_size(tmp_path / "x.png")))
+    assert found == [(10_000, 10_000)]
+    assert not told

@@ -23,12 +23,10 @@ from egogen.prepare.epic.epic_file import (
     read_actions,
     read_video_info,
 )
-from egogen.record import ROOT
 from tests.egogen.raw_data import drawn, make_video, number_in
+from tests.samples import EPIC, needs
 
-# The real sample files, where they lie beside the checkout.
-SAMPLES = ROOT.parent / "shared" / "data" / "epic100"
-needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason=f"no real sample files at {SAMPLES}")
+needs_samples = needs(EPIC)
 
 
 def row(
@@ -179,7 +177,7 @@ def test_a_damaged_tar_file(tmp_path: Path) -> None:
     [
         (
             ",".join(COLUMNS[:-1]) + "\n",
-            "lacks the columns all_noun_classes; found narration_id, participant_id",
+            "lacks the columns all_noun_classes; found 'narration_id', 'participant_id'",
         ),
         ("", "lacks the columns narration_id, .*; found none"),
         (
@@ -189,7 +187,7 @@ def test_a_damaged_tar_file(tmp_path: Path) -> None:
         (",".join(COLUMNS) + "\nP01_11_0,P01\n", "line 2: expected 15 fields"),
         (
             ",".join(COLUMNS) + "\n" + ",".join(row(0, start="soon", narration="x").values()) + ",\n",
-            "expected 15",
+            "line 2 has more fields",
         ),
     ],
 )
@@ -235,7 +233,7 @@ def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 @needs_samples
 def test_real_rows_are_read_without_loss() -> None:
-    path = SAMPLES / "EPIC_100_validation_first400.csv"
+    path = EPIC / "EPIC_100_validation_first400.csv"
     actions = list(read_actions(path))
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -249,14 +247,14 @@ def test_real_rows_are_read_without_loss() -> None:
         rate = frames_per_second(action.video)
         for time, number in ((action.start, "start_frame"), (action.stop, "stop_frame")):
             assert abs(frame_number(time, rate) - int(raw[number])) <= 1
-    videos = read_video_info(SAMPLES / "EPIC_100_video_info.csv")
+    videos = read_video_info(EPIC / "EPIC_100_video_info.csv")
     assert len(videos) == 700
     assert {action.video for action in actions} <= set(videos)
 
 
 @needs_samples
 def test_real_rows_are_planned(tmp_path: Path) -> None:
-    path = SAMPLES / "EPIC_100_validation_first400.csv"
+    path = EPIC / "EPIC_100_validation_first400.csv"
     (tmp_path / "frames").mkdir()
     prepare(path, tmp_path / "out", "--frames", str(tmp_path / "frames"), "--split", "val", "--dry-run")
     assert not (tmp_path / "out").exists()

@@ -17,11 +17,9 @@ from egogen.annotations import Annotations, read_metadata
 from egogen.errors import UserError
 from egogen.layout import DESCRIPTION_KEY, Layout
 from egogen.prepare.__main__ import main
-from egogen.record import ROOT
+from egogen.prepare.formats.image_table import read_rows, share_out
 from tests.egogen.raw_data import drawn, number_in
-
-# The real sample files, where they lie beside the checkout.
-SAMPLES = ROOT.parent / "shared" / "data" / "kubric_pairs"
+from tests.samples import PAIRS, needs
 
 Rows = list[dict[str, Any]]
 
@@ -171,19 +169,87 @@ def test_images_that_make_no_pair(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ('image_0; image_1 ;action\r\na.png; b.png;"cut; then\nwash"\r\n\r\n;;\r\n', "utf-8-sig"),
+        ("image_0\timage_1\taction\na.png\tb.png\tcut; then\nwash\n", "utf-16"),
+        ('image_0, image_1, action, note\na.png, b.png, "cut; then\nwash"\n', "utf-8"),
+    ],
+)
+def test_tables_of_spreadsheets(tmp_path: Path, text: str, encoding: str) -> None:
+    if "\t" in text:
+        text = text.replace("cut; then\nwash", '"cut; then\nwash"')
+    (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+    expected = {"image_0": "a.png", "image_1": "b.png", "action": "cut; then\nwash"}
+    found = list(read_rows(tmp_path / "a.csv"))
+    assert [{name: str(value).strip() for name, value in row.items()} for row in found] == [expected]
+
+
+def test_a_share_of_the_clips_goes_to_val(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows: Rows = [{**ROWS[0], "clip": f"clip {number}", "split": None} for number in range(8)]
+    rows += [{**row, "id": "b"} for row in rows] + [{**ROWS[0], "clip": "named", "split": "train"}]
+    path = tmp_path / "pairs.csv"
+    shared = [row["split"] for row in share_out(path, [{**row} for row in rows], 0.25) if row["split"]]
+    without = [{name: value for name, value in row.items() if value is not None} for row in rows]
+    made = share_out(path, without, 0.25)
+    val = {row["clip"] for row in made if row["split"] == "val"}
+    assert (len(val), len(made)) == (2, 17)
+    assert shared == ["train"], "a row of the table that read_rows gives has no empty fields"
+    assert {row["clip"] for row in share_out(path, without[::-1], 0.25) if row["split"] == "val"} == val
+    assert sum(row["split"] == "val" for row in share_out(path, without, 0.001)) == 2, "one clip at least"
+    images(tmp_path / "images")
+    few = [{**ROWS[0], "split": None}, {**ROWS[2], "split": None}]
+    layout = prepare(write_table(path, few), tmp_path / "out")
+    assert "names no val split, all pairs are train" in caplog.text
+    assert not layout.annotations("val").exists()
+    layout = prepare(path, tmp_path / "shared", "--val-share", "0.5")
+    assert [len(Annotations.read(layout.annotations(split))) for split in ("train", "val")] == [1, 1]
+    with pytest.raises(UserError, match=r"--val-share 1\.0: expected a number between 0 and 1"):
+        prepare(path, tmp_path / "shared", "--val-share", "1")
+
+
+def test_an_image_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
+    images(tmp_path / "images")
+    rows = [{**ROWS[0], "image_0": f"{'x' * 300}.png"}, ROWS[2]]
+    with pytest.raises(SystemExit) as stop:
+        prepare(write_table(tmp_path / "pairs.csv", rows), tmp_path / "out")
+    assert stop.value.code == 11
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_run_that_keeps_nothing_fails_and_says_why(tmp_path: Path, more: list[str]) -> None:
+    images(tmp_path / "images")
+    drawn(7, 96, 96).save(tmp_path / "images/1.png")
+    row = {**ROWS[0], "clip": "a/b"} if more else ROWS[0]
+    why = "id is no file name" if more else "frames of two shapes"
+    with pytest.raises(UserError, match=rf"none of 1 pairs can be kept: {why} \(1\)"):
+        prepare(write_table(tmp_path / "pairs.csv", [row]), tmp_path / "out", *more)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "image_0,action\nx.png,cut\n", "row 1 has no text in image_1; it has image_0, action"),
+        ("a.csv", "image_0,action\nx.png,cut\n", "row 1 has no text in image_1; it has 'image_0', 'action'"),
         (
             "a.csv",
             "image_0,image_1,action\nx.png,y.png,cut,more\n",
             "line 2 has more fields than the first line",
         ),
         ("a.csv", "image_0,image_1,action\n", "holds no rows"),
+        ("a.csv", "image_0,image_1,action, action\n", "the first line has the column 'action' twice"),
+        ("a.csv", "image_0,image_1,action,\n", "the first line has no name for column 4"),
+        ("a.csv", 'image_0,image_1,action\na,b,"cut\n', "not a CSV file .*about line 2"),
+        ("a.csv", "image_0,image_1,action\na,b,\xe9\n", "not UTF-8 text"),
+        ("a.jsonl", '{"image_0": "x", "image_0": "y"}', "line 1: the key 'image_0' occurs twice"),
+        (
+            "a.jsonl",
+            '{"image_0": "x", "image_1": "y", "action": "z", "n": NaN}',
+            "line 1: holds the number NaN",
+        ),
         ("a.jsonl", '{"image_0": "x", "image_1": "y", "action": 3}\n', "row 1 has no text in action"),
         ("a.jsonl", '{"image_0": "x", "image_1": "y", "action": " "}\n', "row 1 has no text in action"),
-        ("a.jsonl", "{\n", "line 1 is not JSON"),
-        ("a.jsonl", "[1]\n", "line 1: found list, expected an object"),
+        ("a.jsonl", "{\n", "line 1: not valid JSON"),
+        ("a.jsonl", "[1]\n", "line 1: found list .*expected an object"),
         ("a.parquet", "nothing", "not a Parquet file"),
         ("a.txt", "", r"expected a table that ends with \.csv, \.jsonl, \.parquet"),
         (
@@ -199,7 +265,7 @@ def test_images_that_make_no_pair(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_tables(tmp_path: Path, name: str, content: str, message: str) -> None:
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=message):
         prepare(tmp_path / name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -210,13 +276,13 @@ def test_no_table(tmp_path: Path) -> None:
         prepare(tmp_path / "pairs.csv", tmp_path / "out")
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason=f"no real sample files at {SAMPLES}")
+@needs(PAIRS)
 def test_real_pairs(tmp_path: Path) -> None:
-    entries = json.loads((SAMPLES / "actions.json").read_text())
+    entries = json.loads((PAIRS / "actions.json").read_text())
     rows = [
         {
-            "image_0": str(SAMPLES / row["input"]),
-            "image_1": str(SAMPLES / row["output"]),
+            "image_0": str(PAIRS / row["input"]),
+            "image_1": str(PAIRS / row["output"]),
             "action": row["instruction"],
         }
         for row in entries

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import random
+import shutil
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+from PIL import Image
 
 from egogen.prepare.frames.video import Video, VideoFile
-from egogen.prepare.pair_plan import AFTER_END, CUT_OFF, UNREADABLE, AtFrame, AtTime, Lost, Place
-from tests.egogen.raw_data import VP9, drawn, grainy, make_video, number_in
+from egogen.prepare.pair_plan import (
+    AFTER_END,
+    BROKEN,
+    CUT_OFF,
+    DAMAGED,
+    UNREADABLE,
+    AtFrame,
+    AtTime,
+    Lost,
+    Place,
+)
+from tests.egogen.raw_data import HEIGHT, VP9, WIDTH, drawn, grainy, make_video, number_in
 
 COUNT = 90
 RATE = Fraction(30)
@@ -153,19 +169,170 @@ def test_a_video_of_rubbish_is_read_once(tmp_path: Path) -> None:
         assert numbers(video, list(range(COUNT))) == [None] * COUNT
 
 
-def test_a_turned_camera(tmp_path: Path) -> None:
-    path = make_video(tmp_path / "v.mp4", 3)
+# Where a display matrix takes x and y (right and down are positive), and what it does to rows and columns.
+ORIENTATIONS: dict[tuple[int, int, int, int], Callable[[np.ndarray], np.ndarray]] = {
+    (1, 0, 0, 1): lambda picture: picture,
+    (-1, 0, 0, 1): lambda picture: picture[:, ::-1],
+    (1, 0, 0, -1): lambda picture: picture[::-1],
+    (-1, 0, 0, -1): lambda picture: picture[::-1, ::-1],
+    (0, 1, -1, 0): lambda picture: np.rot90(picture, -1),
+    (0, -1, 1, 0): np.rot90,
+    (0, 1, 1, 0): lambda picture: picture.swapaxes(0, 1),
+    (0, -1, -1, 0): lambda picture: picture[::-1, ::-1].swapaxes(0, 1),
+}
+
+
+def with_matrix(path: Path, a: float, b: float, c: float, d: float) -> Path:
+    """Puts a display matrix into an MP4 file (ISO 14496-12: the track header's, 16.16 fixed point)."""
     content = bytearray(path.read_bytes())
     matrix = content.index(b"tkhd") + 44
     assert struct.unpack(">9i", content[matrix : matrix + 36])[0] == 1 << 16
-    # x goes down, y goes left: a quarter turn clockwise.
-    content[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    fixed = [round(value * (1 << 16)) for value in (a, b, 0, c, d, 0, 0, 0)]
+    content[matrix : matrix + 36] = struct.pack(">9i", *fixed, 1 << 30)
     path.write_bytes(content)
+    return path
+
+
+def second(path: Path) -> Image.Image:
+    """The frame of number 1."""
     with VideoFile(path).open() as video:
-        (_, image), = video.images([1])  # fmt: skip
+        ((_, image),) = video.images([1])
     assert image is not None
-    assert image.size == (48, 80)
-    assert number_in(image.rotate(90, expand=True)) == 1
+    return image
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_video(tmp_path_factory.mktemp("plain") / "v.mp4", 3)
+
+
+@pytest.mark.parametrize("axes", ORIENTATIONS)
+def test_a_turned_or_mirrored_camera(tmp_path: Path, plain: Path, axes: tuple[int, int, int, int]) -> None:
+    expected = ORIENTATIONS[axes](np.asarray(second(plain)))
+    path = with_matrix(Path(shutil.copy(plain, tmp_path)), *axes)
+    assert np.array_equal(np.asarray(second(path)), expected)
+
+
+def test_a_matrix_that_turns_by_no_quarter_is_refused(tmp_path: Path, plain: Path) -> None:
+    path = with_matrix(Path(shutil.copy(plain, tmp_path)), 0.7, 0.7, -0.7, 0.7)
+    with pytest.raises(Lost, match="turns by no quarter") as lost:
+        second(path)
+    assert lost.value.reason == DAMAGED
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_pixels_that_are_not_square_are_made_so(tmp_path: Path, suffix: str) -> None:
+    wide = {"sample_aspect_ratio": Fraction(4, 3)}
+    path = make_video(tmp_path / f"v.{suffix}", 3, context=wide)
+    shown = second(path)
+    assert shown.size == (round(WIDTH * 4 / 3), HEIGHT)
+    assert number_in(shown) == 1
+    if suffix == "mp4":
+        assert second(with_matrix(path, 0, 1, -1, 0)).size == (HEIGHT, round(WIDTH * 4 / 3))
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_high_dynamic_range_is_refused(tmp_path: Path, transfer: int, name: str) -> None:
+    path = make_video(tmp_path / "v.mp4", 3, context={"color_trc": transfer, "color_primaries": 9})
+    with pytest.raises(Lost, match=rf"v\.mp4: high dynamic range \({name}\).*tonemap") as lost:
+        second(path)
+    assert lost.value.reason in BROKEN
+
+
+@pytest.mark.parametrize(
+    ("context", "options", "told"),
+    [
+        ({"color_primaries": 9}, {}, "v.mp4: its colours are BT.2020's"),
+        ({}, {"x264-params": "interlaced=1:tff=1"}, "v.mp4: interlaced"),
+        ({"color_primaries": 1, "color_trc": 1, "colorspace": 1}, {}, ""),
+    ],
+)
+def test_what_a_picture_does_not_show_rightly_is_said(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    context: dict[str, object],
+    options: dict[str, str],
+    told: str,
+) -> None:
+    second(make_video(tmp_path / "v.mp4", 3, context=context, options=options))
+    assert told in caplog.text
+    assert bool(told) == bool(caplog.text)
+
+
+# Weights of red and blue in luma (ITU-R BT.601, BT.709, BT.2020), by the number of ITU-T H.273, table 4.
+MATRICES = {6: (0.299, 0.114), 1: (0.2126, 0.0722), 9: (0.2627, 0.0593), 2: (0.299, 0.114)}
+COLOUR = (200, 40, 60)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "full"),
+    [(matrix, full) for matrix in MATRICES for full in (False, True) if matrix != 2 or not full],
+)
+def test_colours_by_the_matrix_and_range_that_a_video_names(tmp_path: Path, matrix: int, full: bool) -> None:
+    """Of a video that names none (2): BT.601, whatever its size, as ffmpeg takes it."""
+    (red, green, blue), (of_red, of_blue) = COLOUR, MATRICES[matrix]
+    luma = of_red * red + (1 - of_red - of_blue) * green + of_blue * blue
+    chroma = [(blue - luma) / (2 - 2 * of_blue), (red - luma) / (2 - 2 * of_red)]
+    if not full:
+        luma, chroma = 16 + luma * 219 / 255, [value * 224 / 255 for value in chroma]
+    planes = [round(luma), *(round(value + 128) for value in chroma)]
+    size = (720, 1280) if matrix == 2 else (HEIGHT, WIDTH)
+    with av.open(str(tmp_path / "v.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=30, options={"preset": "ultrafast", "qp": "0"})
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p"
+        values = np.full((size[0] * 3 // 2, size[1]), planes[0], np.uint8)
+        values[size[0] : size[0] * 5 // 4], values[size[0] * 5 // 4 :] = planes[1:]
+        frame = av.VideoFrame.from_ndarray(values, format="yuv420p")
+        if matrix != 2:
+            for part in (stream.codec_context, frame):
+                part.colorspace, part.color_range = matrix, 2 if full else 1
+        for number in range(2):
+            frame.pts = number
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    shown = np.asarray(second(tmp_path / "v.mp4"), int)
+    assert np.abs(shown - COLOUR).max() <= 3, "8 bits of luma and chroma are rounded"
+
+
+CONTAINERS = {
+    "mp4": ("libx264", {"bf": "2"}),
+    "mkv": ("libx264", {"bf": "2"}),
+    "ts": ("libx264", {"bf": "2"}),
+    "webm": ("libvpx-vp9", VP9),
+    "mjpeg.avi": ("mjpeg", {}),
+    "mpeg4.avi": ("mpeg4", {"bf": "2"}),
+}
+
+
+@pytest.mark.parametrize("rate", [Fraction(30), Fraction(25), Fraction(30000, 1001), Fraction(60000, 1001)])
+def test_a_time_means_the_same_frame_in_any_container(tmp_path: Path, rate: Fraction) -> None:
+    rng, count = random.Random(f"{rate}"), 40
+    inside = [(rng.randrange(count) + Fraction(rng.randrange(1, 1000), 1000)) / rate for _ in range(200)]
+    times = [*inside, *(number / rate for number in range(count))]
+    floats = [Fraction(float(time)) for time in times]
+    expected = [math.floor(time * rate) for time in times]
+    for suffix, (codec, options) in CONTAINERS.items():
+        path = make_video(tmp_path / f"v.{suffix}", count, codec, rate=rate, options=options)
+        with VideoFile(path).open() as video:
+            assert video.timeline.rate == rate, suffix
+            for asked in (times, floats):
+                assert [video.find(AtTime(time)) for time in asked] == expected, suffix
+            if suffix != "ts":  # whose first key frame is hard to seek; no source of ours
+                assert numbers(video, [0, 7, count - 1]) == [0, 7, count - 1], suffix
+            for late in (count / rate, count / rate + Fraction(1, 100)):
+                with pytest.raises(Lost):
+                    video.find(AtTime(late))
+
+
+def test_a_variable_rate_in_ticks_as_long_as_frames(tmp_path: Path) -> None:
+    stamps = [0, 1, 2, 4, 7, 8, 9]
+    path = make_video(tmp_path / "v.avi", 7, "mjpeg", stamps=stamps, base=Fraction(1, 30))
+    with VideoFile(path).open() as video:
+        assert not video.timeline.steady
+        for quarter in range(4 * stamps[-1]):
+            on_screen = max(number for number in range(7) if 4 * stamps[number] <= quarter)
+            assert video.find(AtTime(Fraction(quarter, 4 * 30))) == on_screen
 
 
 def test_no_video_at_all(tmp_path: Path) -> None:

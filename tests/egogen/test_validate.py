@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -233,6 +234,44 @@ def test_a_fault_is_found(root: Path, damage: Callable[[Path], None]) -> None:
         assert re.search(pattern, found[where][0]), found[where]
 
 
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "a/" * 1100 + "x.jpg"])
+def test_names_that_no_file_can_have_are_faults(root: Path, name: str) -> None:
+    edit(annotations(root, "train"), lambda value: value["toy_train_000000"]["0"].update(image_1=name))
+    (fault,) = faults(root)["ego4d/train, annotations"]
+    assert "names too long for files" in fault
+
+
+def test_half_a_character_is_one_fault(root: Path) -> None:
+    edit(annotations(root, "train"), lambda value: value.update({"\udc80": value["toy_train_000000"]}))
+    (fault,) = faults(root)["ego4d/train, annotations"]
+    assert "holds half a character" in fault
+
+
+def test_what_is_no_file_is_a_fault(root: Path) -> None:
+    frame(root, "train", 0, "45").unlink()
+    os.mkfifo(frame(root, "train", 0, "45"))
+    assert "no such frame" in faults(root)["ego4d/train, frames present"][0]
+
+
+def test_folders_of_links_are_what_they_lead_to(root: Path) -> None:
+    layout = Layout(root, "ego4d")
+    for folder in (layout.frames("train"), layout.frames("val"), layout.metric_targets):
+        disk = folder.rename(root / folder.name)
+        folder.mkdir()
+        for clip in disk.iterdir():
+            (folder / clip.name).symlink_to(clip)
+    assert faults(root) == {}
+    (layout.frames("val") / "toy_val_000000").unlink()
+    (layout.frames("val") / "toy_val_000000").symlink_to("gone")
+    (root / "train/notes.txt").write_text("x")
+    (layout.frames("train") / "notes").symlink_to(root / "train/notes.txt")
+    unfinished(root)
+    found = faults(root)
+    assert found["ego4d/val, extra files"] == ["toy_val_000000: no action names this file"]
+    assert found["ego4d/train, extra files"] == ["notes: no action names this file"]
+    assert len(found["all, leftover files"]) == 1
+
+
 def test_a_folder_is_listed_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Actions that share a folder (a whole clip's, say) would else be checked in quadratic time."""
     listed: list[Path] = []
@@ -352,6 +391,10 @@ def test_what_cannot_be_checked(root: Path) -> None:
     for split in ("train", "val"):
         annotations(root, split).write_text("[]")
     with pytest.raises(UserError, match=r"no action can be read: .*expected an object of clips"):
+        validate(ValidateOptions(root=root, dataset="ego4d"))
+    for split in ("train", "val"):
+        annotations(root, split).write_text("{}")
+    with pytest.raises(UserError, match=r"no action can be read: ego4d_train\.json: holds no action"):
         validate(ValidateOptions(root=root, dataset="ego4d"))
     shutil.rmtree(root / "EgoGen/ego4d.fho")
     for split in ("train", "val"):

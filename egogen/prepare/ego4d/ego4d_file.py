@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from egogen.annotations import JsonObject
 from egogen.boxes import Box
 from egogen.errors import UserError, reason
-from egogen.files import named_errors
+from egogen.files import named_errors, regular
 
 BOM = b"\xef\xbb\xbf"  # of UTF-8
 FILES = ("fho_main.json", "fho.json")
@@ -100,7 +100,7 @@ def raw_videos(path: Path) -> Iterator[tuple[str | None, JsonObject]]:
     """
     keys = []
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             start = len(BOM) if file.read(len(BOM)) == BOM else 0
             file.seek(start)
             events = ijson.parse(file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -12,7 +11,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from egogen.annotations import validate
-from egogen.errors import UserError, reason
+from egogen.csv_rows import read_csv, told
+from egogen.errors import UserError
 from egogen.prepare.pair_plan import ClipSize
 
 COLUMNS = (
@@ -88,28 +88,19 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict
     Raises:
         UserError: it cannot be read, columns are missing, or a row is too short or too long.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, strict=True)
-            found = tuple(rows.fieldnames or ())
-            lacking = [name for name in columns if name not in found]
-            if lacking and found == TEST_COLUMNS:
-                raise UserError(
-                    f"{path}: holds the time stamps of EPIC's test set, which has no labels; "
-                    "use EPIC_100_train.csv or EPIC_100_validation.csv"
-                )
-            if lacking:
-                raise UserError(
-                    f"{path}: lacks the columns {', '.join(lacking)}; found {', '.join(found) or 'none'}"
-                )
-            for row in rows:
-                if None in row or None in row.values():
-                    raise UserError(f"{path}: line {rows.line_num}: expected {len(found)} fields")
-                yield rows.line_num, row
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+    found, rows = read_csv(path)
+    lacking = [name for name in columns if name not in found]
+    if lacking and tuple(found) == TEST_COLUMNS:
+        raise UserError(
+            f"{path}: holds the time stamps of EPIC's test set, which has no labels; "
+            "use EPIC_100_train.csv or EPIC_100_validation.csv"
+        )
+    if lacking:
+        raise UserError(f"{path}: lacks the columns {', '.join(lacking)}; found {told(found)}")
+    for line, row in rows:
+        if len(row) < len(found):
+            raise UserError(f"{path}: line {line}: expected {len(found)} fields")
+        yield line, row
 
 
 def frames_per_second(video: str) -> int:

@@ -7,7 +7,6 @@ has faults.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -20,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from egogen import cli
-from egogen.annotations import check_relative
+from egogen.annotations import check_object, check_relative
 from egogen.archives.split_zip import group_archives
 from egogen.archives.unpack import unpack
 from egogen.cli import flag
 from egogen.disk import require_space
 from egogen.errors import UserError
-from egogen.files import atomic_open
+from egogen.files import atomic_open, parse_json
 from egogen.layout import FOLDERS, Layout
 from egogen.prepare.formats.parquet import IMAGES, ROW_GROUP
 from egogen.progress import Progress
@@ -69,6 +68,7 @@ def install(source: Path, root: Path) -> None:
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; give the folder of the download")
     names = sorted(name for name in files_below(source) if not is_hidden(PurePosixPath(name)))
+    check_inside(source, names)
     place = partial(dataset_place, root)
     loose = {source / name: goal for name in names if (goal := place(PurePosixPath(name))) is not None}
     archives = group_archives(names)
@@ -89,6 +89,24 @@ def install(source: Path, root: Path) -> None:
     for layout in (Layout(root, dataset) for dataset in FOLDERS):
         for line in copy_targets(layout, read_annotations(layout, "val")[0]):
             log.info("%s", line)
+
+
+def check_inside(source: Path, names: Sequence[str]) -> None:
+    """Refuses a download whose links lead elsewhere: what is outside of it would become part of the data.
+
+    The hub's cache keeps files as links of `snapshots/REVISION` to `blobs`, which belong to the download.
+
+    Raises:
+        UserError: a file is a link to nothing, or it or a folder above it a link to a place outside.
+    """
+    real = source.resolve()
+    blobs = [real.parent.parent / "blobs"] if real.parent.name == "snapshots" else []
+    for name in names:
+        goal = (source / name).resolve()
+        if not any(goal.is_relative_to(inside) for inside in (real, *blobs)):
+            raise UserError(f"{source / name}: leads to {goal}, outside of the download; refused")
+        if not goal.is_file():
+            raise UserError(f"{source / name}: is a link to nothing; is the download whole?")
 
 
 def keep_or_write(goal: Path, content: bytes, origin: Path) -> None:
@@ -114,7 +132,8 @@ def unpack_table(path: Path, root: Path) -> None:
     """
     try:
         table = pq.ParquetFile(path)
-        facts = json.loads((table.schema_arrow.metadata or {}).get(b"egogen", b"{}"))
+        found = parse_json((table.schema_arrow.metadata or {}).get(b"egogen", b"{}"), f"{path}")
+        facts = check_object(found, f"{path}: the metadata egogen", "settings by name")
         if facts.get("split") not in SPLITS:
             raise UserError(f"{path}: its split is unknown; python -m egogen.prepare to-parquet writes it")
         frames = Layout(root, facts["dataset"]).frames(facts["split"])

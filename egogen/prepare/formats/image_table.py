@@ -6,8 +6,7 @@ further columns are kept in the annotations.
 
 from __future__ import annotations
 
-import csv
-import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +14,23 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeAlias, cast, get_args
 
+from egogen.annotations import check_object
 from egogen.cli import flag
-from egogen.errors import UserError
+from egogen.csv_rows import check_names, read_csv, read_text, told
+from egogen.errors import UserError, reason
+from egogen.files import parse_json, regular
 from egogen.layout import DESCRIPTION_KEY, FOLDERS, Layout, Split
 from egogen.manifest import file_hash
 from egogen.prepare.frames.stills import ImageFiles
 from egogen.prepare.options import PrepareOptions, read
 from egogen.prepare.pair_plan import ActionPair, Moment, PairPlan
 from egogen.prepare.run import Preparation, carry_out
+from egogen.seeds import item_seed
 
 NEEDED = ("image_0", "image_1", "action")
 KNOWN = (*NEEDED, "clip", "id", "split")
 Row: TypeAlias = Mapping[str, object]
+log = logging.getLogger(__name__)
 # Rows that one process works on.
 ROWS = 256
 
@@ -37,21 +41,39 @@ class FolderOptions(PrepareOptions):
 
     pairs: Path = flag("a .csv, .jsonl or .parquet table", type=Path, required=True, metavar="FILE")
     split: Split = flag("of rows that name none", choices=get_args(Split), default="train")
+    val_share: float | None = flag(
+        "of the clips whose rows name no split, the share that goes to val, chosen by their names",
+        type=float, metavar="SHARE",
+    )  # fmt: skip
     dataset: str = flag(
         "whose place to take: epickitchen for plain labels, ego4d for such as '#C C cuts the carrot'",
         choices=list(FOLDERS), default="epickitchen",
     )  # fmt: skip
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.val_share is not None and not 0 < self.val_share < 1:
+            raise UserError(f"--val-share {self.val_share}: expected a number between 0 and 1")
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the table, then copies and scales."""
     options = read(FolderOptions, argv, "folder", __doc__)
-    plan = make_plan(options.pairs, list(read_rows(options.pairs)), options.split)
+    rows = list(read_rows(options.pairs))
+    plan = make_plan(options.pairs, share_out(options.pairs, rows, options.val_share), options.split)
     splits: list[Split] = [
         split for split in get_args(Split) if any(pair.split == split for pair in plan.pairs)
     ]
     settings = {"source": "images", "annotations": file_hash(options.pairs), **options.settings()}
-    carry_out(plan, Preparation(Layout(options.out, options.dataset), splits, settings, options))
+    settings |= {} if options.val_share is None else {"val_share": options.val_share}
+    layout = Layout(options.out, options.dataset)
+    carry_out(plan, Preparation(layout, splits, settings, options))
+    if "val" not in splits and not layout.annotations("val").exists():
+        log.warning(
+            "%s: names no val split, all pairs are train; stage 2 needs one to train: give rows the column "
+            "split, or --val-share 0.1",
+            options.pairs,
+        )
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -60,48 +82,32 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises:
         UserError: it cannot be read, is of another kind, or a row lacks a column.
     """
-    readers = {".csv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}
+    readers = {".csv": csv_rows, ".jsonl": read_jsonl, ".parquet": read_parquet}
     if path.suffix.lower() not in readers:
         raise UserError(f"{path}: expected a table that ends with {', '.join(readers)}")
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path}: no such file")
     for number, row in enumerate(readers[path.suffix.lower()](path), start=1):
         filled = {name: value for name, value in row.items() if value is not None and str(value).strip()}
         lacking = [name for name in NEEDED if not isinstance(filled.get(name), str)]
         if lacking:
             raise UserError(
-                f"{path}: row {number} has no text in {', '.join(lacking)}; it has {', '.join(filled)}"
+                f"{path}: row {number} has no text in {', '.join(lacking)}; it has {told(filled)}"
             )
         yield filled
 
 
-def read_csv(path: Path) -> Iterator[Row]:
+def csv_rows(path: Path) -> Iterator[Row]:
     """Rows of a CSV file."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, strict=True)
-        try:
-            for row in rows:
-                if None in row:
-                    raise UserError(
-                        f"{path}: line {rows.line_num} has more fields than the first line has names"
-                    )
-                yield row
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+    return (row for _, row in read_csv(path)[1])
 
 
 def read_jsonl(path: Path) -> Iterator[Row]:
     """Rows of a file with a JSON object on each line."""
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}: line {number} is not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}: line {number}: found {type(row).__name__}, expected an object")
-        yield row
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            where = f"{path}: line {number}"
+            yield check_object(parse_json(line, where), where, "columns by name")
 
 
 def read_parquet(path: Path) -> Iterator[Row]:
@@ -110,10 +116,34 @@ def read_parquet(path: Path) -> Iterator[Row]:
     from pyarrow import parquet
 
     try:
-        for batch in parquet.ParquetFile(path).iter_batches():
+        table = parquet.ParquetFile(regular(path))
+        check_names(table.schema_arrow.names, f"{path}")
+        for batch in table.iter_batches():
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a Parquet file ({error})") from None
+        raise UserError(f"{path}: not a Parquet file ({reason(error)})") from None
+
+
+def share_out(path: Path, rows: Sequence[Row], share: float | None) -> Sequence[Row]:
+    """Gives whole clips to val until they are the share of those whose rows name no split; at least one.
+
+    Which ones depends on their names alone, not on the order of rows.
+    """
+    if share is None:
+        return rows
+    free = {clip_of(path, row, index) for index, row in enumerate(rows)}
+    free -= {clip_of(path, row, index) for index, row in enumerate(rows) if "split" in row}
+    drawn = set(sorted(free, key=lambda clip: item_seed(0, clip))[: max(1, round(share * len(free)))])
+    made = []
+    for index, row in enumerate(rows):
+        clip = clip_of(path, row, index)
+        made.append({**row, "split": "val" if clip in drawn else "train"} if clip in free else row)
+    return made
+
+
+def clip_of(path: Path, row: Row, index: int) -> str:
+    """The clip of a row: the one it names, or one of its own."""
+    return str(row.get("clip", f"{path.stem}_{index:06d}"))
 
 
 def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
@@ -133,7 +163,7 @@ def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
     plan, counts, splits = PairPlan(), Counter[str](), dict[str, Split]()
     for index, (row, files) in enumerate(zip(rows, images, strict=True)):
         where = f"{path}: row {index + 1}"
-        clip = str(row.get("clip", f"{path.stem}_{index:06d}"))
+        clip = clip_of(path, row, index)
         while "id" not in row and (clip, str(counts[clip])) in given:
             counts[clip] += 1
         found = split_of(row, split, where)

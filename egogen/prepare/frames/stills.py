@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from egogen.errors import UserError
-from egogen.frames import FolderFrames, FrameStore, TarFrames, read_photo
+from egogen.frames import FolderFrames, FrameStore, TarFrames, read_frame
 from egogen.prepare.pair_plan import AFTER_END, DAMAGED, MISSING, UNREADABLE, Lost, Place, Stamp
 
 
@@ -114,7 +114,11 @@ class ImageFiles(Stills):
     def find(self, place: Place) -> int:
         """The place of an image; raises `Lost` if there is no such file."""
         assert isinstance(place, int)
-        if not self.files[place].is_file():
+        try:
+            there = self.files[place].is_file()
+        except OSError:  # a name that is too long, or a folder that may not be entered
+            there = False
+        if not there:
             raise Lost(MISSING, f"{self.files[place]}: no such image")
         return place
 
@@ -128,4 +132,4 @@ class ImageFiles(Stills):
 
     def read(self, position: int) -> Image.Image:
         """Reads an image."""
-        return read_photo(self.files[position])
+        return read_frame(self.files[position])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 
 import av
 from av.container import InputContainer
@@ -17,6 +18,12 @@ from av.video.stream import VideoStream
 ROUNDING_TICKS = 2
 # ... but never by this part of a frame.
 ROUNDING_PART = Fraction(1, 4)
+# Seconds that a time may be short of a frame's: what a float's last digits are worth.
+ROUNDING_SECONDS = Fraction(1, 1_000_000)
+# Of frames as many ticks apart, time stamps are rounded to a tick; closer ones are counted in frames (AVI).
+FINE_TICKS = 4
+# Of two rates this near, as a part of them, the rounder one is meant.
+NEAR_RATE = Fraction(1, 10_000)
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Timeline:
         keys: time stamps of the frames that decoding can begin at, ascending.
         end: the tick at which the last frame leaves the screen.
         cut_off: whether the file ends before its header says, or is damaged on the way.
+        named_rate: frames in a second by the header, where it says.
     """
 
     base: Fraction
@@ -36,6 +44,7 @@ class Timeline:
     keys: Sequence[int]
     end: int
     cut_off: bool
+    named_rate: Fraction | None = None
 
     @classmethod
     def read(cls, container: InputContainer, stream: VideoStream) -> Timeline:
@@ -65,16 +74,24 @@ class Timeline:
         if cut_off and last is not None:
             # Frames are stored in the order of decoding: before later ones, some may be lost.
             pts = [stamp for stamp in pts if stamp <= last] or pts[:1]
-        return cls(base, pts, [stamp for stamp in pts if stamp in keys], ends[pts[-1]], cut_off)
+        key_stamps = [stamp for stamp in pts if stamp in keys]
+        return cls(base, pts, key_stamps, ends[pts[-1]], cut_off, stream.average_rate)
 
     def at(self, seconds: Fraction) -> int | None:
         """Position of the frame on screen at a time; time 0 is when the first frame appears.
 
-        It is the last frame whose time stamp is not later; half a tick allows for the rounding of stamps.
-        After the last frame it is None.
+        It is the last frame that appears no later. Frame n of a constant rate appears at n / rate, however
+        its container rounds that; of a variable rate, by its time stamp, whose rounding by half a tick is
+        allowed for. After the last frame it is None.
         """
-        tick = self.pts[0] + math.floor(seconds / self.base + Fraction(1, 2))
-        return None if tick >= self.end else max(0, bisect_right(self.pts, tick) - 1)
+        moment, length = max(seconds, Fraction(0)) + ROUNDING_SECONDS, (self.end - self.pts[0]) * self.base
+        if self.rate is not None:
+            nominal = len(self.pts) / self.rate
+            held = length - nominal > rounding(1 / (self.rate * self.base)) * self.base
+            position = min(math.floor(moment * self.rate), len(self.pts) - 1)
+            return position if moment < (length if held else nominal) else None
+        tick = self.pts[0] + math.floor(moment / self.base + self.slack)
+        return None if tick >= self.end else bisect_right(self.pts, tick) - 1
 
     def numbered(self, number: int, fps: Fraction) -> int | None:
         """Position of frame `number`, counted from 0, of a video annotated at `fps`.
@@ -91,14 +108,39 @@ class Timeline:
         """Whether all frames are equally long, but for the rounding of time stamps."""
         if len(self.pts) < 2:
             return True
-        first, ticks = self.pts[0], Fraction(self.pts[-1] - self.pts[0], len(self.pts) - 1)
-        most = min(Fraction(ROUNDING_TICKS), ticks * ROUNDING_PART)
+        return self.fits(Fraction(self.pts[-1] - self.pts[0], len(self.pts) - 1))
+
+    def fits(self, ticks: Fraction) -> bool:
+        """Whether all frames are so many ticks apart, but for the rounding of time stamps."""
+        first, most = self.pts[0], rounding(ticks)
         # In whole numbers: abs(stamp - first - index * ticks) <= most.
         scale = math.lcm(ticks.denominator, most.denominator)
         step, allowed = int(ticks * scale), int(most * scale)
         return all(
             abs((stamp - first) * scale - index * step) <= allowed for index, stamp in enumerate(self.pts)
         )
+
+    @cached_property
+    def slack(self) -> Fraction:
+        """Ticks that a time may be short of a time stamp: half of one, where frames are many apart."""
+        gaps = (later - stamp for stamp, later in pairwise(self.pts))
+        return Fraction(min(gaps, default=FINE_TICKS) >= FINE_TICKS, 2)
+
+    @cached_property
+    def rate(self) -> Fraction | None:
+        """The exact rate of a steady video in Hz, None of another.
+
+        Stamps are rounded and headers are short: of the usual rates (n and n / 1.001) and the header's, it is
+        one that all time stamps fit.
+        """
+        if len(self.pts) < 2 or not self.steady:
+            return None
+        measured = (len(self.pts) - 1) / ((self.pts[-1] - self.pts[0]) * self.base)
+        usual = [Fraction(round(measured)), Fraction(round(measured * 1001 / 1000) * 1000, 1001)]
+        named = self.named_rate or measured
+        near = [rate for rate in usual if abs(rate - named) <= NEAR_RATE * named]
+        fitting = (rate for rate in (*near, named, *usual) if rate and self.fits(1 / (rate * self.base)))
+        return next(fitting, measured)
 
     def seconds(self, position: int) -> Fraction:
         """When a frame appears, from the appearance of the first."""
@@ -107,6 +149,11 @@ class Timeline:
     def keys_before(self, pts: int) -> Sequence[int]:
         """The key frames at or before a time stamp, the last one last; the first frame if there is none."""
         return self.keys[: bisect_right(self.keys, pts)] or self.pts[:1]
+
+
+def rounding(ticks: Fraction) -> Fraction:
+    """How many ticks the stamps of a constant rate may be off, where frames are so many apart."""
+    return min(Fraction(ROUNDING_TICKS), ticks * ROUNDING_PART)
 
 
 def ends_early(container: InputContainer, stream: VideoStream, length: Fraction) -> bool:

@@ -15,6 +15,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
+from egogen.errors import UserError
+from egogen.files import regular
+from egogen.prepare.frames.display import check_look, picture
 from egogen.prepare.frames.timeline import Timeline
 from egogen.prepare.pair_plan import AFTER_END, CUT_OFF, UNREADABLE, AtFrame, AtTime, Lost, Place, Stamp
 
@@ -32,12 +35,15 @@ class VideoFile:
 
     @contextmanager
     def open(self) -> Iterator[Video]:
-        """Opens the video; raises `Lost` if it is none, or nothing of it can be read."""
+        """Opens the video; raises `Lost` if it is none, nothing of it can be read, or its range is high."""
         with ExitStack() as stack:
             try:
-                video = Video(stack.enter_context(av.open(str(self.path))))
+                video = Video(stack.enter_context(av.open(str(regular(self.path)))))
+            except UserError as error:
+                raise Lost(UNREADABLE, f"{error}") from None
             except (av.error.FFmpegError, ValueError) as error:
                 raise Lost(UNREADABLE, f"{self.path}: {error}") from None
+            check_look(video.stream, self.path)
             yield video
 
 
@@ -98,7 +104,7 @@ class Video:
             while shown is not None and shown.pts < stamp:
                 shown = next(frames, None)
             found = shown.frame if shown is not None and shown.pts == stamp else None
-            yield position, None if found is None else picture(found)
+            yield position, None if found is None else picture(found, self.stream.sample_aspect_ratio)
 
     def start(self, stamp: int, wanted: set[int]) -> tuple[Iterator[ShownFrame], ShownFrame | None]:
         """Decodes from the last key frame that reaches a time stamp: the frames behind the first, and it."""
@@ -138,9 +144,3 @@ class Video:
             yield from self.container.demux(self.stream)
         except av.error.FFmpegError:
             return
-
-
-def picture(frame: VideoFrame) -> Image.Image:
-    """A frame in RGB, turned as its display matrix says."""
-    image: Image.Image = frame.to_image()
-    return image.rotate(frame.rotation, expand=True) if frame.rotation else image

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from egogen.errors import UserError
 from egogen.layout import METRIC_TARGETS, metric_target_path
 from egogen.progress import Progress
-from ldm.metrics.frames.frame_pairs import Pair, Pairs, digest
+from ldm.metrics.frames.frame_pairs import Pairs, digest
 from ldm.metrics.frames.images import check_image
 from ldm.metrics.frames.protocol import size_tolerance
 from ldm.metrics.metric import MetricSetting
@@ -60,12 +61,19 @@ def find_contexts(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
     Raises:
         UserError: one is missing, broken or of another size than its target.
     """
-    folder = split_folder(pairs.targets, setting.input_path)
+    folder, first_of = split_folder(pairs.targets, setting.input_path), cache(first_of_folder)
     tolerance = size_tolerance(setting.protocol, setting.dataset)
     found, others = {}, []
     for pair in Progress(pairs.pairs, desc="frames before the actions", unit="frame", leave=False):
         stated = folder / pair.item.action.image_0
-        path = first_of_folder(folder, pair) if setting.protocol == "published" else stated
+        target = metric_target_path(folder, pair.item.action.image_1)
+        path = first_of(target.parent) if setting.protocol == "published" else stated
+        if path == target:
+            raise UserError(
+                f"{target}: the target sorts first in its folder, where the frame before the action is "
+                "expected (pad the numbers of frames with zeros); --protocol corrected goes by the annotations "
+                "instead"
+            )
         if path != stated:
             others.append(pair.frame)
         if not path.is_file():
@@ -87,16 +95,9 @@ def find_contexts(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
     return found
 
 
-def first_of_folder(folder: Path, pair: Pair) -> Path:
+def first_of_folder(folder: Path) -> Path:
     """What the published code takes for the frame before: the first file beside the target (F-EV-09)."""
-    target = metric_target_path(folder, pair.item.action.image_1)
     try:
-        first = min(path for path in target.parent.iterdir() if not path.name.startswith("."))
+        return min(path for path in folder.iterdir() if not path.name.startswith("."))
     except (OSError, ValueError):
-        raise UserError(f"{target.parent}: no frames here; expected the one before the action") from None
-    if first.name == target.name:
-        raise UserError(
-            f"{first}: the target sorts first in its folder, where the frame before the action is expected "
-            "(pad the numbers of frames with zeros); --protocol corrected goes by the annotations instead"
-        )
-    return first
+        raise UserError(f"{folder}: no frames here; expected the one before the action") from None

@@ -17,20 +17,19 @@ from ldm.metrics import clip, egovlp, egovlp_plus, fid, lpips, psnr, ssim
 from ldm.metrics.frames.images import read_image
 from ldm.metrics.networks.egovlp_model import load_egovlp
 from ldm.metrics.networks.metric_weights import CLIP, EGOVLP, INCEPTION, LPIPS
+from tests.samples import PAIRS, missing
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parents[3]
-REAL = ROOT.parent / "shared" / "data" / "kubric_pairs"
 COUNT = 4
 
 
 @pytest.fixture(scope="module", params=["toy", "real"])
 def targets(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tensor:
-    """Target frames [4, 3, h, w]: of the toy world, and of real pairs where they lie beside the checkout."""
+    """Target frames [4, 3, h, w]: of the toy world, and of real pairs."""
     if request.param == "real":
-        if not REAL.is_dir():
-            pytest.skip(f"the real frames are not here ({REAL.name}, beside the checkout)")
-        return torch.stack([read_image(path) for path in sorted(REAL.glob("*_output.jpg"))[:COUNT]])
+        if why := missing(PAIRS):
+            pytest.skip(why)
+        return torch.stack([read_image(path) for path in sorted(PAIRS.glob("*_output.jpg"))[:COUNT]])
     root = tmp_path_factory.mktemp("toy")
     make_toy(["--out", str(root), "--train", "1", "--val", str(COUNT), "--size", "64", "--seed", "5"])
     annotations = json.loads((root / "EgoGen" / "ego4d_val.json").read_text())

@@ -1,0 +1,92 @@
+"""Reads tables that people and spreadsheets write as CSV: by the names of their columns, faults named."""
+
+from __future__ import annotations
+
+import csv
+import io
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from egogen.errors import UserError, reason
+from egogen.files import regular
+
+SEPARATORS = ",;\t"
+
+
+def read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+    """The names of a table's columns, and its rows with the numbers of their lines.
+
+    The text is UTF-8, or UTF-16 with its mark; fields are separated by commas, semicolons or tabs, whichever
+    the first line has most of. Blanks around names count for nothing, and where names have some after the
+    separator, fields may too. Fields that a short row lacks are absent; empty rows are left out.
+
+    Raises:
+        UserError: it cannot be read, or is no such table; a column has no name or the name of another; when
+            rows are read, one has more fields than there are names.
+    """
+    text = read_text(path)
+    head = text.split("\n", 1)[0]
+    separator = max(SEPARATORS, key=head.count)
+    spaced = f"{separator} " in head
+    lines = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=spaced, strict=True
+    )
+
+    def rows() -> Iterator[tuple[int, dict[str, str]]]:
+        with named_faults():
+            for fields in lines:
+                if len(fields) > len(names):
+                    raise UserError(
+                        f"{path}: line {lines.line_num} has more fields than the first line has names"
+                    )
+                if any(field.strip() for field in fields):
+                    yield lines.line_num, dict(zip(names, fields, strict=False))
+
+    @contextmanager
+    def named_faults() -> Iterator[None]:
+        try:
+            yield
+        except csv.Error as error:
+            raise UserError(f"{path}: not a CSV file ({error}, about line {lines.line_num})") from None
+
+    with named_faults():
+        names = [name.strip() for name in next(lines, [])]
+    check_names(names, f"{path}: the first line")
+    return names, rows()
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with its mark.
+
+    Raises:
+        UserError: it cannot be read, or is in neither.
+    """
+    try:
+        content = regular(path).read_bytes()
+        return content.decode("utf-16" if content.startswith((BOM_UTF16_BE, BOM_UTF16_LE)) else "utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as that"
+        ) from None
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Refuses columns of one name, of which one would be lost, and columns without any.
+
+    Raises:
+        UserError: names the first.
+    """
+    for place, name in enumerate(names):
+        if not name.strip():
+            raise UserError(f"{where} has no name for column {place + 1}; give it one, or remove the column")
+        if name in names[:place]:
+            raise UserError(f"{where} has the column {name!r} twice; each may occur once")
+
+
+def told(names: Iterable[str]) -> str:
+    """The names of columns, so that blanks in them are seen."""
+    return ", ".join(map(repr, names)) or "none"

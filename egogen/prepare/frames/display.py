@@ -1,0 +1,93 @@
+"""From a decoded frame to the picture that a player shows: colours, pixel aspect, display matrix."""
+
+from __future__ import annotations
+
+import logging
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from av.sidedata.sidedata import Type
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from PIL import Image
+
+from egogen.prepare.pair_plan import DAMAGED, HIGH_RANGE, Lost
+
+# Numbers of ITU-T H.273, table 3 (transfer characteristics) and table 2 (colour primaries).
+HIGH_RANGES = {16: "PQ", 18: "HLG"}
+BT_2020 = 9
+PROGRESSIVE = 1  # as libavcodec numbers the order of fields; less is unknown, more has two fields
+SOFTEN = "zscale=t=linear:npl=100,tonemap=hable,zscale=p=bt709:t=bt709:m=bt709,format=yuv420p"
+MOST_STRETCH = 10  # of pixels that are not square
+# Where x and y go, the signs of a display matrix's a, b, c and d, and what does it to a picture.
+UPRIGHT = (1, 0, 0, 1)
+TURNS = {
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270,  # Pillow turns to the left
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+}
+SKEW = 0.02  # of a matrix's entries: below a degree of turning
+log = logging.getLogger(__name__)
+
+
+def check_look(stream: VideoStream, path: Path) -> None:
+    """Refuses colours that would come out washed out, and says what else a picture will not show rightly.
+
+    Raises:
+        Lost: the video has high dynamic range.
+    """
+    context = stream.codec_context
+    if name := HIGH_RANGES.get(context.color_trc):
+        raise Lost(
+            HIGH_RANGE,
+            f"{path}: high dynamic range ({name}), which would come out washed out; tone-map it first, such "
+            f"as by ffmpeg -i IN -vf {SOFTEN} OUT",
+        )
+    if context.color_primaries == BT_2020:
+        log.warning("%s: its colours are BT.2020's and are taken for BT.709's: a little pale", path)
+    if (context.field_order or 0) > PROGRESSIVE:
+        log.warning(
+            "%s: interlaced, what moves looks combed; deinterlace it first, such as by ffmpeg -vf bwdif", path
+        )
+
+
+def picture(frame: VideoFrame, aspect: Fraction | None) -> Image.Image:
+    """A frame in RGB as it is shown.
+
+    Args:
+        frame: as decoded; where it does not say its matrix and range, BT.601 and limited as in ffmpeg.
+        aspect: width of a pixel by its height; None or 0 where nobody says.
+
+    Raises:
+        Lost: pixel aspect or display matrix are none that a picture can have.
+    """
+    image: Image.Image = frame.to_image()
+    if aspect and aspect != 1:
+        if not 1 / MOST_STRETCH <= aspect <= MOST_STRETCH:
+            raise Lost(DAMAGED, f"pixels of an aspect of {aspect}; expected up to {MOST_STRETCH} either way")
+        width = max(1, round(image.width * aspect))
+        image = image.resize((width, image.height), Image.Resampling.LANCZOS)
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    axes = UPRIGHT if matrix is None else axes_of(bytes(matrix))
+    return image if axes == UPRIGHT else image.transpose(TURNS[axes])
+
+
+def axes_of(matrix: bytes) -> tuple[int, ...]:
+    """Where a display matrix takes the axes: x to (a, b), y to (c, d), each of 1, 0 or -1.
+
+    Raises:
+        Lost: it does more than turn by quarters and mirror.
+    """
+    a, b, _, c, d, *_ = np.frombuffer(matrix, "=i4").astype(float)
+    largest = max(map(abs, (a, b, c, d))) or 1.0
+    axes = tuple(round(value / largest) if abs(value / largest) > SKEW else 0 for value in (a, b, c, d))
+    if axes != UPRIGHT and axes not in TURNS:
+        raise Lost(
+            DAMAGED, f"its display matrix ({a:g}, {b:g}, {c:g}, {d:g}) turns by no quarter; turn it first"
+        )
+    return axes
