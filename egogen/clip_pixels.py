@@ -17,6 +17,7 @@ from PIL import Image
 from egogen.annotations import JsonObject, check_object
 from egogen.errors import UserError
 from egogen.files import read_json
+from egogen.rgb import to_rgb
 
 # CLIP's last layer but one; its first state is the class token, the others are the patches.
 FEATURE_LAYER = -2
@@ -47,7 +48,8 @@ class ClipPixels:
     resample: int = Image.Resampling.BICUBIC
 
     def __call__(self, frame: Image.Image) -> Float32[np.ndarray, "3 s s"]:
-        """CLIP's input of an RGB frame."""
+        """CLIP's input of a frame."""
+        frame = to_rgb(frame, "image")
         short = min(frame.size)
         width, height = (int(self.edge * length / short) for length in frame.size)
         resized = frame.resize((width, height), Image.Resampling(self.resample))

@@ -7,15 +7,14 @@ import logging
 import tarfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import IO, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from egogen.errors import UserError, reason
 from egogen.files import atomic_open
+from egogen.rgb import to_rgb, upright_size
 
 JPEG_END = b"\xff\xd9"
 # What Pillow raises for bytes that are not a whole image, or that claim to be a huge one.
@@ -108,13 +107,11 @@ class TarFrames:
 
     def read(self, name: str) -> Image.Image:
         """Decodes a frame as RGB."""
-        file = io.BytesIO(self.bytes(name))
-        return decode(lambda: Image.open(file), f"{self.place}/{name}")
+        return decode(lambda: io.BytesIO(self.bytes(name)), f"{self.place}/{name}")
 
     def check(self, name: str) -> None:
         """Reads all of a frame's bytes, decoding it coarsely where its format allows."""
-        file = io.BytesIO(self.bytes(name))
-        decode(lambda: Image.open(file), f"{self.place}/{name}", coarse=True)
+        decode(lambda: io.BytesIO(self.bytes(name)), f"{self.place}/{name}", coarse=True)
 
     def bytes(self, name: str) -> bytes:
         """A frame's file as it was packed.
@@ -156,20 +153,8 @@ def check_frames(frames: FrameStore, names: Iterable[str], threads: int = 8) -> 
         raise UserError(problems[0] + more)
 
 
-def read_photo(path: Path) -> Image.Image:
-    """Decodes anybody's image as RGB, turned as its camera noted (EXIF).
-
-    Raises:
-        UserError: the file is missing or broken.
-    """
-    image = read_frame(path)
-    with suppress(OSError, SyntaxError, ValueError):  # what is no EXIF turns nothing
-        image = ImageOps.exif_transpose(image)
-    return image
-
-
 def read_frame(path: Path, coarse: bool = False) -> Image.Image:
-    """Decodes a frame as RGB.
+    """Decodes a frame, or anybody's photo, as upright RGB.
 
     Args:
         path: the image file.
@@ -178,32 +163,42 @@ def read_frame(path: Path, coarse: bool = False) -> Image.Image:
     Raises:
         UserError: the file is missing or broken.
     """
-    return decode(lambda: Image.open(path), f"{path}", coarse)
+    return decode(lambda: path.open("rb"), f"{path}", coarse)
 
 
-def decode(opened: Callable[[], Image.Image], name: str, coarse: bool = False) -> Image.Image:
-    """Decodes an image as RGB.
+def decode(opened: Callable[[], IO[bytes]], name: str, coarse: bool = False) -> Image.Image:
+    """Decodes an image as upright RGB, as `egogen.rgb.to_rgb` says.
 
     Raises:
-        UserError: it is missing or broken.
+        UserError: it is missing or broken, or its values have no known range.
     """
     try:
-        with opened() as image:
+        # Given a path, Pillow would map an uncompressed TIFF and scramble one that is to be turned.
+        with opened() as file, Image.open(file) as image:
             if coarse:
                 image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
-            return as_bytes(image).convert("RGB")
+            return to_rgb(image, name)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{name}: no such frame") from None
+    except UnidentifiedImageError:
+        raise UserError(
+            f"{name}: not a readable image (no image, or of a kind that is not read, such as HEIC or RAW); "
+            "save it as JPEG or PNG"
+        ) from None
     except BROKEN as error:
-        why = "no image" if isinstance(error, UnidentifiedImageError) else error
+        why = reason(error) if isinstance(error, OSError) else error
         raise UserError(f"{name}: not a readable image ({why}); is it cut off? copy it again") from None
 
 
-def as_bytes(image: Image.Image) -> Image.Image:
-    """Scales 16-bit grey to 8 bits, which the library would clip to white."""
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray((np.asarray(image, np.uint16) // 257).astype(np.uint8))
+def image_size(file: Path | io.BufferedIOBase) -> tuple[int, int] | None:
+    """Width and height of a frame by its header, upright; None if it cannot be opened."""
+    try:
+        with Image.open(file) as image:
+            return upright_size(image)
+    except BROKEN:
+        return None
 
 
 def encode(frame: Image.Image, quality: int) -> bytes:

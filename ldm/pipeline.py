@@ -27,6 +27,7 @@ from torch import Generator, Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from egogen.errors import UserError
+from egogen.rgb import to_rgb
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import Sizes
 from ldm.conditioner import Conditioner, Streams, embed
@@ -189,7 +190,7 @@ class LegoPipeline(DiffusionPipeline):
         if isinstance(image, Tensor):
             return image.to(self.vae.device, self.vae.dtype)
         frames = [image] if isinstance(image, Image.Image) else list(image)
-        pixels = [torch.from_numpy(np.array(frame.convert("RGB"))) for frame in frames]
+        pixels = [torch.from_numpy(np.array(to_rgb(frame, "image"))) for frame in frames]
         if len({frame.shape for frame in pixels}) > 1:
             raise UserError("image: the frames of one batch must be of one size")
         scaled = rearrange(torch.stack(pixels), "b h w c -> b c h w") / 127.5 - 1

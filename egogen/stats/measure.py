@@ -6,12 +6,10 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-
-from PIL import Image
 
 from egogen.annotations import DESCRIPTION_KEY, Annotations, Item
 from egogen.disk import readable
+from egogen.frames import image_size
 from egogen.layout import Layout, Split
 from egogen.stats.words import TAG, nouns, verb
 from egogen.validate.frame_files import files_below, frame_names, spread
@@ -97,15 +95,6 @@ def measure(layout: Layout, split: Split, workers: int) -> SplitFigures:
     return SplitFigures(
         layout, split, items, Counter(size for size in found if size), found.count(None), total
     )
-
-
-def image_size(path: Path) -> Size | None:
-    """Width and height of an image by its header, or None if it cannot be opened."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError:
-        return None
 
 
 def spread_of(texts: Iterable[str]) -> str:

@@ -11,12 +11,11 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from PIL import Image
 from tqdm import tqdm
 
 from egogen.annotations import Item
 from egogen.errors import UserError, reason
-from egogen.frames import JPEG_END, decode
+from egogen.frames import JPEG_END, decode, image_size
 from egogen.layout import Layout, Split
 from egogen.validate.check_report import Check
 
@@ -82,23 +81,17 @@ def files_below(folder: Path) -> Iterator[str]:
 
 def probe(path: Path) -> Probe:
     """Reads a frame's file and decodes all of it, coarsely."""
-    size: tuple[int, int] | None = None
-
-    def opened() -> Image.Image:
-        nonlocal size
-        image = Image.open(io.BytesIO(content))
-        size = image.size
-        return image
-
     try:
         content = path.read_bytes()
-        decode(opened, path.name, coarse=True)
     except OSError as error:
         return Probe(None, "", f"cannot be read ({reason(error)})")
+    sha256 = hashlib.sha256(content).hexdigest()
+    try:
+        decode(lambda: io.BytesIO(content), path.name, coarse=True)
     except UserError as error:
-        return Probe(None, hashlib.sha256(content).hexdigest(), str(error).removeprefix(f"{path.name}: "))
+        return Probe(None, sha256, str(error).removeprefix(f"{path.name}: "))
     cut_off = content.startswith(JPEG_START) and JPEG_END not in content[-TRAILER:]
-    return Probe(size, hashlib.sha256(content).hexdigest(), "is cut off" if cut_off else None)
+    return Probe(image_size(io.BytesIO(content)), sha256, "is cut off" if cut_off else None)
 
 
 def spread(look: Callable[[Input], Output], inputs: Sequence[Input], workers: int, what: str) -> list[Output]:

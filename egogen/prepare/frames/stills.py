@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from egogen.errors import UserError
-from egogen.frames import FolderFrames, FrameStore, TarFrames, read_photo
+from egogen.frames import FolderFrames, FrameStore, TarFrames, read_frame
 from egogen.prepare.pair_plan import AFTER_END, DAMAGED, MISSING, UNREADABLE, Lost, Place, Stamp
 
 
@@ -128,4 +128,4 @@ class ImageFiles(Stills):
 
     def read(self, position: int) -> Image.Image:
         """Reads an image."""
-        return read_photo(self.files[position])
+        return read_frame(self.files[position])

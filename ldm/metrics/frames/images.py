@@ -15,9 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from egogen.errors import UserError
-
-# What Pillow raises for bytes that are not a whole image.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+from egogen.frames import BROKEN
+from egogen.rgb import to_rgb, upright_size
 
 
 class Size(NamedTuple):
@@ -51,14 +50,15 @@ def check_image(path: Path) -> Header:
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
-            size, mode, form = Size(image.height, image.width), image.mode, image.format or "unknown"
+            width, height = upright_size(image)
+            mode, form = image.mode, image.format or "unknown"
             image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
     except BROKEN as error:
         raise UserError(f"{path}: not a whole image ({error}); make this frame again") from None
     if mode != "RGB":
         raise UserError(f"{path}: a {mode} image of {form} format, expected RGB; save it with three channels")
-    return Header(size, form, hashlib.sha256(data).hexdigest())
+    return Header(Size(height, width), form, hashlib.sha256(data).hexdigest())
 
 
 def read_image(path: Path) -> Float[Tensor, "3 h w"]:
@@ -69,8 +69,8 @@ def read_image(path: Path) -> Float[Tensor, "3 h w"]:
 def read_pixels(path: Path) -> UInt8[Tensor, "3 h w"]:
     """Decodes an RGB image; a `UserError` names one that cannot be read."""
     try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))  # [h, w, 3]
+        with path.open("rb") as file, Image.open(file) as image:
+            pixels = np.array(to_rgb(image, f"{path}"))  # [h, w, 3]
     except BROKEN as error:
         raise UserError(f"{path}: not a whole image ({error}); make this frame again") from None
     return rearrange(torch.from_numpy(pixels), "h w c -> c h w")
