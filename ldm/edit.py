@@ -28,16 +28,19 @@ from egogen.files import atomic_open, read_json, write_json
 from egogen.frames import read_frame
 from egogen.layout import feature_path
 from ldm.checkpoints.source import load_parts
+from ldm.checkpoints.stated_sizes import resolution_of
 from ldm.conditioner import BOTH
 from ldm.data.noise import item_generator
 from ldm.diffusion.sampler import PUBLISHED
 from ldm.networks.devices import HELP, find_device
 from ldm.networks.pixels import to_frame, to_model
 from ldm.pipeline import LegoPipeline
+from ldm.pipeline_inputs import check_scale, check_steps
 
 log = logging.getLogger(__name__)
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 CLIP, ACTION, FRAME = "photo", "0", "photo.png"
+RESOLUTION = 256  # of the published checkpoints, which do not state it
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,10 @@ class EditOptions:
     ckpt: Path = flag("checkpoint, a file or a diffusers folder", type=Path, required=True)
     config: Path | None = flag("YAML with what no tensor of a file tells [read off it]", type=Path)
     steps: int = flag("sampling steps", type=int, default=100)
-    resolution: int = flag("side of the square that is drawn", type=int, default=256)
+    resolution: int | None = flag(
+        f"side of the square that is drawn [the checkpoint's own where it states one, else {RESOLUTION}]",
+        type=int,
+    )
     seed: int = flag("of the noise", type=int, default=0)
     cfg_text: float = flag("guidance by text and features, s_T", type=float, default=7.5)
     cfg_image: float = flag("guidance by the photo, s_I", type=float, default=1.5)
@@ -63,9 +69,11 @@ class EditOptions:
     no_ema: bool = flag("the last weights, not their moving average", action="store_true")
 
     def __post_init__(self) -> None:
-        check("--steps", self.steps, "at least 1", self.steps >= 1)
+        check_steps("--steps", self.steps)
+        check_scale("--cfg-text", self.cfg_text)
+        check_scale("--cfg-image", self.cfg_image)
         side = self.resolution
-        check("--resolution", side, "a positive multiple of 16", side % 16 == 0 < side)
+        check("--resolution", side, "a positive multiple of 16", side is None or side % 16 == 0 < side)
         kind = self.output.suffix.lower()
         check("--output", str(self.output), f"a name that ends in {', '.join(FORMATS)}", kind in FORMATS)
         if (self.image_feature is None) != (self.text_feature is None):
@@ -90,29 +98,43 @@ def main(argv: Sequence[str] | None = None) -> None:
     needs_conditioner = True if options.vllm or options.image_feature else None
     parts = load_parts(options.ckpt, options.config, not options.no_ema, needs_conditioner)
     pipeline = LegoPipeline.from_parts(parts, options.scheduler).to(device)
-    frame = draw(pipeline, photo, read_condition(options), options)
+    side = side_of(options, resolution_of(parts))
+    width = None if parts.conditioner is None else int(parts.conditioner.config.llm_width)
+    frame = draw(pipeline, photo, read_condition(options, width), side, options)
     with atomic_open(options.output) as file:
         frame.save(file, format=FORMATS[options.output.suffix.lower()])
     log.info("wrote %s, %d x %d", options.output, frame.width, frame.height)
 
 
-def read_condition(options: EditOptions) -> Condition:
-    """Text and features, from stage 1, from files, or the instruction alone."""
+def side_of(options: EditOptions, stated: int | None) -> int:
+    """The side of the square to draw; one that is not what the checkpoint was trained for is said."""
+    if options.resolution is None:
+        log.info("drawing at %d (%s)", stated or RESOLUTION, "the checkpoint's own" if stated else "not stated")
+        return stated or RESOLUTION
+    if stated not in (None, options.resolution):
+        log.warning(
+            "%s: was trained at %d and is drawn at --resolution %d", options.ckpt, stated, options.resolution
+        )
+    return options.resolution
+
+
+def read_condition(options: EditOptions, width: int | None) -> Condition:
+    """Text and features as wide as the checkpoint takes: from stage 1, from files, or the words alone."""
     if options.vllm:
-        return ask_vllm(options)
+        return ask_vllm(options, width)
     if options.image_feature and options.text_feature:
-        return with_features(options.prompt, options.image_feature, options.text_feature)
+        return with_features(options.prompt, options.image_feature, options.text_feature, width)
     return Condition(options.prompt)
 
 
-def with_features(text: str, image_feature: Path, text_feature: Path) -> Condition:
+def with_features(text: str, image_feature: Path, text_feature: Path, width: int | None) -> Condition:
     """Reads feature files."""
-    image = torch.from_numpy(read_image_feature(image_feature)).float()
+    image = torch.from_numpy(read_image_feature(image_feature, width)).float()
     fitted = torch.from_numpy(fit_tokens(read_text_feature(text_feature, image.shape[1])))
     return Condition(text, image[None], fitted[None])
 
 
-def ask_vllm(options: EditOptions) -> Condition:
+def ask_vllm(options: EditOptions, width: int | None) -> Condition:
     """Runs stage 1 on the photo, in its own environment.
 
     Raises:
@@ -143,15 +165,15 @@ def ask_vllm(options: EditOptions) -> Condition:
         text = read_json(texts)[CLIP][ACTION]["description"]
         log.info("description: %s", text)
         return with_features(
-            text, feature_path(folder / "image", FRAME), feature_path(folder / "text", FRAME)
+            text, feature_path(folder / "image", FRAME), feature_path(folder / "text", FRAME), width
         )
 
 
 def draw(
-    pipeline: LegoPipeline, photo: Image.Image, condition: Condition, options: EditOptions
+    pipeline: LegoPipeline, photo: Image.Image, condition: Condition, side: int, options: EditOptions
 ) -> Image.Image:
     """Draws the frame and gives it the photo's aspect ratio."""
-    source = to_model(photo, options.resolution)[None]
+    source = to_model(photo, side)[None]
     streams = BOTH if pipeline.conditioner is None else pipeline.conditioner.streams
     decoded = pipeline(
         source,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +23,13 @@ from ldm.baselines.sdedit import sdedit
 from ldm.baselines.source_prompt import SourcePrompts, source_prompts
 from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.checkpoints.source import load_parts
+from ldm.checkpoints.stated_sizes import resolution_of
 from ldm.config.baselines import ProxConfig, SDEditConfig
 from ldm.config.sections import GenerateConfig
 from ldm.networks.architecture import LATENT_CHANNELS, Parts
 from ldm.pipeline import LegoPipeline
 
+log = logging.getLogger(__name__)
 COPY = "copy"  # the source frame itself; there is nothing to draw
 GUIDED = ("lego", "ip2p")  # by the guidance of InstructPix2Pix: section `sampling`
 PROX: dict[str, type[PairEdit[Any]]] = {"proxnpi": ProxNPI, "proxmasactrl": ProxMasaCtrl}
@@ -105,6 +108,9 @@ def make_drawer(plan: DrawingPlan) -> Drawer | None:
         # LEGO without features may start from a widened Stable Diffusion: a yardstick of the demo.
         inputs={"lego": None, "ip2p": 2 * LATENT_CHANNELS}.get(method, LATENT_CHANNELS),
     )
+    stated, asked = resolution_of(parts), config.data.resolution
+    if method in GUIDED and stated not in (None, asked):
+        log.warning("%s: was trained at %d and is drawn at data.resolution=%d", plan.ckpt, stated, asked)
     prepare(parts, plan.device, plan.dtype, compiled)
     return wrap(method, parts, config, plan.device)
 
