@@ -27,6 +27,7 @@ from egogen.cli import flag
 from egogen.features import IMAGE_TOKENS
 from egogen.features.__main__ import main as features
 from egogen.features.projector import Projector
+from egogen.files import walk_files
 from egogen.layout import features_root, shard_paths
 from ldm.config.sections import DataConfig
 from ldm.data.image_features import complete
@@ -81,10 +82,9 @@ def make_stores(root: Path, pairs: int, whole_clip: bool) -> float:
 def drop_from_cache(root: Path) -> None:
     """Lets the system forget the content of all files below a folder."""
     os.sync()
-    for path in root.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    for path in walk_files(root):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def device_rate(features: Features, device: str) -> float:
@@ -126,7 +126,7 @@ def measure(options: StoreSpeed, root: Path) -> dict[str, SpeedTable]:
         make = partial(Features, config, "train", LLM_WIDTH, store)
         place = features_root(root / way, "ego4d", "train", "llava_image").parent
         shards = [path for folder in place.iterdir() for path in shard_paths(folder)]
-        files = [*place.rglob("*.npy"), *shards]
+        files = [*walk_files(place, "*.npy"), *shards]
         stored = sum(path.stat().st_size for path in files)
         left = store == "compact" or (store == "online" and options.on_gpu)
         table.add(

@@ -106,8 +106,15 @@ class Annotations:
 
     @classmethod
     def read(cls, path: Path) -> Annotations:
-        """Reads and validates an annotation file."""
-        return cls(check_object(read_json(path), f"{path}", "clips by clip_id"), path)
+        """Reads and validates an annotation file.
+
+        Raises:
+            UserError: it is no such file, or holds no action: no step has anything to do then.
+        """
+        found = cls(check_object(read_json(path), f"{path}", "clips by clip_id"), path)
+        if not found.items:
+            raise UserError(f"{path}: holds no action, there is nothing to do; make or download it again")
+        return found
 
     def write(self, path: Path) -> None:
         """Writes the annotations atomically; nothing that was read is lost or reordered."""

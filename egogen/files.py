@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 import platform
 import re
@@ -23,6 +24,7 @@ from egogen.disk import no_room
 from egogen.errors import UserError, reason
 
 PART = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part")  # host, process, chance
+log = logging.getLogger(__name__)
 ABANDONED = 86400.0  # seconds without a change after which a part belongs to nobody
 
 
@@ -111,6 +113,8 @@ def ends_with(path: Path, mark: bytes) -> bool:
 def clean_parts(folder: Path, pattern: str = "**/.*.part") -> None:
     """Removes the unfinished files and folders that ended runs left; those of living ones stay.
 
+    Links to folders are not followed: nobody's files but those of the folder itself are deleted.
+
     A run has ended if its process is gone from this machine; of runs whose process cannot be told (another
     machine's), what has not changed for a day counts as left.
 
@@ -149,11 +153,15 @@ class Listing(NamedTuple):
     lost: list[str]  # links that lead to nothing
 
 
-def walk(folder: Path) -> Iterator[Listing]:
+def walk(folder: Path, tolerant: bool = False) -> Iterator[Listing]:
     """Goes through a folder and all below it, top down and in order; follows links to folders.
 
     A link that leads back to a folder it lies in is not followed again. Whoever iterates may take names out
     of `folders`, which are then passed over. No folder, no listing.
+
+    Args:
+        folder: where to begin.
+        tolerant: a folder that cannot be listed gets a warning.
 
     Raises:
         UserError: a folder cannot be listed.
@@ -168,7 +176,11 @@ def walk(folder: Path) -> Iterator[Listing]:
         except FileNotFoundError:  # gone meanwhile
             continue
         except OSError as error:
-            raise UserError(f"{here}: cannot be listed ({reason(error)})") from None
+            told = UserError(f"{here}: cannot be listed ({reason(error)})")
+            if not tolerant:
+                raise told from None
+            log.warning("%s; what is in it is left out", told)
+            continue
         if (mark := (facts.st_dev, facts.st_ino)) in above:
             continue
         names = {kind: [name for name, its in found if its == kind] for kind in ("folder", "file", "lost")}

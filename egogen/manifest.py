@@ -10,7 +10,7 @@ from typing import Any
 
 from egogen.annotations import check_object
 from egogen.errors import UserError
-from egogen.files import read_json, write_json
+from egogen.files import read_json, walk_files, write_json
 
 NAME = "manifest.json"
 # Files beside a checkpoint's weights that make no difference to what it computes.
@@ -72,12 +72,10 @@ def checkpoint_hash(path: Path) -> str:
     if path.is_file():
         return file_hash(path)
     kinds = {".bin", ".safetensors", ".json", ".model"}
-    pattern = "**/*" if (path / "model_index.json").is_file() else "*"
-    files = sorted(
-        file
-        for file in path.glob(pattern)
-        if file.suffix in kinds and file.name not in OF_TRAINING and file.is_file()
-    )
+    below = walk_files(path) if (path / "model_index.json").is_file() else sorted(path.glob("*"))
+    files = [
+        file for file in below if file.suffix in kinds and file.name not in OF_TRAINING and file.is_file()
+    ]
     if not files:
         raise UserError(f"{path}: no checkpoint here (no .bin, .safetensors or .json file)")
     digest = hashlib.sha256()

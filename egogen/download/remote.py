@@ -14,6 +14,7 @@ from egogen.annotations import check_relative
 from egogen.download.catalogue import Source
 from egogen.download.patience import patiently
 from egogen.errors import UserError
+from egogen.files import walk_files
 from egogen.published import is_hidden
 
 ANSWER_SECONDS = 30.0
@@ -127,7 +128,7 @@ def cached_files(source: Source, revision: str | None) -> list[Remote]:
             f"{repo}: not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to fetch it; unset that"
         ) from None
     files = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in walk_files(folder):
         name, blob = path.relative_to(folder).as_posix(), path.resolve().name
         sha256, git_sha1 = (blob if form.fullmatch(blob) else "" for form in (SHA256, GIT_SHA1))
         files.append(Remote(name, path.as_uri(), path.stat().st_size, sha256, git_sha1, path))

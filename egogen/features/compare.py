@@ -66,6 +66,8 @@ def compare_folder(
         if missing:
             found.problems.append(f"{store.place}: lacks {len(missing)} features, the first is {missing[0]}")
     common = sorted(set.intersection(*names))
+    if not common and not found.problems:
+        found.problems.append(f"{places[-1]}: holds no features")
     step = max(1, len(common) // items) if items else 1
     for name in tqdm(common[::step], desc=f"{path}", unit="feature"):
         try:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float16, Float32
 
 from egogen.errors import UserError
-from egogen.files import atomic_open
+from egogen.files import atomic_open, walk_files
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ class NpyFiles:
     @property
     def names(self) -> list[str]:
         """Names of all features, in order."""
-        return sorted(path.relative_to(self.place).as_posix() for path in self.place.rglob("*.npy"))
+        return sorted(path.relative_to(self.place).as_posix() for path in walk_files(self.place, "*.npy"))
 
     def path(self, name: str) -> Path:
         """A feature's file, for messages."""

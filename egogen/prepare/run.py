@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -73,6 +74,7 @@ def carry_out(plan: PairPlan, job: Preparation) -> None:
         SystemExit: sources were missing or broken; the code says how many.
     """
     behind = plan.limit(job.options.limit)
+    check_kept(plan, job)
     if job.options.dry_run:
         log.info("%s\n%s", summary(plan, job.splits), estimate(plan, job.options.look))
         return
@@ -97,7 +99,20 @@ def make(plan: PairPlan, behind: Sequence[ActionPair], job: Preparation) -> None
         if pair.reason is not None and pair.row is not None:
             remove(pair.paths(job.layout))
     write_report(plan, job.layout, job.splits, job.settings, job.folder)
+    check_kept(plan, job)
     log.info("%s\nwritten: %s", summary(plan, job.splits), job.layout.egogen)
+
+
+def check_kept(plan: PairPlan, job: Preparation) -> None:
+    """Ends a run that has no pair to show for it, unless broken sources end it, with a code of their own.
+
+    Raises:
+        UserError: no pair is kept; says why.
+    """
+    reasons = Counter(pair.reason for pair in plan.pairs)
+    if None not in reasons and not any(reason in BROKEN for reason in reasons):
+        told = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common()) or "no actions"
+        raise UserError(f"{job.layout.egogen}: none of {len(plan.pairs)} pairs can be kept: {told}")
 
 
 def claim_splits(job: Preparation) -> None:

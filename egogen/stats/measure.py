@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from egogen.annotations import DESCRIPTION_KEY, Annotations, Item
 from egogen.disk import readable
+from egogen.errors import UserError
+from egogen.files import walk_files
 from egogen.frames import image_size
 from egogen.layout import Layout, Split
 from egogen.stats.words import TAG, nouns, verb
-from egogen.validate.frame_files import files_below, frame_names, spread
+from egogen.validate.frame_files import frame_names, spread
 
 Size = tuple[int, int]
 # What `spread_of` tells.
@@ -86,12 +88,14 @@ class SplitFigures:
 
 
 def measure(layout: Layout, split: Split, workers: int) -> SplitFigures:
-    """Measures a split; raises `UserError` if its annotations cannot be read."""
+    """Measures a split; raises `UserError` if its annotations cannot be read, or none of its frames."""
     items = Annotations.read(layout.annotations(split)).items
     folder = layout.frames(split)
     names = frame_names(items)
     found = spread(lambda name: image_size(folder / name), names, workers, f"{layout.dataset} {split}")
-    total = sum((folder / name).stat().st_size for name in files_below(folder))
+    if not any(found):
+        raise UserError(f"{folder}: none of the {len(names)} frames that the annotations name can be opened")
+    total = sum(path.stat().st_size for path in walk_files(folder))
     return SplitFigures(
         layout, split, items, Counter(size for size in found if size), found.count(None), total
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from egogen.annotations import Item
 from egogen.errors import UserError
 from egogen.features import read_image_feature, read_text_feature
+from egogen.files import walk
 from egogen.layout import Layout, features_root, find_feature, find_text_feature, text_feature_names
 from egogen.validate.check_report import Check
 from egogen.validate.frame_files import PART, SplitFrames, spread
@@ -88,4 +90,5 @@ def check_leftovers(layout: Layout) -> Check:
 
 def leftovers(layout: Layout) -> list[Path]:
     """Unfinished files in the EgoGen folder."""
-    return [path for path in layout.egogen.rglob(PART) if path.is_file()]
+    below = (place / name for place, _, files, _ in walk(layout.egogen) for name in files)
+    return [path for path in below if fnmatchcase(path.name, PART)]

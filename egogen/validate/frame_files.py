@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from multiprocessing.pool import ThreadPool
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from egogen.annotations import Item
 from egogen.errors import UserError, reason
+from egogen.files import walk
 from egogen.frames import JPEG_END, decode, image_size
 from egogen.layout import Layout, Split
 from egogen.validate.check_report import Check
@@ -72,11 +72,11 @@ def frame_names(items: Iterable[Item]) -> list[str]:
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """The files below a folder, by names with `/`; unfinished ones (`.*.part`) are left out."""
-    for place, _, names in os.walk(folder):
-        for name in names:
+    """The files below a folder, links to nothing too, by names with `/`; no unfinished ones (`.*.part`)."""
+    for place, _, files, lost in walk(folder):
+        for name in (*files, *lost):
             if not fnmatchcase(name, PART):
-                yield (Path(place) / name).relative_to(folder).as_posix()
+                yield (place / name).relative_to(folder).as_posix()
 
 
 def probe(path: Path) -> Probe:

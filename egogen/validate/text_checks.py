@@ -27,6 +27,8 @@ def read_annotations(layout: Layout, split: Split) -> tuple[list[Item], Check]:
                     with check.noting():
                         action = validate(Action, entry, f"{where}, action {action_id!r}")
                         items.append(Item(clip, action_id, action))
+        if not check.items and not check.faults:
+            raise UserError(f"{path.name}: holds no action")
     return items, check
 
 

@@ -94,8 +94,6 @@ class SplitFiles:
         folder = config.layout().frames("train" if split == "train" else "val")
         self.frames: FrameStore = TarFrames(config.tars(split)) if config.frame_tars else FolderFrames(folder)
         self.items = self.annotations.items
-        if not self.items:
-            raise UserError(f"{self.annotations.source}: holds no actions; nothing to do")
         for item in self.items:
             self.prompt(item)
         self.features: StageOne | None = None

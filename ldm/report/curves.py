@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from egogen.errors import UserError
+from egogen.files import walk_files
 
 # matplotlib writes this colour; the page's own text colour takes its place.
 INK = "#010203"
@@ -56,7 +57,7 @@ def panels(logs: Sequence[str]) -> list[Panel]:
         folder = Path(name)
         if not folder.is_dir():
             raise UserError(f"{folder}: no such log folder; expected a folder with TensorBoard event files")
-        sources = sorted({path.parent for path in folder.rglob("*tfevents*")})
+        sources = sorted({path.parent for path in walk_files(folder, "*tfevents*")})
         if not sources:
             raise UserError(f"{folder}: no TensorBoard event files (*tfevents*) here or below")
         found = {source: lines for source in sources if (lines := curves(source))}

@@ -15,7 +15,7 @@ from egogen import cli
 from egogen.annotations import check_object
 from egogen.cli import flag
 from egogen.errors import UserError
-from egogen.files import atomic_open, read_json
+from egogen.files import atomic_open, read_json, walk_files
 from egogen.manifest import NAME, claim, file_hash
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def collect(runs: Sequence[Path]) -> dict[Path, Path]:
     found: dict[Path, Path] = {}
     for folder in runs:
         images = folder / "images"
-        paths = sorted(path for path in images.rglob("*") if path.is_file())
+        paths = walk_files(images)
         if not paths:
             raise UserError(f"{images}: no frames; draw them by python -m ldm.sample")
         for path in paths:

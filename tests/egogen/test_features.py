@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from egogen.errors import UserError
 from egogen.features import fit_tokens, read_image_feature, read_text_feature, write_feature
+from egogen.features.__main__ import main
 
 
 def numbers(*shape: int) -> np.ndarray:
@@ -144,3 +145,28 @@ def test_fit_tokens_cuts_or_pads_with_zeros(tokens: int) -> None:
     assert fitted.dtype == np.float32
     assert np.array_equal(fitted[:kept], values[:kept])
     assert not fitted[kept:].any()
+
+
+def test_features_behind_links_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "features/ego4d/val"
+    for kind, values in (("llava_image", numbers(256, 8)), ("llava_text", numbers(3, 8))):
+        write_feature(tmp_path / f"disk/{kind}/clip/0/a.npy", values)
+        (place / kind).mkdir(parents=True)
+        (place / kind / "clip").symlink_to(tmp_path / f"disk/{kind}/clip")
+    main(["check", str(tmp_path / "features")])
+    assert capsys.readouterr().out.count("1 features read") == 2
+    (place / "llava_text/clip").unlink()
+    with pytest.raises(UserError, match=r"1 problems, the first: .*llava_text: holds no features"):
+        main(["check", str(tmp_path / "features")])
+    (place / "llava_text/clip").symlink_to("gone")
+    with pytest.raises(UserError, match="llava_text/clip: is a link to gone, which is not there"):
+        main(["check", str(tmp_path / "features")])
+
+
+@pytest.mark.parametrize("words", [["estimate", "--annotations"], ["check"], ["convert", "--to", "compact"]])
+def test_nothing_to_do_is_said(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "empty.json").write_text("{}")
+    (tmp_path / "llava_text").mkdir()
+    given = [str(tmp_path / ("empty.json" if "estimate" in words else "llava_text"))]
+    with pytest.raises(UserError, match="holds no"):
+        main([*words, *given, *([str(tmp_path / "out")] if "convert" in words else [])])

@@ -89,3 +89,15 @@ def test_no_checkpoint_is_named(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(UserError, match="no checkpoint here"):
             checkpoint_hash(path)
+
+
+def test_a_part_behind_a_link_counts(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/model.safetensors").write_bytes(b"one")
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline/model_index.json").write_text("{}")
+    without = checkpoint_hash(tmp_path / "pipeline")
+    (tmp_path / "pipeline/unet").symlink_to(tmp_path / "disk")
+    linked = checkpoint_hash(tmp_path / "pipeline")
+    (tmp_path / "disk/model.safetensors").write_bytes(b"two")
+    assert len({without, linked, checkpoint_hash(tmp_path / "pipeline")}) == 3

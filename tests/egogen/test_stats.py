@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from egogen.errors import UserError
 from egogen.layout import Layout
+from egogen.pack import main as pack_main
 from egogen.stats.__main__ import main
 from egogen.stats.measure import measure, spread_of
 from egogen.stats.words import nouns, verb
@@ -134,3 +136,26 @@ def test_the_page_stands_alone(root: Path, capsys: pytest.CaptureFixture[str]) -
 def test_wrong_arguments(root: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         main([word.format(root=root) for word in arguments])
+
+
+def test_nothing_to_measure_is_said(root: Path) -> None:
+    shutil.rmtree(Layout(root, "ego4d").frames("val"))
+    with pytest.raises(UserError, match=r"val: none of the 6 frames that the annotations name can be opened"):
+        measure(Layout(root, "ego4d"), "val", workers=1)
+    Layout(root, "ego4d").annotations("val").write_text("{}")
+    for command in (lambda: measure(Layout(root, "ego4d"), "val", workers=1), lambda: pack(root)):
+        with pytest.raises(UserError, match=r"ego4d_val\.json: holds no action"):
+            command()
+
+
+def pack(root: Path) -> None:
+    """Packs the val split."""
+    pack_main(["--dataset", "ego4d", "--split", "val", "--data-root", str(root), "--out", str(root / "tars")])
+
+
+def test_frames_behind_links_are_measured(root: Path) -> None:
+    frames = Layout(root, "ego4d").frames("val")
+    before = measure(Layout(root, "ego4d"), "val", workers=1)
+    for clip in [*frames.iterdir()]:
+        (frames / clip.name).symlink_to(clip.rename(root / clip.name))
+    assert measure(Layout(root, "ego4d"), "val", workers=1) == before

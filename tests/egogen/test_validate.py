@@ -232,6 +232,25 @@ def test_a_fault_is_found(root: Path, damage: Callable[[Path], None]) -> None:
         assert re.search(pattern, found[where][0]), found[where]
 
 
+def test_folders_of_links_are_what_they_lead_to(root: Path) -> None:
+    layout = Layout(root, "ego4d")
+    for folder in (layout.frames("train"), layout.frames("val"), layout.metric_targets):
+        disk = folder.rename(root / folder.name)
+        folder.mkdir()
+        for clip in disk.iterdir():
+            (folder / clip.name).symlink_to(clip)
+    assert faults(root) == {}
+    (layout.frames("val") / "toy_val_000000").unlink()
+    (layout.frames("val") / "toy_val_000000").symlink_to("gone")
+    (root / "train/notes.txt").write_text("x")
+    (layout.frames("train") / "notes").symlink_to(root / "train/notes.txt")
+    unfinished(root)
+    found = faults(root)
+    assert found["ego4d/val, extra files"] == ["toy_val_000000: no action names this file"]
+    assert found["ego4d/train, extra files"] == ["notes: no action names this file"]
+    assert len(found["all, leftover files"]) == 1
+
+
 def test_a_folder_is_listed_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Actions that share a folder (a whole clip's, say) would else be checked in quadratic time."""
     listed: list[Path] = []
@@ -351,6 +370,10 @@ def test_what_cannot_be_checked(root: Path) -> None:
     for split in ("train", "val"):
         annotations(root, split).write_text("[]")
     with pytest.raises(UserError, match=r"no action can be read: .*expected an object of clips"):
+        validate(ValidateOptions(root=root, dataset="ego4d"))
+    for split in ("train", "val"):
+        annotations(root, split).write_text("{}")
+    with pytest.raises(UserError, match=r"no action can be read: ego4d_train\.json: holds no action"):
         validate(ValidateOptions(root=root, dataset="ego4d"))
     shutil.rmtree(root / "EgoGen/ego4d.fho")
     for split in ("train", "val"):

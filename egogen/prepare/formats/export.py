@@ -45,8 +45,6 @@ class ExportSplit:
         self.annotations = Annotations.read(options.annotations or self.layout.annotations(options.split))
         items, size = self.annotations.items, options.samples_per_shard
         self.shards = [items[first : first + size] for first in range(0, len(items), size)]
-        if not items:
-            raise UserError(f"{self.annotations.source}: holds no action; there is nothing to export")
 
     def frame(self, name: str) -> bytes:
         """A frame's file; raises `UserError` if it is missing or broken."""

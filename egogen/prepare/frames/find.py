@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from egogen.errors import UserError
+from egogen.files import walk
 
 VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 # EPIC-KITCHENS has a participant and a kind between its root and a video, and train or val before them.
@@ -26,10 +26,8 @@ def find_sources(
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     found: dict[str, Path] = {}
-    for folder, inner, files in os.walk(root, followlinks=True):
-        here = Path(folder)
-        inner.sort()
-        for name in sorted(files):
+    for here, inner, files, _ in walk(root, tolerant=True):
+        for name in files:
             path = here / name
             if path.suffix.lower() in suffixes:
                 found.setdefault(path.stem, path)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
+from egogen.files import walk_files
 from egogen.layout import metric_target_path
 from ldm.metrics.frames.images import Size, check_image, read_pixels
 
@@ -166,7 +167,7 @@ def frame_names(annotations: Annotations) -> dict[str, Item]:
     """The target frames of the annotations as clip/action/file, in file order.
 
     Raises:
-        UserError: there are no actions, or two share a target frame.
+        UserError: two actions share a target frame.
     """
     frames: dict[str, Item] = {}
     for item in annotations:
@@ -178,8 +179,6 @@ def frame_names(annotations: Annotations) -> dict[str, Item]:
                 f"the target frame {frame}; each action needs its own"
             )
         frames[frame] = item
-    if not frames:
-        raise UserError(f"{annotations.source}: there are no actions to evaluate")
     return frames
 
 
@@ -192,7 +191,7 @@ def check_folder(folder: Path, frames: Iterable[str], what: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; {what} are expected there as clip/action/frame")
     expected = set(frames)
-    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    names = (path.relative_to(folder) for path in walk_files(folder))
     found = {name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)}
     if not found:
         raise UserError(f"{folder}: the folder is empty; expected {len(expected)} {what}")

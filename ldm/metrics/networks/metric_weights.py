@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from egogen.errors import UserError
+from egogen.files import walk_files
 from egogen.manifest import file_hash
 from ldm.checkpoints.safe_reading import read
 
@@ -52,7 +53,7 @@ def locate(root: Path, file: WeightFile) -> Path | None:
     Raises:
         UserError: two different files have its name.
     """
-    found = sorted({path.resolve() for path in root.rglob(file.name) if path.is_file()})
+    found = sorted({path.resolve() for path in walk_files(root, file.name)})
     if len({file_hash(path) for path in found} if len(found) > 1 else found) > 1:
         raise UserError(
             f"{found[0]} and {found[1]} have one name but differ; keep the right one below {root}"

@@ -213,7 +213,9 @@ def test_two_files_of_one_name(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / files.VOCABULARY.name).write_text("x")
+    (tmp_path / "c").symlink_to("a")
     assert files.locate(tmp_path, files.VOCABULARY) == tmp_path / "a" / "vocab.txt"
+    assert files.locate(tmp_path / "c", files.VOCABULARY) == tmp_path / "a" / "vocab.txt"
     (tmp_path / "b" / "vocab.txt").write_text("y")
     with pytest.raises(ValueError, match=r"a/vocab\.txt and .*b/vocab\.txt have one name but differ"):
         files.locate(tmp_path, files.VOCABULARY)

@@ -58,6 +58,20 @@ def test_hidden_files_are_ignored(scene) -> None:  # noqa: ANN001
     assert len(pairs_of(scene)) == 4
 
 
+def test_folders_of_links_are_what_they_lead_to(scene) -> None:  # noqa: ANN001
+    before = pairs_of(scene).sha256
+    for folder in (scene.run / "images", scene.targets):
+        disk = folder.rename(folder.with_name(f"disk of {folder.name}"))
+        folder.mkdir()
+        for clip in disk.iterdir():
+            (folder / clip.name).symlink_to(clip)
+    assert pairs_of(scene).sha256 == before
+    (scene.targets / "clip1").unlink()
+    (scene.targets / "clip1").symlink_to("gone")
+    with pytest.raises(UserError, match="clip1: is a link to gone, which is not there"):
+        pairs_of(scene)
+
+
 def test_missing_and_extra_files_are_counted_and_listed(scene, noise) -> None:  # noqa: ANN001
     scene.generated(3).unlink()
     for index in range(12):
@@ -144,7 +158,7 @@ def test_two_actions_may_not_share_a_target(scene) -> None:  # noqa: ANN001
 
 def test_no_actions(scene) -> None:  # noqa: ANN001
     scene.annotations.write_text("{}")
-    with pytest.raises(UserError, match="there are no actions to evaluate"):
+    with pytest.raises(UserError, match="holds no action"):
         pairs_of(scene)
 
 
