@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import signal
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from egogen.disk import free_bytes, full, no_room, readable
-from egogen.errors import UserError
+from egogen.errors import UserError, check_text
 from egogen.layout import run_root
 
 EXIT_USER_ERROR = 2
@@ -71,6 +72,7 @@ def options(
 
     Raises:
         SystemExit: a flag is unknown, or its value is none or does not fit the others; with code 2.
+        UserError: the bytes of a text are no characters.
     """
     made = parser(prog, description)
     made.epilog = epilog
@@ -90,6 +92,13 @@ def options(
         groups[title or either].add_argument(*names, **how)
         among_flags |= place
     values = vars(made.parse_intermixed_args(argv) if among_flags else made.parse_args(argv))
+    for each in fields(kind):  # type: ignore[arg-type]
+        words = values[each.name] if isinstance(values[each.name], list) else [values[each.name]]
+        for word in words:
+            if isinstance(word, str):  # a path may have any bytes
+                check_text(
+                    "/".join(each.metadata.get("spelled", (f"--{each.name.replace('_', '-')}",))), word
+                )
     try:
         return kind(**{each.name: values[each.name] for each in fields(kind)})  # type: ignore[arg-type]
     except argparse.ArgumentTypeError as error:
@@ -101,6 +110,9 @@ def run(main: Callable[[], object]) -> None:
 
     With `--debug` on the command line exceptions keep their traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not have every character
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # These libraries log every request and font look-up at INFO.
     for noisy in ("httpx", "httpx2", "matplotlib", "PIL"):

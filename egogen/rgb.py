@@ -1,4 +1,4 @@
-"""Any picture as upright RGB of 8 bits a channel: what both stages see of it. An RGB frame keeps its bytes."""
+"""Any picture as upright RGB of 8 bits a channel: what both stages see. An RGB frame keeps its bytes."""
 
 from __future__ import annotations
 

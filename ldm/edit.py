@@ -30,12 +30,12 @@ from egogen.layout import feature_path
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import resolution_of
 from ldm.conditioner import BOTH
+from ldm.config.ranges import check_scale, check_steps
 from ldm.data.noise import item_generator
 from ldm.diffusion.sampler import PUBLISHED
 from ldm.networks.devices import HELP, find_device
 from ldm.networks.pixels import to_frame, to_model
 from ldm.pipeline import LegoPipeline
-from ldm.pipeline_inputs import check_scale, check_steps
 
 log = logging.getLogger(__name__)
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
@@ -109,7 +109,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def side_of(options: EditOptions, stated: int | None) -> int:
     """The side of the square to draw; one that is not what the checkpoint was trained for is said."""
     if options.resolution is None:
-        log.info("drawing at %d (%s)", stated or RESOLUTION, "the checkpoint's own" if stated else "not stated")
+        log.info(
+            "drawing at %d (%s)", stated or RESOLUTION, "the checkpoint's own" if stated else "not stated"
+        )
         return stated or RESOLUTION
     if stated not in (None, options.resolution):
         log.warning(

@@ -26,6 +26,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import Sizes
 from ldm.conditioner import Conditioner, embed
+from ldm.config.ranges import check_scale, check_steps
 from ldm.diffusion.sampler import PUBLISHED, make_scheduler
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
 from ldm.guidance import build_context, guide
@@ -38,8 +39,6 @@ from ldm.pipeline_inputs import (
     check_features,
     check_noise,
     check_output,
-    check_scale,
-    check_steps,
     frames_of,
     latent_shape,
     prompts_of,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,24 +10,13 @@ from einops import rearrange
 from PIL import Image
 from torch import Generator, Tensor
 
-from egogen.errors import UserError, check
+from egogen.errors import UserError, check_text
 from egogen.features import IMAGE_TOKENS, TEXT_TOKENS
 from egogen.rgb import to_rgb
 from ldm.conditioner import Conditioner, Streams
 from ldm.networks.architecture import LATENT_CHANNELS
 
 Images = Image.Image | Sequence[Image.Image] | Tensor
-MOST_STEPS = 1000  # as many as there are timesteps
-
-
-def check_steps(name: str, steps: int) -> None:
-    """Raises a `UserError` unless so many sampling steps can be made."""
-    check(name, steps, f"at least 1 and at most {MOST_STEPS}", 1 <= steps <= MOST_STEPS)
-
-
-def check_scale(name: str, scale: float) -> None:
-    """Raises a `UserError` for a guidance scale that gives no frame."""
-    check(name, scale, "a number of at least 0", math.isfinite(scale) and scale >= 0)
 
 
 def check_output(output_type: str) -> None:
@@ -69,10 +57,12 @@ def frames_of(image: Images, factor: int) -> Tensor:
 
 
 def prompts_of(prompt: str | Sequence[str], count: int) -> list[str]:
-    """The prompts of so many frames; a `UserError` tells of another number."""
+    """The prompts of so many frames; a `UserError` tells of another number, or of what is no text."""
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if len(prompts) != count:
         raise UserError(f"prompt: got {len(prompts)} for {count} images, expected one each")
+    for text in prompts:
+        check_text("prompt", text)
     return prompts
 
 

@@ -108,9 +108,14 @@ def test_stage_1_runs_as_a_process_of_its_own(folder: Path, tmp_path: Path) -> N
         (["--cfg-text=-inf"], "--cfg-text: got -inf"),
         (["--cfg-image", "inf"], "--cfg-image: got inf"),
         (["--cfg-image=-1"], "--cfg-image: got -1.0"),
-        (["--image-feature", "{folder}/text.npy", "--text-feature", "{folder}/text.npy"], r"text\.npy: image feat"),
-        (["--image-feature", "{folder}/wide.npy", "--text-feature", "{folder}/text.npy"],
-         rf"wide\.npy: image features are \(256, {WIDTH + 1}\), expected \(256, {WIDTH}\)"),
+        (
+            ["--image-feature", "{folder}/text.npy", "--text-feature", "{folder}/text.npy"],
+            r"text\.npy: image feat",
+        ),
+        (
+            ["--image-feature", "{folder}/wide.npy", "--text-feature", "{folder}/text.npy"],
+            rf"wide\.npy: image features are \(256, {WIDTH + 1}\), expected \(256, {WIDTH}\)",
+        ),
         (["--ckpt", "{folder}/nan.ckpt"], "drawn frames: not finite"),
         (["--resolution", "33"], "--resolution: got 33, allowed: a positive multiple of 16"),
         (["--output", "a.tiff"], r"--output: got 'a\.tiff', allowed: a name that ends in \.jpg"),

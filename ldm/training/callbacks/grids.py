@@ -68,7 +68,9 @@ class ImageGrids(lightning.Callback):
             ).images
         for part, training in modes:
             part.train(training)
-        bad = [sample["item"] for sample, frame in zip(samples, drawn, strict=True) if not frame.isfinite().all()]
+        bad = [
+            sample["item"] for sample, frame in zip(samples, drawn, strict=True) if not frame.isfinite().all()
+        ]
         if bad:
             log.error("grid of step %d not drawn: %s not finite", step, ", ".join(bad))
             return
