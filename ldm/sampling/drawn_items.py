@@ -60,7 +60,8 @@ def claim_items(folder: Path, settings: Mapping[str, object], items: Mapping[str
     if changed:
         raise UserError(
             f"{folder}: {changed[0]} has another frame or text than when it was drawn, as have "
-            f"{len(changed)} of {len(items)} items; choose another output folder, or delete this one to draw all anew"
+            f"{len(changed)} of {len(items)} items; choose another output folder, or delete this one to "
+            "draw all of it anew"
         )
     more = items.keys() - known.keys()
     if more:

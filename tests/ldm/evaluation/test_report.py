@@ -278,7 +278,7 @@ def test_curves_keep_losses_alone(logs: Path) -> None:
 
 
 FAULTS = {
-    "not a run": (lambda s: shutil.rmtree(s.root / "other"), [], "images/ folder; python -m ldm.sample --out"),
+    "not a run": (lambda s: shutil.rmtree(s.root / "other"), [], "folder; python -m ldm.sample --out"),
     "not measured": (lambda s: shutil.rmtree(s.root / "other" / "metric"), [], "details.json: no such file"),
     "frames alone": (lambda _: None, ["--frames", "x"], "needs both --annotations FILE and --frames DIR"),
     "no logs": (lambda _: None, ["--logs", "nowhere"], "nowhere: no such log folder"),
