@@ -7,6 +7,7 @@ It needs the standard library alone, as all that a command imports before it has
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import signal
@@ -20,7 +21,7 @@ from typing import Any, NoReturn, TypeVar
 
 from egogen import logs
 from egogen.disk import free_bytes, full, no_room, readable
-from egogen.errors import UserError
+from egogen.errors import UserError, check_text
 from egogen.layout import run_root
 
 ENVIRONMENTS = {"llava": "vllm", "ldm": "ldm"}  # of the packages; egogen runs in both
@@ -99,6 +100,7 @@ def options(
 
     Raises:
         SystemExit: a flag is unknown, or its value is none or does not fit the others; with code 2.
+        UserError: the bytes of a text are no characters.
     """
     made = parser(prog, description)
     made.epilog = epilog
@@ -118,6 +120,13 @@ def options(
         groups[title or either].add_argument(*names, **how)
         among_flags |= place
     values = vars(made.parse_intermixed_args(argv) if among_flags else made.parse_args(argv))
+    for each in fields(kind):  # type: ignore[arg-type]
+        words = values[each.name] if isinstance(values[each.name], list) else [values[each.name]]
+        for word in words:
+            if isinstance(word, str):  # a path may have any bytes
+                check_text(
+                    "/".join(each.metadata.get("spelled", (f"--{each.name.replace('_', '-')}",))), word
+                )
     try:
         return kind(**{each.name: values[each.name] for each in fields(kind)})  # type: ignore[arg-type]
     except argparse.ArgumentTypeError as error:
@@ -129,6 +138,9 @@ def run(main: Callable[[], object]) -> None:
 
     With `--debug` on the command line exceptions keep their traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not have every character
+            stream.reconfigure(errors="backslashreplace")
     logs.start(sys.argv)
     # Pillow warns of photos above 89 megapixels, which cameras take; it refuses those above 179.
     warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")

@@ -18,6 +18,16 @@ def check(name: str, value: object, allowed: str, good: bool) -> None:
         raise UserError(f"{name}: got {value!r}, allowed: {allowed}")
 
 
+def check_text(name: str, value: str) -> None:
+    """Raises a `UserError` unless a text can be written: a command line's bytes may be no characters."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{name}: got {value!r}, expected text in UTF-8; is the terminal set to it?"
+        ) from None
+
+
 def check_choice(name: str, value: str, *allowed: str) -> None:
     """Raises a `UserError` unless the value is one of a few words."""
     check(name, value, ", ".join(allowed), value in allowed)

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from egogen.errors import UserError, reason
 from egogen.files import atomic_open, regular
+from egogen.layout import find_frame
 from egogen.rgb import to_rgb, upright_size
 
 JPEG_END = b"\xff\xd9"
@@ -48,11 +49,11 @@ class FolderFrames:
 
     def read(self, name: str) -> Image.Image:
         """Decodes a frame as RGB."""
-        return read_frame(self.place / name)
+        return read_frame(find_frame(self.place, name))
 
     def check(self, name: str) -> None:
         """Reads all of a frame's bytes, decoding it coarsely where its format allows."""
-        read_frame(self.place / name, coarse=True)
+        read_frame(find_frame(self.place, name), coarse=True)
 
 
 class Member(NamedTuple):

@@ -14,6 +14,8 @@ DESCRIPTION_KEY = "llava_forecast_finetune"  # of an action, in annotation files
 Split = Literal["train", "val"]
 FeatureKind = Literal["llava_image", "llava_text"]
 FEATURE_KINDS = get_args(FeatureKind)
+FrameFormat = Literal["jpg", "png"]  # of drawn frames
+FRAME_FORMATS: tuple[FrameFormat, ...] = get_args(FrameFormat)
 
 # Name of a data set -> its folder inside EgoGen.
 FOLDERS = {"ego4d": "ego4d.fho", "epickitchen": "epickitchen"}
@@ -225,9 +227,29 @@ def find_text_feature(root: Path, name: str, image: str) -> Path:
     return root / find_text_feature_name(name, image, lambda found: (root / found).exists())
 
 
-def generated_path(root: Path, image_1: str) -> Path:
-    """Generated frame of a target: the last three parts of its path below `<root>/images`."""
-    return root.joinpath("images", *PurePosixPath(image_1).parts[-3:])
+def generated_path(root: Path, image_1: str, form: FrameFormat = "jpg") -> Path:
+    """Generated frame of a target: the last three parts of its path below `<root>/images`, in a format."""
+    return root / "images" / generated_name(str(PurePosixPath(*PurePosixPath(image_1).parts[-3:])), form)
+
+
+def generated_name(frame: str, form: FrameFormat) -> str:
+    """A frame's name in a format: `jpg` is its own name, as published, whatever that ends in."""
+    return frame if form == "jpg" else str(PurePosixPath(frame).with_suffix(f".{form}"))
+
+
+def generated_names(frame: str) -> list[str]:
+    """The names that a frame may have, by the format that it was drawn in; its own name first."""
+    return list(dict.fromkeys(generated_name(frame, form) for form in FRAME_FORMATS))
+
+
+def find_frame(folder: Path, frame: str) -> Path:
+    """The file of a frame in a folder, by its own name or, if only that is there, by that of a drawn one.
+
+    Returns:
+        An existing path, or the frame's own if there is none.
+    """
+    paths = [folder / name for name in generated_names(frame)]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def metric_target_path(root: Path, image_1: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from egogen.errors import UserError
 from egogen.files import read_json, regular, walk_files, write_json
 
 NAME = "manifest.json"
+HASH = re.compile("[0-9a-f]{64}")
 # Files beside a checkpoint's weights that make no difference to what it computes.
 OF_TRAINING = {
     "all_results.json",
@@ -46,9 +48,16 @@ def claim(folder: Path, settings: Mapping[str, Any], name: str = NAME) -> None:
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) != now.get(key):
             raise UserError(
-                f"{path}: the folder was made with {key} = {before.get(key)!r}, this run has "
-                f"{now.get(key)!r}; choose another output folder or delete this one"
+                f"{path}: the folder was made with {difference(key, before.get(key), now.get(key))}; choose "
+                f"another output folder, or delete {folder} to make all of it anew"
             )
+
+
+def difference(key: str, before: object, now: object) -> str:
+    """How a setting differs, in words; of contents that are known by their hashes alone, that they do."""
+    if all(isinstance(value, str) and HASH.fullmatch(value) for value in (before, now)):
+        return f"{key} of another content: it has changed since, or another one is named"
+    return f"{key} = {before!r}, this run has {now!r}"
 
 
 def file_hash(path: Path) -> str:

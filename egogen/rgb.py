@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """A picture as both stages see it.
+    """A picture as both stages see it (F-DA-09).
 
     It is turned as its camera noted (EXIF). Transparent parts are shown on white, and of an animation or a
     file with several pages the first picture is taken; both are said. Whole numbers up to 65535 are 16 bits

@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from egogen.files import atomic_folder
     from ldm.checkpoints.diffusers_folder import INDEX, architecture_of
     from ldm.checkpoints.source import load_parts
+    from ldm.checkpoints.stated_sizes import resolution_of
     from ldm.checkpoints.writing import published_state, write
     from ldm.pipeline import LegoPipeline
 
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"{args.target}: expected a name that ends in .ckpt or .safetensors")
         parts = load_parts(args.source)
         shape = architecture_of(parts)
-        write(args.target, published_state(parts, shape), shape)
+        write(args.target, published_state(parts, shape), shape, resolution_of(parts))
     log.info("wrote %s", args.target)
 
 

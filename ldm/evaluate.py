@@ -105,11 +105,15 @@ def run_names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
     """Names of runs, by default those of their folders.
 
     Raises:
-        UserError: there are too few or too many names, one names two runs, or two runs write to one folder.
+        UserError: there are too few or too many names, one names two runs, two runs write to one folder, or a
+            run is not there.
     """
     from ldm.metrics.frames.frame_pairs import run_folder
     from ldm.metrics.results.result_files import FOLDER
 
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"{path}: no such run; draw it by python -m ldm.sample --out {run_of(path)}")
     names = list(given or (run_folder(path).absolute().name for path in paths))
     if len(names) != len(paths):
         raise UserError(f"--name: found {len(names)} names for {len(paths)} runs; give one for each")
@@ -125,6 +129,11 @@ def run_names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
     if twice:
         raise UserError(f"the name {twice[0]!r} is that of two runs; name them apart by --name")
     return names
+
+
+def run_of(path: Path) -> Path:
+    """The run that a path was to be of: itself, or where it ends in images/ the folder above."""
+    return path.parent if path.name == "images" else path
 
 
 def summary(details: Sequence[Any], paper: str | None) -> str:

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from egogen.errors import UserError
 from egogen.seeds import item_seed
 from ldm.checkpoints.published_names import EMA_DECAY, EMA_UPDATES, ema_name, published_names
-from ldm.checkpoints.safe_reading import ARCHITECTURE
+from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION
 from ldm.checkpoints.single_file import load_state
 from ldm.checkpoints.writing import published_state
 from ldm.conditioner import embed
@@ -266,6 +266,7 @@ class LatentDiffusion(lightning.LightningModule):
         state[EMA_UPDATES] = torch.tensor(self.ema.updates, dtype=torch.int32)
         checkpoint["state_dict"] = state
         checkpoint[ARCHITECTURE] = asdict(self.shape)
+        checkpoint[RESOLUTION] = self.config.data.resolution
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Loads published names strictly, gives Lightning the result, and counts batches anew.

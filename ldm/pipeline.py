@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -20,28 +19,32 @@ from diffusers import (
 )
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
-from einops import rearrange
 from jaxtyping import Float
-from PIL import Image
 from torch import Generator, Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from egogen.errors import UserError
 from egogen.progress import Progress
-from egogen.rgb import to_rgb
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import Sizes
 from ldm.conditioner import Conditioner, embed
-from ldm.diffusion.choices import PUBLISHED
+from ldm.diffusion.choices import PUBLISHED, check_scale, check_steps
 from ldm.diffusion.sampler import make_scheduler
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
 from ldm.guidance import build_context, guide
 from ldm.networks.architecture import Parts
 from ldm.networks.attention import fixed_context, is_plain
-from ldm.networks.shapes import LATENT_SCALE, Streams
+from ldm.networks.shapes import LATENT_SCALE
 from ldm.networks.text import make_tokenizer
-
-Images = Image.Image | Sequence[Image.Image] | Tensor
+from ldm.pipeline_inputs import (
+    Images,
+    check_drawn,
+    check_features,
+    check_noise,
+    check_output,
+    frames_of,
+    latent_shape,
+    prompts_of,
+)
 
 
 class LegoPipeline(DiffusionPipeline):
@@ -113,15 +116,16 @@ class LegoPipeline(DiffusionPipeline):
         self,
         image: Images,
         prompt: str | Sequence[str],
-        vllm_image_features: Float[Tensor, "b i llm"] | None = None,
-        vllm_text_features: Float[Tensor, "b t llm"] | None = None,
+        vllm_image_features: Tensor | None = None,
+        vllm_text_features: Tensor | None = None,
         num_inference_steps: int = 100,
         guidance_scale: float = 7.5,
         image_guidance_scale: float = 1.5,
         generator: Generator | list[Generator] | None = None,
-        latents: Float[Tensor, "b 4 h w"] | None = None,
-        noise: Float[Tensor, "n b 4 h w"] | None = None,
+        latents: Tensor | None = None,
+        noise: Tensor | None = None,
         output_type: str = "pil",
+        check_finite: bool = True,
     ) -> ImagePipelineOutput:
         """Draws a batch of action frames.
 
@@ -134,21 +138,27 @@ class LegoPipeline(DiffusionPipeline):
             guidance_scale: s_T.
             image_guidance_scale: s_I.
             generator: draws the noise; a list gives each frame its own.
-            latents: start noise with standard deviation 1.
+            latents: start noise with standard deviation 1, [b, 4, h, w].
             noise: every random draw, [steps + 1, b, 4, h, w]; entry 0 is the start.
             output_type: `pil`, `np` [b, h, w, 3] in [0, 1], `pt` [b, 3, h, w] in about [-1, 1], `latent`.
+            check_finite: False returns drawn frames that are not finite, for a caller who looks at each.
 
         Returns:
             An `ImagePipelineOutput` with `images`.
 
         Raises:
-            UserError: counts, sizes or features do not belong together.
+            UserError: counts, sizes or features do not belong together, a value is out of its range, or a
+                drawn frame is not finite.
         """
         # 1. Check and encode the conditions, each once.
-        source = self._source(image)
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        self._check(source, prompts)
-        check_output(noise, num_inference_steps, output_type)
+        check_steps("num_inference_steps", num_inference_steps)
+        check_scale("guidance_scale", guidance_scale)
+        check_scale("image_guidance_scale", image_guidance_scale)
+        check_output(output_type)
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        source = frames_of(image, factor).to(self.vae.device, self.vae.dtype)
+        prompts = prompts_of(prompt, len(source))
+        check_noise(latents, noise, generator, num_inference_steps, latent_shape(source, factor))
         context, null = self.encode_context(prompts, vllm_image_features, vllm_text_features)
         source_latent = self.vae.encode(source).latent_dist.mode()  # b 4 h w, not scaled (published)
         images = torch.cat([source_latent, source_latent, torch.zeros_like(source_latent)])
@@ -172,10 +182,12 @@ class LegoPipeline(DiffusionPipeline):
                 latents = self.scheduler.step(guided, t, latents, **self._step_options(generator, draws))[0]
 
         # 4. Decode.
-        if output_type == "latent":
-            return ImagePipelineOutput(images=latents)
-        decoded = self.vae.decode((latents / LATENT_SCALE).to(self.vae.dtype)).sample  # b 3 h w
-        if output_type == "pt":
+        decoded = latents
+        if output_type != "latent":
+            decoded = self.vae.decode((latents / LATENT_SCALE).to(self.vae.dtype)).sample  # b 3 h w
+        if check_finite:
+            check_drawn(decoded)
+        if output_type in ("latent", "pt"):
             return ImagePipelineOutput(images=decoded)
         return ImagePipelineOutput(images=VaeImageProcessor().postprocess(decoded.float(), output_type))
 
@@ -194,30 +206,12 @@ class LegoPipeline(DiffusionPipeline):
         finally:
             self.set_progress_bar_config(**before)
 
-    def _source(self, image: Images) -> Float[Tensor, "b 3 h w"]:
-        if isinstance(image, Tensor):
-            return image.to(self.vae.device, self.vae.dtype)
-        frames = [image] if isinstance(image, Image.Image) else list(image)
-        pixels = [torch.from_numpy(np.array(to_rgb(frame, "image"))) for frame in frames]
-        if len({frame.shape for frame in pixels}) > 1:
-            raise UserError("image: the frames of one batch must be of one size")
-        scaled = rearrange(torch.stack(pixels), "b h w c -> b c h w") / 127.5 - 1
-        return scaled.to(self.vae.device, self.vae.dtype)
-
-    def _check(self, source: Float[Tensor, "b 3 h w"], prompts: list[str]) -> None:
-        if len(prompts) != len(source):
-            raise UserError(f"prompt: got {len(prompts)} for {len(source)} images, expected one each")
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        if source.shape[-1] % factor or source.shape[-2] % factor:
-            size = f"{source.shape[-1]} x {source.shape[-2]}"
-            raise UserError(f"image: got {size}, expected sides that are multiples of {factor}; resize it")
-
     @torch.no_grad()
     def encode_context(
         self,
         prompts: Sequence[str],
-        image_features: Float[Tensor, "b i llm"] | None = None,
-        text_features: Float[Tensor, "b t llm"] | None = None,
+        image_features: Tensor | None = None,
+        text_features: Tensor | None = None,
     ) -> tuple[Float[Tensor, "b n ctx"], Float[Tensor, "1 n ctx"]]:
         """Builds the conditioning tokens and those of the null condition.
 
@@ -227,17 +221,11 @@ class LegoPipeline(DiffusionPipeline):
         Raises:
             UserError: the features are not those that the checkpoint takes.
         """
+        check_features(image_features, text_features, self.conditioner, len(prompts))
         text = embed(self.text_encoder, self.tokenizer, prompts)  # b 77 ctx
         null_text = embed(self.text_encoder, self.tokenizer, [""])
         vllm = None
-        given = Streams(image_features is not None, text_features is not None)
-        if any(given):
-            if self.conditioner is None:
-                raise UserError("vllm features are given, but this checkpoint has no conditioner for them")
-            wanted = self.conditioner.streams
-            if given != wanted:
-                both = "give both or neither" if all(wanted) else f"this checkpoint takes {wanted} alone"
-                raise UserError(f"vllm_image_features and vllm_text_features: {both}")
+        if self.conditioner is not None and (image_features is not None or text_features is not None):
             features = (None if part is None else part.to(text) for part in (image_features, text_features))
             vllm = self.conditioner(*features)  # b 333 ctx
         everything = torch.ones(1, dtype=torch.bool, device=text.device)
@@ -294,11 +282,3 @@ class LegoPipeline(DiffusionPipeline):
         accepted = signature(self.scheduler.step).parameters
         options = {"generator": generator, "noise": draws, "return_dict": False}
         return {name: value for name, value in options.items() if name in accepted}
-
-
-def check_output(noise: Float[Tensor, "n b 4 h w"] | None, steps: int, output_type: str) -> None:
-    """Raises a `UserError` if there are not as many draws as steps want, or the type is none of ours."""
-    if noise is not None and len(noise) != steps + 1:
-        raise UserError(f"noise: got {len(noise)} entries for {steps} steps, expected {steps + 1}")
-    if output_type not in ("pil", "np", "pt", "latent"):
-        raise UserError(f"output_type {output_type!r}: allowed are pil, np, pt and latent")

@@ -17,8 +17,9 @@ from egogen.errors import UserError, reason
 
 log = logging.getLogger(__name__)
 
-# Our files state their sizes under this key, beside `state_dict`.
+# Our files state beside `state_dict` the sizes of their networks, and the side of the frames they drew last.
 ARCHITECTURE = "architecture"
+RESOLUTION = "resolution"
 
 
 class Unread:
@@ -88,10 +89,8 @@ def is_made(path: Path) -> bool:
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:
-    """Reads tensors, and the sizes that our files state in their header."""
+    """Reads tensors, and what our files state in their header."""
     with safe_open(path, "pt") as file:
-        stated = (file.metadata() or {}).get(ARCHITECTURE)
-    content: dict[str, Any] = {"state_dict": load_file(path)}
-    if stated is not None:
-        content[ARCHITECTURE] = json.loads(stated)
-    return content
+        header = file.metadata() or {}
+    stated = {name: json.loads(header[name]) for name in (ARCHITECTURE, RESOLUTION) if name in header}
+    return {"state_dict": load_file(path), **stated}

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from egogen.errors import UserError
 from ldm.checkpoints.published_names import KNOWN_EXTRAS, ema_name, published_names
-from ldm.checkpoints.safe_reading import ARCHITECTURE, read
-from ldm.checkpoints.stated_sizes import Sizes, stated_sizes
+from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION, read
+from ldm.checkpoints.stated_sizes import Sizes, state_resolution, stated_sizes
 from ldm.config.merge import user_error
 from ldm.networks.architecture import UNET, Parts, build, infer, overlay, widened
 from ldm.networks.shapes import BOTH, LATENT_CHANNELS, Architecture, Streams, check_sizes
@@ -75,6 +75,7 @@ class SingleFile:
         """
         parts = build(shape, streams is not None, streams or BOTH)
         load_state(parts, shape, self.state, self.path, use_ema)
+        state_resolution(parts, self.content.get(RESOLUTION))
         return parts
 
 

@@ -1,4 +1,4 @@
-"""Sizes that a user states in part: the rest is read off the checkpoint's tensors."""
+"""Sizes that are stated and not read off tensors: by a user in part, by a checkpoint those of its frames."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from egogen.annotations import check_object
 from egogen.errors import UserError, reason
 from egogen.files import read_yaml
+from ldm.networks.architecture import Parts
 from ldm.networks.shapes import UNET_HEADS, Architecture
 
 # What a CompVis configuration calls the UNet's attention heads.
@@ -31,6 +32,26 @@ def stated_sizes(config: Mapping[str, object] | str | Path | None) -> tuple[int,
     if not isinstance(stated, Mapping):
         stated = {field.name: tree[field.name] for field in fields(Architecture) if field.name in tree}
     return next(compvis_heads(tree), UNET_HEADS), stated
+
+
+def resolution_of(parts: Parts) -> int | None:
+    """The side in pixels of the squares that networks were trained to draw; None where nothing says it.
+
+    In memory and in diffusers folders the UNet's `sample_size` says it, in latent cells.
+    """
+    side = parts.unet.config.sample_size
+    return side * factor_of(parts) if isinstance(side, int) else None
+
+
+def state_resolution(parts: Parts, resolution: object) -> None:
+    """Notes what `resolution_of` tells; what is no side, such as None, is not noted."""
+    if isinstance(resolution, int) and resolution > 0:
+        parts.unet.register_to_config(sample_size=resolution // factor_of(parts))
+
+
+def factor_of(parts: Parts) -> int:
+    """Pixels to a latent cell, along one side."""
+    return int(2 ** (len(parts.vae.config.block_out_channels) - 1))
 
 
 def as_tree(config: Mapping[str, object] | str | Path) -> dict[str, object]:

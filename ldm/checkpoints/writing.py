@@ -13,7 +13,7 @@ from torch import Tensor
 
 from egogen.files import atomic_open
 from ldm.checkpoints.published_names import POSITION_IDS, published_names
-from ldm.checkpoints.safe_reading import ARCHITECTURE
+from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION
 from ldm.diffusion.schedule import training_schedule
 from ldm.networks.architecture import Parts
 from ldm.networks.shapes import Architecture
@@ -32,22 +32,27 @@ def published_state(parts: Parts, shape: Architecture) -> dict[str, Tensor]:
     return state
 
 
-def write(path: Path, state: Mapping[str, Tensor], shape: Architecture | None = None) -> None:
+def write(
+    path: Path,
+    state: Mapping[str, Tensor],
+    shape: Architecture | None = None,
+    resolution: int | None = None,
+) -> None:
     """Writes a published single file atomically, with the sizes that its tensors do not tell.
 
     Args:
         path: its suffix chooses the format, `.safetensors` or torch's own.
         state: tensors by published name.
         shape: the sizes.
+        resolution: side in pixels of the squares that the networks were trained to draw.
     """
+    named = {ARCHITECTURE: None if shape is None else asdict(shape), RESOLUTION: resolution}
+    stated = {name: value for name, value in named.items() if value is not None}
     if path.suffix == ".safetensors":
-        stated = {} if shape is None else {ARCHITECTURE: json.dumps(asdict(shape))}
         with atomic_open(path) as file:
             plain = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-            save_file(plain, file.name, metadata={"format": "pt", **stated})
+            header = {name: json.dumps(value) for name, value in stated.items()}
+            save_file(plain, file.name, metadata={"format": "pt", **header})
         return
-    content: dict[str, object] = {"state_dict": dict(state)}
-    if shape is not None:
-        content[ARCHITECTURE] = asdict(shape)
     with atomic_open(path) as file:
-        torch.save(content, file)
+        torch.save({"state_dict": dict(state), **stated}, file)

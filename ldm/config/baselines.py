@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from egogen.errors import check
-from ldm.config.ranges import SECTION, GridSteps, Natural, Share
+from ldm.config.ranges import SECTION, GridSteps, Natural, Scale, Share
 from ldm.diffusion.choices import grid_timesteps
 
 Injected = Literal["src", "joint", "none"]
@@ -22,7 +22,7 @@ class SDEditConfig:
 
     strength: Share = 0.75  # t_0, as a share of the steps
     steps: GridSteps = 50
-    guidance: float = 5.0
+    guidance: Scale = 5.0
     # A grid step above the first call; `matched` as diffusers (F-BL-01).
     noise_level: Literal["compvis", "matched"] = "compvis"
 
@@ -51,7 +51,7 @@ class ProxConfig:
     """What both variants of ProxEdit (Han et al. 2024) share."""
 
     steps: GridSteps = 50
-    guidance: float = 7.5  # w
+    guidance: Scale = 7.5  # w
     prox: Literal["l0", "l1", "none"] = "l0"  # proximal operator on the guidance: l0, l1, or none
     l0_threshold: Literal["soft", "hard"] = "soft"  # as released; `hard` as the paper has it (F-BL-03)
     quantile: Quantile = 0.75  # lambda is this quantile of |delta|; below 0, minus lambda itself

@@ -11,5 +11,6 @@ Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Scales = Annotated[list[float], Field(min_length=1, description="at least one number")]
+Scale = Annotated[float, Field(ge=0)]  # of guidance
+Scales = Annotated[list[Scale], Field(min_length=1, description="at least one number, none below 0")]
 GridSteps = Annotated[int, Field(ge=1, le=999)]  # timestep 1000 is not in the training schedule

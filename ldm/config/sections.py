@@ -14,6 +14,7 @@ from egogen.features.store_names import STORES
 from egogen.layout import (
     DESCRIPTION_KEY,
     FeatureKind,
+    FrameFormat,
     Layout,
     data_root,
     features_root,
@@ -181,7 +182,7 @@ class SamplingConfig:
     seed: int = 0
     height: Natural = 0  # of the written frames; 0 is data.resolution, at which they are drawn
     output_range: OutputRange = "stretch"  # per frame, as published; `clamp` for people (F-S2-02)
-    format: Literal["jpg", "png"] = "jpg"  # the target's own name, as published; `png` changes the suffix
+    format: FrameFormat = "jpg"  # the target's own name, as published; `png` changes the suffix
     batch_size: Count = 8
     precision: Literal["auto", "bf16", "32"] = "auto"  # of the UNet: bf16 on a GPU that has it, else 32
     compile: bool = False  # UNet and decoder by torch.compile

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
+
+from egogen.errors import check
 
 TRAINING_STEPS = 1000
 PUBLISHED = "euler_ancestral"
@@ -24,6 +27,16 @@ def check_scheduler(name: str) -> None:
         from ldm.diffusion.sampler import make_scheduler
 
         make_scheduler(name)
+
+
+def check_steps(name: str, steps: int) -> None:
+    """Raises a `UserError` unless so many sampling steps can be made: there are as many timesteps."""
+    check(name, steps, f"at least 1 and at most {TRAINING_STEPS}", 1 <= steps <= TRAINING_STEPS)
+
+
+def check_scale(name: str, scale: float) -> None:
+    """Raises a `UserError` for a guidance scale that gives no frame."""
+    check(name, scale, "a number of at least 0", math.isfinite(scale) and scale >= 0)
 
 
 def grid_timesteps(steps: int) -> range:

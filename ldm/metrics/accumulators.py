@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from egogen.errors import UserError
 from ldm.metrics.feature_cache import Memory
 from ldm.metrics.frames.frame_pairs import SIDES, PairBatch, Side
 from ldm.metrics.frames.protocol import match_size
@@ -42,11 +43,11 @@ class PerPair:
         """Scores a batch.
 
         Raises:
-            ValueError: a score is not a number.
+            UserError: a score is not a number.
         """
         for pair, value in zip(batch.pairs, self.score(batch).tolist(), strict=True):
             if math.isnan(value):
-                raise ValueError(f"{pair.generated}: the score is not a number")
+                raise not_finite(f"{pair.generated}: the score is not a number")
             self.values[pair.frame] = value
 
     def compute(self) -> Result:
@@ -61,6 +62,11 @@ class PerPair:
             variance = math.fsum((value - mean) ** 2 for value in finite) / (n - 1)
             error = math.sqrt(variance / n)
         return Result(mean, error, n, infinite, finite_mean, values, dict(sorted(self.captions.items())))
+
+
+def not_finite(what: str) -> UserError:
+    """What to do about a value that is no measurement."""
+    return UserError(f"{what}; fetch the metric's weights again, or measure with --precision 32")
 
 
 def paired(

@@ -95,5 +95,6 @@ class Memory(NamedTuple):
             chosen = sorted(first.values())
             made = compute(chosen).cpu().numpy()
             known |= {keys[index]: vector for index, vector in zip(chosen, made, strict=True)}
+            chosen = [index for index in chosen if not np.isnan(known[keys[index]]).any()]  # no measurement
             store.write(self.kind, {keys[index]: known[keys[index]] for index in chosen})
         return torch.from_numpy(np.stack([known[key] for key in keys]))

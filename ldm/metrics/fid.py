@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from egogen.errors import UserError
-from ldm.metrics.accumulators import Vectors, features
+from ldm.metrics.accumulators import Vectors, features, not_finite
 from ldm.metrics.frames.frame_pairs import SIDES, PairBatch, Side
 from ldm.metrics.frames.resize import resize
 from ldm.metrics.metric import DISTANCE, Metric, Result
@@ -120,9 +120,18 @@ class Distance:
         self.moments: dict[Side, Moments] = {}
 
     def update(self, batch: PairBatch) -> None:
-        """Takes a batch."""
+        """Takes a batch.
+
+        Raises:
+            UserError: features of a frame are not finite.
+        """
         for side in SIDES:
             found = self.vectors(batch, side).numpy()
+            bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+            if len(bad):
+                pair = batch.pairs[bad[0]]
+                path = pair.generated if side == "generated" else pair.reference
+                raise not_finite(f"{path}: the features of this frame are not finite")
             self.moments.setdefault(side, Moments.empty(found.shape[1])).add(found)
 
     def compute(self) -> Result:

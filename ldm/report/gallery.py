@@ -97,7 +97,7 @@ class Album:
             where = f"metadata, clip {item.clip!r}"
             target = target._replace(outlines=outlines(self.metadata[item.clip], item.id, where))
         made = [
-            picture(run.name, run.images / frame)._replace(values=values(run, frame, shown))
+            picture(run.name, run.image(frame))._replace(values=values(run, frame, shown))
             for run in self.runs
         ]
         given = [picture("Source", self.frames / action.image_0), target]

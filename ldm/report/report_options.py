@@ -10,7 +10,10 @@ from egogen.errors import UserError
 from egogen.layout import DESCRIPTION_KEY
 
 NONE = "none"  # in place of a data set: the paper's numbers are left out
-PUBLISHED = f"the paper's numbers: ego4d, epickitchen or {NONE}; without it, those of the runs' data set"
+PUBLISHED = (
+    f"the paper's numbers: ego4d, epickitchen or {NONE}; without it, those of the runs' data set if they are "
+    "of as many pairs as its test set has"
+)
 FORMATS = ("text", "terminal", "markdown", "latex")
 
 

@@ -7,7 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ldm.metrics.results.published_results import TABLES, published_results, read_published
+from ldm.metrics.results.published_results import (
+    TABLES,
+    is_published_split,
+    published_by_source,
+    read_published,
+)
 from ldm.metrics.results.result_files import Details, number
 from ldm.report.report_options import NONE
 
@@ -85,7 +90,8 @@ def make_table(details: Sequence[Details], paper: str | None, title: str = "") -
 
     Args:
         details: of the runs.
-        paper: the data set of the paper's rows; None for the runs' own, `NONE` for no such rows.
+        paper: the data set of the paper's rows, `NONE` for no such rows; None for the runs' own where they
+            are of as many pairs as the paper's test set has: its numbers are of no other frames.
         title: of the runs' group, where there are others.
 
     Raises:
@@ -102,7 +108,8 @@ def make_table(details: Sequence[Details], paper: str | None, title: str = "") -
         )
         for each in details
     ]
-    paper = paper or details[0]["dataset"]
+    first = details[0]
+    paper = paper or (first["dataset"] if is_published_split(first["dataset"], first["n"]) else NONE)
     groups = [] if paper == NONE else published(paper, columns)
     return Table(columns, [SystemGroup(title if groups else "", systems), *groups])
 
@@ -119,7 +126,7 @@ def columns_of(details: Iterable[Details]) -> list[Column]:
 
 
 def published(dataset: str, columns: Sequence[Column]) -> list[SystemGroup]:
-    """The paper's tables of a data set as far as they have the metrics of a table.
+    """The paper's tables of a data set as far as they have the metrics of a table, a group for each source.
 
     Raises:
         UserError: the paper has no such data set.
@@ -127,12 +134,13 @@ def published(dataset: str, columns: Sequence[Column]) -> list[SystemGroup]:
     names = {each.name for each in columns}
     groups = []
     for table, title in TABLES.items():
-        rows = [
-            System(name, {metric: Number(value) for metric, value in values.items() if metric in names})
-            for name, values in published_results(dataset, table).items()
-        ]
-        kept = [row for row in rows if row.numbers]
-        if kept:
-            items = read_published().items[dataset]
-            groups.append(SystemGroup(f"{title} ({dataset}, {items:,} items)", kept))
+        for source, systems in published_by_source(dataset, table).items():
+            rows = [
+                System(name, {metric: Number(value) for metric, value in values.items() if metric in names})
+                for name, values in systems.items()
+            ]
+            kept = [row for row in rows if row.numbers]
+            if kept:
+                items = read_published().items[dataset]
+                groups.append(SystemGroup(f"{title} ({dataset}, {items:,} items), from {source}", kept))
     return groups

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egogen.errors import UserError
+from egogen.layout import find_frame
 from ldm.metrics.results.intervals import paired_p_value
 from ldm.metrics.results.result_files import DETAILS, Details, read_details, read_values
 
@@ -29,6 +30,10 @@ class Run:
         """The folder of its frames."""
         return self.folder / self.details["images"]
 
+    def image(self, frame: str) -> Path:
+        """The file of a frame, in the format that it was drawn in."""
+        return find_frame(self.images, frame)
+
     def p_value(self, other: Run, metric: str) -> float | None:
         """Of a permutation test against another run on the same items; None where there is none."""
         ours, theirs = (run.values.get(metric, {}) for run in (self, other))
@@ -46,7 +51,8 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     for folder in folders:
         if not ((folder / DETAILS).exists() or (folder / "images").is_dir()):
             raise UserError(
-                f"{folder}: not a run: there is no images/ folder; python -m ldm.sample makes one"
+                f"{folder}: not a run: there is no images/ folder; python -m ldm.sample --out {folder} makes "
+                "one, and python -m ldm.evaluate measures it"
             )
         run = Run(folder, read_details(folder), read_values(folder))
         if not run.images.is_dir():

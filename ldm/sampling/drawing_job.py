@@ -19,7 +19,7 @@ from egogen.errors import UserError, check
 from egogen.files import atomic_open
 from egogen.layout import generated_path
 from egogen.manifest import NAME as MANIFEST
-from egogen.manifest import checkpoint_hash, claim, file_hash
+from egogen.manifest import checkpoint_hash, file_hash
 from egogen.progress import Progress
 from egogen.shards import parse_shard, process, take_chunk, take_shard
 from egogen.validate.frame_files import probe
@@ -28,6 +28,7 @@ from ldm.config.sections import GenerateConfig
 from ldm.data.noise import item_generator
 from ldm.data.pairs import EgoGenPairs, SplitFiles, stack
 from ldm.networks.pixels import frame_size, to_frame
+from ldm.sampling.drawn_items import claim_items, item_digests
 from ldm.sampling.method_names import COPY, GUIDED, OF_GUIDED, PLAIN
 from ldm.sampling.methods import (
     Drawer,
@@ -74,13 +75,15 @@ class Share(NamedTuple):
 class DrawingJob:
     """One folder of frames.
 
-    `settings`: what makes a frame what it is. `sizes`: by clip. `items`: those to draw.
+    `settings`: what makes a frame what it is. `known`: what each item of the split is drawn from. `sizes`: by
+    clip. `items`: those to draw.
     """
 
     out: Path
     scales: Scales
     config: GenerateConfig
     settings: Mapping[str, object]
+    known: Mapping[str, str]
     sizes: Mapping[str, ClipMetadata]
     items: Sequence[Item] = ()
     claimed: bool = False
@@ -102,13 +105,12 @@ class DrawingJob:
         Raises:
             UserError: it was begun with others.
         """
-        claim(self.out, self.settings)
+        claim_items(self.out, self.settings, self.known)
         self.claimed = True
 
     def path(self, item: Item) -> Path:
         """Where an item's frame goes: under the target's own name, unless another format is asked for."""
-        path, kind = generated_path(self.out, item.action.image_1), self.config.sampling.format
-        return path if kind == "jpg" else path.with_suffix(f".{kind}")
+        return generated_path(self.out, item.action.image_1, self.config.sampling.format)
 
     def take(self, items: Sequence[Item]) -> None:
         """Keeps those of the items whose frames are not there yet; a frame that is damaged is drawn anew.
@@ -155,10 +157,12 @@ def make_jobs(out: Path, plan: DrawingPlan, files: SplitFiles) -> list[DrawingJo
     pairs = [Scales(text, image) for text in sampling.scales_txt for image in sampling.scales_img]
     several = len(pairs) > 1 and plan.method in GUIDED
     checkpoint = None if plan.ckpt is None else checkpoint_hash(plan.ckpt)
+    known = item_digests(files)
     jobs = []
     for scales in pairs if several else pairs[:1]:
         folder = out / f"txt{scales.text:g}_img{scales.image:g}" if several else out
-        jobs.append(DrawingJob(folder, scales, config, settings(plan, files, scales, checkpoint), sizes))
+        made = settings(plan, files, scales, checkpoint)
+        jobs.append(DrawingJob(folder, scales, config, made, known, sizes))
     return jobs
 
 

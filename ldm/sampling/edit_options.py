@@ -9,10 +9,11 @@ from pathlib import Path
 from egogen.cli import flag
 from egogen.errors import UserError, check
 from egogen.layout import run_root
-from ldm.diffusion.choices import PUBLISHED
+from ldm.diffusion.choices import PUBLISHED, check_scale, check_steps
 from ldm.networks.devices import HELP
 
 NAME_LENGTH = 25  # of each half of a frame's name: with four bytes a letter it fits a file system
+RESOLUTION = 256  # of the published checkpoints, which do not state it
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 
 
@@ -26,7 +27,10 @@ class EditOptions:
     ckpt: Path = flag("checkpoint, a file or a diffusers folder", type=Path, required=True)
     config: Path | None = flag("YAML with what no tensor of a file tells [read off it]", type=Path)
     steps: int = flag("sampling steps", type=int, default=100)
-    resolution: int = flag("side of the square that is drawn", type=int, default=256)
+    resolution: int | None = flag(
+        f"side of the square that is drawn [the checkpoint's own where it states one, else {RESOLUTION}]",
+        type=int,
+    )
     seed: int = flag("of the noise", type=int, default=0)
     cfg_text: float = flag("guidance by text and features, s_T", type=float, default=7.5)
     cfg_image: float = flag("guidance by the photo, s_I", type=float, default=1.5)
@@ -39,9 +43,11 @@ class EditOptions:
     no_ema: bool = flag("the last weights, not their moving average", action="store_true")
 
     def __post_init__(self) -> None:
-        check("--steps", self.steps, "at least 1", self.steps >= 1)
+        check_steps("--steps", self.steps)
+        check_scale("--cfg-text", self.cfg_text)
+        check_scale("--cfg-image", self.cfg_image)
         side = self.resolution
-        check("--resolution", side, "a positive multiple of 16", side % 16 == 0 < side)
+        check("--resolution", side, "a positive multiple of 16", side is None or side % 16 == 0 < side)
         kind = self.target.suffix.lower()
         check("--output", str(self.target), f"a name that ends in {', '.join(FORMATS)}", kind in FORMATS)
         if (self.image_feature is None) != (self.text_feature is None):

@@ -19,12 +19,13 @@ from egogen.files import atomic_open, read_json, write_json
 from egogen.frames import read_frame
 from egogen.layout import feature_path
 from ldm.checkpoints.source import load_parts
+from ldm.checkpoints.stated_sizes import resolution_of
 from ldm.data.noise import item_generator
 from ldm.networks.devices import find_device
 from ldm.networks.pixels import to_frame, to_model
 from ldm.networks.shapes import BOTH
 from ldm.pipeline import LegoPipeline
-from ldm.sampling.edit_options import FORMATS, EditOptions
+from ldm.sampling.edit_options import FORMATS, RESOLUTION, EditOptions
 
 log = logging.getLogger(__name__)
 CLIP, ACTION, FRAME = "photo", "0", "photo.png"
@@ -45,29 +46,45 @@ def edit(options: EditOptions) -> None:
     needs_conditioner = True if options.vllm or options.image_feature else None
     parts = load_parts(options.ckpt, options.config, not options.no_ema, needs_conditioner)
     pipeline = LegoPipeline.from_parts(parts, options.scheduler).to(device)
-    frame = draw(pipeline, photo, read_condition(options), options)
+    side = side_of(options, resolution_of(parts))
+    width = None if parts.conditioner is None else int(parts.conditioner.config.llm_width)
+    frame = draw(pipeline, photo, read_condition(options, width), side, options)
     with atomic_open(options.target) as file:
         frame.save(file, format=FORMATS[options.target.suffix.lower()])
     log.info("wrote %s, %d x %d", options.target, frame.width, frame.height)
 
 
-def read_condition(options: EditOptions) -> Condition:
-    """Text and features, from stage 1, from files, or the instruction alone."""
+def side_of(options: EditOptions, stated: int | None) -> int:
+    """The side of the square to draw; one that is not what the checkpoint was trained for is said."""
+    if options.resolution is None:
+        log.info(
+            "drawing at %d (%s)", stated or RESOLUTION, "the checkpoint's own" if stated else "not stated"
+        )
+        return stated or RESOLUTION
+    if stated not in (None, options.resolution):
+        log.warning(
+            "%s: was trained at %d and is drawn at --resolution %d", options.ckpt, stated, options.resolution
+        )
+    return options.resolution
+
+
+def read_condition(options: EditOptions, width: int | None) -> Condition:
+    """Text and features as wide as the checkpoint takes: from stage 1, from files, or the words alone."""
     if options.vllm:
-        return ask_vllm(options)
+        return ask_vllm(options, width)
     if options.image_feature and options.text_feature:
-        return with_features(options.prompt, options.image_feature, options.text_feature)
+        return with_features(options.prompt, options.image_feature, options.text_feature, width)
     return Condition(options.prompt)
 
 
-def with_features(text: str, image_feature: Path, text_feature: Path) -> Condition:
+def with_features(text: str, image_feature: Path, text_feature: Path, width: int | None) -> Condition:
     """Reads feature files."""
-    image = torch.from_numpy(read_image_feature(image_feature)).float()
+    image = torch.from_numpy(read_image_feature(image_feature, width)).float()
     fitted = torch.from_numpy(fit_tokens(read_text_feature(text_feature, image.shape[1])))
     return Condition(text, image[None], fitted[None])
 
 
-def ask_vllm(options: EditOptions) -> Condition:
+def ask_vllm(options: EditOptions, width: int | None) -> Condition:
     """Runs stage 1 on the photo, in its own environment.
 
     Raises:
@@ -98,15 +115,15 @@ def ask_vllm(options: EditOptions) -> Condition:
         text = read_json(texts)[CLIP][ACTION]["description"]
         log.info("description: %s", text)
         return with_features(
-            text, feature_path(folder / "image", FRAME), feature_path(folder / "text", FRAME)
+            text, feature_path(folder / "image", FRAME), feature_path(folder / "text", FRAME), width
         )
 
 
 def draw(
-    pipeline: LegoPipeline, photo: Image.Image, condition: Condition, options: EditOptions
+    pipeline: LegoPipeline, photo: Image.Image, condition: Condition, side: int, options: EditOptions
 ) -> Image.Image:
     """Draws the frame and gives it the photo's aspect ratio."""
-    source = to_model(photo, options.resolution)[None]
+    source = to_model(photo, side)[None]
     streams = BOTH if pipeline.conditioner is None else pipeline.conditioner.streams
     decoded = pipeline(
         source,

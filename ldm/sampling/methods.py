@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from ldm.baselines.sdedit import sdedit
 from ldm.baselines.source_prompt import SourcePrompts, source_prompts
 from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.checkpoints.source import load_parts
+from ldm.checkpoints.stated_sizes import resolution_of
 from ldm.config.baselines import ProxConfig, SDEditConfig
 from ldm.config.sections import GenerateConfig
 from ldm.networks.architecture import Parts
@@ -29,6 +31,7 @@ from ldm.networks.shapes import LATENT_CHANNELS
 from ldm.pipeline import LegoPipeline
 from ldm.sampling.method_names import GUIDED
 
+log = logging.getLogger(__name__)
 PROX: dict[str, type[PairEdit[Any]]] = {"proxnpi": ProxNPI, "proxmasactrl": ProxMasaCtrl}
 
 
@@ -102,6 +105,9 @@ def make_drawer(plan: DrawingPlan) -> Drawer | None:
         # LEGO without features may start from a widened Stable Diffusion: a yardstick of the demo.
         inputs={"lego": None, "ip2p": 2 * LATENT_CHANNELS}.get(method, LATENT_CHANNELS),
     )
+    stated, asked = resolution_of(parts), config.data.resolution
+    if method in GUIDED and stated not in (None, asked):
+        log.warning("%s: was trained at %d and is drawn at data.resolution=%d", plan.ckpt, stated, asked)
     prepare(parts, plan.device, plan.dtype, compiled)
     return wrap(method, parts, config, plan.device)
 
@@ -148,6 +154,7 @@ def draw_guided(pipeline: LegoPipeline, steps: int, request: Request) -> Float[T
             image_guidance_scale=request.scales.image,
             generator=request.generators,
             output_type="pt",
+            check_finite=False,  # the caller names those that are not, and keeps the others
         ).images
     return images
 

@@ -51,7 +51,7 @@ def build_editor(options: EditorOptions) -> None:
     kept = options.out.with_suffix(".training")
     where = objects(layout, side // shape.vae.factor)
     train_editor(parts, views, where, world, captions, options.steps, kept, device)
-    write(options.out, published_state(parts, shape), shape)
+    write(options.out, published_state(parts, shape), shape, side)
     kept.unlink(missing_ok=True)
 
 

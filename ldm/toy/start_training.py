@@ -67,7 +67,7 @@ def build_start(options: StartOptions) -> None:
     train_text_encoder(parts.text_encoder, targets - sources, world.texts, options.text_steps)
     close, captions = close_ups(layout, options.resolution, options.seed)
     train_unet(parts, world, close, captions, options.unet_steps)
-    write(options.out, published_state(parts, SHAPE), SHAPE)
+    write(options.out, published_state(parts, SHAPE), SHAPE, options.resolution)
 
 
 def train_decoder(vae: AutoencoderKL, frames: Float[Tensor, "n 3 r r"], steps: int) -> None:

@@ -1,10 +1,12 @@
 """How commands begin and end: flags, exit codes, one-line errors, tracebacks on request."""
 
+import io
 import json
 import logging
 import sys
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,28 @@ def test_one_line_and_a_code(capsys: pytest.CaptureFixture[str], main: object, c
         cli.run(main)
     assert ended.value.code == code
     assert capsys.readouterr().err == line
+
+
+def test_a_terminal_without_a_character_shows_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    cli.run(lambda: print("PSNR ↑ 12 ± 1"))  # noqa: T201
+    ascii_only.flush()
+    assert ascii_only.buffer.getvalue() == rb"PSNR \u2191 12 \xb1 1" + b"\n"
+
+
+@dataclass(frozen=True)
+class Texts:
+    prompt: str | None = cli.flag("a text")
+    words: list[str] = cli.flag("texts", positional=True, nargs="*", default=[])
+    place: Path | None = cli.flag("any bytes", type=Path)
+
+
+@pytest.mark.parametrize("words", [["--prompt", "caf\udce9"], ["a", "caf\udce9"]])
+def test_bytes_that_are_no_text_are_one_line(words: list[str]) -> None:
+    with pytest.raises(UserError, match=r"--(prompt|words): got 'caf\\udce9', expected text in UTF-8"):
+        cli.options(Texts, words, "command", None)
+    assert cli.options(Texts, ["--place", "caf\udce9"], "command", None).place == Path("caf\udce9")
 
 
 def test_debug_keeps_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,6 +168,16 @@ def test_images_that_make_no_pair(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").rglob("frame_*.jpg"))) == 2
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_run_that_keeps_nothing_fails_and_says_why(tmp_path: Path, more: list[str]) -> None:
+    images(tmp_path / "images")
+    drawn(7, 96, 96).save(tmp_path / "images/1.png")
+    row = {**ROWS[0], "clip": "a/b"} if more else ROWS[0]
+    why = "id is no file name" if more else "frames of two shapes"
+    with pytest.raises(UserError, match=rf"none of 1 pairs can be kept: {why} \(1\)"):
+        prepare(write_table(tmp_path / "pairs.csv", [row]), tmp_path / "out", *more)
+
+
 @pytest.mark.parametrize(
     ("text", "encoding"),
     [
@@ -214,16 +224,6 @@ def test_an_image_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         prepare(write_table(tmp_path / "pairs.csv", rows), tmp_path / "out")
     assert stop.value.code == 11
-
-
-@pytest.mark.parametrize("more", [[], ["--dry-run"]])
-def test_a_run_that_keeps_nothing_fails_and_says_why(tmp_path: Path, more: list[str]) -> None:
-    images(tmp_path / "images")
-    drawn(7, 96, 96).save(tmp_path / "images/1.png")
-    row = {**ROWS[0], "clip": "a/b"} if more else ROWS[0]
-    why = "id is no file name" if more else "frames of two shapes"
-    with pytest.raises(UserError, match=rf"none of 1 pairs can be kept: {why} \(1\)"):
-        prepare(write_table(tmp_path / "pairs.csv", [row]), tmp_path / "out", *more)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,10 @@ from PIL import Image
 
 from egogen.errors import UserError
 from egogen.features import write_feature
+from ldm.checkpoints.source import load_parts
+from ldm.checkpoints.stated_sizes import resolution_of
 from ldm.checkpoints.writing import write
+from ldm.convert import main as convert
 from ldm.edit import main as edit
 from tests.ldm.test_convert import state_of
 from tests.ldm.toy_run import SHAPE, WIDTH
@@ -25,6 +28,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(rng.integers(0, 255, (48, 90, 3), np.uint8)).save(folder / "photo.jpg")
     write(folder / "lego.ckpt", state_of(SHAPE), SHAPE)
     write(folder / "ip2p.ckpt", state_of(SHAPE, conditioner=False), SHAPE)
+    broken = state_of(SHAPE)
+    broken["model.diffusion_model.out.2.weight"].fill_(np.nan)
+    write(folder / "nan.ckpt", broken, SHAPE)
+    write_feature(folder / "wide.npy", rng.normal(size=(256, WIDTH + 1)))
     write_feature(folder / "image.npy", rng.normal(size=(256, WIDTH)))
     write_feature(folder / "text.npy", rng.normal(size=(9, WIDTH)))
     return folder
@@ -96,6 +103,20 @@ def test_stage_1_runs_as_a_process_of_its_own(folder: Path, tmp_path: Path) -> N
     ("more", "message"),
     [
         (["--steps", "0"], "--steps: got 0, allowed: at least 1"),
+        (["--steps", "1001"], "--steps: got 1001, allowed: at least 1 and at most 1000"),
+        (["--cfg-text", "nan"], "--cfg-text: got nan, allowed: a number of at least 0"),
+        (["--cfg-text=-inf"], "--cfg-text: got -inf"),
+        (["--cfg-image", "inf"], "--cfg-image: got inf"),
+        (["--cfg-image=-1"], "--cfg-image: got -1.0"),
+        (
+            ["--image-feature", "{folder}/text.npy", "--text-feature", "{folder}/text.npy"],
+            r"text\.npy: image feat",
+        ),
+        (
+            ["--image-feature", "{folder}/wide.npy", "--text-feature", "{folder}/text.npy"],
+            rf"wide\.npy: image features are \(256, {WIDTH + 1}\), expected \(256, {WIDTH}\)",
+        ),
+        (["--ckpt", "{folder}/nan.ckpt"], "drawn frames: not finite"),
         (["--resolution", "33"], "--resolution: got 33, allowed: a positive multiple of 16"),
         (["--output", "a.tiff"], r"--output: got 'a\.tiff', allowed: a name that ends in \.jpg"),
         (["--image-feature", "{folder}/image.npy"], "give both or neither"),
@@ -109,3 +130,35 @@ def test_stage_1_runs_as_a_process_of_its_own(folder: Path, tmp_path: Path) -> N
 def test_wrong_arguments(folder: Path, tmp_path: Path, more: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         edit(words(folder, tmp_path / "a.png", "lego.ckpt", *(word.format(folder=folder) for word in more)))
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_photo_is_drawn_upright_by_both_stages(folder: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6
+    with Image.open(folder / "photo.jpg") as photo:
+        photo.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "x.png", exif=exif)
+        photo.save(tmp_path / "upright.png")
+    turned = draw(folder, tmp_path / "a.png", "lego.ckpt", "--input", str(tmp_path / "x.png"))
+    assert np.array_equal(
+        turned, draw(folder, tmp_path / "b.png", "lego.ckpt", "--input", str(tmp_path / "upright.png"))
+    )
+
+
+def test_the_checkpoint_states_at_which_size_it_draws(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a file, through a folder and back in a safetensors file."""
+    write(tmp_path / "a.ckpt", state_of(SHAPE), SHAPE, resolution=48)
+    convert(["compvis2diffusers", str(tmp_path / "a.ckpt"), str(tmp_path / "b")])
+    convert(["diffusers2compvis", str(tmp_path / "b"), str(tmp_path / "c.safetensors")])
+    flags = words(folder, tmp_path / "x.png", "")
+    place = flags.index("--resolution")
+    del flags[place : place + 2]
+    for name in ("a.ckpt", "b", "c.safetensors"):
+        edit([*flags, "--ckpt", str(tmp_path / name)])
+        assert Image.open(tmp_path / "x.png").size == (90, 48)
+    caplog.clear()
+    edit([*flags, "--ckpt", str(tmp_path / "a.ckpt"), "--resolution", "32"])
+    assert "a.ckpt: was trained at 48 and is drawn at --resolution 32" in caplog.text
+    assert resolution_of(load_parts(folder / "lego.ckpt")) is None

@@ -186,6 +186,34 @@ def test_copy_and_png(run: Run, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "manifest.json").read_text())["method"] == "copy"
 
 
+def test_items_that_are_new_are_added_and_changed_ones_refused(run: Run, tmp_path: Path) -> None:
+    config, annotations = tmp_path / "generate.yaml", tmp_path / "val.json"
+    config.write_text("data: {frame_tars: ''}\n")
+    whole = json.loads(run.annotations("val").read_text())
+    first = next(iter(whole))
+    action = next(iter(whole[first]))
+
+    def copy(clips: object) -> set[str]:
+        annotations.write_text(json.dumps(clips))
+        words = [*run.words(), f"data.val_annotations={annotations}"]
+        sample(["--config", str(config), "--method", "copy", "--out", str(tmp_path / "out"), *words])
+        return {str(path) for path in (tmp_path / "out" / "images").rglob("*.jpg")}
+
+    one = copy({first: {action: whole[first][action]}})
+    assert len(one) == 1
+    (frame,) = one
+    before = Path(frame).stat().st_mtime_ns
+    assert len(copy(whole)) == 3
+    assert Path(frame).stat().st_mtime_ns == before
+    whole[first][action]["note"] = "a key that no frame is drawn from"
+    assert len(copy(whole)) == 3
+    whole[first][action]["image_0"] = whole[first][action]["image_1"]
+    with pytest.raises(
+        UserError, match=rf"{first}/{action} has another frame or text than when it was drawn"
+    ):
+        copy(whole)
+
+
 def test_the_start_checkpoint_is_instruct_pix2pix_without_features(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"start.ckpt: has no weights for VLLM features"):
         draw(run, run.start, tmp_path / "a")

@@ -6,16 +6,21 @@ import logging
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as lightning
 import torch
 
 from egogen.errors import UserError
 from ldm.checkpoints.safe_reading import read
-from ldm.config.sections import OptimizerConfig
+from ldm.config.merge import load_config
+from ldm.config.sections import OptimizerConfig, SamplingConfig, TrainConfig
+from ldm.data.pairs import EgoGenPairs, SplitFiles
 from ldm.module import Batch, LatentDiffusion
+from ldm.networks.architecture import build
 from ldm.train import main as train
 from ldm.training.adamw import gradient_norm, make_optimizer, rate
 from ldm.training.callbacks.checkpoints import step_files
-from tests.ldm.toy_run import TRAINING, Run, make_run
+from ldm.training.callbacks.grids import ImageGrids
+from tests.ldm.toy_run import SHAPE, TRAINING, WIDTH, Run, make_run
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +75,24 @@ def test_several_in_a_row_end_training_with_good_checkpoints(
         fit(run, "many", "trainer.max_steps=9", "trainer.max_nonfinite=3")
     last = read(run.root / "logs" / "tiny_many" / "checkpoints" / "last.ckpt")
     assert all(value.isfinite().all() for value in last["state_dict"].values())
+
+
+def test_a_grid_that_is_not_finite_is_said_and_not_drawn(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load_config(TrainConfig, [], run.words())
+    parts = build(SHAPE)
+    torch.nn.init.constant_(parts.unet.conv_out.weight, float("nan"))
+    pairs = EgoGenPairs([SplitFiles(config.data, "val", WIDTH)])
+    grids = ImageGrids(pairs, SamplingConfig(steps=1), tmp_path, every=1, count=2)
+    grids.draw(
+        lightning.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False),
+        LatentDiffusion(parts, config),
+        3,
+    )
+    names = [f"{item.clip}/{item.id}" for item in pairs.sources[0].items[:2]]
+    assert f"grid of step 3 not drawn: {', '.join(names)} not finite" in caplog.text
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_norm_of_gradients_is_that_of_all_of_them() -> None:

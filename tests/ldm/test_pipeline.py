@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,59 @@ def test_pictures_come_as_asked(pipeline: LegoPipeline) -> None:
         ({"noise": torch.zeros(3, 3, 4, 16, 24)}, "got 3 entries for 4 steps, expected 5"),
         ({"image": torch.zeros(3, 3, 33, 48)}, "multiples of 2"),
         ({"num_inference_steps": 0, "noise": torch.zeros(1, 3, 4, 16, 24)}, "at least 1"),
+        (
+            {"num_inference_steps": 1001},
+            "num_inference_steps: got 1001, allowed: at least 1 and at most 1000",
+        ),
+        (
+            {"image": torch.zeros(3, 32, 48)},
+            r"image: got torch\.float32 of shape \(3, 32, 48\), expected floats",
+        ),
+        ({"image": torch.zeros(3, 1, 32, 48)}, r"expected floats \[b, 3, h, w\]"),
+        ({"image": torch.zeros(0, 3, 32, 48)}, r"expected floats \[b, 3, h, w\]"),
+        ({"image": torch.zeros(3, 3, 32, 48, dtype=torch.uint8)}, r"image: got torch\.uint8"),
+        ({"image": torch.full((3, 3, 32, 48), math.nan)}, "image: 13824 of 13824 values are not finite"),
+        ({"image": []}, "image: expected a picture, at least one in a list"),
+        ({"image": [Image.new("RGB", (4, 4)), Image.new("RGB", (4, 2))]}, "must be of one size"),
+        (
+            {"vllm_image_features": torch.zeros(2, 256, WIDTH)},
+            r"image_features: got \(2, 256, .*expected \(3, ",
+        ),
+        (
+            {"vllm_image_features": torch.zeros(1, 256, WIDTH)},
+            r"image_features: got \(1, 256, .*expected \(3, ",
+        ),
+        ({"vllm_image_features": torch.zeros(256, WIDTH)}, r"image_features: got \(256, .*expected \(3, 256"),
+        ({"vllm_image_features": torch.zeros(3, 257, WIDTH)}, r"got \(3, 257, .*expected \(3, 256"),
+        ({"vllm_image_features": torch.zeros(3, 256, WIDTH + 8)}, "width of the checkpoint's VLLM"),
+        (
+            {"vllm_text_features": torch.zeros(3, 28, WIDTH)},
+            r"got \(3, 28, .*expected \(3, 77, .*fit_tokens pads",
+        ),
+        ({"vllm_text_features": torch.zeros(3, 77, WIDTH - 1)}, r"text_features: got \(3, 77, .*expected"),
+        (
+            {"vllm_text_features": torch.full((3, 77, WIDTH), math.inf)},
+            "text_features: .* values are not finite",
+        ),
+        (
+            {"noise": torch.zeros(5, 2, 4, 16, 24)},
+            r"noise: got \(5, 2, 4, 16, 24\), expected \(5, 3, 4, 16, 24\)",
+        ),
+        ({"noise": torch.zeros(5, 3, 4, 16, 16)}, "noise: got .* expected"),
+        ({"noise": torch.full((5, 3, 4, 16, 24), math.nan)}, "noise: .* values are not finite"),
+        (
+            {"noise": None, "latents": torch.zeros(3, 4, 16, 16)},
+            r"latents: got \(3, 4, 16, 16\), expected \(3, 4, 1",
+        ),
+        (
+            {"noise": None, "latents": torch.zeros(1, 4, 16, 24)},
+            r"latents: got \(1, 4, 16, 24\), expected \(3, 4",
+        ),
+        ({"latents": torch.zeros(3, 4, 16, 24)}, "latents and noise: give one of the two"),
+        ({"generator": [torch.Generator()] * 2, "noise": None}, "generator: got a list of 2 for 3 images"),
+        ({"guidance_scale": math.nan}, "guidance_scale: got nan, allowed: a number of at least 0"),
+        ({"guidance_scale": -1.0}, "guidance_scale: got -1.0"),
+        ({"image_guidance_scale": math.inf}, "image_guidance_scale: got inf"),
     ],
 )
 def test_wrong_arguments(
@@ -120,3 +174,28 @@ def test_wrong_arguments(
 ) -> None:
     with pytest.raises(UserError, match=message):
         pipeline(**{**arguments, **change})
+
+
+@pytest.mark.parametrize("output_type", ["pil", "np", "pt", "latent"])
+def test_frames_that_are_not_finite_are_an_error(arguments: Arguments, output_type: str) -> None:
+    torch.manual_seed(1)
+    broken = LegoPipeline.from_parts(build(SHAPE))
+    broken.set_progress_bar_config(disable=True)
+    torch.nn.init.constant_(broken.unet.conv_out.weight, math.nan)
+    call = {**arguments, "output_type": output_type}
+    with pytest.raises(
+        ValueError, match=r"drawn frames: not finite, as are 3 of 3 \(the first is number 0\)"
+    ):
+        broken(**call)
+    assert broken(**call, check_finite=False).images is not None
+
+
+def test_a_photo_is_seen_upright(pipeline: LegoPipeline, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6
+    upright = Image.effect_noise((32, 48), 90).convert("RGB")
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "x.png", exif=exif)
+    noise = torch.zeros(2, 1, 4, 24, 16)
+    call: Arguments = {"prompt": "cut", "num_inference_steps": 1, "noise": noise, "output_type": "pt"}
+    with Image.open(tmp_path / "x.png") as photo:
+        assert pipeline(image=photo, **call).images.equal(pipeline(image=upright, **call).images)

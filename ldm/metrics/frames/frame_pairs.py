@@ -17,7 +17,7 @@ from torch import Tensor
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
 from egogen.files import walk_files
-from egogen.layout import metric_target_path
+from egogen.layout import generated_names, metric_target_path
 from egogen.progress import Progress
 from ldm.metrics.frames.images import Size, check_image, read_pixels
 
@@ -143,13 +143,11 @@ def read_pairs(annotations: Annotations, gen_path: Path, gt_path: Path, toleranc
             wrong size.
     """
     frames = frame_names(annotations)
-    folders = [
-        check_folder(frames_folder(gen_path), frames, "generated frames"),
-        check_folder(gt_path, frames, "target frames"),
-    ]
+    drawn = find_files(frames_folder(gen_path), frames, "generated frames")
+    targets = find_files(gt_path, frames, "target frames")
     pairs, formats = [], set()
     for frame, item in Progress(frames.items(), desc="checking frames", unit="pair", leave=False):
-        generated, reference = (folder / frame for folder in folders)
+        generated, reference = drawn[frame], targets[frame]
         shown, target = check_image(generated), check_image(reference)
         if not shown.size.near(target.size, tolerance):
             allowed = f" (give or take {tolerance} pixel)" if tolerance else ""
@@ -182,22 +180,41 @@ def frame_names(annotations: Annotations) -> dict[str, Item]:
     return frames
 
 
-def check_folder(folder: Path, frames: Iterable[str], what: str) -> Path:
-    """Returns a folder that holds exactly the named files, hidden ones aside.
+def find_files(folder: Path, frames: Iterable[str], what: str) -> dict[str, Path]:
+    """The files of named frames, in any format that frames are drawn in (`egogen.layout.generated_names`).
 
     Raises:
-        UserError: it does not exist, is empty, or files are missing or extra.
+        UserError: the folder does not exist, is empty, or files are missing, extra, hidden ones aside, or
+            there twice.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; {what} are expected there as clip/action/frame")
     expected = set(frames)
     names = (path.relative_to(folder) for path in walk_files(folder))
-    found = {name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)}
-    if not found:
+    there = {name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)}
+    if not there:
         raise UserError(f"{folder}: the folder is empty; expected {len(expected)} {what}")
+    found = {
+        frame: [
+            name
+            for name in generated_names(frame)
+            if name in there and (name == frame or name not in expected)
+        ]
+        for frame in sorted(expected)
+    }
+    twice = [files for files in found.values() if len(files) > 1]
+    if twice:
+        raise UserError(
+            f"{folder}: {' and '.join(twice[0])} are one frame, as are {len(twice)} such pairs; remove those "
+            "of one format"
+        )
+    known = {name for files in found.values() for name in files}
     faults = [
         f"{len(names)} {fault} ({', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''})"
-        for fault, names in (("missing", sorted(expected - found)), ("extra", sorted(found - expected)))
+        for fault, names in (
+            ("missing", [frame for frame, files in found.items() if not files]),
+            ("extra", sorted(there - known)),
+        )
         if names
     ]
     if faults:
@@ -205,4 +222,4 @@ def check_folder(folder: Path, frames: Iterable[str], what: str) -> Path:
             f"{folder}: of {len(expected)} {what}, {' and '.join(faults)}; expected exactly those of "
             "the annotation file"
         )
-    return folder
+    return {frame: folder / files[0] for frame, files in found.items()}

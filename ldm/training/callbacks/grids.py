@@ -64,9 +64,16 @@ class ImageGrids(lightning.Callback):
                 image_guidance_scale=self.sampling.scales_img[0],
                 generator=generators,
                 output_type="pt",
+                check_finite=False,
             ).images
         for part, training in modes:
             part.train(training)
+        bad = [
+            sample["item"] for sample, frame in zip(samples, drawn, strict=True) if not frame.isfinite().all()
+        ]
+        if bad:
+            log.error("grid of step %d not drawn: %s not finite", step, ", ".join(bad))
+            return
         captions = [f"{sample['item']}: {sample['prompt']}" for sample in samples]
         picture = grid_of([stacked["source"], stacked["target"], drawn], captions)
         try:

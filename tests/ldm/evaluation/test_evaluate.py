@@ -295,6 +295,16 @@ def test_runs_are_told_apart(
     assert message in fails(evaluate.main, argv, capsys)
 
 
+def test_runs_that_are_not_there_yet_name_the_command_that_makes_them(
+    scene, capsys: pytest.CaptureFixture[str]  # noqa: ANN001
+) -> None:  # fmt: skip
+    argv = scene.flags("--metrics", "psnr")
+    place = argv.index(str(scene.run))
+    argv[place : place + 1] = [str(scene.root / "one"), str(scene.root / "two")]
+    told = fails(evaluate.main, argv, capsys)
+    assert f"one: no such run; draw it by python -m ldm.sample --out {scene.root / 'one'}" in told
+
+
 def test_as_a_shell_command(scene) -> None:  # noqa: ANN001
     argv = [sys.executable, "-m", "ldm.evaluate", *replaced(scene, "--dataset", "kitchen")]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)

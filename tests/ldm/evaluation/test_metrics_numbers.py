@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from egogen.annotations import Annotations
+from egogen.errors import UserError
 from ldm.metrics import psnr, ssim
+from ldm.metrics.accumulators import remembered, similarity
+from ldm.metrics.feature_cache import Memory, Store
+from ldm.metrics.fid import Distance
+from ldm.metrics.frames.frame_pairs import PairBatch, Side, read_pairs
 from ldm.metrics.frames.protocol import check_shapes, match_size
 from ldm.metrics.registry import METRICS
 
@@ -106,3 +113,23 @@ def test_every_metric_says_what_it_is() -> None:
         assert metric.name == name
         assert metric.scale.low < metric.scale.high
         assert metric.source
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_no_number_is_no_result(scene, tmp_path: Path, bad: float) -> None:  # noqa: ANN001
+    """Of a network with broken weights: said, with the frame, and not kept for the next evaluation."""
+    pairs = read_pairs(Annotations.read(scene.annotations), scene.run, scene.targets)
+    (batch,) = pairs.batches(4, torch.device("cpu"))
+    store = Store(tmp_path / "kept.sqlite")
+
+    def broken(_: PairBatch, _side: Side, chosen: list[int]) -> torch.Tensor:
+        return torch.full((len(chosen), 3), bad)
+
+    vectors = remembered(broken, Memory("kind", store, store))
+    with pytest.raises(
+        UserError, match=r"000002\.jpg: the score is not a number; fetch the metric's weights"
+    ):
+        similarity(vectors).update(batch)
+    with pytest.raises(UserError, match=r"000002\.jpg: the features of this frame are not finite"):
+        Distance(vectors).update(batch)
+    assert bad == float("inf") or not store.read("kind", batch.hashes("generated"))

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +14,7 @@ from PIL import Image
 from egogen.annotations import Annotations
 from egogen.errors import UserError
 from ldm.metrics.frames.frame_pairs import Pairs, frames_folder, read_pairs, run_folder
-from ldm.metrics.frames.images import check_image
+from ldm.metrics.frames.images import Size, check_image, read_pixels
 from ldm.metrics.frames.protocol import size_tolerance
 from ldm.metrics.metric_names import PROTOCOLS, choice
 
@@ -128,6 +129,43 @@ def test_a_truncated_png_is_refused(scene) -> None:  # noqa: ANN001
     scene.generated().write_bytes(scene.generated().read_bytes()[:-400])
     with pytest.raises(UserError, match="not a whole image"):
         pairs_of(scene)
+
+
+def test_frames_drawn_as_png_are_paired_by_the_same_rule(scene) -> None:  # noqa: ANN001
+    for index in range(4):
+        path = scene.generated(index)
+        Image.open(path).save(path.with_suffix(".png"))
+        path.unlink()
+    assert [pair.generated.name for pair in pairs_of(scene).pairs] == ["000002.png"] * 4
+    assert [pair.frame for pair in pairs_of(scene).pairs] == [
+        f"clip{index}/act/000002.jpg" for index in range(4)
+    ]
+    Image.new("RGB", (32, 18)).save(scene.generated())
+    with pytest.raises(
+        UserError, match=r"clip0/act/000002\.jpg and .*000002\.png are one frame, .* 1 such pair"
+    ):
+        pairs_of(scene)
+
+
+def test_two_targets_may_differ_in_their_suffix_alone(scene) -> None:  # noqa: ANN001
+    clips = json.loads(scene.annotations.read_text())
+    (action,) = clips["clip0"].values()
+    clips["clip0"]["more"] = {**action, "image_1": action["image_1"].replace(".jpg", ".png")}
+    scene.annotations.write_text(json.dumps(clips))
+    for folder in (scene.run / "images", scene.targets):
+        Image.new("RGB", (32, 18)).save(folder / "clip0/act/000002.png")
+    assert len(pairs_of(scene)) == 5
+
+
+def test_targets_are_read_upright(scene) -> None:  # noqa: ANN001
+    exif = Image.Exif()
+    exif[0x112] = 6
+    path = scene.targets / "clip0/act/000002.jpg"
+    upright = Image.open(path).convert("RGB")
+    upright.transpose(Image.Transpose.ROTATE_90).save(path, "PNG", exif=exif)
+    (pair, *_) = pairs_of(scene).pairs
+    assert pair.sizes[1] == Size(18, 32)
+    assert np.array_equal(read_pixels(path).permute(1, 2, 0).numpy(), np.asarray(upright))
 
 
 def test_one_pixel_is_forgiven_on_epickitchen_alone(scene) -> None:  # noqa: ANN001

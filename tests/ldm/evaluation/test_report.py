@@ -18,7 +18,7 @@ from ldm import evaluate
 from ldm.report import formats
 from ldm.report.__main__ import main
 from ldm.report.curves import curves, panels, smooth
-from ldm.report.results_table import Column, Number, System, SystemGroup, Table
+from ldm.report.results_table import Column, Number, System, SystemGroup, Table, make_table
 from tests.ldm.evaluation.failing import fails
 
 
@@ -72,7 +72,7 @@ class Reader(HTMLParser):
 
 
 def test_the_page_is_whole(measured, logs: Path) -> None:  # noqa: ANN001
-    main(flags(measured, *gallery_flags(measured), "--logs", f"Stage 2={logs}"))
+    main(flags(measured, *gallery_flags(measured), "--logs", f"Stage 2={logs}", "--published", "ego4d"))
     page = (measured.root / "report" / "index.html").read_text()
     reader = Reader()
     reader.feed(page)
@@ -89,6 +89,17 @@ def test_the_page_is_whole(measured, logs: Path) -> None:  # noqa: ANN001
     assert "train/loss" in page
     assert "currentColor" in page
     assert "∞" in page
+
+
+def test_every_header_of_a_table_says_something(measured) -> None:  # noqa: ANN001
+    main(flags(measured, "--published", "ego4d"))
+    page = (measured.root / "report" / "index.html").read_text()
+    headers = re.findall(r"<th([^>]*)>(.*?)</th>", page, re.DOTALL)
+    assert headers
+    assert all("scope=" in attributes and words.strip() for attributes, words in headers)
+    rows = page[page.index("How sure the numbers are") :].split("<tbody>")[1].split("</tbody>")[0]
+    assert re.findall(r'scope="row" class="run">(.*?)<', rows) == ["LEGO &lt;trained&gt;", "other"]
+    assert 'scope="rowgroup" rowspan="2">PSNR ↑ dB<' in rows
 
 
 def test_metrics_json(measured) -> None:  # noqa: ANN001
@@ -194,14 +205,34 @@ def test_the_table_in_latex() -> None:
 
 def test_the_paper_is_shown_beside(measured, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
     capsys.readouterr()
-    main(flags(measured)[:2])
+    main([*flags(measured)[:2], "--published", "ego4d"])
     shown = capsys.readouterr().out
-    assert "Published (ego4d, 9,931 items)" in shown
+    assert "Published (ego4d, 9,931 items), from Lai et al., ECCV 2024" in shown
     assert re.search(r"LEGO +12\.29 \*", shown)
+    # Frames of somebody's own are no frames of the paper's test set.
+    main(flags(measured)[:2])
+    assert "Published" not in capsys.readouterr().out
     main([*flags(measured)[:2], "--published", "none", "--format", "latex"])
     shown = capsys.readouterr().out
     assert "Published" not in shown
     assert shown.startswith(r"\begin{tabular}")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "count", "shown"),
+    [("ego4d", 9931, True), ("epickitchen", 8893, True), ("ego4d", 8893, False), ("ego4d", 100, False)],
+)
+def test_the_paper_is_shown_beside_its_own_test_set_with_its_sources(
+    dataset: str, count: int, shown: bool
+) -> None:
+    entry = {"title": "FID", "unit": "", "better": "lower", "times": 1, "mean": 20.0, "standard_error": None}
+    details: Any = {"name": "a", "dataset": dataset, "n": count, "metrics": {"fid": entry}}
+    groups = make_table([details], None).groups[1:]
+    assert bool(groups) == shown
+    if dataset == "epickitchen":
+        assert [(len(group.systems), group.title.split("from ")[1]) for group in groups] == [
+            (1, "Lai et al., ECCV 2024"), (3, "a later paper, DynaVieW (tables 7 and 9)"),
+        ]  # fmt: skip
 
 
 def test_differences_are_tested_on_the_same_items(measured, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
@@ -247,7 +278,7 @@ def test_curves_keep_losses_alone(logs: Path) -> None:
 
 
 FAULTS = {
-    "not a run": (lambda s: shutil.rmtree(s.root / "other"), [], "other: not a run: there is no images/"),
+    "not a run": (lambda s: shutil.rmtree(s.root / "other"), [], "folder; python -m ldm.sample --out"),
     "not measured": (lambda s: shutil.rmtree(s.root / "other" / "metric"), [], "details.json: no such file"),
     "frames alone": (lambda _: None, ["--frames", "x"], "needs both --annotations FILE and --frames DIR"),
     "no logs": (lambda _: None, ["--logs", "nowhere"], "nowhere: no such log folder"),

@@ -1,0 +1,154 @@
+"""What a caller gives to `LegoPipeline`, checked before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Generator, Tensor
+
+from egogen.errors import UserError, check_text
+from egogen.features import IMAGE_TOKENS, TEXT_TOKENS
+from egogen.rgb import to_rgb
+from ldm.conditioner import Conditioner, Streams
+from ldm.networks.architecture import LATENT_CHANNELS
+
+Images = Image.Image | Sequence[Image.Image] | Tensor
+
+
+def check_output(output_type: str) -> None:
+    """Raises a `UserError` for a type of frames that is none of ours."""
+    if output_type not in ("pil", "np", "pt", "latent"):
+        raise UserError(f"output_type {output_type!r}: allowed are pil, np, pt and latent")
+
+
+def frames_of(image: Images, factor: int) -> Tensor:
+    """Source frames as [b, 3, h, w] in [-1, 1].
+
+    Args:
+        image: what the caller gave; pictures of any kind are seen as `egogen.rgb.to_rgb` says.
+        factor: pixels to a latent cell, along one side.
+
+    Raises:
+        UserError: they are no frames, or not of one size that the VAE takes.
+    """
+    if not isinstance(image, Tensor):
+        pictures = [image] if isinstance(image, Image.Image) else list(image)
+        if not pictures or not all(isinstance(each, Image.Image) for each in pictures):
+            raise UserError("image: expected a picture, at least one in a list, or a tensor [b, 3, h, w]")
+        pixels = [torch.from_numpy(np.array(to_rgb(each, "image"))) for each in pictures]
+        if len({frame.shape for frame in pixels}) > 1:
+            raise UserError("image: the frames of one batch must be of one size")
+        image = rearrange(torch.stack(pixels), "b h w c -> b c h w") / 127.5 - 1
+    if image.ndim != 4 or image.shape[1] != 3 or not len(image) or not image.is_floating_point():
+        raise UserError(
+            f"image: got {image.dtype} of shape {tuple(image.shape)}, expected floats [b, 3, h, w] in [-1, 1]"
+        )
+    height, width = image.shape[-2:]
+    if height % factor or width % factor or not height * width:
+        raise UserError(
+            f"image: got {width} x {height}, expected sides that are multiples of {factor}; resize it"
+        )
+    check_finite("image", image)
+    return image
+
+
+def prompts_of(prompt: str | Sequence[str], count: int) -> list[str]:
+    """The prompts of so many frames; a `UserError` tells of another number, or of what is no text."""
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if len(prompts) != count:
+        raise UserError(f"prompt: got {len(prompts)} for {count} images, expected one each")
+    for text in prompts:
+        check_text("prompt", text)
+    return prompts
+
+
+def check_noise(
+    latents: Tensor | None,
+    noise: Tensor | None,
+    generator: Generator | list[Generator] | None,
+    steps: int,
+    shape: tuple[int, ...],
+) -> None:
+    """Checks what the caller gives of chance.
+
+    Args:
+        latents: start noise.
+        noise: all draws.
+        generator: one, or one for each frame.
+        steps: sampling steps.
+        shape: of the frames' latents, [b, 4, h, w].
+
+    Raises:
+        UserError: something is of another size, or both latents and noise are given.
+    """
+    if latents is not None and noise is not None:
+        raise UserError("latents and noise: give one of the two; entry 0 of noise is the start")
+    if noise is not None and len(noise) != steps + 1:
+        raise UserError(f"noise: got {len(noise)} entries for {steps} steps, expected {steps + 1}")
+    check_shape("latents", latents, shape, "frames, channels, height, width")
+    check_shape("noise", noise, (steps + 1, *shape), "steps and one, frames, channels, height, width")
+    if isinstance(generator, list) and len(generator) != shape[0]:
+        raise UserError(
+            f"generator: got a list of {len(generator)} for {shape[0]} images, expected one generator, or "
+            "one each"
+        )
+
+
+def latent_shape(frames: Tensor, factor: int) -> tuple[int, ...]:
+    """The shape of the latents of frames."""
+    count, _, height, width = frames.shape
+    return count, LATENT_CHANNELS, height // factor, width // factor
+
+
+def check_features(
+    image: Tensor | None, text: Tensor | None, conditioner: Conditioner | None, count: int
+) -> None:
+    """Checks stage 1's features of so many frames.
+
+    Raises:
+        UserError: they are not those that the checkpoint takes.
+    """
+    given = Streams(image is not None, text is not None)
+    if not any(given):
+        return
+    if conditioner is None:
+        raise UserError("vllm features are given, but this checkpoint has no conditioner for them")
+    wanted = conditioner.streams
+    if given != wanted:
+        both = "give both or neither" if all(wanted) else f"this checkpoint takes {wanted} alone"
+        raise UserError(f"vllm_image_features and vllm_text_features: {both}")
+    width, axes = int(conditioner.config.llm_width), "frames, tokens, width of the checkpoint's VLLM"
+    check_shape("vllm_image_features", image, (count, IMAGE_TOKENS, width), axes)
+    check_shape(
+        "vllm_text_features", text, (count, TEXT_TOKENS, width), f"{axes}; egogen.features.fit_tokens pads"
+    )
+
+
+def check_shape(name: str, values: Tensor | None, expected: tuple[int, ...], axes: str) -> None:
+    """Raises a `UserError` if a tensor is there and has another shape, or values that are not finite."""
+    if values is None:
+        return
+    if tuple(values.shape) != expected:
+        raise UserError(f"{name}: got {tuple(values.shape)}, expected {expected} ({axes})")
+    check_finite(name, values)
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Raises a `UserError` if some of the values are not finite."""
+    bad = int((~values.isfinite()).sum())
+    if bad:
+        raise UserError(f"{name}: {bad} of {values.numel()} values are not finite, expected numbers")
+
+
+def check_drawn(frames: Tensor) -> None:
+    """Raises a `UserError` that says which drawn frames are not finite."""
+    bad = [index for index, frame in enumerate(frames) if not frame.isfinite().all()]
+    if bad:
+        raise UserError(
+            f"drawn frames: not finite, as are {len(bad)} of {len(frames)} (the first is number {bad[0]}); "
+            "lower the guidance scales, draw in 32 bits, or take another checkpoint"
+        )
