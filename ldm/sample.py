@@ -14,6 +14,7 @@ from pathlib import Path
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
+from egogen.hints import hint
 from egogen.layout import run_root
 from egogen.locks import hold
 from egogen.shards import process
@@ -57,7 +58,7 @@ class SampleOptions:
         if (self.ckpt is None) != (self.method == COPY):
             raise UserError(f"--ckpt: {'not used by' if self.ckpt else 'needed for'} --method {self.method}")
         if self.ckpt and not self.ckpt.exists():
-            raise UserError(f"{self.ckpt}: no such checkpoint file or folder")
+            raise UserError(f"{self.ckpt}: no such checkpoint file or folder{hint(self.ckpt)}")
 
     def read(self) -> GenerateConfig:
         """The configuration: files, then words; stage 1's features serve LEGO alone."""

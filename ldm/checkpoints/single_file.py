@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from egogen.errors import UserError
+from egogen.errors import UserError, shorten
 from ldm.checkpoints.published_names import KNOWN_EXTRAS, ema_name, published_names
 from ldm.checkpoints.safe_reading import ARCHITECTURE, read
 from ldm.checkpoints.stated_sizes import Sizes, stated_sizes
@@ -18,7 +20,9 @@ from ldm.conditioner import BOTH, Streams
 from ldm.config.merge import user_error
 from ldm.networks.architecture import (
     LATENT_CHANNELS,
+    TEXT,
     UNET,
+    VAE,
     Architecture,
     Parts,
     build,
@@ -28,6 +32,14 @@ from ldm.networks.architecture import (
     widened,
 )
 
+# What may hold the tensors where `state_dict` does not; and names that wrappers put around those inside.
+HOLDERS = ("model_state_dict", "module", "model")
+WRAPPED = re.compile(r"(?<![^.])(module|_forward_module|_orig_mod)\.|_orig_mod(?=[a-z])")
+OUTER = tuple(f"model.{part}" for part in ("model.", "model_ema.", VAE, TEXT))
+SHARDED = (
+    "a checkpoint of DeepSpeed's ZeRO-3, whose weights lie in shards: join them by the zero_to_fp32.py in "
+    "the folder that DeepSpeed wrote, and give what that makes"
+)
 CONV_IN = f"{UNET}input_blocks.0.0.weight"
 
 
@@ -41,7 +53,7 @@ class SingleFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.content = read(path)
-        self.state: Mapping[str, Tensor] = self.content["state_dict"]
+        self.state = weights_of(self.content, path)
 
     @property
     def inputs(self) -> int | None:
@@ -86,6 +98,33 @@ class SingleFile:
         parts = build(shape, streams is not None, streams or BOTH)
         load_state(parts, shape, self.state, self.path, use_ema)
         return parts
+
+
+def weights_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """A file's tensors by published name; what wrappers of the model have put before names is taken off.
+
+    DistributedDataParallel adds `module.`, torch.compile `_orig_mod.`, a trainer `model.` to all of them.
+
+    Raises:
+        UserError: it holds no tensors, or empty ones.
+    """
+    found: object = content["state_dict"]
+    if isinstance(found, dict) and not any(isinstance(value, Tensor) for value in found.values()):
+        inner = [found[name] for name in HOLDERS if isinstance(found.get(name), dict)]
+        found = inner[0] if inner else found
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: state_dict is {shorten(found)}, expected tensors by name")
+    if others := [name for name, value in found.items() if not isinstance(value, Tensor)]:
+        raise UserError(
+            f"{path}: expected tensors by name, below `state_dict` or at the top; {others[0]!r} is none"
+        )
+    empty = [name for name, value in found.items() if not value.numel()]
+    if empty:
+        raise UserError(f"{path}: tensor {empty[0]!r} and {len(empty) - 1} others are empty; {SHARDED}")
+    names = {name: WRAPPED.sub("", name) for name in found}
+    if any(name.startswith(OUTER) for name in names.values()):
+        names = {name: plain.removeprefix("model.") for name, plain in names.items()}
+    return {names[name]: value for name, value in found.items()}
 
 
 def streams_of(state: Mapping[str, Tensor]) -> Streams | None:

@@ -39,7 +39,7 @@ def write(path: Path, state: Mapping[str, Tensor], shape: Architecture | None = 
         state: tensors by published name.
         shape: the sizes.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         stated = {} if shape is None else {ARCHITECTURE: json.dumps(asdict(shape))}
         with atomic_open(path) as file:
             plain = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}

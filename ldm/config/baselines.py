@@ -9,11 +9,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from egogen.errors import check
-from ldm.config.ranges import SECTION, GridSteps, Natural, Share
+from ldm.config.ranges import LARGEST, NUMBER, SECTION, GridSteps, Natural, Number, Scale, Share
 from ldm.diffusion.ddim import Grid
 
 Injected = Literal["src", "joint", "none"]
-Quantile = Annotated[float, Field(le=1)]
+Quantile = Annotated[float, NUMBER, Field(ge=-LARGEST, le=1)]
+Timestep = Annotated[int, NUMBER, Field(ge=-1000, le=1000)]
+Cells = Annotated[int, NUMBER, Field(ge=0, le=512)]
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -22,7 +24,7 @@ class SDEditConfig:
 
     strength: Share = 0.75  # t_0, as a share of the steps
     steps: GridSteps = 50
-    guidance: float = 5.0
+    guidance: Scale = 5.0
     # A grid step above the first call; `matched` as diffusers (F-BL-01).
     noise_level: Literal["compvis", "matched"] = "compvis"
 
@@ -51,7 +53,7 @@ class ProxConfig:
     """What both variants of ProxEdit (Han et al. 2024) share."""
 
     steps: GridSteps = 50
-    guidance: float = 7.5  # w
+    guidance: Scale = 7.5  # w
     prox: Literal["l0", "l1", "none"] = "l0"  # proximal operator on the guidance: l0, l1, or none
     l0_threshold: Literal["soft", "hard"] = "soft"  # as released; `hard` as the paper has it (F-BL-03)
     quantile: Quantile = 0.75  # lambda is this quantile of |delta|; below 0, minus lambda itself
@@ -80,15 +82,15 @@ class ProxNPIConfig(ProxConfig):
     inversion_guidance: bool = True  # pull what is not edited towards the inverted path
     reconstruction_guidance: bool = False  # pull its predicted clean latent towards the source's
     recon_lr: Share = 1.0  # how far: 1 is all the way
-    recon_t: int = 400  # at timesteps below it; below 0, at timesteps above minus it
-    dilate_mask: Natural = 1  # radius in latent cells by which the edited region grows
+    recon_t: Timestep = 400  # at timesteps below it; below 0, at timesteps above minus it
+    dilate_mask: Cells = 1  # radius in latent cells by which the edited region grows
     # Prompt-to-Prompt; `replace` needs equal word counts.
     controller: Literal["refine", "replace", "none"] = "refine"
     cross_replace: Share = 0.4  # share of steps that take over the source's cross-attention
     self_replace: Share = 0.6  # share of steps that take over its self-attention
     # ... at all levels but the finest; `released`: to 32 x 32 tokens (F-BL-06).
     self_limit: Literal["scaled", "released"] = "scaled"
-    reweight: dict[str, float] = field(default_factory=dict)  # target's words -> factor of attention
+    reweight: dict[str, Number] = field(default_factory=dict)  # target's words -> factor of attention
 
     def __post_init__(self) -> None:
         super().__post_init__()

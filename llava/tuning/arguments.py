@@ -13,7 +13,16 @@ from transformers import HfArgumentParser, TrainingArguments
 from egogen.cli import DEBUG_FLAG
 from egogen.errors import UserError
 from egogen.files import read_yaml
+from egogen.layout import expanded
 from llava.checkpoints.adapters import LoraArguments
+from llava.tuning.limits import check_processes, check_training
+
+
+def at_home(arguments: object, *names: str) -> None:
+    """Expands `~` in the paths of frozen arguments."""
+    for name in names:
+        if (path := getattr(arguments, name)) is not None:
+            object.__setattr__(arguments, name, expanded(path))
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,9 @@ class ModelArguments:
 
     model_name_or_path: Path = field(metadata={"help": "checkpoint folder, published or Hugging Face format"})
     vision_tower: Path | None = field(default=None, metadata={"help": "CLIP folder, if not the one it names"})
+
+    def __post_init__(self) -> None:
+        at_home(self, "model_name_or_path", "vision_tower")
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,8 @@ class DataArguments:
     dry_run: bool = field(default=False, metadata={"help": "print the plan and end before training"})
 
     def __post_init__(self) -> None:
-        if self.model_max_length < 2:
+        at_home(self, "data_path", "image_folder")
+        if not 2 <= self.model_max_length <= 2**31:
             raise UserError(f"--model_max_length {self.model_max_length}: expected 2 or more tokens")
 
 
@@ -104,13 +117,14 @@ def read_arguments(argv: Sequence[str] | None, description: str | None) -> Argum
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0].endswith((".yaml", ".yml")):
-        words = [*flags_of(Path(words[0])), *words[1:]]
+        words = [*flags_of(expanded(words[0])), *words[1:]]
     # `--debug` alone is ours (`egogen.cli.run`); transformers has an option of that name with a value.
     words = [word for word in words if word != DEBUG_FLAG]
     if "--deepspeed" in words[:-1]:
-        config = Path(words[words.index("--deepspeed") + 1])
-        if not config.is_file():
-            raise UserError(f"--deepspeed {config}: no such file; configs/deepspeed/ holds some")
+        place = words.index("--deepspeed") + 1
+        words[place] = f"{expanded(words[place])}"
+        if not Path(words[place]).is_file():
+            raise UserError(f"--deepspeed {words[place]}: no such file; configs/deepspeed/ holds some")
     ours = ModelArguments, DataArguments, LoraArguments, ScheduleArguments, FixedArguments
     parser = HfArgumentParser(
         [*ours, TrainingArguments],  # type: ignore[list-item]
@@ -126,12 +140,15 @@ def read_arguments(argv: Sequence[str] | None, description: str | None) -> Argum
         model, data, lora, schedule, _, training = parser.parse_args_into_dataclasses(words)
     except UserError:
         raise
-    except (ValueError, ImportError, OSError) as error:
-        raise UserError(f"python -m llava.train: {error}") from None
+    except (ValueError, ImportError, OSError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
+        raise UserError(f"python -m llava.train: {f'{error}'[:500]}") from None
     if training.save_total_limit == 1:
         raise UserError(
             "--save_total_limit 1: the last checkpoint goes before the new one is whole; use 2 or more"
         )
+    check_training(training)
+    if not data.dry_run:
+        check_processes(training)
     if schedule.warmup_ratio:
         training.warmup_steps = schedule.warmup_ratio
     return Arguments(model, data, lora, training)
