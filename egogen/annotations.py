@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from egogen.errors import UserError
+from egogen.errors import UserError, shorten
 from egogen.files import read_json, write_json
 from egogen.layout import DESCRIPTION_KEY
 
@@ -207,9 +207,3 @@ def validate(model: type[Model], value: object, where: str) -> Model:
             raise UserError(f"{where}: the field {field!r} is missing; found {present}") from None
         message = first["msg"].removeprefix("Value error, ")
         raise UserError(f"{where}, field {field!r}: found {shorten(first['input'])}: {message}") from None
-
-
-def shorten(value: object, limit: int = 80) -> str:
-    """A value's repr, cut for a one-line message."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}..."

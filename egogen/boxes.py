@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from egogen.annotations import shorten, validate
-from egogen.errors import UserError
+from egogen.annotations import validate
+from egogen.errors import UserError, shorten
 
 Frame = Literal[0, 1]
 Pixels = Annotated[float, Field(allow_inf_nan=False)]

@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TypeVar
 from egogen import logs
 from egogen.disk import free_bytes, full, no_room, readable
 from egogen.errors import UserError, check_text
-from egogen.layout import run_root
+from egogen.layout import expanded, run_root
 
 ENVIRONMENTS = {"llava": "vllm", "ldm": "ldm"}  # of the packages; egogen runs in both
 EXIT_USER_ERROR = 2
@@ -110,6 +110,8 @@ def options(
         how = dict(each.metadata)
         if callable(how.get("default")):
             how["default"] = how["default"]()
+        if how.get("type") is Path:
+            how["type"] = path
         place = how.pop("positional", False)
         names = (each.name,) if place else how.pop("spelled", (f"--{each.name.replace('_', '-')}",))
         title, either = how.pop("group", None), how.pop("either", None)
@@ -131,6 +133,18 @@ def options(
         return kind(**{each.name: values[each.name] for each in fields(kind)})  # type: ignore[arg-type]
     except argparse.ArgumentTypeError as error:
         made.error(f"{error}")
+
+
+def path(text: str) -> Path:
+    """A flag's path, `~` and all.
+
+    Raises:
+        argparse.ArgumentTypeError: it begins with a home folder that is not there.
+    """
+    try:
+        return expanded(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(f"{error}") from None
 
 
 def run(main: Callable[[], object]) -> None:

@@ -361,17 +361,27 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401 - YAML is any value; callers v
         UserError: the file is missing, is not UTF-8, is not YAML or repeats a key.
     """
     with named_errors(path):
-        loader = YamlLoader(regular(path).read_bytes().decode("utf-8-sig"))
-        loader.name = f"{path}"
+        return parse_yaml(regular(path).read_bytes().decode("utf-8-sig"), f"{path}")
+
+
+def parse_yaml(text: str, source: str) -> Any:  # noqa: ANN401 - as of a file
+    """The same for a text that comes from elsewhere, which `source` names.
+
+    Raises:
+        UserError: it is not YAML or repeats a key.
+    """
+    with named_errors(source):
+        loader = YamlLoader(text)
+        loader.name = source
         return loader.get_single_data()
 
 
 @contextmanager
 def named_errors(path: Path | str) -> Iterator[None]:
-    """Makes one line of what goes wrong while a JSON or YAML file is read.
+    """Makes one line of what goes wrong while JSON or YAML is read.
 
     Raises:
-        UserError: the file is missing, is not UTF-8 or is not JSON or YAML.
+        UserError: the file is missing, is not UTF-8, is not JSON or YAML, or holds what nobody means.
     """
     try:
         yield
@@ -393,5 +403,8 @@ def named_errors(path: Path | str) -> Iterator[None]:
         raise UserError(f"{path}: not valid YAML ({what})") from None
     except RecursionError:
         raise UserError(f"{path}: not ours (objects or lists nested too deeply)") from None
-    except ValueError as error:  # more digits than Python reads
-        raise UserError(f"{path}: not valid JSON or YAML ({reason(error)[:80]})") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # of PyYAML's and Python's types
+        what = f"a value that is none of its type: {reason(error)}"
+        if "Exceeds the limit" in f"{error}":
+            what = "a number of thousands of digits"
+        raise UserError(f"{path}: not ours ({what[:160]})") from None

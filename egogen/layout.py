@@ -22,19 +22,31 @@ FOLDERS = {"ego4d": "ego4d.fho", "epickitchen": "epickitchen"}
 METRIC_TARGETS = "val_gt_for_metric"
 
 
+def expanded(path: str | Path) -> Path:
+    """A path that may begin with `~` or `~user`, which shells leave in `--flag=~/x`, YAML and quotes.
+
+    Raises:
+        UserError: there is no such home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: there is no such home folder; write the whole path") from None
+
+
 def data_root() -> Path:
     """The folder that holds EgoGen/: `DATA_ROOT`, by default `data`."""
-    return Path(os.environ.get("DATA_ROOT") or "data")
+    return expanded(os.environ.get("DATA_ROOT") or "data")
 
 
 def run_root() -> Path:
     """Where results go: `RUN_ROOT`, by default `runs`."""
-    return Path(os.environ.get("RUN_ROOT") or "runs")
+    return expanded(os.environ.get("RUN_ROOT") or "runs")
 
 
 def weights_root() -> Path:
     """Where the published weights of other people's networks lie: `WEIGHTS_ROOT`, by default `weights`."""
-    return Path(os.environ.get("WEIGHTS_ROOT") or "weights")
+    return expanded(os.environ.get("WEIGHTS_ROOT") or "weights")
 
 
 def tuned_vllm(dataset: str) -> Path:

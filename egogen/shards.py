@@ -13,20 +13,73 @@ Item = TypeVar("Item")
 
 
 class Process(NamedTuple):
-    """This process among those of a launcher such as torchrun; counted from 0."""
+    """This process among those of a launcher such as torchrun or srun; counted from 0."""
 
     rank: int
     local_rank: int
     world_size: int
 
 
-def process() -> Process:
-    """Which process this is, by the environment that torchrun sets; alone without it."""
-    rank, local_rank, world_size = (
-        int(os.environ.get(name, default))
-        for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))
-    )
-    return Process(rank, local_rank, world_size)
+# Who may have started this process beside others, and the variables that say so: its rank, that on its
+# machine, their number. torchrun and mpirun may run below srun, so they come first.
+LAUNCHERS = {
+    "torchrun": ("RANK", "LOCAL_RANK", "WORLD_SIZE"),
+    "mpirun": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_SIZE"),
+    "mpiexec": ("PMI_RANK", "MPI_LOCALRANKID", "PMI_SIZE"),
+    "srun": ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS"),
+}
+ALONE = Process(0, 0, 1)
+
+
+def launched() -> tuple[str, Process]:
+    """The launcher that started this process beside others, and which of them it is; "" if it is alone.
+
+    A shell that `srun --pty` opened is alone, and so is a batch script: srun starts the tasks.
+
+    Raises:
+        UserError: the launcher's variables contradict each other.
+    """
+    for launcher, names in LAUNCHERS.items():
+        rank, local_rank, count = (variable(name) for name in names)
+        if launcher == "torchrun" and rank is None and count in (None, 1):
+            continue
+        if launcher != "torchrun" and None in (rank, local_rank, count):
+            continue
+        if launcher == "srun" and "SLURM_PTY_PORT" in os.environ:
+            continue
+        if rank is None or count is None or rank >= count:
+            said = " and ".join(f"{name}={os.environ.get(name)}" for name in (names[0], names[2]))
+            raise UserError(
+                f"{said} in the environment do not belong together; start by {launcher}, or unset them"
+            )
+        if count > 1 or launcher == "torchrun":
+            return launcher, Process(rank, local_rank or 0, count)
+    return "", ALONE
+
+
+def variable(name: str) -> int | None:
+    """A whole number of the environment; None where it is not set.
+
+    Raises:
+        UserError: it is none.
+    """
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise UserError(f"{name}={text[:80]!r} in the environment: expected a whole number from 0; unset it")
+    return int(text)
+
+
+def process(share_is_named: bool = False) -> Process:
+    """Which process this is among those that share the work.
+
+    Args:
+        share_is_named: a flag names this process's share. torchrun's processes share that among them; the
+            tasks of others each have a command of their own, and their own flags.
+    """
+    launcher, found = launched()
+    return found if launcher == "torchrun" or not share_is_named else found._replace(rank=0, world_size=1)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from egogen.errors import UserError
 from egogen.seeds import item_seed
 from ldm.checkpoints.published_names import EMA_DECAY, EMA_UPDATES, ema_name, published_names
-from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION
+from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION, SETTINGS
 from ldm.checkpoints.single_file import load_state
 from ldm.checkpoints.writing import published_state
 from ldm.conditioner import embed
@@ -32,7 +32,7 @@ from ldm.guidance import Drop, build_context, draw_drop
 from ldm.networks.architecture import Parts
 from ldm.networks.shapes import LATENT_SCALE
 from ldm.networks.text import make_tokenizer
-from ldm.training.adamw import gradient_norm, make_optimizer, rate
+from ldm.training.adamw import gradient_norm, make_optimizer, rate, renew
 from ldm.training.ema import Ema
 
 log = logging.getLogger(__name__)
@@ -267,14 +267,20 @@ class LatentDiffusion(lightning.LightningModule):
         checkpoint["state_dict"] = state
         checkpoint[ARCHITECTURE] = asdict(self.shape)
         checkpoint[RESOLUTION] = self.config.data.resolution
+        checkpoint[SETTINGS] = asdict(self.config)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Loads published names strictly, gives Lightning the result, and counts batches anew.
+
+        The optimiser keeps its moments and takes this run's settings.
 
         A checkpoint is always made at the end of an optimiser step; how many batches that took depends on the
         number of processes then, and may differ now.
         """
         state = checkpoint["state_dict"]
+        self.check_frozen(state)
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        renew(checkpoint, self.config.optimizer, max(1, self.config.trainer.max_steps), on_gpu)
         load_state(self.parts, self.shape, state, Path("checkpoint to resume"))
         names = published_names(self.parts, self.shape)
         averages = {own: state[ema_name(names[own])] for own in self.ema.names}
@@ -284,3 +290,19 @@ class LatentDiffusion(lightning.LightningModule):
         batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for counts in (progress["total"], progress["current"]):
             counts.update(ready=batches, started=batches, processed=batches, completed=batches - 1)
+
+    def check_frozen(self, state: Mapping[str, Tensor]) -> None:
+        """Latents are encoded once, by what `model.start` holds: that must be the checkpoint's.
+
+        Raises:
+            UserError: VAE or text encoder are others.
+        """
+        names = published_names(self.parts, self.shape)
+        for part in ("vae", "text_encoder"):
+            for own, value in getattr(self, part).state_dict().items():
+                saved = state.get(names[f"{part}.{own}"])
+                if saved is not None and not torch.equal(saved.flatten().to(value), value.flatten()):
+                    raise UserError(
+                        f"model.start: its {part} is not that of the checkpoint to resume (tensor {own!r}); "
+                        "set it to what the run was begun with"
+                    )

@@ -14,7 +14,7 @@ from egogen.errors import UserError, check_text
 from egogen.features import IMAGE_TOKENS, TEXT_TOKENS
 from egogen.rgb import to_rgb
 from ldm.conditioner import Conditioner, Streams
-from ldm.networks.architecture import LATENT_CHANNELS
+from ldm.networks.shapes import LATENT_CHANNELS
 
 Images = Image.Image | Sequence[Image.Image] | Tensor
 

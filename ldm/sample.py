@@ -14,6 +14,7 @@ from pathlib import Path
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
+from egogen.hints import hint
 from egogen.layout import run_root
 from egogen.shards import process
 from ldm.networks.devices import HELP, find_device
@@ -51,7 +52,7 @@ class SampleOptions:
         if (self.ckpt is None) != (self.method == COPY):
             raise UserError(f"--ckpt: {'not used by' if self.ckpt else 'needed for'} --method {self.method}")
         if self.ckpt and not self.ckpt.exists():
-            raise UserError(f"{self.ckpt}: no such checkpoint file or folder")
+            raise UserError(f"{self.ckpt}: no such checkpoint file or folder{hint(self.ckpt)}")
 
     @property
     def folder(self) -> Path:

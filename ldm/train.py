@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -69,15 +68,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         rate = config.optimizer.lr * config.trainer.effective_batch
         config = replace(config, optimizer=replace(config.optimizer, lr=rate))
     from egogen.locks import hold
+    from ldm.training.launch import is_first, is_requeued
     from ldm.training.run import parse_gpus, train
 
     gpus = parse_gpus(options.gpus)
     name = "_".join(part for part in (files[0].stem, options.name, options.postfix) if part)
     run = options.logdir / options.project / name
-    requeued = bool(int(os.environ.get("SLURM_RESTART_COUNT", "0")))  # the one before is about to end
-    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-    first = all(os.environ.get(name, "0") == "0" for name in ranks)
-    with hold(run, "training", wait=requeued) if first and options.train else nullcontext(), writing(run):
+    guarded = is_first() and options.train
+    # The job before a requeued one is about to end.
+    with hold(run, "training", wait=is_requeued()) if guarded else nullcontext(), writing(run):
         train(config, run, gpus, options.resume, options.train)
 
 

@@ -329,7 +329,8 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     """
     chosen = name
     if name == "auto":
-        chosen = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+        own = 0 if torch.cuda.device_count() == 1 else local_rank  # a launcher may show each its own alone
+        chosen = f"cuda:{own}" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:

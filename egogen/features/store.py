@@ -12,6 +12,7 @@ from egogen.annotations import JsonObject, check_object
 from egogen.errors import UserError
 from egogen.features.store_names import ROW_TYPES, RowType
 from egogen.files import read_json
+from egogen.hints import hint
 from egogen.layout import projector_path
 from egogen.manifest import NAME, claim, file_hash
 
@@ -41,10 +42,12 @@ def check_form(folder: Path, wanted: Form) -> None:
         return
     make = "make it by llava.describe --feature-store or python -m egogen.features convert"
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of features; {make}")
+        raise UserError(f"{folder}: no such folder of features{hint(folder) or f'; {make}'}")
     holds = STORE_OF.get(found)
-    hint = f"set features.store={holds}" if holds else f"allowed are {', '.join(STORE_OF)}"
-    raise UserError(f"{folder}: holds features of the form {found!r}, expected {wanted!r}; {hint}, or {make}")
+    advice = f"set features.store={holds}" if holds else f"allowed are {', '.join(STORE_OF)}"
+    raise UserError(
+        f"{folder}: holds features of the form {found!r}, expected {wanted!r}; {advice}, or {make}"
+    )
 
 
 def row_type_of(folder: Path) -> RowType:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import re
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +22,7 @@ BROKEN = (
     SafetensorError, OSError, zipfile.BadZipFile, pickle.UnpicklingError, ValueError, KeyError, EOFError,
     TypeError, IndexError, AttributeError, MemoryError, OverflowError, RuntimeError,
 )  # fmt: skip
+SAFETENSORS, ZIP, PICKLE = "safetensors", "zip", "pickle"  # how files of weights begin
 Found = TypeVar("Found")
 Tensors = dict[str, Callable[[], np.ndarray]]
 
@@ -39,6 +39,28 @@ def weight_files(path: Path) -> list[Path]:
         what = "exists, but is no such file" if path.exists() else "no such file or folder"
         raise UserError(f"{path}: {what}; expected weights in {SUFFIXES}")
     return files
+
+
+def form_of(path: Path) -> str:
+    """What kind of file of weights this is, by its first bytes, since a suffix may be wrong; "" for none.
+
+    Raises:
+        UserError: it cannot be read, or stands for a file that was not fetched.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
+    if head[:4] == b"PK\x03\x04":
+        return ZIP
+    if head[:1] == b"\x80":
+        return PICKLE
+    if head[8:9] == b"{":
+        return SAFETENSORS
+    if head.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path}: a pointer of Git LFS, not the file; fetch that by git lfs pull")
+    return ""
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -59,6 +81,8 @@ def guarded(path: Path, read: Callable[[], Found]) -> Found:
     """
     try:
         return read()
+    except UserError:
+        raise
     except BROKEN as error:
         raise UserError(
             f"{path}: not a readable file of weights ({reason(error)[:160]}); is it cut off?"
@@ -67,10 +91,11 @@ def guarded(path: Path, read: Callable[[], Found]) -> Found:
 
 def open_file(path: Path) -> Tensors:
     """The tensors of a file by name; whatever is wrong with it is raised as it comes."""
-    if path.suffix == ".npz":
+    form = form_of(path)
+    if form == ZIP and path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             return {name: partial(read_npz, path, name) for name in arrays.files}
-    if path.suffix == ".bin":
+    if form in (ZIP, PICKLE) or (path.suffix == ".bin" and not form):
         return open_bin(path)
     with safe_open(path, "np") as header:
         return {name: partial(read_safetensors, path, name) for name in header.keys()}  # noqa: SIM118 - no dict
@@ -97,9 +122,8 @@ def open_bin(path: Path) -> Tensors:
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:  # its own words advise to run what is in the file
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        raise TypeError(f"it holds {found[1] if found else 'something'}, more than tensors") from None
+    except pickle.UnpicklingError as error:
+        raise TypeError(f"it holds {reason(error).removeprefix('it names ')}, more than tensors") from None
     if not isinstance(content, dict):
         raise TypeError(f"it holds {type(content).__name__}, expected tensors by name")
     return {name: partial(numbers, name) for name, value in content.items() if torch.is_tensor(value)}

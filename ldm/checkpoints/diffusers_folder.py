@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextModel
 
 from egogen.annotations import check_object
-from egogen.errors import UserError, check
+from egogen.errors import UserError, check, reason
+from egogen.features.weight_files import BROKEN
 from egogen.files import read_json
+from ldm.checkpoints.single_file import SHARDED
 from ldm.checkpoints.stated_sizes import Sizes
 from ldm.conditioner import Conditioner
 from ldm.networks.architecture import Parts, make_conditioner, widened
@@ -43,6 +44,8 @@ class DiffusersFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if (path / "zero_to_fp32.py").exists():
+            raise UserError(f"{path}: {SHARDED}")
         read_json(path / INDEX)
         check_prediction(path / "scheduler" / "scheduler_config.json")
         # Without accelerate there is no other way, and diffusers says so each time.
@@ -103,9 +106,8 @@ def load_part(path: Path, name: str, load: Callable[..., Any], **options: object
         raise UserError(f"{folder}: has no config.json; expected a diffusers pipeline with its part {name!r}")
     try:
         model, info = load(folder, output_loading_info=True, local_files_only=True, **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{folder}: cannot be loaded ({reason})") from None
+    except BROKEN as error:
+        raise UserError(f"{folder}: cannot be loaded ({' '.join(reason(error).split())[:300]})") from None
     check_info(info, folder)
     return model
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from egogen.errors import UserError, reason
+from egogen.features.weight_files import BROKEN, SAFETENSORS, ZIP, form_of
+from egogen.hints import hint
 
 log = logging.getLogger(__name__)
 
 # Our files state beside `state_dict` the sizes of their networks, and the side of the frames they drew last.
 ARCHITECTURE = "architecture"
 RESOLUTION = "resolution"
+SETTINGS = "settings"  # of the run that wrote them
 
 
 class Unread:
@@ -48,7 +50,7 @@ KNOWN_TYPES = [
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Reads a `.ckpt` or `.safetensors` file without executing anything in it.
+    """Reads a file of torch or safetensors, told by its first bytes, without executing anything in it.
 
     Returns:
         The file's content; its weights by published name are under `state_dict`.
@@ -57,20 +59,26 @@ def read(path: Path) -> dict[str, Any]:
         UserError: missing, truncated, no checkpoint, or with content that is neither tensors nor plain data.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint file")
+        raise UserError(f"{path}: no such checkpoint file{hint(path)}")
     try:
-        if path.suffix == ".safetensors":
+        form = form_of(path)
+        if form == SAFETENSORS:
             return read_safetensors(path)
+        if not form:
+            raise EOFError("it begins as no file of weights does")
         with torch.serialization.safe_globals(KNOWN_TYPES):  # type: ignore[arg-type]
             # Files from before torch 1.6 cannot be mapped.
-            mapped = zipfile.is_zipfile(path)
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: refused, it holds more than tensors and plain data ({reason(error)})"
-        ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, IndexError, SafetensorError) as error:
-        raise UserError(f"{path}: not a readable checkpoint, cut off perhaps ({reason(error)})") from None
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=form == ZIP)
+    except UserError:
+        raise
+    except BROKEN as error:
+        more = isinstance(error, pickle.UnpicklingError) and "truncated" not in f"{error}"
+        what = (
+            "refused, it holds more than tensors and plain data"
+            if more
+            else "not a readable checkpoint, cut off perhaps"
+        )
+        raise UserError(f"{path}: {what} ({reason(error)[:300]})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: found {type(content).__name__}, expected a checkpoint with `state_dict`")
     return content if "state_dict" in content else {"state_dict": content}

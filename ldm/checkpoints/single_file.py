@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from egogen.errors import UserError
+from egogen.errors import UserError, shorten
 from ldm.checkpoints.published_names import KNOWN_EXTRAS, ema_name, published_names
 from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION, read
 from ldm.checkpoints.stated_sizes import Sizes, state_resolution, stated_sizes
 from ldm.config.merge import user_error
-from ldm.networks.architecture import UNET, Parts, build, infer, overlay, widened
+from ldm.networks.architecture import TEXT, UNET, VAE, Parts, build, infer, overlay, widened
 from ldm.networks.shapes import BOTH, LATENT_CHANNELS, Architecture, Streams, check_sizes
 
+# What may hold the tensors where `state_dict` does not; and names that wrappers put around those inside.
+HOLDERS = ("model_state_dict", "module", "model")
+WRAPPED = re.compile(r"(?<![^.])(module|_forward_module|_orig_mod)\.|_orig_mod(?=[a-z])")
+OUTER = tuple(f"model.{part}" for part in ("model.", "model_ema.", VAE, TEXT))
+SHARDED = (
+    "a checkpoint of DeepSpeed's ZeRO-3, whose weights lie in shards: join them by the zero_to_fp32.py in "
+    "the folder that DeepSpeed wrote, and give what that makes"
+)
 CONV_IN = f"{UNET}input_blocks.0.0.weight"
 
 
@@ -31,7 +41,7 @@ class SingleFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.content = read(path)
-        self.state: Mapping[str, Tensor] = self.content["state_dict"]
+        self.state = weights_of(self.content, path)
 
     @property
     def inputs(self) -> int | None:
@@ -77,6 +87,33 @@ class SingleFile:
         load_state(parts, shape, self.state, self.path, use_ema)
         state_resolution(parts, self.content.get(RESOLUTION))
         return parts
+
+
+def weights_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """A file's tensors by published name; what wrappers of the model have put before names is taken off.
+
+    DistributedDataParallel adds `module.`, torch.compile `_orig_mod.`, a trainer `model.` to all of them.
+
+    Raises:
+        UserError: it holds no tensors, or empty ones.
+    """
+    found: object = content["state_dict"]
+    if isinstance(found, dict) and not any(isinstance(value, Tensor) for value in found.values()):
+        inner = [found[name] for name in HOLDERS if isinstance(found.get(name), dict)]
+        found = inner[0] if inner else found
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: state_dict is {shorten(found)}, expected tensors by name")
+    if others := [name for name, value in found.items() if not isinstance(value, Tensor)]:
+        raise UserError(
+            f"{path}: expected tensors by name, below `state_dict` or at the top; {others[0]!r} is none"
+        )
+    empty = [name for name, value in found.items() if not value.numel()]
+    if empty:
+        raise UserError(f"{path}: tensor {empty[0]!r} and {len(empty) - 1} others are empty; {SHARDED}")
+    names = {name: WRAPPED.sub("", name) for name in found}
+    if any(name.startswith(OUTER) for name in names.values()):
+        names = {name: plain.removeprefix("model.") for name, plain in names.items()}
+    return {names[name]: value for name, value in found.items()}
 
 
 def streams_of(state: Mapping[str, Tensor]) -> Streams | None:

@@ -48,7 +48,7 @@ def write(
     """
     named = {ARCHITECTURE: None if shape is None else asdict(shape), RESOLUTION: resolution}
     stated = {name: value for name, value in named.items() if value is not None}
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         with atomic_open(path) as file:
             plain = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
             header = {name: json.dumps(value) for name, value in stated.items()}

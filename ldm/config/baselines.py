@@ -9,11 +9,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from egogen.errors import check
-from ldm.config.ranges import SECTION, GridSteps, Natural, Scale, Share
+from ldm.config.ranges import LARGEST, NUMBER, SECTION, GridSteps, Natural, Number, Scale, Share
 from ldm.diffusion.choices import grid_timesteps
 
 Injected = Literal["src", "joint", "none"]
-Quantile = Annotated[float, Field(le=1)]
+Quantile = Annotated[float, NUMBER, Field(ge=-LARGEST, le=1)]
+Timestep = Annotated[int, NUMBER, Field(ge=-1000, le=1000)]
+Cells = Annotated[int, NUMBER, Field(ge=0, le=512)]
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -80,15 +82,15 @@ class ProxNPIConfig(ProxConfig):
     inversion_guidance: bool = True  # pull what is not edited towards the inverted path
     reconstruction_guidance: bool = False  # pull its predicted clean latent towards the source's
     recon_lr: Share = 1.0  # how far: 1 is all the way
-    recon_t: int = 400  # at timesteps below it; below 0, at timesteps above minus it
-    dilate_mask: Natural = 1  # radius in latent cells by which the edited region grows
+    recon_t: Timestep = 400  # at timesteps below it; below 0, at timesteps above minus it
+    dilate_mask: Cells = 1  # radius in latent cells by which the edited region grows
     # Prompt-to-Prompt; `replace` needs equal word counts.
     controller: Literal["refine", "replace", "none"] = "refine"
     cross_replace: Share = 0.4  # share of steps that take over the source's cross-attention
     self_replace: Share = 0.6  # share of steps that take over its self-attention
     # ... at all levels but the finest; `released`: to 32 x 32 tokens (F-BL-06).
     self_limit: Literal["scaled", "released"] = "scaled"
-    reweight: dict[str, float] = field(default_factory=dict)  # target's words -> factor of attention
+    reweight: dict[str, Number] = field(default_factory=dict)  # target's words -> factor of attention
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,8 +6,9 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -15,11 +16,14 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from egogen.annotations import check_object
-from egogen.errors import UserError, check, reason
-from egogen.files import read_yaml
+from egogen.errors import UserError, check, reason, shorten
+from egogen.files import parse_yaml, read_yaml
+from egogen.layout import expanded
 from egogen.shipped import find_config
+from ldm.config.ranges import LARGEST
 
 Config = TypeVar("Config")
+ENDS = ("ge", "gt", "le", "lt")
 WORD = re.compile(r"[A-Za-z_][\w.]*=")  # key.sub=value
 # What is allowed, by the beginning of pydantic's name for the fault.
 OF_TYPES = {
@@ -31,7 +35,7 @@ OF_TYPES = {
 def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Tells YAML files from `key.sub=value` words, which may follow them on a command line."""
     settings = [word for word in words if WORD.match(word)]
-    return [find_config(Path(word)) for word in words if word not in settings], settings
+    return [find_config(expanded(word)) for word in words if word not in settings], settings
 
 
 def load_config(kind: type[Config], files: Sequence[Path], overrides: Sequence[str] = ()) -> Config:
@@ -42,11 +46,7 @@ def load_config(kind: type[Config], files: Sequence[Path], overrides: Sequence[s
     """
     defaults = asdict(kind())  # type: ignore[call-overload]
     layers = [(f"{path}", read_yaml(path) or {}) for path in files]
-    for word in overrides:
-        if "=" not in word.lstrip("="):
-            hint = "such as data.resolution=256; YAML files go before such words"
-            raise UserError(f"{word!r}: expected key=value, {hint}")
-        layers.append((f"{word!r}", OmegaConf.to_container(OmegaConf.from_dotlist([word]))))
+    layers += [(shorten(word), parsed(word)) for word in overrides]
     for source, layer in layers:
         for key in unknown_keys(kind, check_object(layer, source, "settings by name")):
             near = difflib.get_close_matches(key, list(known_keys(kind)), n=1, cutoff=0.4)
@@ -54,9 +54,27 @@ def load_config(kind: type[Config], files: Sequence[Path], overrides: Sequence[s
     try:
         merged = OmegaConf.merge(defaults, *(layer for _, layer in layers))
         tree = OmegaConf.to_container(merged, resolve=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{', '.join(map(str, files)) or 'configuration'}: {reason(error)}") from None
+    except (OmegaConfBaseException, RecursionError) as error:
+        place = ", ".join(map(str, files)) or "configuration"
+        what = "nested too deeply" if isinstance(error, RecursionError) else reason(error)[:300]
+        raise UserError(f"{place}: {what}") from None
     return validated(kind, fitted(defaults, tree))
+
+
+def parsed(word: str) -> object:
+    """A `key.sub=value` word as a layer of settings.
+
+    Raises:
+        UserError: it is none, or its value cannot be read.
+    """
+    if "=" not in word.lstrip("="):
+        hint = "such as data.resolution=256; YAML files go before such words"
+        raise UserError(f"{shorten(word)}: expected key=value, {hint}")
+    key, _, text = word.partition("=")
+    value = parse_yaml(text, shorten(word))
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
 
 
 def validated(kind: type[Config], tree: object) -> Config:
@@ -66,9 +84,15 @@ def validated(kind: type[Config], tree: object) -> Config:
         UserError: names the first bad key, its value and what is allowed.
     """
     try:
-        return TypeAdapter(kind).validate_python(tree)
+        return adapter(kind).validate_python(tree)
     except ValidationError as error:
         raise user_error(kind, error) from None
+
+
+@cache
+def adapter(kind: type[Config]) -> TypeAdapter[Config]:
+    """Pydantic's reader of a section, made once."""
+    return TypeAdapter(kind)
 
 
 def user_error(kind: type, error: ValidationError) -> UserError:
@@ -77,34 +101,46 @@ def user_error(kind: type, error: ValidationError) -> UserError:
     if fault["type"] == "value_error":  # of a section's own `__post_init__`, which has said it all
         return UserError(f"{fault['ctx']['error']}")
     key = ".".join(map(str, fault["loc"]))
-    return UserError(f"{key}: got {fault['input']!r}, allowed: {allowed(kind, fault)}")
+    return UserError(f"{key}: got {shorten(fault['input'])}, allowed: {allowed(kind, fault)}")
 
 
-def allowed(kind: type, fault: Mapping[str, object]) -> str:
+def allowed(kind: type, fault: Mapping[str, Any]) -> str:
     """What a setting may be, in words, from its type and range; the fault is one of pydantic's."""
-    of_type = OF_TYPES.get(f"{fault['type']}".split("_")[0], "")
-    field = FieldInfo()
-    for name in fault["loc"]:  # type: ignore[attr-defined]
-        if name not in fields_of(kind):
-            return of_type or "no such key"  # an entry of a list or of a mapping
+    of_type = next((words for name, words in OF_TYPES.items() if fault["type"].startswith(name)), "")
+    field, ends = FieldInfo(), {}
+    for name in fault["loc"]:
+        if name not in fields_of(kind):  # an entry of a list or of a mapping
+            unknown = isinstance(name, str) and not of_type and not field.annotation
+            ends = fault.get("ctx", {})
+            field = FieldInfo(description=field.description)
+            if unknown or fault["type"] == "unexpected_keyword_argument":
+                return "no such key"
+            break
         field = fields_of(kind)[name]
         kind = section_of(field) or kind
+        ends = {
+            end: getattr(mark, end) for mark in field.metadata for end in ENDS if hasattr(mark, end)
+        }  # fmt: skip
     if get_origin(field.annotation) is Literal:
         return ", ".join(get_args(field.annotation))
-    return ", ".join(filter(None, (of_type, field.description or limits(field))))
+    too_much = fault["type"].startswith("less_than")
+    return ", ".join(filter(None, (of_type, field.description or limits(ends, too_much))))
 
 
-def limits(field: FieldInfo) -> str:
-    """The range of a number, in words."""
-    ends = {
-        name: f"{getattr(mark, name):g}"
-        for mark in field.metadata for name in ("ge", "gt", "le", "lt") if hasattr(mark, name)
-    }  # fmt: skip
-    match ends:
+def limits(ends: Mapping[str, int | float], too_much: bool) -> str:
+    """The range of a number, in words; that there is a largest one is told to those who have passed it."""
+    known = {
+        end: f"{value:,}" if isinstance(value, int) else f"{value:g}"
+        for end, value in ends.items()
+        if end in ENDS and (abs(value) < LARGEST or too_much)
+    }
+    match known:
         case {"ge": low, "le": high}:
             return f"{low} to {high}"
         case {"ge": low, "lt": high}:
             return f"{low} to less than {high}"
+        case {"gt": low, "le": high}:
+            return f"more than {low}, up to {high}"
         case {"ge": "0"}:
             return "0 or more"
         case {"ge": low}:
@@ -113,26 +149,32 @@ def limits(field: FieldInfo) -> str:
             return f"more than {low}"
         case {"le": high}:
             return f"at most {high}"
+        case {"lt": high}:
+            return f"less than {high}"
     return ""
 
 
-def fitted(default: object, value: object, key: str = "") -> object:
-    """Values as their settings take them: `16` and nothing may be texts; true and false are no numbers."""
+def fitted(default: object, value: object) -> object:
+    """Values as their settings take them: `16` and nothing may be texts."""
     if isinstance(default, Mapping) and isinstance(value, Mapping):
-        return {name: fitted(default.get(name), inner, f"{key}.{name}") for name, inner in value.items()}
+        return {name: fitted(default.get(name), inner) for name, inner in value.items()}
     if isinstance(default, str) and not isinstance(value, Mapping | list):
-        return "" if value is None else f"{value}"
-    if isinstance(value, bool) and isinstance(default, int | float):
-        check(key[1:], value, "a number", isinstance(default, bool))
+        return "" if value is None else value if isinstance(value, str) else shorten(value)
     return value
 
 
 def unknown_keys(kind: type, layer: Mapping[str, object], place: str = "") -> Iterator[str]:
-    """Dotted keys of a layer that no section has."""
+    """Dotted keys of a layer that no section has.
+
+    Raises:
+        UserError: a list stands in the place of a section.
+    """
     for name, value in layer.items():
         if name not in fields_of(kind):
             yield f"{place}{name}"
         elif section := section_of(fields_of(kind)[name]):
+            several = get_origin(fields_of(kind)[name].annotation) is list
+            check(f"{place}{name}", value, "settings by name", several or not isinstance(value, list))
             for inner in value if isinstance(value, list) else [value]:
                 if isinstance(inner, Mapping):
                     yield from unknown_keys(section, inner, f"{place}{name}.")

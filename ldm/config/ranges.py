@@ -4,13 +4,48 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from egogen.layout import expanded
 
 SECTION = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Scale = Annotated[float, Field(ge=0)]  # of guidance
+# No setting means more; float32, array sizes and the clock hold it.
+LARGEST = 10**9
+
+
+def no_word(value: object) -> object:
+    """Refuses true and false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("float_type", "not a number")
+    return value
+
+
+def not_zero(value: int) -> int:
+    """Refuses a limit of nothing."""
+    if not value:
+        raise PydanticCustomError("limit", "no limit")
+    return value
+
+
+NUMBER = BeforeValidator(no_word)
+Count = Annotated[int, NUMBER, Field(ge=1, le=LARGEST)]
+Natural = Annotated[int, NUMBER, Field(ge=0, le=LARGEST)]
+Few = Annotated[int, NUMBER, Field(ge=0, le=4096)]  # threads, processes, places: the machine must have them
+Limit = Annotated[
+    int,
+    NUMBER,
+    AfterValidator(not_zero),
+    Field(ge=-1, le=LARGEST, description="at least 1, or -1 for no limit"),
+]
+Seed = Annotated[int, NUMBER, Field(ge=0, lt=2**32)]  # what torch, NumPy and Lightning all take
+Share = Annotated[float, NUMBER, Field(ge=0, le=1)]
+Below1 = Annotated[float, NUMBER, Field(ge=0, lt=1)]
+Number = Annotated[float, NUMBER, Field(ge=-LARGEST, le=LARGEST)]
+NotNegative = Annotated[float, NUMBER, Field(ge=0, le=LARGEST)]
+Positive = Annotated[float, NUMBER, Field(gt=0, le=LARGEST)]
+Scale = NotNegative  # of guidance
 Scales = Annotated[list[Scale], Field(min_length=1, description="at least one number, none below 0")]
-GridSteps = Annotated[int, Field(ge=1, le=999)]  # timestep 1000 is not in the training schedule
+Steps = Annotated[int, NUMBER, Field(ge=1, le=1000)]  # as many timesteps as there are in training
+GridSteps = Annotated[int, NUMBER, Field(ge=1, le=999)]  # timestep 1000 is not in the training schedule
+PathText = Annotated[str, AfterValidator(lambda text: f"{expanded(text)}" if text.startswith("~") else text)]

@@ -23,7 +23,22 @@ from egogen.layout import (
     tar_folder,
 )
 from ldm.config.baselines import ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
-from ldm.config.ranges import SECTION, Count, Natural, Positive, Scales, Share
+from ldm.config.ranges import (
+    NUMBER,
+    SECTION,
+    Below1,
+    Count,
+    Few,
+    Limit,
+    Natural,
+    NotNegative,
+    PathText,
+    Positive,
+    Scales,
+    Seed,
+    Share,
+    Steps,
+)
 from ldm.diffusion.choices import DROP_EACH, PUBLISHED, OutputRange, check_scheduler
 from ldm.networks.shapes import Architecture, Streams
 
@@ -32,18 +47,18 @@ from ldm.networks.shapes import Architecture, Streams
 class ModelConfig:
     """The networks and what is trained of them."""
 
-    start: str = ""  # training starts from this checkpoint: Stable Diffusion, InstructPix2Pix or LEGO
+    start: PathText = ""  # training starts from this checkpoint: Stable Diffusion, InstructPix2Pix or LEGO
     architecture: Architecture | None = None  # by default that of the checkpoint
     vllm_features: bool = True  # False is InstructPix2Pix
     image_features: bool = True  # sigma(H_i) in the context; the ablation leaves it or the text's out
     text_features: bool = True  # pi(mu(H_t)) in the context
     train_conditioner: bool = True  # as the paper says; False as published (F-S2-01)
-    mixer_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # in the conditioner's pi while it trains
+    mixer_dropout: Below1 = 0.1  # in the conditioner's pi while it trains
     gradient_checkpointing: bool = True  # less memory for a third more work
     channels_last: bool = False  # memory layout of the UNet; faster on GPUs with tensor cores
     compile: bool = False  # the UNet by torch.compile; minutes at the start, then faster
     # Share of samples without text, without both, without frame.
-    drop_each: Annotated[float, Field(ge=0, le=1 / 3, description="0 to 1/3")] = DROP_EACH
+    drop_each: Annotated[float, NUMBER, Field(ge=0, le=1 / 3, description="0 to 1/3")] = DROP_EACH
     ema_decay: Share = 0.9999
     ema_every: Literal["step", "batch"] = "step"  # when the average moves; `batch` as published (F-S2-07)
     ema_on_cpu: bool = False  # keep the average in main memory: 3.4 GB less on the GPU
@@ -72,11 +87,13 @@ class SourceConfig:
     """Where one data set is read from. Empty paths follow from `DATA_ROOT` and `RUN_ROOT` (egogen.layout)."""
 
     dataset: str = "ego4d"
-    root: str = ""  # the folder that holds EgoGen/
-    train_annotations: str = ""  # with descriptions; empty for those below RUN_ROOT, else EgoGen's
-    val_annotations: str = ""
-    features: str = ""  # holds <data set>/<split>/{llava_image,llava_text}/
-    frame_tars: str = ""  # read frames from what `python -m egogen.pack --out` wrote, not from single files
+    root: PathText = ""  # the folder that holds EgoGen/
+    train_annotations: PathText = ""  # with descriptions; empty for those below RUN_ROOT, else EgoGen's
+    val_annotations: PathText = ""
+    features: PathText = ""  # holds <data set>/<split>/{llava_image,llava_text}/
+    frame_tars: PathText = (
+        ""  # read frames from what `python -m egogen.pack --out` wrote, not from single files
+    )
 
     def __post_init__(self) -> None:
         Layout(Path(self.root), self.dataset)  # names a wrong data set
@@ -109,10 +126,12 @@ class DataConfig(SourceConfig):
     """What is read and how."""
 
     text_key: str = DESCRIPTION_KEY  # `action` for the bare label
-    resolution: Annotated[int, Field(gt=0, multiple_of=8, description="a positive multiple of 8")] = 256
+    resolution: Annotated[
+        int, NUMBER, Field(ge=8, le=4096, multiple_of=8, description="a multiple of 8, up to 4096")
+    ] = 256
     flip: Share = 0.5  # probability; frames only, features and text stay as they are (published, F-S2-03)
     batch_size: Count = 32  # a process
-    workers: Natural = 4  # a process
+    workers: Few = 4  # a process
     pin_memory: bool = True  # where there is a GPU
     persistent_workers: bool = True
     cache_latents: bool = False  # encode frames and texts once, not at every step
@@ -134,16 +153,18 @@ class OptimizerConfig:
     """AdamW at a constant rate, and a loss without weights, as published; both may be changed."""
 
     lr: Positive = 1e-4
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    eps: float = 1e-8
-    weight_decay: float = 0.01
+    betas: Annotated[
+        list[Below1], Field(min_length=2, max_length=2, description="two numbers, 0 to less than 1")
+    ] = field(default_factory=lambda: [0.9, 0.999])
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.01
     fused: bool = True  # one kernel for all parameters, where there is a GPU
     eight_bit: Literal["on", "off", "auto"] = "off"  # Adam's moments, by bitsandbytes; auto if installed
     warmup_steps: Natural = 0
     # After the warm-up; `cosine` falls to 0 at trainer.max_steps.
     schedule: Literal["constant", "cosine"] = "constant"
     # Weight of a timestep 1 / (k + SNR)^gamma (Choi et al. 2022); 0 is no weight.
-    p2_gamma: Annotated[float, Field(ge=0)] = 0.0
+    p2_gamma: Annotated[float, NUMBER, Field(ge=0, le=10)] = 0.0
     p2_k: Positive = 1.0
 
 
@@ -152,15 +173,17 @@ class TrainerConfig:
     """Length and rhythm of training. Steps are optimiser steps."""
 
     effective_batch: Count = 1024  # fewer processes raise the accumulation of gradients
-    max_epochs: int = -1  # the smaller of both ends training
-    max_steps: int = -1
+    max_epochs: Limit = -1  # the smaller of both ends training
+    max_steps: Limit = -1
     # `auto` is bf16-mixed on a GPU that has it, else 32-true; 32-true as published (F-S2-08).
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     tf32: bool = True  # 32-bit products on tensor cores, as torch 1.11 did (published)
-    nodes: Count = 1
-    processes: Count = 1  # on the CPU; on GPUs there is one for each of --gpus
-    seed: int = 23
-    save_every_steps: Count = 1000
+    nodes: Annotated[int, NUMBER, Field(ge=1, le=4096)] = 1
+    processes: Annotated[int, NUMBER, Field(ge=1, le=4096)] = (
+        1  # on the CPU; on GPUs there is one for each of --gpus
+    )
+    seed: Seed = 23
+    save_every_steps: Steps = 1000
     keep_last: Natural = 3  # checkpoints besides last.ckpt and best.ckpt; 0 keeps all
     keep_every_steps: Natural = 0  # checkpoints at multiples of this stay for good; 0 is none
     validate_every_epochs: Count = 4
@@ -168,7 +191,7 @@ class TrainerConfig:
     images: Natural = 4
     log_every_steps: Count = 10
     max_nonfinite: Count = 5  # as many steps in a row without a finite gradient end training
-    threads: Natural = 0  # CPU threads; 0 leaves the choice to torch
+    threads: Few = 0  # CPU threads; 0 leaves the choice to torch
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -179,8 +202,10 @@ class SamplingConfig:
     steps: Count = 100
     scales_txt: Scales = field(default_factory=lambda: [7.5])  # s_T; several give a folder each
     scales_img: Scales = field(default_factory=lambda: [1.5])  # s_I
-    seed: int = 0
-    height: Natural = 0  # of the written frames; 0 is data.resolution, at which they are drawn
+    seed: Seed = 0
+    height: Annotated[int, NUMBER, Field(ge=0, le=16384)] = (
+        0  # of the written frames; 0 is data.resolution, at which they are drawn
+    )
     output_range: OutputRange = "stretch"  # per frame, as published; `clamp` for people (F-S2-02)
     format: FrameFormat = "jpg"  # the target's own name, as published; `png` changes the suffix
     batch_size: Count = 8

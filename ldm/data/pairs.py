@@ -21,6 +21,7 @@ from egogen.errors import UserError
 from egogen.features.feature_shards import Shards
 from egogen.features.store import made_by
 from egogen.frames import FolderFrames, FrameStore, TarFrames
+from egogen.hints import require
 from egogen.layout import FEATURE_KINDS
 from egogen.progress import Progress
 from ldm.config.sections import DataConfig
@@ -89,7 +90,7 @@ class SplitFiles:
         streams: Streams = BOTH,
     ) -> None:
         self.config, self.split, self.store, self.streams = config, split, store, streams
-        self.annotations = Annotations.read(config.annotations(split))
+        self.annotations = Annotations.read(require(config.annotations(split)))
         log.info("%s split: %s", split, self.annotations.source)
         folder = config.layout().frames("train" if split == "train" else "val")
         self.frames: FrameStore = TarFrames(config.tars(split)) if config.frame_tars else FolderFrames(folder)

@@ -31,7 +31,8 @@ def find_device(name: str, rank: int = 0) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        found = torch.zeros(1, device=f"cuda:{rank}" if name == "cuda" else name).device
+        own = 0 if torch.cuda.device_count() == 1 else rank  # a launcher may show each process its own alone
+        found = torch.zeros(1, device=f"cuda:{own}" if name == "cuda" else name).device
         if found.type == "meta":
             raise RuntimeError("it computes nothing")
         return found

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+from pydantic import Field, Strict
 from pydantic.dataclasses import dataclass
 
 from egogen.errors import UserError
@@ -18,6 +19,10 @@ NORM_GROUPS = 32
 TEXT_HEAD_WIDTH = 64
 MIXER_HEADS = 8
 MIXER_WIDTH = 2048  # inner width of the feed-forward layers, PyTorch's default (published)
+
+
+Size = Annotated[int, Strict(), Field(ge=1, le=2**20)]
+Levels = Annotated[list[Size], Field(min_length=1, description="at least one whole number")]
 
 
 class Streams(NamedTuple):
@@ -47,12 +52,12 @@ def check_channels(part: str, channels: list[int], *divisors: int) -> None:
 class UNetShape:
     """Channels and attention by level, finest first."""
 
-    channels: list[int] = field(default_factory=lambda: [320, 640, 1280, 1280])
+    channels: Levels = field(default_factory=lambda: [320, 640, 1280, 1280])
     attention: list[bool] = field(default_factory=lambda: [True, True, True, False])
-    blocks: int = 2
-    heads: int = UNET_HEADS
-    groups: int = NORM_GROUPS
-    in_channels: int = 2 * LATENT_CHANNELS
+    blocks: Size = 2
+    heads: Size = UNET_HEADS
+    groups: Size = NORM_GROUPS
+    in_channels: Size = 2 * LATENT_CHANNELS
 
     def __post_init__(self) -> None:
         if len(self.channels) != len(self.attention):
@@ -67,9 +72,9 @@ class UNetShape:
 class VAEShape:
     """Channels by level, finest first; each level but the last halves the picture."""
 
-    channels: list[int] = field(default_factory=lambda: [128, 256, 512, 512])
-    blocks: int = 2
-    groups: int = NORM_GROUPS
+    channels: Levels = field(default_factory=lambda: [128, 256, 512, 512])
+    blocks: Size = 2
+    groups: Size = NORM_GROUPS
 
     def __post_init__(self) -> None:
         check_channels("vae", self.channels, self.groups)
@@ -84,11 +89,11 @@ class VAEShape:
 class TextShape:
     """The CLIP text encoder; `width` is also the width of the UNet's context."""
 
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    intermediate: int = 3072
-    vocab: int = 49408
+    width: Size = 768
+    layers: Size = 12
+    heads: Size = 12
+    intermediate: Size = 3072
+    vocab: Size = 49408
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % MIXER_HEADS:
@@ -105,8 +110,8 @@ class Architecture:
     unet: UNetShape = field(default_factory=UNetShape)
     vae: VAEShape = field(default_factory=VAEShape)
     text: TextShape = field(default_factory=TextShape)
-    llm_width: int = 5120
-    mixer_width: int = MIXER_WIDTH
+    llm_width: Size = 5120
+    mixer_width: Size = MIXER_WIDTH
 
 
 def check_sizes(path: Path, found: Architecture, wanted: Architecture) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from egogen.annotations import ClipMetadata, Item, read_metadata
 from egogen.errors import UserError, check
 from egogen.files import atomic_open
+from egogen.hints import require
 from egogen.layout import generated_path
 from egogen.manifest import NAME as MANIFEST
 from egogen.manifest import checkpoint_hash, file_hash
@@ -43,11 +44,16 @@ FORMATS = {"jpg": "JPEG", "png": "PNG"}
 
 
 class Share(NamedTuple):
-    """Which items are this process's: of a chunk, of a shard `i/n`, and among torchrun's processes."""
+    """Which items are this process's: of a chunk, of a shard `i/n`, and among a launcher's processes."""
 
     chunk: int
     chunks: int
     shard: str | None
+
+    @property
+    def is_named(self) -> bool:
+        """Whether flags name it."""
+        return self.shard is not None or self.chunks > 1
 
     def take(self, items: Sequence[Item]) -> list[Item]:
         """Its items.
@@ -58,13 +64,13 @@ class Share(NamedTuple):
         mine = take_chunk(items, self.chunk, self.chunks)
         if self.shard:
             mine = take_shard(mine, *parse_shard(self.shard))
-        me = process()
+        me = process(self.is_named)
         return take_shard(mine, me.rank + 1, me.world_size)
 
     @property
     def name(self) -> str:
         """As part of a file's name; empty if it is everything."""
-        rank, _, world_size = process()
+        rank, _, world_size = process(self.is_named)
         parts = [f"chunk_{self.chunk}_of_{self.chunks}"] if self.chunks > 1 else []
         parts += [f"shard_{self.shard.replace('/', '_of_')}"] if self.shard else []
         parts += [f"process_{rank + 1}_of_{world_size}"] if world_size > 1 else []
@@ -149,7 +155,7 @@ def make_jobs(out: Path, plan: DrawingPlan, files: SplitFiles) -> list[DrawingJo
         UserError: a folder was begun with other settings, or the metadata file lacks a clip.
     """
     config, path = plan.config, plan.config.data.layout().metadata
-    sizes = read_metadata(path)
+    sizes = read_metadata(require(path))
     for item in files.items:
         if item.clip not in sizes:
             raise UserError(f"{path}: clip {item.clip!r} is missing; its height and width are needed")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -29,7 +29,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerConfig
     betas = (settings.betas[0], settings.betas[1])
     on_gpu = all(value.is_cuda for value in values)
     if settings.eight_bit != "off":
-        if on_gpu and find_spec("bitsandbytes"):
+        if can_8_bits(on_gpu):
             from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found]
 
             return cast(
@@ -57,6 +57,42 @@ def rate(settings: OptimizerConfig, step: int, last: int) -> float:
     if settings.schedule == "constant":
         return warm
     return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / last)))
+
+
+def renew(checkpoint: Mapping[str, Any], settings: OptimizerConfig, last: int, on_gpu: bool) -> None:
+    """Puts a run's settings in the place of those that a checkpoint's optimiser and schedule were saved with.
+
+    Args:
+        checkpoint: Lightning's; changed in place.
+        settings: those that are to count.
+        last: the run's last step, as for `rate`.
+        on_gpu: whether it goes on there.
+
+    Raises:
+        UserError: Adam's moments are in 8 bits there and not here, or the other way round.
+    """
+    in_8_bits = settings.eight_bit == "on" or (settings.eight_bit == "auto" and can_8_bits(on_gpu))
+    steps = [schedule["last_epoch"] for schedule in checkpoint["lr_schedulers"]]
+    for state in checkpoint["optimizer_states"]:
+        saved = any("state1" in moments for moments in state["state"].values())
+        if state["state"] and saved != in_8_bits:
+            raise UserError(
+                f"optimizer.eight_bit: the checkpoint to resume has moments in {8 if saved else 32} bits; "
+                f"set it to {'on' if saved else 'off'}"
+            )
+        for group in state["param_groups"]:
+            group.update(betas=tuple(settings.betas), eps=settings.eps, weight_decay=settings.weight_decay)
+            group.update(lr=settings.lr * rate(settings, steps[0], last), initial_lr=settings.lr)
+            if "fused" in group:
+                group["fused"] = True if settings.fused and on_gpu else None
+    for schedule in checkpoint["lr_schedulers"]:
+        count, now = len(schedule["base_lrs"]), rate(settings, schedule["last_epoch"], last)
+        schedule["base_lrs"], schedule["_last_lr"] = [settings.lr] * count, [settings.lr * now] * count
+
+
+def can_8_bits(on_gpu: bool) -> bool:
+    """Whether Adam's moments can be kept in 8 bits."""
+    return on_gpu and find_spec("bitsandbytes") is not None
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Float[Tensor, ""]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-import os
+import re
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytorch_lightning as lightning
 import torch
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments import ClusterEnvironment
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 
 from egogen.errors import UserError
-from ldm.checkpoints.safe_reading import read
 from ldm.checkpoints.source import load_parts, open_source, with_sizes
 from ldm.config.sections import TrainConfig, TrainerConfig
 from ldm.data.loaders import PairsModule
@@ -31,11 +30,12 @@ from ldm.training.callbacks.checkpoints import (
     AtomicFiles,
     Checkpoints,
     ResumingTrainer,
-    find_resume,
 )
 from ldm.training.callbacks.grids import ImageGrids
 from ldm.training.callbacks.progress import TrainingBar
 from ldm.training.callbacks.speed import Speed
+from ldm.training.launch import choose_environment
+from ldm.training.resuming import find_checkpoint, read_begun
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ def train(
         fit: False only checks that settings, checkpoint and data belong together.
     """
     per_node = len(gpus) or config.trainer.processes
+    environment = choose_environment(per_node, config.trainer.nodes)
     accumulation = accumulate(config, per_node * config.trainer.nodes)
     prepare_torch(config.trainer)
     checkpoint = find_checkpoint(run, resume)
@@ -61,19 +62,22 @@ def train(
     config = replace(config, trainer=replace(config.trainer, max_steps=data.total_steps))
     module = LatentDiffusion(parts, config)
     describe(module, data, accumulation, per_node)
+    begun = read_begun(checkpoint) if checkpoint else None
+    changes = begun.changes(config) if begun else []
+    if begun:
+        log.info("resume %s", begun.path)
     if not fit:
         data.prepare_data()
         log.info("settings, checkpoint and data are good; add --train to train")
         return
-    trainer = make_trainer(config, run, gpus, accumulation, data)
+    trainer = make_trainer(config, run, gpus, accumulation, data, environment)
+    if begun and begun.step >= data.total_steps and not trainer.owes(begun.path, begun.step):
+        log.info("it has all %d steps already; nothing to do", data.total_steps)
+        return
+    if begun and changes:
+        log.info("changed, and in force from step %d on: %s", begun.step, "; ".join(changes))
     if trainer.is_global_zero:
         save_config(config, run)
-    if checkpoint:
-        log.info("resume %s", checkpoint)
-        step = reached(checkpoint)
-        if step >= data.total_steps and not trainer.owes(checkpoint, step):
-            log.info("it has all %d steps already; nothing to do", data.total_steps)
-            return
     run_trainer(trainer, module, data, checkpoint)
     log.info("trained for %d steps; the checkpoint is %s", trainer.global_step, run / "checkpoints" / LAST)
 
@@ -147,7 +151,12 @@ def describe(module: LatentDiffusion, data: PairsModule, accumulation: int, per_
 
 
 def make_trainer(
-    config: TrainConfig, run: Path, gpus: list[int], accumulation: int, data: PairsModule
+    config: TrainConfig,
+    run: Path,
+    gpus: list[int],
+    accumulation: int,
+    data: PairsModule,
+    environment: ClusterEnvironment,
 ) -> ResumingTrainer:
     """Lightning's trainer, with TensorBoard, checkpoints and grids.
 
@@ -181,8 +190,7 @@ def make_trainer(
         log_every_n_steps=settings.log_every_steps,
         logger=TensorBoardLogger(run, name="", version="tensorboard"),
         callbacks=[TrainingBar(), speed, pictures, saver],
-        # Under Slurm our own handlers save.
-        plugins=[files, SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else files,
+        plugins=[files, environment],
         use_distributed_sampler=False,
         enable_model_summary=False,
         default_root_dir=run,
@@ -202,11 +210,14 @@ def parse_gpus(text: str) -> list[int]:
     Raises:
         UserError: the text is not a list of GPU numbers, or this machine has none.
     """
-    words = [word for word in text.split(",") if word.strip()]
-    if not all(word.strip().isdecimal() for word in words):
-        raise UserError(f"--gpus {text!r}: expected numbers such as 0,1")
-    if words and not torch.cuda.is_available():
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not all(re.fullmatch("[0-9]{1,4}", word) for word in words) or len({*words}) < len(words):
+        raise UserError(f"--gpus {text!r}: expected different numbers such as 0,1")
+    found = torch.cuda.device_count()
+    if words and not found:
         raise UserError(f"--gpus {text!r}: torch finds no GPU here; leave the flag out to use the CPU")
+    if any(int(word) >= found for word in words):
+        raise UserError(f"--gpus {text!r}: torch finds {found} GPUs here, numbered from 0")
     return [int(word) for word in words]
 
 
@@ -224,41 +235,6 @@ def accumulate(config: TrainConfig, devices: int) -> int:
             f"use {near} or another data.batch_size"
         )
     return wanted // once
-
-
-def find_checkpoint(run: Path, resume: Path | None) -> Path | None:
-    """The checkpoint to go on from: `--resume`, or the newest whole one of a run of the same name.
-
-    A run that began elsewhere by `--resume`, or that Slurm starts again, goes on from its own.
-
-    Raises:
-        UserError: `--resume` names nothing that can be resumed.
-    """
-    own = find_resume(run / "checkpoints")
-    if resume is None:
-        return own
-    found = find_resume(resume / "checkpoints") if resume.is_dir() else resume if resume.is_file() else None
-    if not found:
-        raise UserError(f"--resume {resume}: neither a checkpoint nor a folder with checkpoints/{LAST}")
-    elsewhere = not found.resolve().is_relative_to(run.resolve())
-    if own and (elsewhere or int(os.environ.get("SLURM_RESTART_COUNT", "0"))):
-        log.info("--resume %s is where this run began; it goes on from its own checkpoint", resume)
-        return own
-    return found
-
-
-def reached(path: Path) -> int:
-    """Optimiser steps behind a checkpoint of a run.
-
-    Raises:
-        UserError: the file is none, but weights alone.
-    """
-    content = read(path)
-    if "global_step" not in content or "loops" not in content:
-        raise UserError(
-            f"{path}: holds weights without the state of a run; start from it by model.start={path}"
-        )
-    return int(content["global_step"])
 
 
 def save_config(config: TrainConfig, run: Path) -> None:

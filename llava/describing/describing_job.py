@@ -130,9 +130,10 @@ def read_job(options: DescribeOptions) -> DescribingJob:
 
 def take_part(items: Sequence[Item], options: DescribeOptions) -> tuple[list[Item], str]:
     """The actions of this process, shard or chunk, and the name of its file."""
-    rank, _, world_size = process()
+    is_named = options.shard is not None or options.num_chunks > 1
+    rank, _, world_size = process(is_named)
     if world_size > 1:
-        if options.shard is not None or options.num_chunks > 1:
+        if is_named:
             raise UserError("--shard, --num-chunks: not under torchrun, whose processes are the shards")
         return take_shard(items, rank + 1, world_size), f"shard_{rank + 1}_of_{world_size}"
     if options.shard is not None:

@@ -10,6 +10,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from egogen.errors import UserError
 from llava.checkpoints.lora_arguments import LoraArguments
+from llava.tuning.limits import check_processes, check_training
 from llava.tuning.train_flags import HELP_ALL, OURS, PROG, DataArguments, ModelArguments, read_words
 
 
@@ -49,12 +50,15 @@ def read_arguments(argv: Sequence[str] | None, description: str | None) -> Argum
         model, data, lora, schedule, _, training = parser.parse_args_into_dataclasses(words)
     except UserError:
         raise
-    except (ValueError, ImportError, OSError) as error:
-        raise UserError(f"{PROG}: {error}") from None
+    except (ValueError, ImportError, OSError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
+        raise UserError(f"{PROG}: {f'{error}'[:500]}") from None
     if training.save_total_limit == 1:
         raise UserError(
             "--save_total_limit 1: the last checkpoint goes before the new one is whole; use 2 or more"
         )
+    check_training(training)
+    if not data.dry_run:
+        check_processes(training)
     if schedule.warmup_ratio:
         training.warmup_steps = schedule.warmup_ratio
     return Arguments(model, data, lora, training)

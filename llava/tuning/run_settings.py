@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from transformers import TrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from egogen.files import read_json, write_json
 from egogen.manifest import checkpoint_hash, claim, file_hash
@@ -37,6 +38,33 @@ SETTINGS = (
     "weight_decay",
     "world_size",
 )
+# The same, where they are not as transformers and this command have them by default.
+CLAIMED_IF_GIVEN = (
+    *("accelerator_config", "average_tokens_across_devices", "data_seed", "dataloader_drop_last"),
+    *("dataloader_in_order", "fsdp", "fsdp_config", "full_determinism", "ignore_data_skip"),
+    *("label_smoothing_factor", "lr_scheduler_kwargs", "neftune_noise_alpha", "optim_args"),
+    *("optim_target_modules", "parallelism_config", "train_sampling_strategy"),
+)
+BY_DEFAULT = {"average_tokens_across_devices": False, "accelerator_config": AcceleratorConfig()}
+# What may change: where results go and how often, what is told, how fast it is. docs/stage1.md has the table.
+FREE = [
+    "output_dir", "image_folder", "dry_run", "activation_checkpointing", "activation_checkpointing_kwargs",
+    "gradient_checkpointing", "gradient_checkpointing_kwargs", "torch_compile", "torch_compile_backend",
+    "torch_compile_mode", "use_liger_kernel", "liger_kernel_config", "use_cache", "torch_empty_cache_steps",
+    "tf32", "use_cpu", "enable_jit_checkpoint", "local_rank", "debug", "skip_memory_metrics",
+    "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers",
+    "dataloader_prefetch_factor", "dataloader_multiprocessing_context", "ddp_find_unused_parameters",
+    "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph", "ddp_backend", "ddp_timeout",
+    "logging_strategy", "logging_steps", "logging_first_step", "log_on_each_node", "logging_nan_inf_filter",
+    "log_level", "log_level_replica", "include_num_input_tokens_seen", "disable_tqdm", "report_to",
+    "run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id",
+    "save_strategy", "save_steps", "save_on_each_node", "save_total_limit", "push_to_hub", "hub_token",
+    "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision", "eval_steps",
+    "eval_delay", "per_device_eval_batch_size", "prediction_loss_only", "eval_on_start",
+    "eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps", "include_for_metrics",
+    "batch_eval_metrics", "bf16_full_eval", "fp16_full_eval", "metric_for_best_model", "greater_is_better",
+    "restore_callback_states_from_checkpoint", "label_names", "length_column_name", "do_train",
+]  # fmt: skip
 
 
 def claim_output(args: Arguments) -> dict[str, object]:
@@ -57,8 +85,16 @@ def claim_output(args: Arguments) -> dict[str, object]:
         "deepspeed": deepspeed_settings(args.training),
         **plain,
     }
+    settings |= given(args.training)
     claim(args.output, settings, RUN)
     return settings
+
+
+def given(training: TrainingArguments) -> dict[str, object]:
+    """Those of `CLAIMED_IF_GIVEN` that are not as they are by default."""
+    defaults = {each.name: each.default for each in fields(TrainingArguments)} | BY_DEFAULT
+    found = {name: getattr(training, name) for name in CLAIMED_IF_GIVEN}
+    return {name: f"{value}" for name, value in found.items() if value not in (None, defaults[name], {}, [])}
 
 
 def note_start(args: Arguments, settings: Mapping[str, object]) -> None:

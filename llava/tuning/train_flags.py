@@ -12,11 +12,19 @@ from typing import Any, Literal, get_args, get_type_hints
 from egogen import cli
 from egogen.cli import OWN_FLAGS
 from egogen.errors import UserError
+from egogen.layout import expanded
 from egogen.shipped import find_config
 from llava.checkpoints.lora_arguments import LoraArguments
 
 PROG = "python -m llava.train"
 HELP_ALL = "--help-all"
+
+
+def at_home(arguments: object, *names: str) -> None:
+    """Expands `~` in the paths of frozen arguments."""
+    for name in names:
+        if (path := getattr(arguments, name)) is not None:
+            object.__setattr__(arguments, name, expanded(path))
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,9 @@ class ModelArguments:
 
     model_name_or_path: Path = field(metadata={"help": "checkpoint folder, published or Hugging Face format"})
     vision_tower: Path | None = field(default=None, metadata={"help": "CLIP folder, if not the one it names"})
+
+    def __post_init__(self) -> None:
+        at_home(self, "model_name_or_path", "vision_tower")
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,8 @@ class DataArguments:
     dry_run: bool = field(default=False, metadata={"help": "print the plan and end before training"})
 
     def __post_init__(self) -> None:
-        if self.model_max_length < 2:
+        at_home(self, "data_path", "image_folder")
+        if not 2 <= self.model_max_length <= 2**31:
             raise UserError(f"--model_max_length {self.model_max_length}: expected 2 or more tokens")
 
 
@@ -139,12 +151,12 @@ def read_words(argv: Sequence[str] | None) -> list[str]:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0].endswith((".yaml", ".yml")):
-        words = [*flags_of(find_config(Path(words[0]))), *words[1:]]
+        words = [*flags_of(find_config(expanded(words[0]))), *words[1:]]
     # These are read by `egogen.cli.run`; transformers has another option of the name --debug, with a value.
     words = [word for word in words if word not in OWN_FLAGS]
     if "--deepspeed" in words[:-1]:
         place = words.index("--deepspeed") + 1
-        config = find_config(Path(words[place]))
+        config = find_config(expanded(words[place]))
         words[place] = f"{config}"
         if not config.is_file():
             raise UserError(f"--deepspeed {config}: no such file; configs/deepspeed/ holds some")

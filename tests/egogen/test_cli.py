@@ -12,6 +12,7 @@ import pytest
 
 from egogen import cli
 from egogen.errors import UserError
+from egogen.layout import data_root, run_root, weights_root
 
 
 def fail() -> None:
@@ -192,3 +193,23 @@ def test_flags_that_do_not_fit_end_with_code_2(
         cli.options(Words, argv, "words", None)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@dataclass(frozen=True)
+class Paths:
+    one: Path = cli.flag("a path", type=Path, default=Path("x"))
+    several: list[Path] = cli.flag("paths", type=Path, nargs="*", default=[])
+
+
+def test_a_home_folder_is_expanded_in_every_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.options(Paths, ["--one=~/a"], "p", None).one == tmp_path / "a"
+    assert cli.options(Paths, ["--several", "~", "b~"], "p", None).several == [tmp_path, Path("b~")]
+    for name, root in (("DATA_ROOT", data_root), ("RUN_ROOT", run_root), ("WEIGHTS_ROOT", weights_root)):
+        monkeypatch.setenv(name, "~/c")
+        assert root() == tmp_path / "c"
+    with pytest.raises(SystemExit):
+        cli.options(Paths, ["--one=~nobody-of-this-name/a"], "p", None)
+    assert "no such home folder" in capsys.readouterr().err

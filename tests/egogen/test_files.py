@@ -361,3 +361,25 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "scandir", closed)
     with pytest.raises(UserError, match=r"shut: cannot be listed \(Permission denied\)"):
         walk_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("9" * 5000, "a number of thousands of digits"),
+        ("[" * 5000, "nested too deeply"),
+        ("{a: " * 5000, "nested too deeply"),
+        ("!!int x", "a value that is none of its type"),
+        ("!!timestamp 3", "a value that is none of its type"),
+        ("!!bool x", "a value that is none of its type"),
+    ],
+)
+def test_values_that_nobody_means_are_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "x.yaml").write_text(f"a: {text}")
+    with pytest.raises(UserError, match=rf"x\.yaml: not ours \(.*{message}") as caught:
+        read_yaml(tmp_path / "x.yaml")
+    assert len(str(caught.value)) < 400
+    if text[0] in "9[":
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(UserError, match=rf"x\.json: not ours \(.*{message}"):
+            read_json(tmp_path / "x.json")

@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egogen.errors import UserError
-from egogen.shards import parse_shard, take_chunk, take_shard
+from egogen.shards import (
+    ALONE,
+    LAUNCHERS,
+    Process,
+    launched,
+    parse_shard,
+    process,
+    take_chunk,
+    take_shard,
+)
 
 
 @given(length=st.integers(0, 40), count=st.integers(1, 12))
@@ -52,3 +61,49 @@ def test_parse_shard(text: str, shard: tuple[int, int]) -> None:
 def test_other_shards_are_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"--shard .* expected i/n"):
         parse_shard(text)
+
+
+LAUNCHER_VARIABLES = [
+    *(name for names in LAUNCHERS.values() for name in names),
+    *("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_STEP_NUM_NODES", "SLURM_PTY_PORT", "SLURM_JOB_NAME"),
+    *("SLURM_JOB_ID", "SLURM_NODEID", "SLURM_RESTART_COUNT", "TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE"),
+    *("NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"),
+]
+
+
+@pytest.mark.parametrize("launcher", list(LAUNCHERS))
+def test_each_launcher_s_processes_share_the_work(monkeypatch: pytest.MonkeyPatch, launcher: str) -> None:
+    for name in LAUNCHER_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert launched() == ("", ALONE)
+    for name, value in zip(LAUNCHERS[launcher], ("5", "1", "8"), strict=True):
+        monkeypatch.setenv(name, value)
+    assert launched() == (launcher, Process(5, 1, 8))
+    assert process() == Process(5, 1, 8)
+    # A task whose flags name its share does that and no less.
+    assert process(share_is_named=True) == (Process(5, 1, 8) if launcher == "torchrun" else Process(0, 1, 1))
+
+
+def test_one_task_a_shell_and_a_batch_script_are_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LAUNCHER_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_LOCALID", "0")
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    assert launched() == ("", ALONE)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    assert launched() == ("srun", Process(0, 0, 4))
+    monkeypatch.setenv("SLURM_PTY_PORT", "1")
+    assert launched() == ("", ALONE)
+
+
+@pytest.mark.parametrize(
+    ("rank", "count"), [("2", "2"), ("1", ""), ("", "2"), ("x", "2"), ("0", "-1"), ("0", "9" * 5000)]
+)
+def test_half_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch, rank: str, count: str) -> None:
+    for name in LAUNCHER_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", count)
+    with pytest.raises(UserError, match="in the environment"):
+        process()

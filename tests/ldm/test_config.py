@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, replace
+from itertools import chain, permutations
 from pathlib import Path
 
 import pytest
 import torch
 
+from egogen import cli
 from egogen.errors import UserError
 from ldm.checkpoints.source import load_parts, open_source, with_sizes
 from ldm.checkpoints.writing import published_state, write
@@ -15,6 +17,8 @@ from ldm.config.merge import load_config
 from ldm.config.sections import GenerateConfig, ModelConfig, TrainConfig
 from ldm.networks.architecture import build
 from ldm.networks.shapes import Architecture
+from ldm.sample import SampleOptions
+from ldm.train import TrainOptions
 from ldm.training.run import accumulate, choose_precision
 from tests.ldm.toy_run import SHAPE
 
@@ -210,3 +214,21 @@ def test_a_checkpoint_states_the_sizes_that_the_settings_leave_out(tmp_path: Pat
     torch.save(content, tmp_path / "odd.ckpt")
     with pytest.raises(UserError, match=r"odd\.ckpt: model\.architecture\.unet\.channels: got 32"):
         open_source(tmp_path / "odd.ckpt").sizes()
+
+
+TRAIN_PARTS = (["--base", "A.yaml", "a.x=1"], ["--train"], ["a.y=2"], ["--name", "n"], ["--resume", "~/r"])
+SAMPLE_PARTS = (["--config", "A.yaml", "a.x=1"], ["--no-ema"], ["a.y=2"], ["--method", "copy"], ["--out=~/r"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"), [(TrainOptions, TRAIN_PARTS), (SampleOptions, SAMPLE_PARTS)], ids=["train", "sample"]
+)
+def test_flags_and_words_stand_in_any_order(
+    kind: type, parts: tuple[list[str], ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for order in permutations(parts):
+        options = cli.options(kind, list(chain(*order)), "p", None)
+        given = options.base if kind is TrainOptions else options.config
+        assert sorted([*given, *options.overrides]) == ["A.yaml", "a.x=1", "a.y=2"]
+        assert (options.resume if kind is TrainOptions else options.out) == tmp_path / "r"

@@ -1,0 +1,78 @@
+"""What makes a file that is missing: the command of the step before, by where the file would lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from egogen.errors import UserError
+from egogen.layout import FOLDERS, data_root, run_root, weights_root
+
+# Folder of published weights -> its name for `--what` (egogen.download).
+WEIGHTS = {
+    "LEGO-Ego4D": "lego-ego4d",
+    "LEGO-EpicKitchens": "lego-epickitchens",
+    "SD1.5-pretrained": "sd15",
+    "llava-llama-2-13b-chat-lightning-preview": "llava",
+    "openai": "clip",
+}
+
+
+def require(path: Path) -> Path:
+    """Returns a path that is there.
+
+    Raises:
+        UserError: it is not; names what makes it.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder{hint(path)}")
+    return path
+
+
+def hint(path: Path) -> str:
+    """The end of a message on a missing file: `; make it by COMMAND`, or nothing for a user's own file."""
+    rules = (
+        (run_root() / "toy", toy),
+        (run_root(), of_run),
+        (weights_root(), of_weights),
+        (data_root() / "EgoGen", of_data),
+    )
+    for root, rule in rules:
+        if path.absolute().is_relative_to(root.absolute()):
+            command = rule(path.absolute().relative_to(root.absolute()).parts)
+            return f"; make it by {command}" if command else ""
+    return "; make it by python main.py --train" if path.parent.name == "checkpoints" else ""
+
+
+def toy(_: tuple[str, ...]) -> str:
+    """What makes the toy world, its starting points and results."""
+    return "bash scripts/demo.sh"
+
+
+def of_run(parts: tuple[str, ...]) -> str:
+    """What makes a result below `RUN_ROOT`."""
+    match parts:
+        case [dataset, "vllm", *_] if dataset in FOLDERS:
+            return f"bash scripts/finetune_{dataset}.sh"
+        case ["annotations", name, *_] if name.removesuffix(".json").rpartition("_")[0] in FOLDERS:
+            dataset, _, split = name.removesuffix(".json").rpartition("_")
+            return f"bash scripts/describe_{dataset}.sh {split}"
+        case ["features", dataset, split, *_] if dataset in FOLDERS:
+            return f"bash scripts/describe_{dataset}.sh {split}, or bash scripts/download_features.sh"
+        case ["features"]:
+            return "bash scripts/describe_ego4d.sh, or bash scripts/download_features.sh"
+        case ["samples", *_]:
+            return "python -m ldm.sample"
+        case [*_, "checkpoints", _]:
+            return "python main.py --train"
+    return ""
+
+
+def of_weights(parts: tuple[str, ...]) -> str:
+    """What fetches published weights."""
+    what = WEIGHTS.get(parts[0]) if parts else None
+    return f"bash scripts/download_weights.sh{f' --what {what}' if what else ''}"
+
+
+def of_data(_: tuple[str, ...]) -> str:
+    """What makes a data set."""
+    return "bash scripts/download_dataset.sh, or python -m egogen.prepare"

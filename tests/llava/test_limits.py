@@ -1,0 +1,124 @@
+"""Fine-tuning's numbers, processes, and what may change when it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from transformers import TrainingArguments
+
+from egogen.errors import UserError
+from llava.checkpoints.adapters import LoraArguments
+from llava.tuning import run_settings
+from llava.tuning.arguments import (
+    Arguments,
+    DataArguments,
+    FixedArguments,
+    ModelArguments,
+    ScheduleArguments,
+    read_arguments,
+)
+from llava.tuning.limits import REFUSED, check_processes
+from llava.tuning.run_settings import CLAIMED_IF_GIVEN, FREE, SETTINGS, claim_output
+
+PATHS = ("--model_name_or_path", "m", "--data_path", "d", "--image_folder", "i", "--use_cpu", "True")
+NUMBERS = [
+    each.name for kind in (TrainingArguments, DataArguments, ScheduleArguments, LoraArguments)
+    for each in fields(kind)  # type: ignore[arg-type]
+    if any(word in str(each.type) for word in ("int", "float")) and each.name != "local_rank"
+]  # fmt: skip
+VALUES = ("nan", "inf", "-inf", "-1", "0", "1e30", "9" * 400, "9" * 5000, "1.5", "x", "-0.5")
+
+
+def read(tmp_path: Path, *more: str) -> Arguments:
+    return read_arguments([*PATHS, "--output_dir", str(tmp_path), *more], None)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_no_number_ends_in_a_traceback(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    refused = 0
+    for value in VALUES:
+        try:
+            read(tmp_path, f"--{name}={value}")
+        except UserError as error:
+            refused += 1
+            assert len(f"{error}".splitlines()) < 3  # noqa: PT017
+        except SystemExit as ended:  # argparse's own line
+            refused += 1
+            assert ended.code == 2  # noqa: PT017
+    capsys.readouterr()
+    assert refused >= 5, name
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--learning_rate", "nan"), "--learning_rate: got nan, allowed: above 0, up to 1"),
+        (("--adam_beta2", "1"), "--adam_beta2: got 1.0, allowed: 0 to less than 1"),
+        (("--weight_decay", "-1"), "--weight_decay: got -1.0, allowed: 0 or more"),
+        (("--seed", "-1"), "--seed: got -1, allowed: 0 to 4,294,967,295"),
+        (("--max_steps", "0"), "--max_steps: got 0, allowed: at least 1, or -1 for no limit"),
+        (("--resume_from_checkpoint", "x"), "--resume_from_checkpoint: got 'x', allowed: no such flag"),
+        (("--eval_strategy", "steps", "--eval_steps", "3"), "--eval_strategy"),
+        (("--save_only_model", "True"), "--save_only_model: got True"),
+    ],
+)
+def test_what_is_allowed_is_said(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, *words)
+
+
+def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    args = read(tmp_path, "--data_path", "~/d.json", "--image_folder=~/i", "--vision_tower", "~/clip")
+    assert (args.data.data_path, args.data.image_folder) == (tmp_path / "d.json", tmp_path / "i")
+    assert args.model.vision_tower == tmp_path / "clip"
+
+
+def test_tasks_of_srun_and_several_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = read(tmp_path).training
+    for name, value in (("SLURM_PROCID", "1"), ("SLURM_LOCALID", "1"), ("SLURM_STEP_NUM_TASKS", "8")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="srun has started 8 processes, each of which would train alone"):
+        check_processes(training)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    check_processes(training)
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 4)
+    with pytest.raises(UserError, match="one process sees 4 GPUs and would take 4 times the batch"):
+        check_processes(training)
+
+
+def test_every_setting_has_a_decision() -> None:
+    """A new one of transformers or ours fails here until somebody decides on it."""
+    claimed = {"deepspeed", "model_name_or_path", "vision_tower", "data_path", "model_max_length"}
+    claimed |= {"on_bad_record", "warmup_ratio", *(each.name for each in fields(LoraArguments))}
+    kinds = (TrainingArguments, ModelArguments, DataArguments, ScheduleArguments, LoraArguments)
+    every = {each.name for kind in kinds for each in fields(kind)}  # type: ignore[arg-type]
+    decided = [*claimed, *SETTINGS, *CLAIMED_IF_GIVEN, *FREE, *REFUSED]
+    assert len(decided) == len(set(decided))
+    assert set(decided) == every | {"world_size"}  # of the fixed ones there is one value
+    assert not every & {each.name for each in fields(FixedArguments)} - {"evaluation_strategy"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("--learning_rate", "1e-3"), ("--weight_decay", "0.5"), ("--seed", "3"), ("--warmup_steps", "7"),
+        ("--lr_scheduler_type", "cosine"), ("--per_device_train_batch_size", "3"), ("--data_seed", "5"),
+        ("--label_smoothing_factor", "0.1"), ("--neftune_noise_alpha", "3"), ("--adam_beta1", "0.5"),
+        ("--lora_enable", "True"), ("--model_max_length", "99"), ("--dataloader_drop_last", "True"),
+        ("--average_tokens_across_devices", "True"), ("--lr_scheduler_kwargs", '{"a": 1}'),
+    ],
+)  # fmt: skip
+def test_what_is_learnt_may_not_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(run_settings, "checkpoint_hash", lambda _: "m")
+    monkeypatch.setattr(run_settings, "file_hash", lambda _: "d")
+    begun = claim_output(read(tmp_path))
+    assert not set(CLAIMED_IF_GIVEN) & set(begun)
+    assert claim_output(read(tmp_path, "--logging_steps", "3", "--save_steps", "9")) == begun
+    with pytest.raises(UserError, match="the folder was made with"):
+        claim_output(read(tmp_path, *change))
