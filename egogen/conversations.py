@@ -38,6 +38,11 @@ def read_conversations(path: Path) -> list[Conversation]:
     Raises:
         UserError: the file is not a list of records; names the record's place, what was found and allowed.
     """
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file; bash scripts/download_dataset.sh fetches the published conversations, "
+            "python -m llava.curate makes others"
+        )
     raw = read_json(path)
     if not isinstance(raw, list):
         raise UserError(f"{path}: found {type(raw).__name__}, expected a list of conversation records")

@@ -27,12 +27,14 @@ from egogen.features import fit_tokens, read_image_feature, read_text_feature
 from egogen.files import atomic_open, read_json, write_json
 from egogen.frames import read_frame
 from egogen.layout import feature_path
+from egogen.reserved import text_fault
 from ldm.checkpoints.source import load_parts
 from ldm.conditioner import BOTH
 from ldm.data.noise import item_generator
 from ldm.diffusion.sampler import PUBLISHED
 from ldm.networks.devices import HELP, find_device
 from ldm.networks.pixels import to_frame, to_model
+from ldm.networks.text import say_lost
 from ldm.pipeline import LegoPipeline
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,8 @@ class EditOptions:
         check("--output", str(self.output), f"a name that ends in {', '.join(FORMATS)}", kind in FORMATS)
         if (self.image_feature is None) != (self.text_feature is None):
             raise UserError("--image-feature and --text-feature: give both or neither")
+        if self.vllm and (fault := text_fault(self.prompt)):
+            raise UserError(f"--prompt {self.prompt!r}: {fault}")
         if self.vllm and self.image_feature:
             raise UserError("--vllm makes what --image-feature and --text-feature name; give one of the two")
 
@@ -151,6 +155,7 @@ def draw(
     pipeline: LegoPipeline, photo: Image.Image, condition: Condition, options: EditOptions
 ) -> Image.Image:
     """Draws the frame and gives it the photo's aspect ratio."""
+    say_lost(pipeline.tokenizer, [condition.text], "the text")
     source = to_model(photo, options.resolution)[None]
     streams = BOTH if pipeline.conditioner is None else pipeline.conditioner.streams
     decoded = pipeline(

@@ -22,6 +22,7 @@ from ldm.config.merge import load_config, split_words
 from ldm.config.sections import GenerateConfig
 from ldm.data.pairs import SplitFiles
 from ldm.networks.devices import HELP, find_device
+from ldm.networks.text import make_tokenizer, say_lost
 from ldm.sampling.drawing_job import Share, check_inputs, draw_jobs, make_jobs
 from ldm.sampling.methods import COPY, GUIDED, METHODS, OF_GUIDED, PLAIN, DrawingPlan, make_drawer
 
@@ -101,6 +102,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         log.info("%d frames, %d of them are there already", total, total - left)
         if left:
             check_inputs(work, plan, files)
+            if options.method != COPY:
+                texts = [files.prompt(item) for item in mine]
+                say_lost(make_tokenizer(), texts, f"{files.annotations.source}")
             draw_jobs(work, make_drawer(plan), files, device)
 
 

@@ -13,12 +13,12 @@ from transformers import PreTrainedTokenizerBase
 
 from egogen.conversations import IMAGE_TAG
 from egogen.errors import UserError
+from egogen.reserved import text_fault
 
 IMAGE_TOKEN = -200  # marks an image's places among token ids; never a row of the vocabulary
 IGNORED = -100  # label of a token that is not learnt
 QUESTION = "How does the person properly {} that is displayed in the video frame?"
 SLOT = "{}"
-RESERVED = ("[/INST]", "</s>", "<unk>")  # what the template and its mask need for themselves
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,33 @@ def question(query: str, action: str) -> str:
     return f"{IMAGE_TAG}\n{query.replace(SLOT, action)}"
 
 
+def check_words(action: str, query: str = QUESTION, signs: Sequence[str] = ()) -> None:
+    """Checks that a question can be asked: no text of it is blank or holds signs of the model.
+
+    Args:
+        action: the words of a label.
+        query: the question, with `{}` for them.
+        signs: of the tokenizer (`own_signs`).
+
+    Raises:
+        UserError: they do; names the text.
+    """
+    asked = question(query, action).removeprefix(IMAGE_TAG)
+    for name, text, fault in (
+        ("action", action, text_fault(action, signs)),
+        ("query", query, text_fault(query, signs)),
+        ("question", asked, text_fault(asked, signs)),
+    ):
+        if fault:
+            raise UserError(f"{name} {text!r}: {fault}")
+
+
+def own_signs(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The signs of a tokenizer: its special tokens, and added ones that are no words."""
+    added = [sign for sign in tokenizer.get_added_vocab() if not sign.strip().isalnum()]
+    return [*map(str, tokenizer.all_special_tokens), *added]
+
+
 def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of a text with `IMAGE_TOKEN` for each image tag; one BOS at the start."""
     first, *rest = [tokenizer(piece).input_ids for piece in text.split(IMAGE_TAG)]
@@ -124,6 +151,19 @@ def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def prompt_ids(query: str, action: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids that ask about one action and leave the answer to the model."""
     return tokenize(render([question(query, action), None]), tokenizer)
+
+
+def check_length(action: str, query: str, tokenizer: PreTrainedTokenizerBase, most: int) -> None:
+    """Checks that a question has no more than so many tokens, its image counted as one.
+
+    Raises:
+        UserError: it has.
+    """
+    # A token is a byte of the text at least: most questions need not be tokenised for this.
+    if len(render([question(query, action), None]).encode()) < most:
+        return
+    if (count := len(prompt_ids(query, action, tokenizer))) > most:
+        raise UserError(f"the question has {count} tokens, the model has places for {most} beside the image")
 
 
 def expand_image(values: Sequence[int], ids: Sequence[int], patches: int, fill: int) -> list[int]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from transformers import HfArgumentParser, TrainingArguments
 
 from egogen.cli import DEBUG_FLAG
 from egogen.errors import UserError
 from egogen.files import read_yaml
+from egogen.shards import process
 from llava.checkpoints.adapters import LoraArguments
 
 
@@ -81,6 +83,9 @@ class FixedArguments:
                 raise UserError(f"--{name} {getattr(self, name)}: the only value here is {known.default}")
 
 
+OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
 class Arguments(NamedTuple):
     """All settings of a run."""
 
@@ -88,6 +93,8 @@ class Arguments(NamedTuple):
     data: DataArguments
     lora: LoraArguments
     training: TrainingArguments
+    rank: int  # of this process, from 0
+    processes: int
 
     @property
     def output(self) -> Path:
@@ -123,7 +130,9 @@ def read_arguments(argv: Sequence[str] | None, description: str | None) -> Argum
         report_to="tensorboard", remove_unused_columns=False, average_tokens_across_devices=False
     )
     try:
-        model, data, lora, schedule, _, training = parser.parse_args_into_dataclasses(words)
+        known, _ = parser.parse_known_args(words)
+        read = read_plan if known.dry_run else HfArgumentParser.parse_args_into_dataclasses
+        model, data, lora, schedule, _, training = read(parser, words)
     except UserError:
         raise
     except (ValueError, ImportError, OSError) as error:
@@ -134,7 +143,32 @@ def read_arguments(argv: Sequence[str] | None, description: str | None) -> Argum
         )
     if schedule.warmup_ratio:
         training.warmup_steps = schedule.warmup_ratio
-    return Arguments(model, data, lora, training)
+    mine = (
+        (process().rank, process().world_size)
+        if data.dry_run
+        else (training.process_index, training.world_size)
+    )
+    return Arguments(model, data, lora, training, *mine)
+
+
+def read_plan(parser: HfArgumentParser, words: list[str]) -> tuple[Any, ...]:
+    """Reads the flags of a run that is only planned, on any machine; no process waits for another.
+
+    What needs a GPU, DeepSpeed or other processes is not begun, but stays what the flags say.
+    """
+    known, unknown = parser.parse_known_args(words)
+    if unknown:
+        raise ValueError(f"unknown flags: {' '.join(unknown)}")
+    values = vars(known)
+    later = {name: values.pop(name) for name in ("deepspeed", "tf32", "fp16", "bf16", "use_cpu")}
+    kept = {name: os.environ.pop(name) for name in OF_LAUNCHERS if name in os.environ}
+    try:
+        read = parser.parse_dict({**values, "use_cpu": True})
+    finally:
+        os.environ.update(kept)
+    for name, value in later.items():
+        setattr(read[-1], name, value)
+    return read
 
 
 def flags_of(path: Path) -> list[str]:

@@ -294,6 +294,37 @@ def test_two_actions_of_one_frame_have_a_text_feature_each(split: Path, tiny: Pa
     assert np.allclose(part[Path("a/0/x.a.1.npy")], texts[Path("a/0/x.a.1.npy")], atol=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("#C C cuts </s>", r"label '#C C cuts </s>': action 'cut </s>': it holds </s>"),
+        ("#C C [/INST]", r"it holds \[/INST\]"),
+        ("#C C", "it is blank"),
+        ("#C C \u200b", "it is blank"),
+        ("#C C cuts " + "the carrot and " * 700, "the model has places for 2033 beside the image"),
+    ],
+)
+def test_labels_that_cannot_be_asked_about_are_named_first(
+    label: str, said: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    entry = {"image_0": "a.jpg", "image_1": "b.jpg"}
+    actions = {"0": {**entry, "action": "#C C walks"}, "1": {**entry, "action": label}}
+    write_json(tmp_path / "ego4d_val.json", {"a": actions})
+    with pytest.raises(UserError, match=rf"clip 'a' action '1'.*{said}.*1 of 2 actions"):
+        main(flags(tmp_path, tiny, tmp_path))
+    assert not (tmp_path / "texts").exists()
+
+
+def test_answers_past_the_models_places_are_counted(
+    split: Path, own_tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = json.loads((own_tiny / "config.json").read_text())
+    write_json(own_tiny / "config.json", config | {"max_position_embeddings": 140})
+    main(flags(split, own_tiny, tmp_path, "--greedy"))
+    assert "of 5 answers went past the model's 140 places" in caplog.text
+
+
 def test_two_frames_of_one_feature_file_are_refused(tmp_path: Path, tiny: Path) -> None:
     entry = {"image_1": "b.jpg", "action": "#C C walks"}
     actions = {"0": {**entry, "image_0": "a.jpg"}, "1": {**entry, "image_0": "a.png"}}
