@@ -217,6 +217,9 @@ def told(error: Exception) -> str:
 
 def load_pickle(path: Path) -> object:
     """`torch.load` with the allow-list; memory-mapped unless the file is in the format before torch 1.6."""
+    if path.suffix == ".safetensors":  # torch itself would go by the name
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     is_zip = first_bytes(path).startswith(b"PK")
     return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
 
