@@ -21,10 +21,9 @@ import torch
 from measuring import OnDevice, SpeedTable, clock, process_gib, run
 from PIL import Image
 
-from egogen.annotations import DESCRIPTION_KEY
 from egogen.cli import flag
 from egogen.files import write_json
-from egogen.layout import FOLDERS
+from egogen.layout import DESCRIPTION_KEY, FOLDERS
 from ldm.metrics import clip, egovlp, egovlp_plus, evaluation, fid, lpips, psnr
 from ldm.metrics.feature_cache import Memory, Store
 from ldm.metrics.frames.frame_pairs import Pair, Pairs

@@ -25,7 +25,8 @@ from egogen.layout import Layout, tar_folder
 from ldm.config.sections import DataConfig
 from ldm.data.latents import CachedLatents, build_cache
 from ldm.data.pairs import EgoGenPairs, Sample, SplitFiles
-from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape, build
+from ldm.networks.architecture import build
+from ldm.networks.shapes import Architecture, TextShape, UNetShape, VAEShape
 from ldm.networks.text import make_tokenizer
 
 # The cache holds what the true networks give; here small ones of the same shapes of output make it.

@@ -19,7 +19,8 @@ from torch import Tensor
 from egogen.cli import flag
 from ldm.config.sections import ModelConfig, OptimizerConfig, TrainConfig, TrainerConfig
 from ldm.module import LatentDiffusion
-from ldm.networks.architecture import Architecture, build
+from ldm.networks.architecture import build
+from ldm.networks.shapes import Architecture
 from ldm.training.adamw import make_optimizer
 
 # Work of one trained pair with cached latents, and what encoding it adds, at the true sizes (TFLOP).

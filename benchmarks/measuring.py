@@ -27,7 +27,7 @@ from egogen.record import run_record
 from egogen.toy.world import write_world
 
 if TYPE_CHECKING:
-    from ldm.networks.architecture import Architecture
+    from ldm.networks.shapes import Architecture
     from ldm.sampling.methods import Request
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pillow", "av")
@@ -101,8 +101,8 @@ def networks_of(size: str) -> tuple[Architecture, int]:
     """Networks and the side of their frames: `toy`, `tiny` (tests/oracle/ldm), else Stable Diffusion 1.5."""
     from ldm.config.merge import load_config  # stage 1's environment has no ldm
     from ldm.config.sections import TrainConfig
-    from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape
-    from ldm.toy.__main__ import SHAPE
+    from ldm.networks.shapes import Architecture, TextShape, UNetShape, VAEShape
+    from ldm.toy.start_training import SHAPE
 
     if size == "toy":
         config = load_config(TrainConfig, [Path(__file__).parents[1] / "configs" / "train_toy.yaml"])

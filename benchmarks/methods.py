@@ -27,8 +27,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from egogen.cli import flag
 from ldm.config.merge import load_config
 from ldm.config.sections import GenerateConfig
-from ldm.networks.architecture import LATENT_CHANNELS, Architecture, build
-from ldm.sampling.methods import COPY, GUIDED, METHODS, PLAIN, copy_frame, prepare, wrap
+from ldm.networks.architecture import build
+from ldm.networks.shapes import LATENT_CHANNELS, Architecture
+from ldm.sampling.method_names import COPY, GUIDED, METHODS, PLAIN
+from ldm.sampling.methods import copy_frame, prepare, wrap
 
 
 @dataclass(frozen=True)

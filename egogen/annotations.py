@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
+from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
+from egogen.layout import DESCRIPTION_KEY
 
-DESCRIPTION_KEY = "llava_forecast_finetune"
 Model = TypeVar("Model", bound=BaseModel)
 # An object as a JSON file has it, its fields not checked yet.
 JsonObject: TypeAlias = dict[str, Any]
@@ -129,6 +130,28 @@ class Annotations:
 
     def __len__(self) -> int:
         return len(self.items)
+
+
+def text_feature_names(items: Iterable[Item], frame: Callable[[Action], str]) -> dict[tuple[str, str], str]:
+    """Names, as of images, of the text features of a whole split, by (clip, action id).
+
+    The first action of a frame has the frame's name, as published; further actions of the same frame add
+    their clip and id to it: `a/x.jpg` -> `a/x.<clip>.<id>.jpg` (F-S1-10).
+
+    Args:
+        items: all actions of the annotation file, in its order.
+        frame: which of an action's frames is described.
+    """
+    names: dict[tuple[str, str], str] = {}
+    taken: set[PurePosixPath] = set()
+    for item in items:
+        path = PurePosixPath(frame(item.action))
+        if path.with_suffix("") in taken:
+            own = ".".join(quote(part, safe="") for part in (item.clip, item.id))
+            path = path.with_name(f"{path.stem}.{own}{path.suffix}")
+        taken.add(path.with_suffix(""))
+        names[item.clip, item.id] = str(path)
+    return names
 
 
 def read_metadata(path: Path) -> dict[str, ClipMetadata]:

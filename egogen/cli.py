@@ -1,4 +1,8 @@
-"""How every command starts and ends: parser, logging, exit codes. Step 0 of each flow."""
+"""How every command starts and ends: parser, logging, exit codes. Step 0 of each flow.
+
+It needs the standard library alone, as all that a command imports before it has parsed its arguments: so
+`--help` is quick, and a command in the wrong environment can say which it needs.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,20 @@ from egogen.disk import free_bytes, full, no_room, readable
 from egogen.errors import UserError
 from egogen.layout import run_root
 
+ENVIRONMENTS = {"llava": "vllm", "ldm": "ldm"}  # of the packages; egogen runs in both
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 DEBUG_FLAG = "--debug"
 
 Options = TypeVar("Options")
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        nothing = action.default is None or action.default is False or action.default in ("", [], ())
+        return action.help if nothing or action.required else super()._get_help_string(action)
 
 
 def parser(prog: str, description: str | None) -> argparse.ArgumentParser:
@@ -30,9 +43,7 @@ def parser(prog: str, description: str | None) -> argparse.ArgumentParser:
         prog: what the user types, such as `python -m ldm.sample`.
         description: text for `--help`; usually the module's docstring.
     """
-    made = argparse.ArgumentParser(
-        prog=prog, description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    made = argparse.ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter)
     made.add_argument("-d", DEBUG_FLAG, action="store_true", help="on an error, show the full traceback")
     return made
 
@@ -111,7 +122,7 @@ def run(main: Callable[[], object]) -> None:
         sys.stderr.write("interrupted; run the same command again to go on\n")
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
-        told = error if isinstance(error, UserError) else full_somewhere(error)
+        told = error if isinstance(error, UserError) else full_somewhere(error) or elsewhere(error, main)
         if told is None or {"-d", DEBUG_FLAG} & set(sys.argv):
             raise
         sys.stderr.write(f"error: {' '.join(f'{told}'.split())}\n")
@@ -129,3 +140,30 @@ def full_somewhere(error: Exception) -> UserError | None:
     places = dict.fromkeys((Path.cwd(), run_root().absolute(), Path(tempfile.gettempdir())))
     free = ", ".join(f"{readable(free_bytes(place))} on that of {place}" for place in places)
     return UserError(f"a disk is full ({cause}); free are {free}. Free some room")
+
+
+def typed(module: str) -> str:
+    """What a person types to run a module."""
+    return "python main.py" if module == "ldm.train" else f"python -m {module}"
+
+
+def elsewhere(error: Exception, main: Callable[[], object]) -> UserError | None:
+    """What to tell where a library is not installed: which environment the command needs, how to enter it."""
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing in ("", "egogen", *ENVIRONMENTS):
+        return None
+    module = main.__module__
+    spec = sys.modules["__main__"].__spec__
+    if module == "__main__" and spec is not None:  # by `python -m`
+        module = spec.name
+    module = module.removesuffix(".__main__")
+    needed = ENVIRONMENTS.get(module.partition(".")[0])
+    name, first = f"environment {needed!r}" if needed else "environment 'vllm' or 'ldm'", needed or "ldm"
+    if (Path(__file__).parents[1] / "scripts" / "run.sh").is_file():
+        how = (
+            f"run it by: bash scripts/run.sh {first} {typed(module)} ... "
+            f"(bash scripts/setup.sh {first} makes the environment, or finds what it lacks)"
+        )
+    else:
+        how = f"make one by: pip install 'lego-egogen[{first}]'"
+    return UserError(f"no module {missing!r} here; {typed(module)} needs the {name}; {how}")

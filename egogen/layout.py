@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
-from urllib.parse import quote
 
-from egogen.annotations import Action, Item
 from egogen.errors import UserError
 
+DESCRIPTION_KEY = "llava_forecast_finetune"  # of an action, in annotation files
 Split = Literal["train", "val"]
 FeatureKind = Literal["llava_image", "llava_text"]
 FEATURE_KINDS = get_args(FeatureKind)
@@ -199,7 +198,7 @@ def find_text_feature_name(name: str, image: str, has: Callable[[str], bool]) ->
     """The name of an action's text feature: its own, else that of its frame's first action (published).
 
     Args:
-        name: the action's name by `text_feature_names`.
+        name: the action's name by `egogen.annotations.text_feature_names`.
         image: its frame.
         has: whether a feature of a name is there.
     """
@@ -219,28 +218,6 @@ def find_feature(root: Path, image: str) -> Path:
         An existing path, or the path of our rule if there is neither.
     """
     return root / find_feature_name(image, lambda name: (root / name).exists())
-
-
-def text_feature_names(items: Iterable[Item], frame: Callable[[Action], str]) -> dict[tuple[str, str], str]:
-    """Names, as of images, of the text features of a whole split, by (clip, action id).
-
-    The first action of a frame has the frame's name, as published; further actions of the same frame add
-    their clip and id to it: `a/x.jpg` -> `a/x.<clip>.<id>.jpg` (F-S1-10).
-
-    Args:
-        items: all actions of the annotation file, in its order.
-        frame: which of an action's frames is described.
-    """
-    names: dict[tuple[str, str], str] = {}
-    taken: set[PurePosixPath] = set()
-    for item in items:
-        path = PurePosixPath(frame(item.action))
-        if path.with_suffix("") in taken:
-            own = ".".join(quote(part, safe="") for part in (item.clip, item.id))
-            path = path.with_name(f"{path.stem}.{own}{path.suffix}")
-        taken.add(path.with_suffix(""))
-        names[item.clip, item.id] = str(path)
-    return names
 
 
 def find_text_feature(root: Path, name: str, image: str) -> Path:

@@ -13,11 +13,8 @@ from pathlib import Path
 from typing import get_args
 
 from egogen import cli
-from egogen.annotations import Annotations
 from egogen.cli import flag
-from egogen.frames import pack
 from egogen.layout import FOLDERS, Layout, Split, data_root, tar_folder
-from egogen.manifest import claim, file_hash
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +33,10 @@ class PackOptions:
 def main(argv: Sequence[str] | None = None) -> None:
     """Packs; finished tar files are kept."""
     options = cli.options(PackOptions, argv, "python -m egogen.pack", __doc__)
+    from egogen.annotations import Annotations
+    from egogen.frames import pack
+    from egogen.manifest import claim, file_hash
+
     layout = Layout(options.data_root, options.dataset)
     annotations = Annotations.read(layout.annotations(options.split))
     names = [name for item in annotations for name in (item.action.image_0, item.action.image_1)]

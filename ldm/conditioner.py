@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -11,24 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, cat, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ldm.networks.shapes import MIXER_HEADS, MIXER_WIDTH, Streams
 from ldm.networks.text import tokenize
 
 MIXER_LAYERS = 2
-MIXER_HEADS = 8
-MIXER_WIDTH = 2048  # inner width of the feed-forward layers, PyTorch's default (published)
-
-
-class Streams(NamedTuple):
-    """Which of stage 1's features enter the context; the paper's ablation leaves one of them out."""
-
-    image: bool = True
-    text: bool = True
-
-    def __str__(self) -> str:
-        return " and ".join(name for name, there in self._asdict().items() if there) + " features"
-
-
-BOTH = Streams()
 
 
 def embed(

@@ -11,11 +11,6 @@ from egogen import cli
 from egogen.cli import flag
 from egogen.disk import writing
 from egogen.errors import UserError
-from egogen.files import atomic_folder
-from ldm.checkpoints.diffusers_folder import INDEX, architecture_of
-from ldm.checkpoints.source import load_parts
-from ldm.checkpoints.writing import published_state, write
-from ldm.pipeline import LegoPipeline
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = cli.options(ConvertOptions, argv, "python -m ldm.convert", __doc__)
     if args.target.exists():
         raise UserError(f"{args.target}: is there already; delete it or choose another name")
+    from egogen.files import atomic_folder
+    from ldm.checkpoints.diffusers_folder import INDEX, architecture_of
+    from ldm.checkpoints.source import load_parts
+    from ldm.checkpoints.writing import published_state, write
+    from ldm.pipeline import LegoPipeline
+
     if args.way == "compvis2diffusers":
         if args.source.is_dir():
             raise UserError(f"{args.source}: is a folder; expected a .ckpt or .safetensors file")

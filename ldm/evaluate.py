@@ -11,23 +11,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from egogen import cli
-from egogen.annotations import DESCRIPTION_KEY
 from egogen.cli import flag
 from egogen.errors import UserError
-from egogen.layout import weights_root
-from egogen.locks import hold
-from ldm.metrics import evaluation
-from ldm.metrics.frames.frame_pairs import run_folder
-from ldm.metrics.frames.protocol import PRECISIONS, PROTOCOLS
-from ldm.metrics.registry import METRICS
-from ldm.metrics.results import result_files as results
-from ldm.metrics.results import samples
-from ldm.metrics.results.result_files import Details
+from egogen.layout import DESCRIPTION_KEY, FOLDERS, weights_root
+from ldm.metrics.metric_names import KEYS, PRECISIONS, PROTOCOLS, choice, metric_names
 from ldm.networks.devices import HELP
-from ldm.report.formats import text
-from ldm.report.results_table import PUBLISHED, make_table
+from ldm.report.report_options import PUBLISHED
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +40,7 @@ class EvaluateOptions:
         default=DESCRIPTION_KEY,
     )  # fmt: skip
     metrics: list[str] | None = flag(
-        f"comma-separated: {','.join(METRICS)}; without it, all but those that ask for --metadata",
+        f"comma-separated: {','.join(KEYS)}; without it, all but those that ask for --metadata",
         type=lambda words: [name.strip() for name in words.split(",")],
     )
     metadata: Path | None = flag("metadata file, for metrics that look at scenes", type=Path)
@@ -69,6 +61,10 @@ class EvaluateOptions:
     bootstrap: int = flag("resamples; 0 for no intervals", type=int, default=1000, metavar="N")
 
     def __post_init__(self) -> None:
+        choice("data set", self.dataset, FOLDERS)
+        choice("protocol", self.protocol, PROTOCOLS)
+        choice("precision", self.precision, PRECISIONS)
+        metric_names(self.metrics or ())
         if self.bootstrap < 0:
             raise UserError(f"--bootstrap {self.bootstrap}: expected 0 or more resamples")
 
@@ -76,6 +72,12 @@ class EvaluateOptions:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures each run, then prints them in one table."""
     options = cli.options(EvaluateOptions, argv, "python -m ldm.evaluate", __doc__)
+    from egogen.locks import hold
+    from ldm.metrics import evaluation
+    from ldm.metrics.frames.frame_pairs import run_folder
+    from ldm.metrics.results import result_files as results
+    from ldm.metrics.results import samples
+
     titles = run_names(options.gen_path, options.name)
     setting, metrics = evaluation.prepare(
         options.dataset, options.metrics, options.metadata, options.protocol, options.precision,
@@ -105,6 +107,9 @@ def run_names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
     Raises:
         UserError: there are too few or too many names, one names two runs, or two runs write to one folder.
     """
+    from ldm.metrics.frames.frame_pairs import run_folder
+    from ldm.metrics.results.result_files import FOLDER
+
     names = list(given or (run_folder(path).absolute().name for path in paths))
     if len(names) != len(paths):
         raise UserError(f"--name: found {len(names)} names for {len(paths)} runs; give one for each")
@@ -113,7 +118,7 @@ def run_names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
         first = paths[folders.index(folder)]
         if first is not path:
             raise UserError(
-                f"{first} and {path}: the results of both would be in {folder / results.FOLDER}; "
+                f"{first} and {path}: the results of both would be in {folder / FOLDER}; "
                 "give each run a folder of its own with images/"
             )
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
@@ -122,8 +127,11 @@ def run_names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
     return names
 
 
-def summary(details: Sequence[Details], paper: str | None) -> str:
+def summary(details: Sequence[Any], paper: str | None) -> str:
     """The table for the terminal: the runs above the paper's numbers, unless these are not wanted."""
+    from ldm.report.formats import text
+    from ldm.report.results_table import make_table
+
     first = details[0]
     lines = [
         f"{first['dataset']}: {first['n']} pairs, {first['protocol']} protocol, mean ± standard error",

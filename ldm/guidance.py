@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-# Share of samples that lose the text alone, both, the image alone (published; InstructPix2Pix, 3.2.1).
-DROP_EACH = 0.05
+from ldm.diffusion.choices import DROP_EACH
 
 
 class Drop(NamedTuple):

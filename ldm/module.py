@@ -29,7 +29,8 @@ from ldm.config.sections import TrainConfig
 from ldm.data.image_features import Batch
 from ldm.diffusion.schedule import p2_weight, training_schedule
 from ldm.guidance import Drop, build_context, draw_drop
-from ldm.networks.architecture import LATENT_SCALE, Parts
+from ldm.networks.architecture import Parts
+from ldm.networks.shapes import LATENT_SCALE
 from ldm.networks.text import make_tokenizer
 from ldm.training.adamw import gradient_norm, make_optimizer, rate
 from ldm.training.ema import Ema

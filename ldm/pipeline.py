@@ -29,12 +29,14 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from egogen.errors import UserError
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import Sizes
-from ldm.conditioner import Conditioner, Streams, embed
-from ldm.diffusion.sampler import PUBLISHED, make_scheduler
+from ldm.conditioner import Conditioner, embed
+from ldm.diffusion.choices import PUBLISHED
+from ldm.diffusion.sampler import make_scheduler
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
 from ldm.guidance import build_context, guide
-from ldm.networks.architecture import LATENT_SCALE, Parts
+from ldm.networks.architecture import Parts
 from ldm.networks.attention import fixed_context, is_plain
+from ldm.networks.shapes import LATENT_SCALE, Streams
 from ldm.networks.text import make_tokenizer
 
 Images = Image.Image | Sequence[Image.Image] | Tensor

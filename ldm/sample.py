@@ -8,23 +8,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.layout import run_root
-from egogen.locks import hold
 from egogen.shards import process
-from ldm.checkpoints.source import open_source, with_sizes
-from ldm.config.merge import load_config, split_words
-from ldm.config.sections import GenerateConfig
-from ldm.data.pairs import SplitFiles
 from ldm.networks.devices import HELP, find_device
-from ldm.networks.text import make_tokenizer, say_lost
-from ldm.sampling.drawing_job import Share, check_inputs, draw_jobs, make_jobs
-from ldm.sampling.methods import COPY, GUIDED, METHODS, OF_GUIDED, PLAIN, DrawingPlan, make_drawer
+from ldm.sampling.method_names import COPY, METHODS
 
 log = logging.getLogger(__name__)
 
@@ -60,22 +53,11 @@ class SampleOptions:
         if self.ckpt and not self.ckpt.exists():
             raise UserError(f"{self.ckpt}: no such checkpoint file or folder")
 
-    def read(self) -> GenerateConfig:
-        """The configuration: files, then words; stage 1's features serve LEGO alone."""
-        yamls, words = split_words(self.config)
-        words += self.overrides
-        if self.batch_size is not None:
-            words.append(f"sampling.batch_size={self.batch_size}")
-        check_words(words, self.method)
-        config = load_config(GenerateConfig, yamls, words)
-        model = replace(config.model, vllm_features=config.model.vllm_features and self.method == "lego")
-        if model.vllm_features and self.ckpt:  # features are as wide as the checkpoint says
-            model = with_sizes(model, open_source(self.ckpt))
-        return replace(config, model=model)
-
     @property
     def folder(self) -> Path:
         """Where the frames go."""
+        from ldm.config.merge import split_words
+
         name = split_words(self.config)[0][0].stem
         return self.out or run_root() / "samples" / (
             name if self.method == "lego" else f"{name}_{self.method}"
@@ -85,8 +67,18 @@ class SampleOptions:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses, checks, draws what is not there yet."""
     options = cli.options(SampleOptions, argv, "python -m ldm.sample", __doc__)
+    from ldm.sampling.drawing_config import read_config
+
+    words = [*options.config, *options.overrides]
+    if options.batch_size is not None:
+        words.append(f"sampling.batch_size={options.batch_size}")
+    config = read_config(words, options.method, options.ckpt)
+    from egogen.locks import hold
+    from ldm.data.pairs import SplitFiles
+    from ldm.sampling.drawing_job import Share, check_inputs, draw_jobs, make_jobs
+    from ldm.sampling.methods import DrawingPlan, make_drawer
+
     device = find_device(options.device, process().local_rank)
-    config = options.read()
     width = config.model.shape.llm_width if config.model.vllm_features else None
     files = SplitFiles(config.data, "val", width, config.features.store, config.model.streams)
     plan = DrawingPlan(options.method, config, options.ckpt, not options.no_ema, device)
@@ -102,24 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         log.info("%d frames, %d of them are there already", total, total - left)
         if left:
             check_inputs(work, plan, files)
-            if options.method != COPY:
-                texts = [files.prompt(item) for item in mine]
-                say_lost(make_tokenizer(), texts, f"{files.annotations.source}")
             draw_jobs(work, make_drawer(plan), files, device)
-
-
-def check_words(words: Sequence[str], method: str) -> None:
-    """Refuses a setting from the command line that the method would ignore.
-
-    Raises:
-        UserError: names it.
-    """
-    unused = [f"{name}{mark}" for name in PLAIN if name != method for mark in ".="]
-    if method not in GUIDED:
-        unused += [f"sampling.{name}=" for name in OF_GUIDED]
-    for word in words:
-        if word.startswith(tuple(unused)):
-            raise UserError(f"{word!r}: --method {method} does not use it; see docs/baselines.md")
 
 
 if __name__ == "__main__":

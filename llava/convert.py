@@ -10,17 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
-from egogen.files import atomic_folder
-from llava.checkpoints.adapter_folder import is_adapter, whole_of
-from llava.checkpoints.clip_tower import find_clip
-from llava.checkpoints.config_json import is_published, read_config
-from llava.checkpoints.published_folder import write_clip, write_published
-from llava.model import load, save
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +30,22 @@ class FolderFormat:
 def main(argv: Sequence[str] | None = None) -> None:
     """Converts one folder."""
     args = cli.options(FolderFormat, argv, "python -m llava.convert", __doc__)
+    if args.target.exists():
+        raise UserError(f"{args.target}: exists; choose a new folder")
+    import torch
+
+    from egogen.files import atomic_folder
+    from llava.checkpoints.adapter_folder import is_adapter, whole_of
+    from llava.checkpoints.clip_tower import find_clip
+    from llava.checkpoints.config_json import is_published, read_config
+    from llava.checkpoints.published_folder import write_clip, write_published
+    from llava.model import load, save
+
     adapters = is_adapter(args.source)  # merged into their base, whose format does not matter
     raw = read_config(whole_of(args.source))
     if not adapters and is_published(raw) != (args.direction == "llava2hf"):
         form = "published" if is_published(raw) else "Hugging Face"
         raise UserError(f"{args.source}: is in {form} format already; {args.direction} reads the other one")
-    if args.target.exists():
-        raise UserError(f"{args.target}: exists; choose a new folder")
     dtype = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype") or "float32"))
     model, tokenizer, processor = load(args.source, vision_tower=args.vision_tower, dtype=dtype)
     with atomic_folder(args.target) as part:

@@ -8,29 +8,37 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-
-import torch
+from typing import TYPE_CHECKING
 
 from egogen import cli
 from egogen.disk import writing
-from egogen.files import clean_parts, write_json
-from egogen.frames import check_frames
-from egogen.locks import hold
-from egogen.manifest import claim
+from egogen.later import later
 from llava.describing.describe_options import DescribeOptions
-from llava.describing.describing_job import read_job
-from llava.describing.describing_loop import describe, describe_all
-from llava.describing.saving import Description, Descriptions, NpySaver, ShardSaver
-from llava.model import load
 
-__all__ = ["Description", "describe", "main"]
+if TYPE_CHECKING:
+    from llava.describing.describing_loop import describe as describe
+    from llava.describing.saving import Description as Description
 
+__getattr__ = later(
+    __name__, describe="llava.describing.describing_loop", Description="llava.describing.saving"
+)
 log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Describes one shard of a split."""
     options = cli.options(DescribeOptions, argv, "python -m llava.describe", __doc__)
+    import torch
+
+    from egogen.files import clean_parts, write_json
+    from egogen.frames import check_frames
+    from egogen.locks import hold
+    from egogen.manifest import claim
+    from llava.describing.describing_job import read_job
+    from llava.describing.describing_loop import describe_all
+    from llava.describing.saving import Descriptions, NpySaver, ShardSaver
+    from llava.model import load
+
     job = read_job(options)
     kind, _, _, parts = job.part.split("_")
     claim(options.save_path, {**job.settings, "parts": parts, "split_by": kind})

@@ -9,7 +9,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 TOY_SIZE=${TOY_SIZE:-48} TOY_SEED=${TOY_SEED:-0} TOY_TRAIN=${TOY_TRAIN:-1200} TOY_VAL=${TOY_VAL:-100}
 while (($#)); do
     case $1 in
-        -h | --help) show_help && exit ;;
         --size | --seed | --train | --val) (($# > 1)) || die "$1 needs a number" ;;
         *) die "argument '$1'; usage: bash scripts/demo.sh [--size N] [--seed N] [--train N] [--val N]" ;;
     esac

@@ -4,7 +4,6 @@
 # DATA_ROOT holds EgoGen/; RUN_ROOT takes the result; MODEL is the checkpoint; NPROC the number of GPUs, 1 by default.
 # With --shard I/N or --num-chunks it describes that part only; merge when all parts are there.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-[[ ${1:-} != -h && ${1:-} != --help ]] || { show_help && exit; }
 DATASET=${1:-}
 shift || die "expected a data set, ego4d or epickitchen"
 SPLIT=val

@@ -7,11 +7,9 @@
 #   python -m egogen.download --help
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 case ${1:-} in
-    -h | --help) show_help && exit ;;
     dataset | weights | features | metrics) ;;
     *) die "'${1:-}': expected dataset, weights, features or metrics" ;;
 esac
-[[ ${2:-} != -h && ${2:-} != --help ]] || { show_help && exit; }
 use_any_env
 
 exec python -m egogen.download "$@"

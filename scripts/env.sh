@@ -1,4 +1,4 @@
-# Sourced by every script: strict mode, the repository root, DATA_ROOT, RUN_ROOT and WEIGHTS_ROOT, and `use_env`.
+# Sourced by every script: strict mode, --help, the root, DATA_ROOT, RUN_ROOT and WEIGHTS_ROOT, and `use_env`.
 # Scripts run in the repository root, so a path given to one is relative to the root.
 # shellcheck shell=bash
 if ((BASH_VERSINFO[0] < 4)); then
@@ -20,6 +20,13 @@ die() {
 show_help() {
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$ROOT/scripts/$(basename "$0")"
 }
+
+# --help among a script's own words shows its head. A script that hands words on to a command of the user's says in
+# OWN_WORDS how many of the first are its own.
+for word in "${@:1:${OWN_WORDS:-$#}}"; do
+    case $word in -h | --help) show_help && exit ;; esac
+done
+unset word OWN_WORDS
 
 # A path of the caller, as seen from ROOT: results do not depend on where a script was started.
 from_root() {

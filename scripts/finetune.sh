@@ -4,7 +4,6 @@
 # DATA_ROOT holds EgoGen/; RUN_ROOT takes the result; LLAVA is the starting checkpoint; NPROC the number of GPUs;
 # CONFIG another preset, such as configs/finetune_qlora_24gb.yaml.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-[[ ${1:-} != -h && ${1:-} != --help ]] || { show_help && exit; }
 DATASET=${1:-}
 shift || die "expected a data set, ego4d or epickitchen"
 use_env vllm

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stage 1, toy size: fine-tunes the toy LLaVA on the toy world's conversations, two CPU processes under ZeRO-2.
-# Usage: bash scripts/finetune_toy.sh [more flags of python -m llava.train]
+#   bash scripts/finetune_toy.sh [more flags of python -m llava.train]
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 use_env vllm
 TOY=$RUN_ROOT/toy

@@ -3,6 +3,7 @@
 # Then run scripts/test.sh, and commit pyproject.toml and both locks together.
 #   bash scripts/lock.sh
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+(($# == 0)) || die "argument '$1'; usage: bash scripts/lock.sh"
 
 uv=$(command -v uv || echo "$ENVS/.uv/bin/uv")
 [[ -x $uv ]] || die "no uv here; install the one that is pinned: pip install -r requirements/uv.txt"

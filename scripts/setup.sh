@@ -15,7 +15,6 @@ for argument in "$@"; do
         vllm | ldm) names+=("$argument") ;;
         all) names+=(vllm ldm) ;;
         --recreate) recreate=1 ;;
-        -h | --help) show_help && exit ;;
         *) die "argument '$argument'; $usage" ;;
     esac
 done

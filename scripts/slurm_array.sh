@@ -5,6 +5,7 @@
 #       python -m ldm.sample --config configs/generate_ego4d.yaml --ckpt last.ckpt
 # Options with `=` are handed to sbatch; --env chooses the environment (else that of the calling shell is used);
 # --dry-run prints the script. A task that is stopped may be requeued: sharded commands go on where they were.
+OWN_WORDS=2
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 usage="usage: bash scripts/slurm_array.sh [--dry-run] [--env vllm|ldm] [--OPTION=VALUE ...] N COMMAND..."
@@ -13,7 +14,6 @@ environment=
 options=()
 while (($#)); do
     case $1 in
-        -h | --help) show_help && exit ;;
         --dry-run) dry_run=1 ;;
         --env)
             environment=${2:-}

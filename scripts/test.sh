@@ -10,7 +10,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 mode=${1:---all}
 case $mode in
     --all | --fast | --lint | --long) ;;
-    -h | --help) show_help && exit ;;
     *) die "argument '$mode'; usage: bash scripts/test.sh [--fast | --lint | --long]" ;;
 esac
 

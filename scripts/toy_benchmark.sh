@@ -9,7 +9,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 BUDGET=small DEVICE=cpu SEEDS= JOBS=
 while (($#)); do
     case $1 in
-        -h | --help) show_help && exit ;;
         --budget | --device | --seeds | --jobs) (($# > 1)) || die "$1 needs a value" ;;
         *) die "argument '$1'; usage: bash scripts/toy_benchmark.sh [--budget small|full] [--device cpu|cuda] [--seeds LIST] [--jobs N]" ;;
     esac

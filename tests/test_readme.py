@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import subprocess
-from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.doors import help_texts
 from tests.workbench import ROOT
 
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 PACKAGES = ("egogen", "llava", "ldm")
-# Prints {module: its --help} for modules and scripts, all in one process; "" for one that is not there.
-HELP = """
-import contextlib, io, json, runpy, sys
-shown = {}
-for name in sys.argv[1:]:
-    sys.argv, out = [name, "--help"], io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit, ImportError, OSError):
-        run = runpy.run_path if name.endswith(".py") else runpy.run_module
-        run(name, run_name="__main__")
-    shown[name] = out.getvalue()
-print("SHOWN" + json.dumps(shown))
-"""
 
 
 def table() -> list[tuple[str, str]]:
@@ -78,30 +65,11 @@ def test_a_planned_command_is_not_there_yet(command: str) -> None:
     assert not exists, "it exists: call it ready in the README"
 
 
-@cache
-def help_texts(stage: str) -> dict[str, str]:
-    words = [shlex.split(command) for command in PYTHON]
-    names = sorted({word[2] if word[1] == "-m" else word[1] for word in words})
-    mine = [name for name in names if (stage == "vllm") == name.startswith("llava.")]
-    command = f'source "{ROOT}/scripts/env.sh"; use_env {stage}; exec python -W ignore - "$@"'
-    ran = subprocess.run(
-        ["bash", "-c", command, "help", *mine],
-        input=HELP,
-        text=True,
-        capture_output=True,
-        check=True,
-        cwd=ROOT,
-    )
-    shown: dict[str, str] = json.loads(ran.stdout.partition("SHOWN")[2])
-    return shown
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("command", PYTHON)
 def test_a_python_command_knows_its_options(command: str) -> None:
     words = shlex.split(command)
     name = words[2] if words[1] == "-m" else words[1]
-    text = help_texts("vllm" if name.startswith("llava.") else "ldm")[name]
+    text = help_texts()[name]
     assert "usage: " in text
     for option in re.findall(r"--[\w-]+", command):
         assert re.search(rf"{option}\b", text), f"{name} has no {option}"

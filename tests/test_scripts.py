@@ -24,29 +24,49 @@ def test_a_script_is_in_order(script: Path) -> None:
         assert script.parent.name == ".ci" or re.search(begins, text)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "setup.sh",
-        "demo.sh",
-        "toy_benchmark.sh",
-        "test.sh",
-        "slurm_array.sh",
-        "finetune.sh",
-        "describe.sh",
-        "download.sh",
-    ],
-)
-def test_help_is_the_comment_at_the_head(name: str) -> None:
-    shown = subprocess.run(
-        ["bash", name, "--help"], cwd=ROOT / "scripts", text=True, capture_output=True, check=True
-    )
-    lines = shown.stdout.splitlines()
-    assert f"bash scripts/{name}" in shown.stdout
-    assert (ROOT / "scripts" / name).read_text().splitlines()[1 : len(lines) + 1] == [
-        f"# {line}".rstrip() for line in lines
-    ]
-    assert not any(line.startswith(("source", "#")) for line in lines)
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    return Workbench(tmp_path_factory.mktemp("bare"), "python python3.11 uv conda sbatch")
+
+
+RUN = [script.name for script in SCRIPTS if script.name not in SOURCED and script.parent.name != ".ci"]
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_help_is_the_comment_at_the_head(bare: Workbench, name: str) -> None:
+    shown = bare.run(name, "--help")
+    assert bare.calls() == []
+    text = (ROOT / "scripts" / name).read_text()
+    if handed := re.search(r'^exec bash .*/(\w+\.sh)" \w+', text, re.M):
+        text = (ROOT / "scripts" / handed[1]).read_text()  # whose arguments are this one's too
+    head = re.match(r"#!/usr/bin/env bash\n((?:#.*\n)+)", text)
+    assert head
+    assert shown == re.sub(r"^# ?", "", head[1], flags=re.M)
+    assert f"bash scripts/{handed[1] if handed else name}" in shown
+
+
+def test_help_may_stand_behind_other_words(bare: Workbench) -> None:
+    for words in (["setup.sh", "vllm", "-h"], ["demo.sh", "--size", "64", "--help"], ["run.sh", "ldm", "-h"]):
+        assert f"bash scripts/{words[0]}" in bare.run(*words)
+    assert bare.calls() == []
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_a_wrong_word_ends_with_code_2(bare: Workbench, name: str) -> None:
+    shown = bare.run(name, "nonsense", code=2)
+    assert shown.startswith("error: ")
+    assert len(shown.splitlines()) == 1
+
+
+def test_a_command_is_run_in_an_environment(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path, "conda python")
+    assert "allowed are vllm and ldm" in bench.run("run.sh", "llava", "python", code=2)
+    assert "bash scripts/setup.sh ldm" in bench.run("run.sh", "ldm", "python", code=2)
+    (bench.conda / "ldm" / "bin").mkdir(parents=True)
+    bench.calls()
+    bench.run("run.sh", "ldm", "python", "-m", "ldm.sample", "--help", "a b")
+    assert bench.calls()[-1] == "python -m ldm.sample --help a b"
+    assert "no command 'lego'" in bench.run("run.sh", "ldm", "lego", code=2)
 
 
 def test_ci_runs_the_tests() -> None:

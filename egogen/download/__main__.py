@@ -13,17 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import get_args
 
-from huggingface_hub import constants
-from huggingface_hub.utils import logging as hub_logging
-
 from egogen.cli import flag, options, run
-from egogen.disk import readable, require_space
+from egogen.disk import require_space
 from egogen.download.catalogue import CATALOGUE, Group, RepoType, Source
-from egogen.download.installing import Download, is_complete
-from egogen.download.remote import list_files
 from egogen.errors import UserError
-from egogen.locks import hold
-from egogen.table import text_table
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +41,19 @@ class DownloadOptions:
 def main(argv: Sequence[str] | None = None) -> None:
     """Lists, then looks for room on the disk, then fetches."""
     wanted = options(DownloadOptions, argv, "python -m egogen.download", __doc__)
-    hub_logging.disable_propagation()  # it shows its warnings itself
     group = CATALOGUE[wanted.group]
+    chosen = choose(group, wanted)
+    from huggingface_hub import constants
+    from huggingface_hub.utils import logging as hub_logging
+
+    from egogen.download.installing import Download, is_complete, listing
+    from egogen.download.remote import list_files
+    from egogen.locks import hold
+
+    hub_logging.disable_propagation()  # it shows its warnings itself
     root = wanted.dest or group.root()
     downloads = []
-    for name, source in choose(group, wanted).items():
+    for name, source in chosen.items():
         if constants.HF_HUB_OFFLINE and not wanted.dry_run and is_complete(root, name):
             log.info("%s: complete; not compared with the server (HF_HUB_OFFLINE)", name)
         else:
@@ -85,19 +86,6 @@ def choose(group: Group, wanted: DownloadOptions) -> dict[str, Source]:
             source = replace(source, url=f"{wanted.mirror.rstrip('/')}/{PurePosixPath(source.url).name}")
         chosen[name] = replace(source, repo_type=wanted.repo_type or source.repo_type)
     return chosen
-
-
-def listing(download: Download) -> str:
-    """A table of what would be fetched."""
-    source, files = download.source, download.downloads()
-    head = f"{download.name}: {source.what}\n  from {source.repo or source.url} (licence: {source.licence})\n"
-    rows = [
-        ("about " * (file.size is None) + readable(download.size(file)), file.name, f"{goal}")
-        for file, goal in files.items()
-    ]
-    total = sum(map(download.size, files))
-    table = text_table(("size", "file", "to"), rows) if rows else "  complete\n"
-    return f"{head}{table}total {readable(total)}, room needed {readable(download.needed())}\n"
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ from pathlib import Path, PurePosixPath
 from egogen.annotations import check_object
 from egogen.archives.split_zip import group_archives
 from egogen.archives.unpack import Place, unpack
+from egogen.disk import readable
 from egogen.download.catalogue import Group, Source
 from egogen.download.fetch import fault_of, fetch_all, part_path, size_of
 from egogen.download.remote import Remote, kept_part
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
 from egogen.published import dataset_place, feature_place
+from egogen.table import text_table
 
 log = logging.getLogger(__name__)
 
@@ -150,3 +152,16 @@ class Download:
                 path.unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.note(complete=True)
+
+
+def listing(download: Download) -> str:
+    """A table of what would be fetched."""
+    source, files = download.source, download.downloads()
+    head = f"{download.name}: {source.what}\n  from {source.repo or source.url} (licence: {source.licence})\n"
+    rows = [
+        ("about " * (file.size is None) + readable(download.size(file)), file.name, f"{goal}")
+        for file, goal in files.items()
+    ]
+    total = sum(map(download.size, files))
+    table = text_table(("size", "file", "to"), rows) if rows else "  complete\n"
+    return f"{head}{table}total {readable(total)}, room needed {readable(download.needed())}\n"

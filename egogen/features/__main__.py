@@ -9,19 +9,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
 from egogen import cli
-from egogen.cli import flag
 from egogen.errors import UserError, reason
-from egogen.features.byte_sizes import FeatureShape, count, table
-from egogen.features.compare import compare
-from egogen.features.store_conversion import Conversion, convert, positive
-from egogen.files import write_json
-from egogen.layout import FOLDERS, Layout, Split, data_root
-from egogen.record import run_record
+from egogen.features.feature_options import CheckOptions, Conversion, EstimateOptions
+from egogen.layout import Layout, Split
 
 log = logging.getLogger(__name__)
 PROG = "python -m egogen.features"
@@ -30,25 +23,6 @@ ACTIONS = {
     "check": "compare two stores, or read one through and name what is damaged",
     "estimate": "say what each store takes on disk",
 }
-
-
-@dataclass(frozen=True)
-class CheckOptions:
-    """The flags of `check`."""
-
-    store: Path = flag("root of the features, or any folder below it", positional=True, type=Path)
-    other: Path | None = flag("a store that stands for the first", positional=True, type=Path, nargs="?")
-    items: int | None = flag("at most so many features of a folder, evenly spread", type=positive)
-
-
-@dataclass(frozen=True)
-class EstimateOptions(FeatureShape):
-    """The flags of `estimate`."""
-
-    items: int | None = flag("number of actions, each with a frame of its own", type=positive, either=True)
-    annotations: list[Path] | None = flag("annotation files to count in", type=Path, nargs="+", either=True)
-    dataset: str | None = flag("count in both splits below --data-root", choices=list(FOLDERS), either=True)
-    data_root: Path = flag("the folder that holds EgoGen/", type=Path, default=data_root)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run_convert(wish: Conversion) -> None:
     """Converts, and says how far each folder is from its source."""
+    from egogen.features.store_conversion import convert
+    from egogen.files import write_json
+    from egogen.record import run_record
+
     try:
         outcomes = convert(wish)
     except OSError as error:
@@ -85,6 +63,8 @@ def run_check(options: CheckOptions) -> None:
     Raises:
         UserError: features or shards are missing or damaged; the lines before it name each.
     """
+    from egogen.features.compare import compare
+
     problems = []
     for found in compare(options.store, options.other, options.items):
         measured = f"{found.read} features read; {found.difference}"
@@ -99,6 +79,8 @@ def run_check(options: CheckOptions) -> None:
 
 def run_estimate(options: EstimateOptions) -> None:
     """Prints what each store takes."""
+    from egogen.features.byte_sizes import count, table
+
     files = options.annotations or []
     if options.dataset:
         layout = Layout(options.data_root, options.dataset)

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from egogen.annotations import Annotations
-from egogen.cli import flag
-from egogen.features.npy import IMAGE_TOKENS, TEXT_TOKENS
-from egogen.features.store_conversion import positive
+from egogen.features.feature_options import FeatureShape
+from egogen.features.npy import TEXT_TOKENS
 from egogen.table import text_table
 
 HALF, BYTE, SCALE = 2, 1, 4  # bytes of a value, and of a row's scale
 NPY_HEADER = 128
 SHARD_ENTRY = 150  # a feature's name, place and checksum in a shard's header, about
-
-
-@dataclass(frozen=True)
-class FeatureShape:
-    """What features are like; the defaults are the published model's."""
-
-    width: int = flag("of the language model", type=positive, default=5120)
-    patch_width: int = flag("of CLIP", type=positive, default=1024)
-    patches: int = flag("of an image", type=positive, default=IMAGE_TOKENS)
-    tokens: int = flag("of a text, on average", type=positive, default=100)
 
 
 def count(paths: Iterable[Path]) -> tuple[int, int]:

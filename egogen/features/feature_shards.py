@@ -25,14 +25,14 @@ from egogen.errors import UserError
 from egogen.features.difference import Difference
 from egogen.features.npy import REMEDY, NpyFiles, as_text_feature
 from egogen.features.projector import read_projector
-from egogen.features.rows import RowType, decode, encode
+from egogen.features.rows import decode, encode
 from egogen.features.store import check_form, form_of, made_by, row_type_of
+from egogen.features.store_names import RowType
 from egogen.files import atomic_open
 from egogen.layout import FeatureKind, projector_path, shard_paths
 
 log = logging.getLogger(__name__)
 
-SHARD_ITEMS = 256  # features in a shard: about 0.2 GB at the published sizes
 FACTS = "egogen"  # the one key of a shard's metadata: several would be written in any order
 
 

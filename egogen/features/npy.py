@@ -10,20 +10,24 @@ import logging
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from tokenize import TokenError
 
 import numpy as np
 from jaxtyping import Float, Float16, Float32
 
 from egogen.errors import UserError
+from egogen.features.store_names import IMAGE_TOKENS
 from egogen.files import atomic_open
 
 log = logging.getLogger(__name__)
 
-IMAGE_TOKENS = 256
 TEXT_TOKENS = 77
 # What numpy raises for damaged bytes, a damaged header included.
 BROKEN = (OSError, ValueError, TypeError, EOFError, SyntaxError, TokenError, MemoryError, OverflowError)
+# NumPy parses a header as Python. Until 3.11.8 and 3.12.1 two threads may not: the garbage collector can change
+# threads halfway, and then a SystemError tells of a "recursion depth mismatch" (cpython#106905).
+PARSING = Lock()
 REMEDY = "run the describe step again with this checkpoint"
 
 
@@ -134,8 +138,9 @@ def load(path: Path) -> np.ndarray:
 
 def read_array(path: Path) -> np.ndarray:
     """Reads an `.npy` file; nothing else that numpy knows."""
-    with path.open("rb") as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+    content = BytesIO(path.read_bytes())  # the slow part, in as many threads as there are
+    with PARSING:
+        return np.lib.format.read_array(content, allow_pickle=False)
 
 
 def mapped(path: Path) -> np.ndarray:
@@ -144,7 +149,12 @@ def mapped(path: Path) -> np.ndarray:
     Raises:
         UserError: missing or cut-off file, another type.
     """
-    return opened(path, lambda: np.lib.format.open_memmap(path, mode="r"))
+
+    def read() -> np.ndarray:
+        with PARSING:
+            return np.lib.format.open_memmap(path, mode="r")
+
+    return opened(path, read)
 
 
 def opened(path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:

@@ -16,7 +16,8 @@ from safetensors.numpy import save
 
 from egogen.errors import UserError
 from egogen.features.difference import Difference
-from egogen.features.weight_files import SUFFIXES, read_tensors, weight_files
+from egogen.features.store_names import SUFFIXES
+from egogen.features.weight_files import read_tensors, weight_files
 from egogen.files import atomic_open
 from egogen.manifest import file_hash
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Float32, Int8
 
 from egogen.features.npy import as_half
+from egogen.features.store_names import RowType
 
-RowType = Literal["float16", "int8"]
-ROW_TYPES = get_args(RowType)
 LARGEST = 127  # of 8 bits with a sign, symmetric
 
 

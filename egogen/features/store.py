@@ -6,17 +6,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 from egogen.annotations import JsonObject, check_object
 from egogen.errors import UserError
-from egogen.features.rows import ROW_TYPES, RowType
+from egogen.features.store_names import ROW_TYPES, RowType
 from egogen.files import read_json
 from egogen.layout import projector_path
 from egogen.manifest import NAME, claim, file_hash
 
-Store = Literal["npy", "compact", "online"]  # what a user chooses
-STORES = get_args(Store)
 Form = Literal["npy", "shards", "online"]  # what one folder holds
 STORE_OF = {"npy": "npy", "shards": "compact", "online": "online"}
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,16 +18,15 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
-from egogen.cli import flag
 from egogen.clip_pixels import SETTINGS
 from egogen.errors import UserError
 from egogen.features.difference import Difference
-from egogen.features.feature_shards import SHARD_ITEMS, FeatureFolder, read_difference, write_shard
+from egogen.features.feature_options import Conversion
+from egogen.features.feature_shards import FeatureFolder, read_difference, write_shard
 from egogen.features.npy import TEXT_TOKENS, is_done, write_feature
 from egogen.features.projector import Projector, read_projector
-from egogen.features.rows import ROW_TYPES, RowType
-from egogen.features.store import STORES, Form, Store, claim_store, made_by, read_manifest
-from egogen.features.weight_files import SUFFIXES
+from egogen.features.store import Form, claim_store, made_by, read_manifest
+from egogen.features.store_names import RowType
 from egogen.files import atomic_folder, clean_parts
 from egogen.layout import clip_folder, feature_folders, projector_path, shard_path
 
@@ -38,35 +35,6 @@ PART = "features"  # names the shards
 SAMPLES = 8  # features of a folder that the projector is tried on before all work
 OURS = {"form", "row_type", "converted_from", "features", "names", "projector", "features_per_shard"}
 Made = tuple[np.ndarray, Difference | None]
-
-
-def positive(text: str) -> int:
-    """Reads a number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"found {text}, expected at least 1")
-    return int(text)
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What is to be made: the flags of `convert`."""
-
-    source: Path = flag("root of the features, or any folder below it", positional=True, type=Path)
-    target: Path = flag("root of the new store", positional=True, type=Path)
-    store: Store = flag(
-        "which store to make", spelled=("--to",), choices=STORES, default="compact", dest="store"
-    )
-    projector: Path | None = flag(
-        f"file ({SUFFIXES}) or checkpoint folder with stage 1's projector, to leave .npy", type=Path
-    )
-    clip: Path | None = flag("for --to online: folder of the CLIP that stage 1 saw with", type=Path)
-    text_type: RowType = flag("of text rows in shards", choices=ROW_TYPES, default="float16")
-    features_per_shard: int = flag("held in memory at a time", type=positive, default=SHARD_ITEMS)
-    # float16 rounds to 0.0003, bfloat16 to 0.0015
-    tolerance: float = flag(
-        "relative error of image features above which the projector is refused", type=float, default=2e-3
-    )
-    workers: int = flag("threads", type=positive, default=4)
 
 
 class FolderConversion(NamedTuple):

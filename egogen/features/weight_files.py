@@ -16,8 +16,8 @@ from jaxtyping import Float32, UInt16
 from safetensors import SafetensorError, safe_open
 
 from egogen.errors import UserError, reason
+from egogen.features.store_names import SUFFIXES
 
-SUFFIXES = ".safetensors, .bin or .npz"
 # What numpy, zipfile, pickle, torch and safetensors raise for damaged bytes.
 BROKEN = (
     SafetensorError, OSError, zipfile.BadZipFile, pickle.UnpicklingError, ValueError, KeyError, EOFError,

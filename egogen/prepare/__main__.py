@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from egogen.cli import parser, run
+from egogen.commands import first_line
 
 # Each module has `main(argv)`.
 COMMANDS = {
@@ -32,8 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def overview() -> str:
     """The subcommands, a line each."""
-    lines = {name: (import_module(module).__doc__ or "").splitlines()[0] for name, module in COMMANDS.items()}
-    return "\n".join(f"  {name:15}{line}" for name, line in lines.items())
+    return "\n".join(f"  {name:15}{first_line(module)}" for name, module in COMMANDS.items())
 
 
 if __name__ == "__main__":

@@ -12,12 +12,7 @@ from pathlib import Path
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
-from egogen.files import atomic_open
 from egogen.layout import FOLDERS, Layout
-from egogen.stats.measure import SPREAD, SplitFigures, measure, spread_of
-from egogen.stats.stats_page import page
-from egogen.table import text_table
-from egogen.validate.whole import present, splits_of
 
 log = logging.getLogger(__name__)
 
@@ -39,30 +34,14 @@ class StatsOptions:
                 raise UserError(f"--{name} {getattr(self, name)}: expected {least} or more")
 
 
-def summary(splits: Sequence[SplitFigures], top: int) -> str:
-    """Lays out the figures, with so many of the most frequent verbs, nouns and sizes."""
-    amounts = [
-        (each.name, each.clips, len(each.items), each.frames, each.missing, each.described, each.on_disk)
-        for each in splits
-    ]
-    lengths = [(each.name, spread_of(each.labels), spread_of(each.descriptions)) for each in splits]
-    head = ("split", "clips", "actions", "frames", "missing", "described", "disk")
-    parts = [
-        text_table(head, amounts),
-        text_table(("words, " + SPREAD, "in labels", "in descriptions"), lengths),
-    ]
-    for each in splits:
-        rows = [
-            (what, len(counts), ", ".join(f"{name} {count:,}" for name, count in counts.most_common(top)))
-            for what, counts in each.counters.items()
-        ]
-        parts.append(text_table((each.name, "different", "most frequent"), rows))
-    return "\n".join(parts)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures, prints tables, writes the page."""
     options = cli.options(StatsOptions, argv, "python -m egogen.stats", __doc__)
+    from egogen.files import atomic_open
+    from egogen.stats.measure import measure, summary
+    from egogen.stats.stats_page import page
+    from egogen.validate.whole import present, splits_of
+
     layouts = [Layout(options.root, name) for name in present(options.root, options.dataset)]
     splits = [measure(layout, split, options.workers) for layout in layouts for split in splits_of(layout)]
     sys.stdout.write(summary(splits, options.top))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from egogen.annotations import DESCRIPTION_KEY, Annotations, Item
+from egogen.annotations import Annotations, Item
 from egogen.disk import readable
-from egogen.layout import Layout, Split
+from egogen.layout import DESCRIPTION_KEY, Layout, Split
 from egogen.stats.words import TAG, nouns, verb
+from egogen.table import text_table
 from egogen.validate.frame_files import files_below, frame_names, spread
 
 Size = tuple[int, int]
@@ -114,3 +115,24 @@ def spread_of(texts: Iterable[str]) -> str:
     if not lengths:
         return "-"
     return f"{min(lengths)} / {statistics.median(lengths):g} / {max(lengths)}"
+
+
+def summary(splits: Sequence[SplitFigures], top: int) -> str:
+    """Lays out the figures, with so many of the most frequent verbs, nouns and sizes."""
+    amounts = [
+        (each.name, each.clips, len(each.items), each.frames, each.missing, each.described, each.on_disk)
+        for each in splits
+    ]
+    lengths = [(each.name, spread_of(each.labels), spread_of(each.descriptions)) for each in splits]
+    head = ("split", "clips", "actions", "frames", "missing", "described", "disk")
+    parts = [
+        text_table(head, amounts),
+        text_table(("words, " + SPREAD, "in labels", "in descriptions"), lengths),
+    ]
+    for each in splits:
+        rows = [
+            (what, len(counts), ", ".join(f"{name} {count:,}" for name, count in counts.most_common(top)))
+            for what, counts in each.counters.items()
+        ]
+        parts.append(text_table((each.name, "different", "most frequent"), rows))
+    return "\n".join(parts)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from egogen.annotations import DESCRIPTION_KEY
 from egogen.errors import UserError
 from egogen.frames import read_frame
+from egogen.layout import DESCRIPTION_KEY
 from egogen.pages import render
 from egogen.seeds import item_seed
 from egogen.stats.measure import SPREAD, SplitFigures, spread_of

@@ -9,7 +9,6 @@ from pathlib import Path
 from egogen import cli
 from egogen.cli import flag
 from egogen.layout import data_root
-from egogen.toy.world import write_world
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,10 @@ class ToyWorldOptions:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the world."""
-    write_world(**vars(cli.options(ToyWorldOptions, argv, "python -m egogen.toy", __doc__)))
+    options = cli.options(ToyWorldOptions, argv, "python -m egogen.toy", __doc__)
+    from egogen.toy.world import write_world
+
+    write_world(**vars(options))
 
 
 if __name__ == "__main__":

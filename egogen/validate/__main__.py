@@ -9,14 +9,16 @@ import sys
 from collections.abc import Sequence
 
 from egogen import cli
-from egogen.files import write_json
-from egogen.validate.check_report import EXIT_FAULTS
-from egogen.validate.whole import ValidateOptions, validate
+from egogen.validate.validate_options import ValidateOptions
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Checks, prints a table, ends with code 1 if there are faults."""
     options = cli.options(ValidateOptions, argv, "python -m egogen.validate", __doc__)
+    from egogen.files import write_json
+    from egogen.validate.check_report import EXIT_FAULTS
+    from egogen.validate.whole import validate
+
     report = validate(options)
     repaired = report.repaired or (["nothing, there was nothing to do"] if options.fix else [])
     sys.stdout.write("".join(f"repaired: {line}\n" for line in repaired) + report.text())

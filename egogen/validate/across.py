@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from egogen.annotations import Item
+from egogen.annotations import Item, text_feature_names
 from egogen.errors import UserError
 from egogen.features import read_image_feature, read_text_feature
-from egogen.layout import Layout, features_root, find_feature, find_text_feature, text_feature_names
+from egogen.layout import Layout, features_root, find_feature, find_text_feature
 from egogen.validate.check_report import Check
 from egogen.validate.frame_files import PART, SplitFrames, spread
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.layout import FOLDERS, Layout, Split
 from egogen.validate.across import check_contents, check_features, check_leaks, check_leftovers
@@ -16,35 +13,7 @@ from egogen.validate.checks import check_frames
 from egogen.validate.frame_files import SplitFrames
 from egogen.validate.repair import copy_targets, delete_leftovers, move_extras
 from egogen.validate.text_checks import check_curation, read_annotations, read_clips
-
-
-@dataclass(frozen=True)
-class ValidateOptions:
-    """What to check and how.
-
-    Raises:
-        UserError: a number is below 1, or there is no such folder of features.
-    """
-
-    root: Path = flag("the folder that holds EgoGen/", positional=True, type=Path, metavar="ROOT")
-    dataset: str | None = flag("one data set; else those that are there", choices=list(FOLDERS))
-    features: Path | None = flag("check the stage-1 features in there too", type=Path, metavar="DIR")
-    width: int | None = flag("d of the features; else that of the first one", type=int)
-    height: int | None = flag("of all frames, in pixels; else the most frequent one", type=int)
-    workers: int = flag("threads", type=int, default=lambda: os.cpu_count() or 1)
-    json: Path | None = flag("write the result there too", type=Path, metavar="FILE")
-    fix: bool = flag(
-        "first make val_gt_for_metric equal to the val targets and delete unfinished .part files; "
-        "frames, annotations and features are never changed",
-        action="store_true",
-    )
-
-    def __post_init__(self) -> None:
-        for name in ("workers", "width", "height"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise UserError(f"--{name} {value}: expected 1 or more")
-        if self.features and not self.features.is_dir():
-            raise UserError(f"{self.features}: no such folder of features")
+from egogen.validate.validate_options import ValidateOptions
 
 
 def validate(options: ValidateOptions) -> Report:

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ldm.conditioner import embed
-from ldm.networks.architecture import LATENT_SCALE, Parts
+from ldm.networks.architecture import Parts
+from ldm.networks.shapes import LATENT_SCALE
 from ldm.networks.text import make_tokenizer
 
 

@@ -16,17 +16,16 @@ from egogen.annotations import check_object
 from egogen.errors import UserError, check
 from egogen.files import read_json
 from ldm.checkpoints.stated_sizes import Sizes
-from ldm.conditioner import Conditioner, Streams
-from ldm.networks.architecture import (
+from ldm.conditioner import Conditioner
+from ldm.networks.architecture import Parts, make_conditioner, widened
+from ldm.networks.shapes import (
     LATENT_CHANNELS,
     Architecture,
-    Parts,
+    Streams,
     TextShape,
     UNetShape,
     VAEShape,
     check_sizes,
-    make_conditioner,
-    widened,
 )
 
 INDEX = "model_index.json"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from ldm.diffusion.schedule import SCHEDULE
-from ldm.networks.architecture import TEXT, UNET, VAE, Architecture, Parts
+from ldm.networks.architecture import TEXT, UNET, VAE, Parts
+from ldm.networks.shapes import Architecture
 
 POSITION_IDS = f"{TEXT}embeddings.position_ids"
 EMA_DECAY, EMA_UPDATES = "model_ema.decay", "model_ema.num_updates"

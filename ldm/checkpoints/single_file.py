@@ -14,19 +14,9 @@ from egogen.errors import UserError
 from ldm.checkpoints.published_names import KNOWN_EXTRAS, ema_name, published_names
 from ldm.checkpoints.safe_reading import ARCHITECTURE, read
 from ldm.checkpoints.stated_sizes import Sizes, stated_sizes
-from ldm.conditioner import BOTH, Streams
 from ldm.config.merge import user_error
-from ldm.networks.architecture import (
-    LATENT_CHANNELS,
-    UNET,
-    Architecture,
-    Parts,
-    build,
-    check_sizes,
-    infer,
-    overlay,
-    widened,
-)
+from ldm.networks.architecture import UNET, Parts, build, infer, overlay, widened
+from ldm.networks.shapes import BOTH, LATENT_CHANNELS, Architecture, Streams, check_sizes
 
 CONV_IN = f"{UNET}input_blocks.0.0.weight"
 

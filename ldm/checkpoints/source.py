@@ -9,9 +9,9 @@ from egogen.errors import UserError
 from ldm.checkpoints.diffusers_folder import DiffusersFolder
 from ldm.checkpoints.single_file import SingleFile
 from ldm.checkpoints.stated_sizes import Sizes
-from ldm.conditioner import BOTH, Streams
 from ldm.config.sections import ModelConfig
-from ldm.networks.architecture import LATENT_CHANNELS, Architecture, Parts
+from ldm.networks.architecture import Parts
+from ldm.networks.shapes import BOTH, LATENT_CHANNELS, Architecture, Streams
 
 Source = SingleFile | DiffusersFolder
 

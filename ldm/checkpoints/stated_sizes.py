@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from egogen.annotations import check_object
 from egogen.errors import UserError, reason
 from egogen.files import read_yaml
-from ldm.networks.architecture import UNET_HEADS, Architecture
+from ldm.networks.shapes import UNET_HEADS, Architecture
 
 # What a CompVis configuration calls the UNet's attention heads.
 COMPVIS_HEADS = "num_heads"

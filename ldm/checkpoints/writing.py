@@ -15,7 +15,8 @@ from egogen.files import atomic_open
 from ldm.checkpoints.published_names import POSITION_IDS, published_names
 from ldm.checkpoints.safe_reading import ARCHITECTURE
 from ldm.diffusion.schedule import training_schedule
-from ldm.networks.architecture import Architecture, Parts
+from ldm.networks.architecture import Parts
+from ldm.networks.shapes import Architecture
 
 
 def published_state(parts: Parts, shape: Architecture) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from egogen.errors import check
 from ldm.config.ranges import SECTION, GridSteps, Natural, Share
-from ldm.diffusion.ddim import Grid
+from ldm.diffusion.choices import grid_timesteps
 
 Injected = Literal["src", "joint", "none"]
 Quantile = Annotated[float, Field(le=1)]
@@ -27,7 +27,7 @@ class SDEditConfig:
     noise_level: Literal["compvis", "matched"] = "compvis"
 
     def __post_init__(self) -> None:
-        levels = len(Grid(self.steps).timesteps)
+        levels = len(grid_timesteps(self.steps))
         check(
             "sdedit.strength",
             self.strength,

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from egogen.annotations import DESCRIPTION_KEY
 from egogen.errors import check, check_choice
-from egogen.features.store import STORES
+from egogen.features.store_names import STORES
 from egogen.layout import (
+    DESCRIPTION_KEY,
     FeatureKind,
     Layout,
     data_root,
@@ -21,13 +21,10 @@ from egogen.layout import (
     run_features,
     tar_folder,
 )
-from ldm.conditioner import Streams
 from ldm.config.baselines import ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
 from ldm.config.ranges import SECTION, Count, Natural, Positive, Scales, Share
-from ldm.diffusion.sampler import PUBLISHED, make_scheduler
-from ldm.guidance import DROP_EACH
-from ldm.networks.architecture import Architecture
-from ldm.networks.pixels import OutputRange
+from ldm.diffusion.choices import DROP_EACH, PUBLISHED, OutputRange, check_scheduler
+from ldm.networks.shapes import Architecture, Streams
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -190,7 +187,7 @@ class SamplingConfig:
     compile: bool = False  # UNet and decoder by torch.compile
 
     def __post_init__(self) -> None:
-        make_scheduler(self.scheduler)  # names a wrong one
+        check_scheduler(self.scheduler)
 
 
 @dataclass(frozen=True, config=SECTION)

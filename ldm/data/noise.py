@@ -9,8 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from egogen.seeds import item_seed
-from ldm.diffusion.schedule import TRAINING_STEPS
-from ldm.networks.architecture import LATENT_CHANNELS
+from ldm.diffusion.choices import TRAINING_STEPS
+from ldm.networks.shapes import LATENT_CHANNELS
 
 
 def item_generator(seed: int, clip: str, action: str) -> torch.Generator:

@@ -23,13 +23,13 @@ from egogen.features.feature_shards import Shards
 from egogen.features.store import made_by
 from egogen.frames import FolderFrames, FrameStore, TarFrames
 from egogen.layout import FEATURE_KINDS
-from ldm.conditioner import BOTH, Streams
 from ldm.config.sections import DataConfig
 from ldm.data.image_features import VISION, Batch, VisionFiles, complete, load_vision
 from ldm.data.noise import draw
 from ldm.data.order import Key
 from ldm.data.stage_one import StageOne
 from ldm.networks.pixels import to_model
+from ldm.networks.shapes import BOTH, Streams
 
 log = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from egogen.annotations import Item
+from egogen.annotations import Item, text_feature_names
 from egogen.clip_pixels import ClipPixels
 from egogen.features import NpyFiles, as_image_feature, as_text_feature, fit_tokens
 from egogen.features.feature_shards import Shards
 from egogen.features.store import check_form, check_same_maker
-from egogen.layout import find_feature_name, find_text_feature_name, text_feature_names
-from ldm.conditioner import BOTH, Streams
+from egogen.layout import find_feature_name, find_text_feature_name
 from ldm.data.image_features import IMAGE, PATCHES, PIXELS, VISION, VisionFiles
+from ldm.networks.shapes import BOTH, Streams
 
 TEXT = "vllm_text"
 How = Literal["read", "read_checked", "outline"]  # methods of NpyFiles and Shards

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ldm.diffusion.choices import grid_timesteps
 from ldm.diffusion.sampler import make_scheduler
-from ldm.diffusion.schedule import TRAINING_STEPS
 
 Predict = Callable[[Tensor, int], Tensor]  # noisy latent and timestep to predicted noise
 
@@ -34,7 +34,7 @@ class Grid:
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
-        self.timesteps = range(1, TRAINING_STEPS, TRAINING_STEPS // steps)
+        self.timesteps = grid_timesteps(steps)
 
     def alpha(self, level: int) -> float:
         """Share of the signal's variance at a level."""

@@ -13,15 +13,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor
 
 from egogen.errors import UserError
+from ldm.diffusion.choices import NAMES, PUBLISHED
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
-
-PUBLISHED = "euler_ancestral"
-NAMES = {
-    "ddim": "DDIMScheduler",
-    "dpmpp_2m": "DPMSolverMultistepScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "unipc": "UniPCMultistepScheduler",
-}
 
 
 class LogLinearEulerAncestral(EulerAncestralDiscreteScheduler):

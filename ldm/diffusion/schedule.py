@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ldm.diffusion.choices import TRAINING_STEPS
+
 # The "linear" schedule of latent diffusion: betas are linear in their square root.
-TRAINING_STEPS, BETA_START, BETA_END = 1000, 0.00085, 0.012
+BETA_START, BETA_END = 0.00085, 0.012
 # The same as options of diffusers' schedulers.
 TRAINING_SCHEDULE = {
     "num_train_timesteps": TRAINING_STEPS,

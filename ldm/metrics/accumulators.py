@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from ldm.metrics.feature_cache import Memory
 from ldm.metrics.frames.frame_pairs import SIDES, PairBatch, Side
-from ldm.metrics.frames.protocol import Protocol, match_size
+from ldm.metrics.frames.protocol import match_size
 from ldm.metrics.metric import MetricSetting, Result
+from ldm.metrics.metric_names import Protocol
 
 # Features of the chosen frames of one side of a batch; of all its frames.
 Embed = Callable[[PairBatch, Side, list[int]], Float[Tensor, "k d"]]

@@ -79,7 +79,6 @@ def metric(size: Size) -> Metric:
     """The metric with one size of BLIP."""
     return Metric(
         name=f"blip_{size}",
-        key=f"blip_{size}_egovlp_sim",
         title=f"BLIP-{size[0].upper()}",
         scale=COSINE,
         source="cosine of EgoVLP's text features of BLIP's caption and of the action's text",

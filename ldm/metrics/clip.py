@@ -14,9 +14,9 @@ from egogen.clip_pixels import CLIP_MEAN, CLIP_STD
 from egogen.errors import UserError, reason
 from egogen.torchscript import SETTINGS, is_torchscript, read_torchscript
 from ldm.metrics.accumulators import cosine, features, similarity
-from ldm.metrics.frames.protocol import Protocol
 from ldm.metrics.frames.resize import cover, normalize, resize
 from ldm.metrics.metric import COSINE, Metric
+from ldm.metrics.metric_names import Protocol
 from ldm.metrics.networks.metric_weights import CLIP, FETCH, read_state, require
 
 WHAT = "OpenAI CLIP"
@@ -88,7 +88,6 @@ def read_archive(path: Path) -> Mapping[str, Tensor]:
 
 METRIC = Metric(
     name="clip",
-    key="clip_image_sim",
     title="CLIP",
     scale=COSINE,
     source="cosine of the image embeddings of OpenAI's ViT-L/14",

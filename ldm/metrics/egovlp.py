@@ -8,8 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from ldm.metrics import metric_names as rules
 from ldm.metrics.accumulators import cosine, features, similarity
-from ldm.metrics.frames import protocol as rules
 from ldm.metrics.frames.resize import cover, normalize
 from ldm.metrics.metric import COSINE, Metric, MetricSetting
 from ldm.metrics.networks.metric_weights import EGOVLP
@@ -77,7 +77,6 @@ def open_network(setting: MetricSetting) -> Any:  # noqa: ANN401 - an EgoVLP, im
 
 METRIC = Metric(
     name="egovlp",
-    key="egovlp_image_sim",
     title="EgoVLP",
     scale=COSINE,
     source="cosine of EgoVLP's video features of still clips, 4 frames on ego4d, 16 on epickitchen",

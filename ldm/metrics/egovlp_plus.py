@@ -15,8 +15,9 @@ from ldm.metrics.feature_cache import Memory
 from ldm.metrics.frames.contexts import contexts_of, contexts_sha256
 from ldm.metrics.frames.frame_pairs import PairBatch, Pairs, Side
 from ldm.metrics.frames.images import read_image
-from ldm.metrics.frames.protocol import Protocol, match_size
+from ldm.metrics.frames.protocol import match_size
 from ldm.metrics.metric import Accumulator, MetricSetting
+from ldm.metrics.metric_names import Protocol
 
 
 def score(
@@ -75,7 +76,6 @@ def begin(setting: MetricSetting, pairs: Pairs, memory: Memory) -> Accumulator:
 METRIC = replace(
     EGOVLP_METRIC,
     name="egovlp_plus",
-    key="egovlp_plus_image_sim",
     title="EgoVLP+",
     source="as EgoVLP, the first half of each clip showing the frame before the action",
     open=begin,

@@ -14,13 +14,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from egogen.annotations import DESCRIPTION_KEY, Annotations, read_metadata
+from egogen.annotations import Annotations, read_metadata
 from egogen.errors import UserError
-from egogen.layout import FOLDERS, run_root, weights_root
+from egogen.layout import DESCRIPTION_KEY, FOLDERS, run_root, weights_root
 from ldm.metrics.feature_cache import Memory, Store
 from ldm.metrics.frames.frame_pairs import Pairs, frames_folder, read_pairs, run_folder
-from ldm.metrics.frames.protocol import PRECISIONS, PROTOCOLS, choice, size_tolerance, tensor_cores
+from ldm.metrics.frames.protocol import size_tolerance, tensor_cores
 from ldm.metrics.metric import Metric, MetricSetting, Result
+from ldm.metrics.metric_names import PRECISIONS, PROTOCOLS, choice
 from ldm.metrics.networks.metric_weights import locate, locate_all, sha256
 from ldm.metrics.registry import METRICS, choose
 from ldm.metrics.results import result_files as results

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from egogen.errors import UserError
 from ldm.metrics.accumulators import Vectors, features
 from ldm.metrics.frames.frame_pairs import SIDES, PairBatch, Side
-from ldm.metrics.frames.protocol import Protocol
 from ldm.metrics.frames.resize import resize
 from ldm.metrics.metric import DISTANCE, Metric, Result
+from ldm.metrics.metric_names import Protocol
 from ldm.metrics.networks.metric_weights import FETCH, INCEPTION, read_state
 
 SIDE = 299
@@ -134,7 +134,6 @@ class Distance:
 
 METRIC = Metric(
     name="fid",
-    key="fid",
     title="FID",
     scale=DISTANCE,
     source="pytorch-fid's Inception, all frames against all targets",

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from ldm.metrics.accumulators import paired
 from ldm.metrics.feature_cache import Memory
 from ldm.metrics.frames.frame_pairs import Pairs
-from ldm.metrics.frames.protocol import Protocol, check_shapes
+from ldm.metrics.frames.protocol import check_shapes
 from ldm.metrics.metric import DISTANCE, Accumulator, Metric, MetricSetting
+from ldm.metrics.metric_names import Protocol
 from ldm.metrics.networks.metric_weights import LPIPS, load_strictly, read_state
 
 Net = Literal["squeeze", "vgg", "alex"]
@@ -85,7 +86,6 @@ def metric(net: Net, name: str, title: str, protocol: Protocol | None = None) ->
 
     return Metric(
         name=name,
-        key=name,
         title=title,
         scale=DISTANCE._replace(times=100),
         source="Zhang et al. 2018, version 0.1, "

@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple, Protocol, TypeVar, cast, runtime_checkab
 
 import torch
 
-from egogen.annotations import DESCRIPTION_KEY, ClipMetadata
-from egogen.layout import weights_root
+from egogen.annotations import ClipMetadata
+from egogen.layout import DESCRIPTION_KEY, weights_root
+from ldm.metrics import metric_names as rules
 from ldm.metrics.feature_cache import Memory
-from ldm.metrics.frames import protocol as rules
 from ldm.metrics.frames.frame_pairs import PairBatch, Pairs
 from ldm.metrics.networks.metric_weights import WeightFile
 
@@ -96,7 +96,6 @@ class Metric:
     """A metric's definition."""
 
     name: str  # as in `--metrics`
-    key: str  # its name in `metric.json`, as published
     title: str  # its name in tables
     scale: Scale
     source: str  # of the definition
@@ -111,3 +110,8 @@ class Metric:
     inputs: Callable[[MetricSetting, Pairs], Mapping[str, object]] = lambda *_: {}
     fewest: int = 1  # pairs
     binary: bool = False  # whether an item's value is 1 for right or 0 for wrong, and the mean a rate
+
+    @property
+    def key(self) -> str:
+        """Its name in `metric.json`, as published."""
+        return rules.KEYS[self.name]

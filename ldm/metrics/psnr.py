@@ -29,7 +29,6 @@ def score(generated: Float[Tensor, "b 3 h w"], reference: Float[Tensor, "b 3 h w
 
 METRIC = Metric(
     name="psnr",
-    key="psnr",
     title="PSNR",
     scale=Scale(0.0, math.inf, "higher", "dB"),
     source="torchmetrics, data_range 1, mean of the images' values",

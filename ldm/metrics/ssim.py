@@ -36,7 +36,6 @@ def score(generated: Float[Tensor, "b 3 h w"], reference: Float[Tensor, "b 3 h w
 
 METRIC = Metric(
     name="ssim",
-    key="ssim",
     title="SSIM",
     scale=Scale(-1.0, 1.0, "higher"),
     source="torchmetrics, Gaussian window with sigma 1.5, data_range 1",

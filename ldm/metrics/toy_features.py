@@ -24,7 +24,6 @@ def vectors(setting: MetricSetting, memory: Memory) -> Vectors:
 
 SIMILARITY = Metric(
     name="toy_similarity",
-    key="toy_similarity",
     title="Toy similarity",
     scale=COSINE,
     source="cosine of the features of a classifier of toy frames",
@@ -37,7 +36,6 @@ METRICS = (
     replace(
         SIMILARITY,
         name="toy_fid",
-        key="toy_fid",
         title="Toy FID",
         scale=DISTANCE,
         source="Frechet distance in the features of a classifier of toy frames",

@@ -79,7 +79,6 @@ def inputs(setting: MetricSetting, _: Pairs) -> Mapping[str, object]:
 
 METRIC = Metric(
     name="toy_success",
-    key="toy_success",
     title="Toy success",
     scale=Scale(0.0, 1.0, "higher"),
     source="share of frames that show the right hand at the right object, judged from pixels",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-
-import torch
+from typing import TYPE_CHECKING
 
 from egogen.cli import parser, run
 from egogen.errors import UserError, reason
+
+if TYPE_CHECKING:
+    import torch  # a door names a device before it imports torch
 
 log = logging.getLogger(__name__)
 HELP = "auto, cpu or a GPU such as cuda:0"
@@ -24,6 +26,8 @@ def find_device(name: str, rank: int = 0) -> torch.device:
     Raises:
         UserError: there is no such device.
     """
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from einops import rearrange
@@ -12,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-OutputRange = Literal["stretch", "clamp"]
+from ldm.diffusion.choices import OutputRange
 
 
 def to_model(image: Image.Image, resolution: int) -> Float[Tensor, "3 r r"]:

@@ -6,10 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from egogen.errors import UserError
 from egogen.table import text_table
 from ldm.metrics.results.result_files import number
 from ldm.report.results_table import Column, columns_of
 from ldm.report.runs import Run
+
+LEVEL = 0.05  # of significance
 
 
 class Comparison(NamedTuple):
@@ -58,3 +61,27 @@ def text(compared: Sequence[tuple[Column, Sequence[Comparison]]]) -> str:
             for place, each in enumerate(lines)
         ],
     )
+
+
+def verdict(first: Run, second: Run, metric: str) -> list[str]:
+    """Compares two runs on the same items.
+
+    Returns:
+        The claim, both means, the p-value of a permutation test on the items' pairs of values, the verdict.
+
+    Raises:
+        UserError: a run was measured without the metric.
+    """
+    for each in (first, second):
+        if metric not in each.details["metrics"]:
+            raise UserError(f"{each.folder}: was measured without {metric!r}")
+    a, b = (number(each.details["metrics"][metric]["mean"]) for each in (first, second))
+    p = first.p_value(second, metric)
+    if p is None:
+        outcome = "no test"  # of items, for instance of toy_fid
+    elif p >= LEVEL:
+        outcome = "undecided"
+    else:
+        better = a < b if first.details["metrics"][metric]["better"] == "lower" else a > b
+        outcome = "holds" if better else "contradicted"
+    return [f"{first.name} > {second.name}", f"{a:.3f}", f"{b:.3f}", p_text(p), outcome]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from egogen.table import text_table
+from ldm.report.report_options import FORMATS
 from ldm.report.results_table import Table, cell
 
 LATEX = str.maketrans(
@@ -87,4 +88,4 @@ def latex(table: Table) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
-FORMATS = {"text": text, "terminal": text, "markdown": markdown, "latex": latex}
+WRITERS = dict(zip(FORMATS, (text, text, markdown, latex), strict=True))

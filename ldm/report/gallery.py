@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from egogen.annotations import Annotations, ClipMetadata, Item
+from egogen.annotations import Annotations, ClipMetadata, Item, read_metadata
 from egogen.boxes import read_boxes
 from egogen.errors import UserError
 from egogen.layout import metric_target_path
 from ldm.metrics.frames.images import check_image
+from ldm.report.report_options import ReportOptions
 from ldm.report.results_table import Column, columns_of
 from ldm.report.runs import Run
 
@@ -140,3 +141,11 @@ def picture(caption: str, path: Path) -> Figure:
     data = base64.b64encode(path.read_bytes()).decode()
     uri = f"data:{MIME[header.format]};base64,{data}"
     return Figure(caption, uri, header.size.width, header.size.height)
+
+
+def open_album(options: ReportOptions, runs: Sequence[Run]) -> Album | None:
+    """Where the flags say that the pictures come from; None where they say nothing."""
+    if options.annotations is None or options.frames is None:
+        return None
+    metadata = {} if options.metadata is None else read_metadata(options.metadata)
+    return Album(Annotations.read(options.annotations), options.frames, runs, metadata, options.llava_key)

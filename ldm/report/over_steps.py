@@ -11,12 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
-
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
-from ldm.metrics.results.result_files import number, read_details
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +30,8 @@ class OverStepsOptions:
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the runs' metric, writes one event file in place of an older one."""
     options = cli.options(OverStepsOptions, argv, "python -m ldm.report.over_steps", __doc__)
+    from torch.utils.tensorboard import SummaryWriter
+
     points = read_points(options.folder, options.metric)
     shutil.rmtree(options.out, ignore_errors=True)
     with SummaryWriter(str(options.out)) as writer:
@@ -48,6 +47,8 @@ def read_points(folder: Path, metric: str) -> dict[str, dict[int, float]]:
     Raises:
         UserError: there are no runs, a folder is not named by its step, or a run lacks the metric.
     """
+    from ldm.metrics.results.result_files import number, read_details
+
     points: dict[str, dict[int, float]] = {}
     for run_folder in sorted(folder.glob("*/*/")):
         if not run_folder.name.isdigit():

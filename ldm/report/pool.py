@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egogen import cli
-from egogen.annotations import check_object
 from egogen.cli import flag
 from egogen.errors import UserError
-from egogen.files import atomic_open, read_json
-from egogen.manifest import NAME, claim, file_hash
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +32,10 @@ class PoolOptions:
 def main(argv: Sequence[str] | None = None) -> None:
     """Checks that the parts do not overlap, copies their frames."""
     options = cli.options(PoolOptions, argv, "python -m ldm.report.pool", __doc__)
+    from egogen.annotations import check_object
+    from egogen.files import atomic_open, read_json
+    from egogen.manifest import NAME, claim, file_hash
+
     parts = [folder / options.below for folder in options.runs]
     frames = collect(parts)
     manifests = [check_object(read_json(part / NAME), f"{part / NAME}", "settings by name") for part in parts]

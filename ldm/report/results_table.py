@@ -9,9 +9,7 @@ from typing import Literal, NamedTuple
 
 from ldm.metrics.results.published_results import TABLES, published_results, read_published
 from ldm.metrics.results.result_files import Details, number
-
-NONE = "none"  # in place of a data set: the paper's numbers are left out
-PUBLISHED = f"the paper's numbers: ego4d, epickitchen or {NONE}; without it, those of the runs' data set"
+from ldm.report.report_options import NONE
 
 
 class Column(NamedTuple):

@@ -24,15 +24,12 @@ from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.checkpoints.source import load_parts
 from ldm.config.baselines import ProxConfig, SDEditConfig
 from ldm.config.sections import GenerateConfig
-from ldm.networks.architecture import LATENT_CHANNELS, Parts
+from ldm.networks.architecture import Parts
+from ldm.networks.shapes import LATENT_CHANNELS
 from ldm.pipeline import LegoPipeline
+from ldm.sampling.method_names import GUIDED
 
-COPY = "copy"  # the source frame itself; there is nothing to draw
-GUIDED = ("lego", "ip2p")  # by the guidance of InstructPix2Pix: section `sampling`
 PROX: dict[str, type[PairEdit[Any]]] = {"proxnpi": ProxNPI, "proxmasactrl": ProxMasaCtrl}
-PLAIN = ("sdedit", *PROX)  # by a plain Stable Diffusion: the section of their name
-METHODS = (*GUIDED, *PLAIN, COPY)
-OF_GUIDED = ("scheduler", "steps", "scales_txt", "scales_img")  # of `sampling`; other methods have their own
 
 
 class Scales(NamedTuple):

@@ -1,11 +1,10 @@
-"""What the toy's builders share: flags, the curated pairs, and a training that can be stopped."""
+"""What the toy's builders share: the curated pairs, and a training that can be stopped."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -18,7 +17,6 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
 from egogen.annotations import Annotations
-from egogen.cli import flag
 from egogen.conversations import read_conversations
 from egogen.errors import UserError
 from egogen.files import atomic_open
@@ -27,6 +25,7 @@ from egogen.layout import Layout
 from egogen.locks import hold
 from ldm.checkpoints.safe_reading import is_made
 from ldm.networks.pixels import to_model
+from ldm.toy.builder_options import BuilderOptions
 from ldm.toy.crops import target_of
 
 log = logging.getLogger(__name__)
@@ -35,22 +34,6 @@ log = logging.getLogger(__name__)
 LABEL_SHARE = 0.2
 EMPTY_SHARE = 0.1  # no text, for classifier-free guidance
 KEEP_EVERY = 250  # steps
-
-
-@dataclass(frozen=True)
-class BuilderOptions:
-    """What every builder is told."""
-
-    data_root: Path = flag("folder that holds EgoGen/", type=Path, required=True)
-    out: Path = flag("the file to write", type=Path, required=True)
-    dataset: str = flag("ego4d or epickitchen", default="ego4d")
-    seed: int = flag("seed of weights, batches and noise", type=int, default=0)
-
-    @property
-    def layout(self) -> Layout:
-        """Path rules of the data."""
-        return Layout(self.data_root, self.dataset)
-
 
 Options = TypeVar("Options", bound=BuilderOptions)
 

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ldm.networks.architecture import LATENT_CHANNELS, LATENT_SCALE
+from ldm.networks.shapes import LATENT_CHANNELS, LATENT_SCALE
 
 LANE = 4  # channels of a lane, and of every norm group of the toy networks
 REFERENCE = 8.0

@@ -11,11 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from PIL import Image
-
-from egogen.frames import read_frame
-from egogen.manifest import file_hash
-
 IMAGE_SIDE = 512  # pixels of an attached frame's longer side, at most
 JPEG_QUALITY = 90
 
@@ -40,6 +35,10 @@ def data_url(path: Path, side: int) -> str:
     Raises:
         UserError: it cannot be read.
     """
+    from PIL import Image
+
+    from egogen.frames import read_frame
+
     image = read_frame(path)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()

@@ -15,7 +15,8 @@ from egogen.manifest import claim
 from egogen.record import run_record
 from llava.curate.budget import Spending
 from llava.curate.curation import Curation
-from llava.question.prompts import QUESTION, question
+from llava.question.labels import QUESTION
+from llava.question.prompts import question
 
 
 def manifest_name(out: Path) -> str:

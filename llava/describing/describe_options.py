@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from egogen.cli import flag
-from egogen.features.rows import ROW_TYPES, RowType
-from egogen.features.store import STORES, Store
-from llava.question.labels import CUTS, Cut
+from egogen.features.store_names import ROW_TYPES, STORES, RowType, Store
+from llava.question.labels import CUTS, QUESTION, Cut
 from llava.question.lemmas import LEMMAS, Lemmas
-from llava.question.prompts import QUESTION
 
 Setting = Literal["forecast", "description"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from egogen.annotations import Annotations, Item, shorten
+from egogen.annotations import Annotations, Item, shorten, text_feature_names
 from egogen.errors import UserError
 from egogen.frames import FrameStore, open_frames
-from egogen.layout import feature_name, text_feature_names
+from egogen.layout import feature_name
 from egogen.manifest import checkpoint_hash
 from egogen.shards import parse_shard, process, take_chunk, take_shard
 from llava.checkpoints.config_json import patches_across, places, vision_settings

@@ -22,7 +22,8 @@ from llava.describing.decode import Sampling, answer, to_text
 from llava.describing.describing_job import DescribingJob
 from llava.describing.saving import Description, Saver
 from llava.model import Llava
-from llava.question.prompts import QUESTION, check_words, own_signs, prompt_ids
+from llava.question.labels import QUESTION
+from llava.question.prompts import check_words, own_signs, prompt_ids
 
 log = logging.getLogger(__name__)
 

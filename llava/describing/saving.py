@@ -15,9 +15,10 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from egogen.annotations import Item
 from egogen.errors import UserError
 from egogen.features import TEXT_TOKENS, as_half, is_done, write_feature
-from egogen.features.feature_shards import SHARD_ITEMS, Shards, set_damaged_aside, write_shard
+from egogen.features.feature_shards import Shards, set_damaged_aside, write_shard
 from egogen.features.projector import Projector
 from egogen.features.store import claim_store, made_by
+from egogen.features.store_names import SHARD_ITEMS
 from egogen.files import atomic_folder
 from egogen.journal import Journal, Row
 from egogen.layout import clip_folder, projector_path, shard_path

@@ -1,4 +1,4 @@
-"""Action labels -> the words of the question. Spec: stage1-vllm-protocol, section 6."""
+"""The question, and action labels -> its words. Spec: stage1-vllm-protocol, section 6."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Literal, get_args
 
 from egogen.errors import UserError
 from llava.question.lemmas import Lemmas, verb_lemma
+
+QUESTION = "How does the person properly {} that is displayed in the video frame?"
+SLOT = "{}"  # the place of the words
 
 Cut = Literal["published", "tag"]
 CUTS: tuple[Cut, ...] = get_args(Cut)

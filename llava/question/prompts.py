@@ -14,11 +14,10 @@ from transformers import PreTrainedTokenizerBase
 from egogen.conversations import IMAGE_TAG
 from egogen.errors import UserError
 from egogen.reserved import text_fault
+from llava.question.labels import QUESTION, SLOT
 
 IMAGE_TOKEN = -200  # marks an image's places among token ids; never a row of the vocabulary
 IGNORED = -100  # label of a token that is not learnt
-QUESTION = "How does the person properly {} that is displayed in the video frame?"
-SLOT = "{}"
 
 
 @dataclass(frozen=True)

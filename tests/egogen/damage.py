@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from egogen.layout import Layout
-from egogen.validate.whole import ValidateOptions, validate
+from egogen.validate.validate_options import ValidateOptions
+from egogen.validate.whole import validate
 
 
 def frame(root: Path, split: str, number: int, name: str) -> Path:

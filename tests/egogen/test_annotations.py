@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egogen.annotations import DESCRIPTION_KEY, Annotations, check_relative, read_metadata, shorten
+from egogen.annotations import Annotations, check_relative, read_metadata, shorten
 from egogen.errors import UserError
+from egogen.layout import DESCRIPTION_KEY
 
 ENTRY = {"image_0": "c/a/0.jpg", "image_1": "c/a/1.jpg", "action": "#C C picks up the cup"}
 SOURCE = Path("ego4d_val.json")

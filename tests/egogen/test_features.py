@@ -1,7 +1,11 @@
 """Feature files: our shapes, the published variants, damaged files."""
 
+import gc
 import io
+import time
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from hypothesis import strategies as st
 
 from egogen.errors import UserError
 from egogen.features import fit_tokens, read_image_feature, read_text_feature, write_feature
+from egogen.features.npy import load, mapped
 
 
 def numbers(*shape: int) -> np.ndarray:
@@ -144,3 +149,36 @@ def test_fit_tokens_cuts_or_pads_with_zeros(tokens: int) -> None:
     assert fitted.dtype == np.float32
     assert np.array_equal(fitted[:kept], values[:kept])
     assert not fitted[kept:].any()
+
+
+class Garbage:
+    """Collected as a cycle; its end lets another thread run."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+    def __del__(self) -> None:
+        time.sleep(1e-6)
+
+
+@pytest.mark.parametrize("read", [load, mapped])
+def test_threads_read_while_garbage_is_collected(tmp_path: Path, read: Callable[[Path], np.ndarray]) -> None:
+    """NumPy parses headers as Python, which two threads of Python 3.11.7 may not (cpython#106905)."""
+    path = tmp_path / "feature.npy"
+    write_feature(path, np.ones((4, 3), np.float32))
+
+    def at_depth(depth: int) -> np.ndarray:
+        if depth:
+            return at_depth(depth - 1)
+        for _ in range(20):
+            Garbage()
+        return read(path)
+
+    before = gc.get_threshold()
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for threshold in range(45, 105, 10):  # the collector stops each at another point of the parser
+                gc.set_threshold(threshold)
+                assert all(values.shape == (4, 3) for values in pool.map(at_depth, list(range(7)) * 4))
+    finally:
+        gc.set_threshold(*before)

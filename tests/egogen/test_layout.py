@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egogen.annotations import Action, Item
+from egogen.annotations import Action, Item, text_feature_names
 from egogen.errors import UserError
 from egogen.layout import (
     Layout,
@@ -19,7 +19,6 @@ from egogen.layout import (
     metric_target_path,
     published_feature_name,
     run_root,
-    text_feature_names,
     weights_root,
 )
 

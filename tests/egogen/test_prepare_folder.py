@@ -13,9 +13,9 @@ import pytest
 from PIL import ExifTags, Image
 from pyarrow import parquet
 
-from egogen.annotations import DESCRIPTION_KEY, Annotations, read_metadata
+from egogen.annotations import Annotations, read_metadata
 from egogen.errors import UserError
-from egogen.layout import Layout
+from egogen.layout import DESCRIPTION_KEY, Layout
 from egogen.prepare.__main__ import main
 from egogen.record import ROOT
 from tests.egogen.raw_data import drawn, number_in

@@ -18,7 +18,8 @@ from egogen.errors import UserError
 from egogen.features import write_feature
 from egogen.layout import Layout
 from egogen.validate.__main__ import main
-from egogen.validate.whole import ValidateOptions, validate
+from egogen.validate.validate_options import ValidateOptions
+from egogen.validate.whole import validate
 from tests.egogen.damage import annotations, edit, faults, frame, target_differs, target_extra, unfinished
 
 WIDTH = 8

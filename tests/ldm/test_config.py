@@ -13,8 +13,9 @@ from ldm.checkpoints.source import load_parts, open_source, with_sizes
 from ldm.checkpoints.writing import published_state, write
 from ldm.config.merge import load_config
 from ldm.config.sections import GenerateConfig, ModelConfig, TrainConfig
-from ldm.networks.architecture import Architecture, build
-from ldm.train import accumulate, choose_precision
+from ldm.networks.architecture import build
+from ldm.networks.shapes import Architecture
+from ldm.training.run import accumulate, choose_precision
 from tests.ldm.toy_run import SHAPE
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -25,7 +25,8 @@ from ldm.checkpoints.source import load_parts, open_source
 from ldm.checkpoints.writing import published_state, write
 from ldm.convert import main as convert
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
-from ldm.networks.architecture import Architecture, UNetShape, VAEShape, build
+from ldm.networks.architecture import build
+from ldm.networks.shapes import Architecture, UNetShape, VAEShape
 from ldm.pipeline import LegoPipeline
 from tests.ldm.toy_run import SHAPE, WIDTH
 

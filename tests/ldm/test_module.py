@@ -15,7 +15,7 @@ from ldm.checkpoints.writing import published_state, write
 from ldm.config.sections import ModelConfig, TrainConfig
 from ldm.guidance import Drop
 from ldm.module import LatentDiffusion
-from ldm.networks.architecture import Architecture
+from ldm.networks.shapes import Architecture
 from tests.ldm.conftest import normal
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from ldm.checkpoints.published_names import KNOWN_EXTRAS, ema_name, published_names
-from ldm.networks.architecture import Architecture, build, infer
+from ldm.networks.architecture import build, infer
+from ldm.networks.shapes import Architecture
 from tests.ldm.conftest import ORACLE
 
 

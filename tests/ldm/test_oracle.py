@@ -12,7 +12,8 @@ import torch
 from ldm.checkpoints.source import load_parts
 from ldm.conditioner import embed
 from ldm.diffusion.schedule import training_schedule
-from ldm.networks.architecture import Architecture, Parts
+from ldm.networks.architecture import Parts
+from ldm.networks.shapes import Architecture
 from ldm.networks.text import make_tokenizer
 from ldm.pipeline import LegoPipeline
 from tests.ldm.conftest import normal

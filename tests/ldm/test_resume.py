@@ -19,9 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from egogen.errors import UserError
 from ldm.checkpoints.safe_reading import read
-from ldm.train import find_checkpoint
 from ldm.train import main as train
 from ldm.training.callbacks.checkpoints import Checkpoints, find_resume, step_files
+from ldm.training.run import find_checkpoint
 from tests.ldm.toy_run import TRAINING, Run, make_run
 from tests.second_process import second_process
 from tests.small_disk import largest_file
@@ -359,7 +359,7 @@ def test_one_run_by_two_processes_is_refused(run: Run, monkeypatch: pytest.Monke
         with pytest.raises(UserError, match=rf"training is under way in process {first.pid} "):
             train(command(run, "shared"))
         monkeypatch.setenv("LOCAL_RANK", "1")  # of DDP's processes the first alone holds the run
-        monkeypatch.setattr("ldm.train.train", lambda *_: None)
+        monkeypatch.setattr("ldm.training.run.train", lambda *_: None)
         train(command(run, "shared"))
     assert not place.exists()
 

@@ -38,7 +38,7 @@ EVERY = {
     "download.sh": ("dataset",), "download_dataset.sh": (), "download_features.sh": (),
     "download_metric_weights.sh": (), "download_weights.sh": (),
     "slurm_array.sh": ("2", "python", "-m", "ldm.sample"), "setup.sh": ("all",), "lock.sh": (),
-    "test.sh": ("--long",),
+    "test.sh": ("--long",), "run.sh": ("ldm", "python", "-m", "ldm.sample"),
 }  # fmt: skip
 
 

@@ -14,9 +14,9 @@ from egogen.annotations import Annotations
 from egogen.errors import UserError
 from egogen.layout import features_root
 from ldm.checkpoints.safe_reading import read
-from ldm.conditioner import Streams
 from ldm.data.image_features import complete
 from ldm.data.stage_one import TEXT, StageOne
+from ldm.networks.shapes import Streams
 from ldm.sample import main as sample
 from ldm.train import main as train
 from tests.ldm.feature_run import SHORT, STORES, base, batches, make_stores, module, words

@@ -23,10 +23,11 @@ from egogen.toy.success import Known
 from egogen.toy.world import write_world
 from ldm.checkpoints.safe_reading import read
 from ldm.checkpoints.source import load_parts
-from ldm.networks.architecture import LATENT_SCALE, build, infer
+from ldm.networks.architecture import build, infer
+from ldm.networks.shapes import LATENT_SCALE
 from ldm.networks.text import make_tokenizer, tokenize
-from ldm.toy import editor, fitting
-from ldm.toy.__main__ import SHAPE, main, train_decoder, train_text_encoder
+from ldm.toy import editor, editor_training, fitting
+from ldm.toy.__main__ import main
 from ldm.toy.crops import cells, close_ups, curated, objects, part_around, zoomed
 from ldm.toy.fitting import encode, read_world
 from ldm.toy.linear import (
@@ -36,6 +37,7 @@ from ldm.toy.linear import (
     pass_noise_through,
     standardize_latents,
 )
+from ldm.toy.start_training import SHAPE, train_decoder, train_text_encoder
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +204,7 @@ def test_changed_latents_and_the_objects_count_more() -> None:
     changes[:2, :, :, 1, 1] = 0.2  # too little to count as a change
     where = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
     where[:, :, 0, :2] = True
-    care = editor.cares(changes, where)
+    care = editor_training.cares(changes, where)
     torch.testing.assert_close(care.mean(dim=(1, 2, 3, 4)), torch.ones(3))
     whole, zoom, close = care[:, 0, 0] / care[:, 0, 0, 3:, 3:]
     assert [float(whole[0, 0]), float(whole[0, 1])] == pytest.approx([26, 21])

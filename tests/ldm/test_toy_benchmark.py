@@ -19,7 +19,7 @@ from ldm.metrics.results.result_files import read_details
 from ldm.report import claims, pool
 from ldm.report import over_steps as curve
 from ldm.report.curves import curves
-from ldm.toy import classifier
+from ldm.toy import classifier, classifier_training
 from tests.ldm.evaluation.conftest import save_noise
 
 
@@ -39,17 +39,17 @@ def weights(world: Path) -> Path:
 
 def test_the_classifier_learns_its_frames(world: Path) -> None:
     layout = Layout(world, "ego4d")
-    metadata = classifier.read_metadata(layout.metadata)
+    metadata = classifier_training.read_metadata(layout.metadata)
     names = {
-        fact: sorted({str(classifier.facts_of(clip, layout)[fact]) for clip in metadata.values()})
-        for fact in classifier.FACTS
+        fact: sorted({str(classifier_training.facts_of(clip, layout)[fact]) for clip in metadata.values()})
+        for fact in classifier_training.FACTS
     }
-    frames, labels = classifier.read_split(layout, "train", metadata, names)
+    frames, labels = classifier_training.read_split(layout, "train", metadata, names)
     torch.manual_seed(0)
-    network = classifier.ToyClassifier({fact: len(values) for fact, values in names.items()})
-    before = classifier.accuracy(network, frames, labels)
-    classifier.train(network, frames, labels, 80)
-    after = classifier.accuracy(network.eval(), frames, labels)
+    network = classifier_training.ToyClassifier({fact: len(values) for fact, values in names.items()})
+    before = classifier_training.accuracy(network, frames, labels)
+    classifier_training.train(network, frames, labels, 80)
+    after = classifier_training.accuracy(network.eval(), frames, labels)
     assert all(after[fact] > before[fact] for fact in ("verb", "object"))
     assert after["hand"] > 0.9
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from egogen.annotations import DESCRIPTION_KEY, Annotations
+from egogen.annotations import Annotations
 from egogen.features import write_feature
-from egogen.layout import Layout, feature_path, features_root
+from egogen.layout import DESCRIPTION_KEY, Layout, feature_path, features_root
 from egogen.toy.world import write_world
 from ldm.checkpoints.writing import published_state, write
-from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape, build
+from ldm.networks.architecture import build
+from ldm.networks.shapes import Architecture, TextShape, UNetShape, VAEShape
 
 WIDTH = 24
 SHAPE = Architecture(

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from llava import train
+from llava.tuning import run
 
 USED: list[float] = []
 
@@ -20,14 +21,14 @@ class Rates(TrainerCallback):
         USED.append(kwargs["optimizer"].param_groups[0]["lr"])
 
 
-class WithRates(train.Finetune):
+class WithRates(run.Finetune):
     """The trainer with that callback."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "callbacks": [*kwargs["callbacks"], Rates()]})
 
 
-train.Finetune = WithRates  # type: ignore[misc]
+run.Finetune = WithRates  # type: ignore[misc]
 train.main(sys.argv[1:])
 with open("rates.json", "w") as file:  # noqa: PTH123 - the current folder
     json.dump(USED, file)

@@ -21,7 +21,8 @@ from llava.describing.decode import (
     shared_length,
     to_text,
 )
-from llava.question.prompts import QUESTION, prompt_ids
+from llava.question.labels import QUESTION
+from llava.question.prompts import prompt_ids
 from tests.llava.conftest import ORACLE, Loaded
 
 RUNS = json.loads((ORACLE / "generate" / "results.json").read_text())

@@ -21,7 +21,6 @@ from egogen.errors import UserError
 from egogen.files import part_of, write_json
 from egogen.frames import pack
 from egogen.manifest import checkpoint_hash
-from llava import describe as module
 from llava.describe import Description, main
 from llava.describing import describing_loop
 from llava.describing.decode import Sampling
@@ -161,7 +160,7 @@ def test_an_interrupted_run_goes_on(
 def test_a_finished_run_loads_no_model(
     whole: Path, split: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("llava.model.load", lambda *_, **__: pytest.fail("the model was loaded"))
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     left = [part_of(whole / kind / "x.npy") for kind in ("texts", "image/a", "text/a")]

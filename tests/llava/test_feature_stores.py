@@ -20,7 +20,6 @@ from egogen.features.projector import read_projector
 from egogen.features.store import form_of
 from egogen.frames import read_frame
 from egogen.layout import clip_folder, feature_name, projector_path, shard_paths
-from llava import describe as module
 from llava.describe import Description, main
 from llava.describing import describing_loop, saving
 from llava.model import load
@@ -111,7 +110,7 @@ def test_online_stores_hold_all_that_computes_image_features(stores: dict[str, P
 def test_a_finished_run_loads_no_model(
     stores: dict[str, Path], tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("llava.model.load", lambda *_, **__: pytest.fail("the model was loaded"))
     for store, out in stores.items():
         main(flags(tiny, out, "--feature-store", store))
 
@@ -219,7 +218,7 @@ def test_a_projector_of_two_layers_needs_the_published_form(
     loaded = load(tiny)
     layers = torch.nn.Sequential(loaded[0].model.multi_modal_projector, torch.nn.GELU())
     loaded[0].model.multi_modal_projector = layers  # as `mlp2x_gelu` has
-    monkeypatch.setattr(module, "load", lambda *_, **__: loaded)
+    monkeypatch.setattr("llava.model.load", lambda *_, **__: loaded)
     with pytest.raises(UserError, match="--feature-store: this checkpoint's projector has two layers"):
         main(flags(tiny, tmp_path, "--feature-store", "compact"))
 

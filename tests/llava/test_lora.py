@@ -9,10 +9,10 @@ from egogen.errors import UserError
 from llava.checkpoints.adapter_folder import is_adapter, whole_of
 from llava.checkpoints.adapters import (
     NOT_QUANTIZED,
-    LoraArguments,
     add_adapters,
     four_bits,
 )
+from llava.checkpoints.lora_arguments import LoraArguments
 from llava.convert import main as convert
 from llava.model import freeze_vision, load
 from llava.train import main

@@ -12,7 +12,8 @@ from egogen.errors import UserError
 from egogen.files import read_json, write_json
 from egogen.toy.__main__ import main as make_world
 from llava.model import load
-from llava.question.prompts import QUESTION, prompt_ids
+from llava.question.labels import QUESTION
+from llava.question.prompts import prompt_ids
 from llava.toy.__main__ import main
 from llava.toy.pointing import Marks, marks, pointers, pointing_loss
 from llava.toy.toy_frames import SUBJECTS, talk, targets, views

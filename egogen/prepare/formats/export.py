@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from egogen.annotations import DESCRIPTION_KEY, Annotations, Item
+from egogen.annotations import Annotations, Item
 from egogen.cli import flag
 from egogen.errors import UserError
-from egogen.layout import FOLDERS, Layout, Split
+from egogen.layout import DESCRIPTION_KEY, FOLDERS, Layout, Split
 from egogen.manifest import claim, file_hash
 from egogen.validate.frame_files import probe
 

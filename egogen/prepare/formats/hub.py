@@ -35,7 +35,8 @@ from egogen.validate.check_report import EXIT_FAULTS
 from egogen.validate.frame_files import files_below
 from egogen.validate.repair import copy_targets
 from egogen.validate.text_checks import read_annotations
-from egogen.validate.whole import ValidateOptions, validate
+from egogen.validate.validate_options import ValidateOptions
+from egogen.validate.whole import validate
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeAlias, cast, get_args
 
-from egogen.annotations import DESCRIPTION_KEY
 from egogen.cli import flag
 from egogen.errors import UserError
-from egogen.layout import FOLDERS, Layout, Split
+from egogen.layout import DESCRIPTION_KEY, FOLDERS, Layout, Split
 from egogen.manifest import file_hash
 from egogen.prepare.frames.stills import ImageFiles
 from egogen.prepare.options import PrepareOptions, read

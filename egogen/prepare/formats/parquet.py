@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from egogen import cli
-from egogen.annotations import DESCRIPTION_KEY, Item
+from egogen.annotations import Item
 from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.files import atomic_open
-from egogen.layout import Layout
+from egogen.layout import DESCRIPTION_KEY, Layout
 from egogen.prepare.formats.card import write_card
 from egogen.prepare.formats.export import ExportOptions, ExportSplit, describe
 

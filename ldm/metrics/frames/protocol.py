@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from egogen.errors import UserError
 from ldm.metrics.frames.resize import resize
-
-Protocol = Literal["published", "corrected"]
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-Precision = Literal["32", "tf32", "bf16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-Choice = TypeVar("Choice", bound=str)
-
-
-def choice(what: str, name: str, allowed: Iterable[Choice]) -> Choice:
-    """Returns one of the allowed names unchanged.
-
-    Raises:
-        UserError: it is none of them.
-    """
-    known = {f"{each}": each for each in allowed}
-    if name not in known:
-        raise UserError(f"{what} {name!r}: allowed are {', '.join(known)}")
-    return known[name]
+from ldm.metrics.metric_names import Precision, Protocol
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from egogen.clip_pixels import CLIP_MEAN, CLIP_STD
-from ldm.metrics.frames.protocol import Protocol
 from ldm.metrics.frames.resize import normalize
+from ldm.metrics.metric_names import Protocol
 from ldm.metrics.networks.beams import search
 from ldm.metrics.networks.egovlp_model import count_layers, heads
 from ldm.metrics.networks.metric_weights import load_strictly, read_state, require

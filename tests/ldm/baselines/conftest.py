@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ldm.baselines.stable_diffusion import StableDiffusion
-from ldm.networks.architecture import Architecture, TextShape, UNetShape, VAEShape, build
+from ldm.networks.architecture import build
+from ldm.networks.shapes import Architecture, TextShape, UNetShape, VAEShape
 
 ORACLE = Path(__file__).parents[2] / "oracle" / "baselines"
 SALT = 11

@@ -23,7 +23,7 @@ from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.baselines.token_maps import align, replacement, token_ids
 from ldm.config.baselines import ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
 from ldm.diffusion.ddim import Grid
-from ldm.networks.architecture import LATENT_SCALE
+from ldm.networks.shapes import LATENT_SCALE
 from ldm.networks.text import make_tokenizer
 from tests.ldm.baselines.conftest import draw, image
 

@@ -23,7 +23,7 @@ from ldm.config.sections import GenerateConfig, TrainConfig
 from ldm.networks.architecture import build
 from ldm.sample import main as sample
 from ldm.sampling import methods
-from ldm.sampling.methods import METHODS, PLAIN
+from ldm.sampling.method_names import METHODS, PLAIN
 from tests.ldm.toy_run import SHAPE, Run, make_run
 from tests.workbench import ROOT
 

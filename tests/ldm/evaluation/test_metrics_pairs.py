@@ -14,7 +14,8 @@ from egogen.annotations import Annotations
 from egogen.errors import UserError
 from ldm.metrics.frames.frame_pairs import Pairs, frames_folder, read_pairs, run_folder
 from ldm.metrics.frames.images import check_image
-from ldm.metrics.frames.protocol import PROTOCOLS, choice, size_tolerance
+from ldm.metrics.frames.protocol import size_tolerance
+from ldm.metrics.metric_names import PROTOCOLS, choice
 
 
 def pairs_of(scene, tolerance: int = 0, gen_path: Path | None = None) -> Pairs:  # noqa: ANN001

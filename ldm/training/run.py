@@ -1,0 +1,268 @@
+"""A training run: load the start checkpoint, freeze, data, trainer, fit. `ldm.train` is its door."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytorch_lightning as lightning
+import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from omegaconf import OmegaConf
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+
+from egogen.errors import UserError
+from ldm.checkpoints.safe_reading import read
+from ldm.checkpoints.source import load_parts, open_source, with_sizes
+from ldm.config.sections import TrainConfig, TrainerConfig
+from ldm.data.loaders import PairsModule
+from ldm.data.pairs import EgoGenPairs
+from ldm.module import LatentDiffusion
+from ldm.networks.architecture import Parts
+from ldm.networks.text import make_tokenizer
+from ldm.training.callbacks.checkpoints import (
+    EXIT_TERMINATED,
+    LAST,
+    AtomicFiles,
+    Checkpoints,
+    ResumingTrainer,
+    find_resume,
+)
+from ldm.training.callbacks.grids import ImageGrids
+from ldm.training.callbacks.progress import TrainingBar
+from ldm.training.callbacks.speed import Speed
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    config: TrainConfig, run: Path, gpus: list[int], resume: Path | None = None, fit: bool = True
+) -> None:
+    """Loads the start checkpoint, freezes what is frozen, trains, and leaves `checkpoints/last.ckpt`.
+
+    Args:
+        config: the run's settings.
+        run: the run's folder; a run that is there is resumed.
+        gpus: their numbers; none is the CPU.
+        resume: another checkpoint, or another run's folder, to go on from.
+        fit: False only checks that settings, checkpoint and data belong together.
+    """
+    per_node = len(gpus) or config.trainer.processes
+    accumulation = accumulate(config, per_node * config.trainer.nodes)
+    prepare_torch(config.trainer)
+    checkpoint = find_checkpoint(run, resume)
+    config, parts = load(config)
+    data = PairsModule(config, parts, make_tokenizer(), f"cuda:{gpus[0]}" if gpus else "cpu")
+    config = replace(config, trainer=replace(config.trainer, max_steps=data.total_steps))
+    module = LatentDiffusion(parts, config)
+    describe(module, data, accumulation, per_node)
+    if not fit:
+        data.prepare_data()
+        log.info("settings, checkpoint and data are good; add --train to train")
+        return
+    trainer = make_trainer(config, run, gpus, accumulation, data)
+    if trainer.is_global_zero:
+        save_config(config, run)
+    if checkpoint:
+        log.info("resume %s", checkpoint)
+        step = reached(checkpoint)
+        if step >= data.total_steps and not trainer.owes(checkpoint, step):
+            log.info("it has all %d steps already; nothing to do", data.total_steps)
+            return
+    run_trainer(trainer, module, data, checkpoint)
+    log.info("trained for %d steps; the checkpoint is %s", trainer.global_step, run / "checkpoints" / LAST)
+
+
+def load(config: TrainConfig) -> tuple[TrainConfig, Parts]:
+    """Loads the start checkpoint; the settings take over the sizes of its networks, unless they give some."""
+    log.info("load %s", config.model.start)
+    source = open_source(Path(config.model.start))
+    model = with_sizes(config.model, source)
+    parts = load_parts(
+        source,
+        model.shape,
+        use_ema=False,
+        conditioner=model.vllm_features,
+        new_conditioner=True,
+        streams=model.streams,
+    )
+    return replace(config, model=model), parts
+
+
+def run_trainer(
+    trainer: ResumingTrainer, module: LatentDiffusion, data: PairsModule, checkpoint: Path | None
+) -> None:
+    """Trains.
+
+    Raises:
+        UserError: the last checkpoint could not be written.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:
+        # Lightning ends the process with code 1 on Ctrl-C.
+        if trainer.interrupted and error.code not in (EXIT_TERMINATED, 0):
+            raise KeyboardInterrupt from None
+        raise
+    saver = trainer.checkpoint_callback
+    assert isinstance(saver, Checkpoints)
+    if saver.files.problem:
+        raise UserError(f"training ended at step {trainer.global_step}, but {saver.files.problem}")
+
+
+def prepare_torch(settings: TrainerConfig) -> None:
+    """Threads, seed of what has no key of its own (new weights), precision of 32-bit products."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = settings.tf32
+    # The frozen networks are in evaluation mode on purpose; the other is Lightning's own business.
+    warnings.filterwarnings("ignore", message=".*module.s. in eval mode.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # Our order of items knows where to go on.
+    warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
+    # An advertisement for a service that needs a login.
+    messages = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    messages.addFilter(lambda record: "litlogger" not in record.getMessage())
+    lightning.seed_everything(settings.seed, workers=True, verbose=False)
+
+
+def describe(module: LatentDiffusion, data: PairsModule, accumulation: int, per_node: int) -> None:
+    """Says what is trained on what."""
+    config = module.config
+    count = sum(value.numel() for value in module.trained().values())
+    frozen = sum(value.numel() for value in module.parameters()) - count
+    log.info("train %s parameters, frozen %s; %d pairs", f"{count:,}", f"{frozen:,}", data.pairs)
+    log.info(
+        "effective batch %d = %d a process x %d processes x accumulation %d; %d steps, %d an epoch",
+        config.trainer.effective_batch, config.data.batch_size, per_node * config.trainer.nodes,
+        accumulation, data.total_steps, data.steps_per_epoch,
+    )  # fmt: skip
+
+
+def make_trainer(
+    config: TrainConfig, run: Path, gpus: list[int], accumulation: int, data: PairsModule
+) -> ResumingTrainer:
+    """Lightning's trainer, with TensorBoard, checkpoints and grids.
+
+    It sees the whole run as one pass over `StepOrder`, which knows the epochs.
+    """
+    settings, files = config.trainer, AtomicFiles()
+    pictures = ImageGrids(
+        EgoGenPairs(data.files["val"][:1]),
+        config.sampling,
+        run / "images",
+        settings.images_every_steps,
+        settings.images,
+    )
+    saver = Checkpoints(
+        run / "checkpoints", files, settings.save_every_steps, settings.keep_last, settings.keep_every_steps
+    )
+    speed = Speed(settings.effective_batch, data.steps_per_epoch, settings.log_every_steps)
+    every = settings.validate_every_epochs * data.steps_per_epoch
+    devices = len(gpus) or settings.processes
+    return ResumingTrainer(
+        accelerator="gpu" if gpus else "cpu",
+        devices=gpus or settings.processes,
+        num_nodes=settings.nodes,
+        strategy=DDPStrategy(gradient_as_bucket_view=True) if devices * settings.nodes > 1 else "auto",
+        precision=choose_precision(settings.precision, bool(gpus)),  # type: ignore[arg-type]
+        max_steps=data.total_steps,
+        accumulate_grad_batches=accumulation,
+        check_val_every_n_epoch=None,
+        val_check_interval=min(every, data.total_steps) * accumulation,
+        num_sanity_val_steps=0,
+        log_every_n_steps=settings.log_every_steps,
+        logger=TensorBoardLogger(run, name="", version="tensorboard"),
+        callbacks=[TrainingBar(), speed, pictures, saver],
+        # Under Slurm our own handlers save.
+        plugins=[files, SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else files,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        default_root_dir=run,
+    )
+
+
+def choose_precision(wanted: str, on_gpu: bool) -> str:
+    """What `auto` means: bf16-mixed on a GPU that has it, else 32-true."""
+    if wanted != "auto":
+        return wanted
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+
+
+def parse_gpus(text: str) -> list[int]:
+    """Reads `0,1,` as [0, 1].
+
+    Raises:
+        UserError: the text is not a list of GPU numbers, or this machine has none.
+    """
+    words = [word for word in text.split(",") if word.strip()]
+    if not all(word.strip().isdecimal() for word in words):
+        raise UserError(f"--gpus {text!r}: expected numbers such as 0,1")
+    if words and not torch.cuda.is_available():
+        raise UserError(f"--gpus {text!r}: torch finds no GPU here; leave the flag out to use the CPU")
+    return [int(word) for word in words]
+
+
+def accumulate(config: TrainConfig, devices: int) -> int:
+    """Batches to an optimiser step, so that the effective batch stays what the configuration says.
+
+    Raises:
+        UserError: it is no multiple of what one pass over the devices holds.
+    """
+    once, wanted = config.data.batch_size * devices, config.trainer.effective_batch
+    if wanted % once:
+        near = math.ceil(wanted / once) * once
+        raise UserError(
+            f"trainer.effective_batch: {wanted} is no multiple of data.batch_size x devices = {once}; "
+            f"use {near} or another data.batch_size"
+        )
+    return wanted // once
+
+
+def find_checkpoint(run: Path, resume: Path | None) -> Path | None:
+    """The checkpoint to go on from: `--resume`, or the newest whole one of a run of the same name.
+
+    A run that began elsewhere by `--resume`, or that Slurm starts again, goes on from its own.
+
+    Raises:
+        UserError: `--resume` names nothing that can be resumed.
+    """
+    own = find_resume(run / "checkpoints")
+    if resume is None:
+        return own
+    found = find_resume(resume / "checkpoints") if resume.is_dir() else resume if resume.is_file() else None
+    if not found:
+        raise UserError(f"--resume {resume}: neither a checkpoint nor a folder with checkpoints/{LAST}")
+    elsewhere = not found.resolve().is_relative_to(run.resolve())
+    if own and (elsewhere or int(os.environ.get("SLURM_RESTART_COUNT", "0"))):
+        log.info("--resume %s is where this run began; it goes on from its own checkpoint", resume)
+        return own
+    return found
+
+
+def reached(path: Path) -> int:
+    """Optimiser steps behind a checkpoint of a run.
+
+    Raises:
+        UserError: the file is none, but weights alone.
+    """
+    content = read(path)
+    if "global_step" not in content or "loops" not in content:
+        raise UserError(
+            f"{path}: holds weights without the state of a run; start from it by model.start={path}"
+        )
+    return int(content["global_step"])
+
+
+def save_config(config: TrainConfig, run: Path) -> None:
+    """Writes the merged settings beside the results."""
+    folder = run / "configs"
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(asdict(config), folder / "merged.yaml")

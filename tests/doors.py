@@ -1,0 +1,43 @@
+"""What each command prints for `--help` in a Python without any libraries."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from functools import cache
+
+from tests.workbench import ROOT
+
+# All in one process.
+HELP = """
+import contextlib, io, json, runpy, sys
+shown = {}
+for name in sys.argv[1:]:
+    sys.argv, out = [name, "--help"], io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit, ImportError):
+        run = runpy.run_path if name.endswith(".py") else runpy.run_module
+        run(name, run_name="__main__")
+    shown[name] = out.getvalue()
+print(json.dumps(shown))
+"""
+
+
+def doors() -> list[str]:
+    """The commands, as `python -m` takes them, and `main.py`."""
+    files = [path for name in ("egogen", "llava", "ldm") for path in sorted(ROOT.glob(f"{name}/**/*.py"))]
+    found = [path for path in files if re.search(r'^if __name__ == "__main__":$', path.read_text(), re.M)]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in found]
+    return [name.removesuffix(".__main__") for name in names] + ["main.py"]
+
+
+@cache
+def help_texts() -> dict[str, str]:
+    """The help of all commands; empty for one that needs more than the standard library to show it."""
+    ran = subprocess.run(
+        [sys.executable, "-S", "-W", "ignore", "-c", HELP, *doors()],
+        cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, text=True, capture_output=True, check=True,
+    )  # fmt: skip
+    shown: dict[str, str] = json.loads(ran.stdout)
+    return shown
