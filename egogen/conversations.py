@@ -10,8 +10,6 @@ from egogen.annotations import ImagePath, validate
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
 
-IMAGE_TAG = "<image>"
-
 
 class Turn(BaseModel):
     """One message: `from` is `human` or `gpt`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-from egogen.conversations import IMAGE_TAG
+IMAGE_TAG = "<image>"  # the place of the frame in a question
 
 # LLaMA's tokens, LLaVA's, and what the template of a conversation is made of.
 OF_LLAVA = (

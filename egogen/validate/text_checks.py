@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from egogen.annotations import Action, ClipMetadata, Item, check_object, shorten, validate
-from egogen.conversations import IMAGE_TAG, Conversation
+from egogen.conversations import Conversation
 from egogen.errors import UserError
 from egogen.files import read_json
 from egogen.layout import Layout, Split
-from egogen.reserved import text_fault
+from egogen.reserved import IMAGE_TAG, text_fault
 from egogen.validate.check_report import Check
 from egogen.validate.frame_files import frame_names
 

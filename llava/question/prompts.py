@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from egogen.conversations import IMAGE_TAG
 from egogen.errors import UserError
-from egogen.reserved import text_fault
+from egogen.reserved import IMAGE_TAG, text_fault
 from llava.question.labels import QUESTION, SLOT
 
 IMAGE_TOKEN = -200  # marks an image's places among token ids; never a row of the vocabulary

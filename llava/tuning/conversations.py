@@ -20,10 +20,10 @@ from transformers import PreTrainedTokenizerBase
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from egogen.annotations import shorten
-from egogen.conversations import IMAGE_TAG, Conversation
+from egogen.conversations import Conversation
 from egogen.errors import UserError
 from egogen.frames import FrameStore
-from egogen.reserved import text_fault
+from egogen.reserved import IMAGE_TAG, text_fault
 from llava.checkpoints.clip_tower import no_pixels, pixels
 from llava.checkpoints.tokenizer import PAD
 from llava.question.prompts import (
