@@ -112,6 +112,8 @@ class LanguageModel(Protocol):
 
 def key_of(chat: Sequence[Message], recipe: Mapping[str, object]) -> str:
     """SHA-256 of all that decides an answer: the messages, a picture by its file's bytes, and the recipe."""
+    from egogen.manifest import file_hash
+
     messages = [
         {
             "role": message.role,

@@ -306,7 +306,7 @@ def test_two_actions_of_one_frame_have_a_text_feature_each(split: Path, tiny: Pa
 def test_labels_that_cannot_be_asked_about_are_named_first(
     label: str, said: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("llava.model.load", lambda *_, **__: pytest.fail("the model was loaded"))
     entry = {"image_0": "a.jpg", "image_1": "b.jpg"}
     actions = {"0": {**entry, "action": "#C C walks"}, "1": {**entry, "action": label}}
     write_json(tmp_path / "ego4d_val.json", {"a": actions})
@@ -316,12 +316,15 @@ def test_labels_that_cannot_be_asked_about_are_named_first(
 
 
 def test_answers_past_the_models_places_are_counted(
-    split: Path, own_tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    split: Path,
+    tiny: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = json.loads((own_tiny / "config.json").read_text())
-    write_json(own_tiny / "config.json", config | {"max_position_embeddings": 140})
-    main(flags(split, own_tiny, tmp_path, "--greedy"))
-    assert "of 5 answers went past the model's 140 places" in caplog.text
+    monkeypatch.setattr(describing_loop, "places", lambda _: 100)
+    main(flags(split, tiny, tmp_path, "--greedy", "--shard", "1/5"))
+    assert "1 of 1 answers went past the model's 100 places" in caplog.text
 
 
 def test_two_frames_of_one_feature_file_are_refused(tmp_path: Path, tiny: Path) -> None:

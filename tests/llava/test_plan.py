@@ -86,12 +86,13 @@ def test_a_run_for_gpus_is_planned_without_any(
     monkeypatch.chdir(REPO)
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "8"}.items():
         monkeypatch.setenv(name, value)
-    argv = flags(data, tiny, tmp_path / "run", "--dry_run", "True", "--tf32", "True")
-    gpu = [word for word in argv if word not in ("--use_cpu", "--bf16")]
-    words = ["configs/finetune.yaml", *(word for word in gpu if word not in ("True", "False")), "--dry_run"]
+    words = [
+        *("configs/finetune.yaml", "--model_name_or_path", str(tiny), "--image_folder", str(data)),
+        *("--data_path", str(data / "records.json"), "--output_dir", str(tmp_path / "run"), "--dry_run"),
+    ]
     main(words)
     shown = capsys.readouterr().out
-    assert "16 = 2 x 8 processes x 1 accumulated" in shown
+    assert "128 = 16 x 8 processes x 1 accumulated" in shown
     marked = next(line for line in shown.splitlines() if line.endswith("<- this run"))
     assert "ZeRO-3 with offload" in marked
     made = read_arguments(words, None)
