@@ -13,6 +13,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlamaTokenizer
 from egogen.conversations import read_conversations
 from egogen.errors import UserError
 from egogen.frames import open_frames
+from llava.checkpoints.clip_tower import find_clip
 from llava.checkpoints.config_json import from_published, llava_config, text_settings, vision_settings
 from llava.checkpoints.published_folder import write_published
 from llava.checkpoints.tokenizer import load_tokenizer, save_tokenizer
@@ -92,6 +93,39 @@ def test_a_wrappers_names_are_told(prefix: str, own_tiny: Path) -> None:
     torch.save({f"{prefix}{name}": value for name, value in held.items()}, path)
     with pytest.raises(UserError, match=r"weights are missing: .*a wrapper's names"):
         read_checkpoint(own_tiny)
+
+
+@pytest.mark.parametrize("name", ["embeddings.position_ids", "vision_model.embeddings.position_ids"])
+def test_buffers_that_old_versions_saved_are_dropped(name: str, own_tiny: Path) -> None:
+    path = own_tiny / "pytorch_model.bin"
+    held = torch.load(path, weights_only=True)
+    torch.save(held | {f"model.vision_tower.vision_tower.{name}": torch.arange(17)[None]}, path)
+    assert read_checkpoint(own_tiny)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mm_vision_select_layer", -1),
+        ("mm_vision_select_feature", "cls_patch"),
+        ("mm_use_im_start_end", True),
+        ("mm_use_im_patch_token", True),
+        ("image_aspect_ratio", "pad"),
+        ("image_aspect_ratio", "anyres"),
+        ("mm_projector_type", "identity"),
+    ],
+)
+def test_settings_of_other_models_are_refused(field: str, value: object, tiny: Path, loaded: Loaded) -> None:
+    raw = json.loads((tiny / "config.json").read_text())
+    with pytest.raises(UserError, match=f"{field} is {value!r}"):
+        from_published(raw | {field: value}, vision_settings(loaded[0].config), tiny)
+
+
+def test_a_clip_inside_the_checkpoint_comes_before_one_beside_it(own_tiny: Path) -> None:
+    name = "openai/clip-tiny-v"
+    assert find_clip(name, own_tiny) == own_tiny.parent / name
+    shutil.copytree(own_tiny.parent / name, own_tiny / name)
+    assert find_clip(name, own_tiny) == own_tiny / name
 
 
 def test_a_files_bytes_say_of_which_kind_it_is(own_tiny: Path, loaded: Loaded) -> None:

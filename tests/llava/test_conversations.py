@@ -126,6 +126,14 @@ def test_bad_records_stop_or_are_skipped(loaded: Loaded, caplog: pytest.LogCaptu
         encode_all([bad], loaded[1], 2048, Path("data.json"), skip_bad=True)
 
 
+def test_a_text_that_does_not_fit_its_mask_is_learnt_at_the_limit_alone(loaded: Loaded) -> None:
+    # As published, whose check of lengths ends where the text is cut.
+    record = RECORDS[NAMES.index("unk_literal")]
+    whole = encode(record, loaded[1], 2048)
+    assert whole.supervised == 0
+    assert encode(record, loaded[1], len(whole.ids)).supervised > 0
+
+
 def test_an_answer_beyond_the_length_is_told(loaded: Loaded) -> None:
     record = record_of(("human", "<image>\nWhat?"), ("gpt", "A cup."))
     example = encode(record, loaded[1], 2048)

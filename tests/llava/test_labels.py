@@ -55,6 +55,7 @@ def test_the_published_cut_takes_two_letters_and_two_more(lemmas: Lemmas, words:
         ("is", "be"),
         ("picks-up", "picks-up"),
         ("e-mails", "e-mail"),
+        ("putsing", "put"),  # two endings, one after the other
         ("", ""),
         ("ss", "ss"),
     ],
@@ -88,5 +89,6 @@ def test_epic_labels_stay_as_they_are(case: dict[str, Any]) -> None:
 def test_the_file_name_tells_the_data_set() -> None:
     assert guess_dataset(Path("a/ego4d_val.json")) == "ego4d"
     assert guess_dataset(Path("epickitchen_train.json")) == "epickitchen"
-    with pytest.raises(UserError, match="--dataset"):
-        guess_dataset(Path("ego4d/val.json"))
+    for name in ("ego4d/val.json", "ego4d_and_epickitchen.json"):
+        with pytest.raises(UserError, match="--dataset"):
+            guess_dataset(Path(name))
