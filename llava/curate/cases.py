@@ -111,7 +111,7 @@ def unusable(item: Item, words: str, image: Path | None) -> str | None:
     if is_blank(words):
         return f"the label {item.action.action!r} names no action"
     try:
-        check_words(words)
+        check_words(words, label=item.action.action)
         if image is not None:
             read_frame(image, coarse=True)
     except UserError as error:

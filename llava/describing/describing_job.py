@@ -115,12 +115,11 @@ class DescribingJob:
         most = places(config) - patches_across(vision_settings(config)) ** 2 + 1  # tokens, the image as one
         for item in self.items:
             try:
-                check_words(self.words(item), query, signs)
+                check_words(self.words(item), query, signs, item.action.action)
                 check_length(self.words(item), query, tokenizer, most)
             except UserError as error:
-                faults.append(
-                    f"clip {item.clip!r} action {item.id!r} ({shorten(item.action.action)}): {error}"
-                )
+                label = shorten(item.action.action)
+                faults.append(f"clip {item.clip!r} action {item.id!r}, label {label}: {error}")
         if faults:
             raise UserError(
                 f"{self.options.action_label}: {faults[0]} ({len(faults)} of {len(self.items)} actions are "

@@ -110,25 +110,29 @@ def question(query: str, action: str) -> str:
     return f"{IMAGE_TAG}\n{query.replace(SLOT, action)}"
 
 
-def check_words(action: str, query: str = QUESTION, signs: Sequence[str] = ()) -> None:
+def check_words(
+    action: str, query: str = QUESTION, signs: Sequence[str] = (), label: str | None = None
+) -> None:
     """Checks that a question can be asked: no text of it is blank or holds signs of the model.
 
     Args:
         action: the words of a label.
         query: the question, with `{}` for them.
         signs: of the tokenizer (`own_signs`).
+        label: what the words were made of.
 
     Raises:
         UserError: they do; names the text.
     """
     asked = question(query, action).removeprefix(IMAGE_TAG)
     for name, text, fault in (
+        ("label", label, label and text_fault(label, signs)),
         ("action", action, text_fault(action, signs)),
         ("query", query, text_fault(query, signs)),
         ("question", asked, text_fault(asked, signs)),
     ):
         if fault:
-            raise UserError(f"{name} {text!r}: {fault}")
+            raise UserError(f"{name} {f'{text}'[:80]!r}: {fault}")
 
 
 def own_signs(tokenizer: PreTrainedTokenizerBase) -> list[str]:
