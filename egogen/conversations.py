@@ -10,8 +10,6 @@ from egogen.annotations import ImagePath, validate
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
 
-IMAGE_TAG = "<image>"
-
 
 class Turn(BaseModel):
     """One message: `from` is `human` or `gpt`."""
@@ -38,6 +36,11 @@ def read_conversations(path: Path) -> list[Conversation]:
     Raises:
         UserError: the file is not a list of records; names the record's place, what was found and allowed.
     """
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file; bash scripts/download_dataset.sh fetches the published conversations, "
+            "python -m llava.curate makes others"
+        )
     raw = read_json(path)
     if not isinstance(raw, list):
         raise UserError(f"{path}: found {type(raw).__name__}, expected a list of conversation records")

@@ -129,7 +129,16 @@ class TarFrames:
 
 
 def open_frames(place: Path) -> FrameStore:
-    """The frames of a folder: in its tar files (`egogen.pack`) if it holds some, else single images."""
+    """The frames of a folder: in its tar files (`egogen.pack`) if it holds some, else single images.
+
+    Raises:
+        UserError: there is no such folder, or a tar file is damaged.
+    """
+    if not place.exists():
+        raise UserError(
+            f"{place}: no such folder of frames; bash scripts/download_dataset.sh fetches the published, "
+            "python -m egogen.prepare makes others"
+        )
     return TarFrames(place) if place.is_file() or any(place.glob("*.tar")) else FolderFrames(place)
 
 

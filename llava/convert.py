@@ -35,14 +35,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
 
     from egogen.files import atomic_folder
-    from llava.checkpoints.adapters import base_of, is_adapter
+    from llava.checkpoints.adapter_folder import is_adapter, whole_of
     from llava.checkpoints.clip_tower import find_clip
     from llava.checkpoints.config_json import is_published, read_config
     from llava.checkpoints.published_folder import write_clip, write_published
     from llava.model import load, save
 
     adapters = is_adapter(args.source)  # merged into their base, whose format does not matter
-    raw = read_config(base_of(args.source) if adapters else args.source)
+    raw = read_config(whole_of(args.source))
     if not adapters and is_published(raw) != (args.direction == "llava2hf"):
         form = "published" if is_published(raw) else "Hugging Face"
         raise UserError(f"{args.source}: is in {form} format already; {args.direction} reads the other one")

@@ -25,7 +25,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from egogen.disk import writing
 from egogen.errors import UserError, reason
-from llava.checkpoints.adapters import base_of, is_adapter, merge_adapters
+from llava.checkpoints.adapter_folder import Adapters, is_adapter, read_adapters, whole_of
 from llava.checkpoints.clip_tower import (
     VisionTower,
     choose_vision_tower,
@@ -175,13 +175,7 @@ def load(
     Raises:
         UserError: the folder is not a whole checkpoint of that kind; names the file and what is wrong.
     """
-    folder = Path(path)
-    if is_adapter(folder):
-        base = load(
-            base_of(folder), vision_tower=vision_tower, device=device, dtype=dtype, attention=attention
-        )
-        return merge_adapters(base[0], folder).eval(), *base[1:]
-    checkpoint = read_checkpoint(folder, vision_tower)
+    checkpoint = read_checkpoint(Path(path), vision_tower)
     attention = attention or choose_attention(device, dtype)
     if quantization is None and not deepspeed_state.is_deepspeed_zero3_enabled():
         model = build(checkpoint, dtype, attention, torch.device(device))
@@ -189,20 +183,25 @@ def load(
         model = build_in_place(checkpoint, dtype, attention, quantization)
     return (
         model.eval(),
-        load_tokenizer(folder),
+        load_tokenizer(checkpoint.folder, text_settings(checkpoint.config).vocab_size),
         load_image_processor(checkpoint.tower.folder, vision_settings(checkpoint.config)),
     )
 
 
 class Checkpoint(NamedTuple):
-    """A folder that was found whole: its settings, and its vision tower."""
+    """A folder that was found whole: its settings, its vision tower, and adapters that change its weights."""
 
     folder: Path
     config: LlavaConfig
     tower: VisionTower
+    adapters: Adapters | None = None
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yields (our name, tensor) of every weight; one file at a time is in memory."""
+        return self.adapters.merged(self.own_weights()) if self.adapters else self.own_weights()
+
+    def own_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The same without adapters."""
         own_vision = self.tower.folder == self.folder
         for name, tensor in read_weights(self.folder):
             if own_vision or not name.startswith(VISION):
@@ -211,8 +210,12 @@ class Checkpoint(NamedTuple):
             yield from read_weights(self.tower.folder, OF_CLIP)
 
 
-def read_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoint:
-    """Reads all of a folder but the values of its weights, and checks that it is whole; see `load`."""
+def read_checkpoint(path: Path, vision_tower: Path | None = None) -> Checkpoint:
+    """Reads all of a folder but the values of its weights, and checks that it is whole; see `load`.
+
+    Of adapters, `folder` is the checkpoint that they belong to.
+    """
+    folder = whole_of(path)
     raw = read_config(folder)
     shapes = read_shapes(folder)
     own = {name: tensor for name, tensor in shapes.items() if name.startswith(VISION)}
@@ -229,7 +232,8 @@ def read_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoin
     rest = {name: tensor for name, tensor in shapes.items() if name not in own}
     expected = {our_name(name): tensor for name, tensor in empty(config).state_dict().items()}
     check_weights({**rest, **tower.shapes}, expected, folder)
-    return Checkpoint(folder, config, tower)
+    adapters = read_adapters(path, expected) if is_adapter(path) else None
+    return Checkpoint(folder, config, tower, adapters)
 
 
 def empty(config: LlavaConfig) -> Llava:

@@ -9,7 +9,12 @@ shift || die "expected a data set, ego4d or epickitchen"
 use_env vllm
 paths "$DATASET" train
 
-exec python -m torch.distributed.run --standalone --nproc_per_node "${NPROC:-8}" -m llava.train \
+# A plan needs one process, which is told how many there will be, and no GPU.
+LAUNCH=(python -m torch.distributed.run --standalone --nproc_per_node "${NPROC:-8}")
+[[ " $* " == *\ --dry[_-]run\ * && " $* " != *\ --dry[_-]run\ [Ff]alse\ * ]] &&
+    LAUNCH=(env RANK=0 LOCAL_RANK=0 WORLD_SIZE="${NPROC:-8}" python)
+
+exec "${LAUNCH[@]}" -m llava.train \
     "${CONFIG:-configs/finetune.yaml}" \
     --model_name_or_path "${LLAVA:-$WEIGHTS_ROOT/llava-llama-2-13b-chat-lightning-preview}" \
     --data_path "$CONVERSATIONS" \

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from egogen.annotations import Action, ClipMetadata, Item, check_object, validate
+from egogen.annotations import Action, ClipMetadata, Item, check_object, shorten, validate
 from egogen.conversations import Conversation
 from egogen.errors import UserError
 from egogen.files import read_json
 from egogen.layout import Layout, Split
+from egogen.reserved import IMAGE_TAG, text_fault
 from egogen.validate.check_report import Check
 from egogen.validate.frame_files import frame_names
 
@@ -25,11 +26,19 @@ def read_annotations(layout: Layout, split: Split) -> tuple[list[Item], Check]:
                 for action_id, entry in check_object(actions, where, "actions by action_id").items():
                     check.items += 1
                     with check.noting():
-                        action = validate(Action, entry, f"{where}, action {action_id!r}")
+                        place = f"{where}, action {action_id!r}"
+                        action = validate(Action, entry, place)
                         items.append(Item(clip, action_id, action))
+                        check_text(action.action, f"{place}: the label")
         if not check.items and not check.faults:
             raise UserError(f"{path.name}: holds no action")
     return items, check
+
+
+def check_text(text: str, what: str) -> None:
+    """Raises a `UserError` if stage 1 cannot be given a text."""
+    if reason := text_fault(text):
+        raise UserError(f"{what} {shorten(text)}: {reason}")
 
 
 def read_clips(layout: Layout, clips: Iterable[str]) -> tuple[dict[str, ClipMetadata], Check]:
@@ -65,7 +74,10 @@ def check_curation(layout: Layout, items: Iterable[Item]) -> Check:
             check.items += 1
             where = f"{path.name}: record {index}"
             with check.noting():
-                image = validate(Conversation, record, where).image
+                known = validate(Conversation, record, where)
+                image = known.image
+                for turn in known.conversations:
+                    check_text(turn.value.replace(IMAGE_TAG, ""), f"{where}: the turn")
                 if image is None or image not in frames:
                     raise UserError(f"{where}: the image {image!r} is no frame of the train annotations")
                 if not (layout.frames("train") / image).is_file():

@@ -19,6 +19,7 @@ from ldm.data.latents import CachedLatents, build_cache
 from ldm.data.order import StepOrder, steps_per_epoch
 from ldm.data.pairs import Chance, EgoGenPairs, Sample, SplitFiles
 from ldm.networks.architecture import Parts
+from ldm.networks.text import say_lost
 
 SPLITS = ("train", "val")
 
@@ -72,6 +73,8 @@ class PairsModule(lightning.LightningDataModule):
         for split in SPLITS:
             for files in self.files[split]:
                 files.check()
+                texts = [files.prompt(item) for item in files.items]
+                say_lost(self.tokenizer, texts, f"{files.annotations.source}")
             self.latents(split)
 
     def latents(self, split: str) -> list[CachedLatents]:

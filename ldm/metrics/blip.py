@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Literal
 
@@ -18,8 +19,10 @@ from ldm.metrics.feature_cache import Memory
 from ldm.metrics.frames.frame_pairs import PairBatch, Pairs
 from ldm.metrics.metric import COSINE, Accumulator, Metric, MetricSetting
 from ldm.metrics.networks.metric_weights import BLIP, EGOVLP, VOCABULARY
+from ldm.networks.text import count_longer
 
 Size = Literal["base", "large"]
+log = logging.getLogger(__name__)
 
 
 def texts_of(pairs: Pairs, key: str) -> dict[str, str]:
@@ -49,6 +52,9 @@ def begin(size: Size, setting: MetricSetting, pairs: Pairs, memory: Memory) -> A
     network = open_network(setting)
     tokenizer = load_tokenizer(setting.weights[VOCABULARY.name], network.text_model.config.vocab_size)
     captioner = setting.network(BLIP[size], lambda path, device: load_captioner(path, tokenizer, device))
+    most = network.text_model.config.max_position_embeddings
+    if longer := count_longer(tokenizer, list(texts.values()), most):
+        log.warning("%d of %d texts are longer than EgoVLP's %d tokens and are cut", longer, len(texts), most)
     captions: dict[str, str] = {}
 
     def ids(batch: PairBatch, chosen: list[int]) -> Int[Tensor, "k t"]:

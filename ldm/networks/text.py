@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -13,9 +14,11 @@ from jaxtyping import Int64
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from egogen.reserved import OF_CLIP, held_signs
+
+log = logging.getLogger(__name__)
 TEXT_TOKENS = 77
 MERGES = 49152 - 256 - 2
-SPECIAL = ["<|startoftext|>", "<|endoftext|>"]
 
 
 def byte_symbols() -> list[str]:
@@ -38,7 +41,7 @@ def make_tokenizer() -> CLIPTokenizer:
         *symbols,
         *(f"{symbol}</w>" for symbol in symbols),
         *("".join(line.split()) for line in lines),
-        *SPECIAL,
+        *OF_CLIP,
     ]
     vocabulary = {word: index for index, word in enumerate(words)}
     merges: Any = [tuple(line.split()) for line in lines]  # its type hint forgets pairs
@@ -51,3 +54,25 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Int64[Tensor, 
         list(prompts), padding="max_length", max_length=TEXT_TOKENS, truncation=True, return_tensors="pt"
     )
     return padded.input_ids
+
+
+def say_lost(tokenizer: CLIPTokenizer, texts: Sequence[str], where: str) -> None:
+    """Says how many texts CLIP does not read as they stand; published code is silent and reads them alike.
+
+    Longer ones are cut at 77 tokens; CLIP's own signs end or begin a text in its middle.
+    """
+    cut = count_longer(tokenizer, texts, TEXT_TOKENS)
+    signs = sum(bool(held_signs(text, OF_CLIP)) for text in texts)
+    for count, what in (
+        (cut, f"are longer than CLIP's {TEXT_TOKENS} tokens; what is behind is not read"),
+        (signs, f"hold {' or '.join(OF_CLIP)}, which CLIP reads as its own signs; take them out"),
+    ):
+        if count:
+            log.warning("%s: %d of %d texts %s", where, count, len(texts), what)
+
+
+def count_longer(tokenizer: Any, texts: Sequence[str], most: int) -> int:  # noqa: ANN401 - CLIP's or BERT's
+    """How many texts have more than so many tokens, with their marks at start and end."""
+    # A token is a byte at least: shorter texts need not be tokenised.
+    doubtful = [text for text in texts if len(text.encode()) > most - 2]
+    return sum(len(ids) > most for ids in tokenizer(doubtful, verbose=False).input_ids) if doubtful else 0

@@ -29,6 +29,7 @@ from ldm.config.sections import GenerateConfig
 from ldm.data.noise import item_generator
 from ldm.data.pairs import EgoGenPairs, SplitFiles, stack
 from ldm.networks.pixels import frame_size, to_frame
+from ldm.networks.text import make_tokenizer, say_lost
 from ldm.sampling.drawn_items import claim_items, item_digests
 from ldm.sampling.method_names import COPY, GUIDED, OF_GUIDED, PLAIN
 from ldm.sampling.methods import (
@@ -226,6 +227,9 @@ def check_inputs(work: Sequence[DrawingJob], plan: DrawingPlan, files: SplitFile
             check("proxnpi.reweight", word, allowed, word in words)
     left = {(item.clip, item.id): item for job in work for item in job.items}
     files.check(list(left.values()), targets=False)
+    if plan.method != COPY:
+        texts = [files.prompt(item) for item in left.values()]
+        say_lost(make_tokenizer(), texts, f"{files.annotations.source}")
 
 
 def draw_jobs(

@@ -9,6 +9,7 @@ from pathlib import Path
 from egogen.cli import flag
 from egogen.errors import UserError, check
 from egogen.layout import run_root
+from egogen.reserved import text_fault
 from ldm.diffusion.choices import PUBLISHED, check_scale, check_steps
 from ldm.networks.devices import HELP
 
@@ -52,6 +53,8 @@ class EditOptions:
         check("--output", str(self.target), f"a name that ends in {', '.join(FORMATS)}", kind in FORMATS)
         if (self.image_feature is None) != (self.text_feature is None):
             raise UserError("--image-feature and --text-feature: give both or neither")
+        if self.vllm and (fault := text_fault(self.prompt)):
+            raise UserError(f"--prompt {self.prompt!r}: {fault}")
         if self.vllm and self.image_feature:
             raise UserError("--vllm makes what --image-feature and --text-feature name; give one of the two")
 

@@ -24,6 +24,7 @@ from ldm.data.noise import item_generator
 from ldm.networks.devices import find_device
 from ldm.networks.pixels import to_frame, to_model
 from ldm.networks.shapes import BOTH
+from ldm.networks.text import say_lost
 from ldm.pipeline import LegoPipeline
 from ldm.sampling.edit_options import FORMATS, RESOLUTION, EditOptions
 
@@ -123,6 +124,7 @@ def draw(
     pipeline: LegoPipeline, photo: Image.Image, condition: Condition, side: int, options: EditOptions
 ) -> Image.Image:
     """Draws the frame and gives it the photo's aspect ratio."""
+    say_lost(pipeline.tokenizer, [condition.text], "the text")
     source = to_model(photo, side)[None]
     streams = BOTH if pipeline.conditioner is None else pipeline.conditioner.streams
     decoded = pipeline(

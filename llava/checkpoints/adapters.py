@@ -1,23 +1,17 @@
-"""Adapters (LoRA, QLoRA): put on for training, kept in a small folder, merged into the model on loading."""
+"""Adapters (LoRA, QLoRA) are put on a model for training; `llava.checkpoints.adapter_folder` reads them."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from egogen.errors import UserError, reason
-from egogen.files import read_json
+from egogen.errors import UserError
 from llava.checkpoints.lora_arguments import LoraArguments
 
-Model = TypeVar("Model", bound=PreTrainedModel)
-
-ADAPTER = "adapter_config.json"
 # LLaMA's linear layers; the projector is trained whole, as LLaVA does; vision and embeddings stay.
 TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 WHOLE = ["multi_modal_projector"]
@@ -47,42 +41,6 @@ def add_adapters(model: PreTrainedModel, settings: LoraArguments, base: Path) ->
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return adapted
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds adapters instead of a whole model."""
-    return (folder / ADAPTER).is_file()
-
-
-def base_of(folder: Path) -> Path:
-    """The checkpoint folder that adapters belong to.
-
-    Raises:
-        UserError: it is not named, or not there.
-    """
-    raw = read_json(folder / ADAPTER)
-    base = raw.get("base_model_name_or_path") if isinstance(raw, dict) else None
-    if not isinstance(base, str) or not Path(base).is_dir():
-        raise UserError(
-            f"{folder / ADAPTER}: base_model_name_or_path is {base!r}, which is no folder here; set it to "
-            "the checkpoint that the adapters were trained on"
-        )
-    return Path(base)
-
-
-def merge_adapters(model: Model, folder: Path) -> Model:
-    """Adds a folder's adapters to the weights of the model that they were trained on.
-
-    Raises:
-        UserError: they do not fit.
-    """
-    try:
-        adapted = PeftModel.from_pretrained(model, str(folder))
-    except (RuntimeError, ValueError, OSError, KeyError, SafetensorError) as error:
-        raise UserError(f"{folder}: these adapters do not fit their base ({reason(error)[:200]})") from None
-    merged = adapted.merge_and_unload().to(model.dtype)  # adapters are kept in 32 bits
-    assert isinstance(merged, type(model))
-    return merged
 
 
 def four_bits() -> BitsAndBytesConfig:

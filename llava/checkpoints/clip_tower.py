@@ -16,8 +16,10 @@ from torch import Tensor
 from transformers import CLIPVisionConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from egogen.annotations import check_object
 from egogen.clip_pixels import ClipPixels, read_clip_pixels
 from egogen.errors import UserError, reason
+from egogen.files import read_json
 from llava.checkpoints.config_json import infer_vision
 from llava.checkpoints.weights import OF_CLIP, VISION, read_shapes
 
@@ -103,7 +105,8 @@ def download(name: str, folder: Path, *, local_only: bool) -> Path:
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder / 'config.json'}: mm_vision_tower {name!r} is neither a folder beside the checkpoint "
-            f"nor on the Hugging Face hub ({reason(error)}); copy CLIP to {folder / name}"
+            f"nor on the Hugging Face hub ({reason(error)}); copy CLIP to {folder / name}, or fetch it by "
+            "bash scripts/download_weights.sh and name it by --vision-tower"
         ) from None
 
 
@@ -113,6 +116,10 @@ def read_clip(folder: Path) -> VisionTower:
     Raises:
         UserError: config.json or the weights cannot be read.
     """
+    raw = check_object(read_json(folder / "config.json"), f"{folder / 'config.json'}", "CLIP's settings")
+    # Of other kinds transformers only warns, and takes CLIP's defaults for what they do not name.
+    if (kind := raw.get("model_type")) not in ("clip", "clip_vision_model"):
+        raise UserError(f"{folder / 'config.json'}: model_type is {kind!r}, expected 'clip'")
     try:
         config = CLIPVisionConfig.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:

@@ -12,7 +12,7 @@ from egogen.annotations import JsonObject
 from egogen.clip_pixels import FEATURE_LAYER
 from egogen.errors import UserError
 from egogen.files import read_json
-from llava.checkpoints.weights import VISION
+from llava.checkpoints.weights import HINT, VISION
 from llava.question.prompts import IMAGE_TOKEN
 
 LINEAR, TWO_LAYERS = "linear", "mlp2x_gelu"  # LEGO's projector, and that of LLaVA 1.5
@@ -49,7 +49,9 @@ def read_config(folder: Path) -> JsonObject:
     """
     path = folder / "config.json"
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such checkpoint folder")
+        raise UserError(f"{folder}: no such checkpoint folder; {HINT}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {HINT}")
     raw = read_json(path)
     kind = raw.get("model_type") if isinstance(raw, dict) else type(raw).__name__
     if kind not in ("llava", "llava_llama"):
@@ -133,6 +135,14 @@ def vision_settings(config: LlavaConfig) -> CLIPVisionConfig:
     """CLIP's part of the settings."""
     assert isinstance(config.vision_config, CLIPVisionConfig)
     return config.vision_config
+
+
+def places(config: LlavaConfig) -> int:
+    """How many tokens, images expanded, the language model was made for."""
+    text = text_settings(config)
+    rope = text.rope_parameters or {}
+    stretched = rope.get("rope_type") in ("linear", "dynamic")
+    return int(text.max_position_embeddings * (rope.get("factor") or 1 if stretched else 1))
 
 
 def patches_across(vision: CLIPVisionConfig) -> int:

@@ -7,7 +7,6 @@ DeepSpeed unpickles whatever it finds. So every file is read before, with a list
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -17,9 +16,9 @@ import torch.distributed
 from safetensors import safe_open
 from transformers import TrainerState
 
-from egogen.errors import UserError, reason
+from egogen.errors import UserError
 from egogen.files import read_json
-from llava.checkpoints.weights import load_pickle
+from llava.checkpoints.weights import load_pickle, told
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +174,4 @@ def check_file(path: Path) -> None:
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged or hostile file provokes
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        why = f"it names {named[1]}" if named else f"{reason(error)[:160]}; is it cut off?"
-        raise UserError(f"{path}: refused ({why})") from None
+        raise UserError(f"{path}: refused ({told(error).removeprefix('refused: ')})") from None

@@ -21,7 +21,19 @@ from torch import Tensor
 from egogen.errors import UserError, reason
 from egogen.files import atomic_open, read_json, write_json
 
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+HINT = "bash scripts/download_weights.sh fetches the published start, llava.train makes others"
 SHARD_BYTES = 10 * 10**9
+LFS_POINTER = b"version https://git-lfs"
+WRAPPERS = ("module.", "_orig_mod.", "base_model.")
+GATHER = (
+    "ZeRO-3 saved it without gathering: run zero_to_fp32.py in the training's checkpoint folder, or train "
+    "with stage3_gather_16bit_weights_on_model_save"
+)
+READ_ERRORS = (
+    OSError, EOFError, RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError,
+    SafetensorError, pickle.UnpicklingError,
+)  # fmt: skip
 Read = TypeVar("Read")
 Rules = Sequence[tuple[re.Pattern[str], str]]
 
@@ -95,29 +107,37 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         UserError: there are none, or the index names one that is missing.
     """
-    for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
-        index, single = folder / f"{stem}{suffix}.index.json", folder / f"{stem}{suffix}"
+    for name in WEIGHTS:
+        index, single = folder / f"{name}.index.json", folder / name
         if index.exists():
-            names = dict.fromkeys(read_weight_map(index).values())
-            missing = [name for name in names if not (folder / name).is_file()]
+            files = dict.fromkeys(read_weight_map(index).values())
+            missing = [file for file in files if not (folder / file).is_file()]
             if missing:
-                raise UserError(f"{folder / missing[0]}: missing, but {index.name} lists it; copy it here")
-            return [folder / name for name in names]
+                raise UserError(
+                    f"{folder / missing[0]}: missing, as are {len(missing)} of {len(files)} files that "
+                    f"{index.name} lists; copy or download it again"
+                )
+            return [folder / file for file in files]
         if single.exists():
             return [single]
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such checkpoint folder")
-    raise UserError(
-        f"{folder}: no weights here; expected model.safetensors, pytorch_model.bin or their shards"
-    )
+        raise UserError(f"{folder}: no such checkpoint folder; {HINT}")
+    raise UserError(f"{folder}: no weights here; expected {' or '.join(WEIGHTS)}, or their shards; {HINT}")
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds the weights of a whole model, or the index of their shards."""
+    return any((folder / f"{name}{index}").exists() for name in WEIGHTS for index in ("", ".index.json"))
 
 
 def read_weight_map(index: Path) -> dict[str, str]:
     """Reads `weight_map` (weight name -> file name beside the index)."""
     raw = read_json(index)
     found = raw.get("weight_map") if isinstance(raw, dict) else None
-    if not isinstance(found, dict) or not all(
-        isinstance(name, str) and name == Path(name).name for name in found.values()
+    if (
+        not isinstance(found, dict)
+        or not found
+        or not all(isinstance(name, str) and name and name == Path(name).name for name in found.values())
     ):
         raise UserError(
             f"{index}: expected an object 'weight_map' of weight name -> file name in this folder"
@@ -126,21 +146,23 @@ def read_weight_map(index: Path) -> dict[str, str]:
 
 
 def read_file(path: Path) -> dict[str, Tensor]:
-    """Reads one weight file without running code from it.
+    """Reads one weight file without running code from it; its first bytes, not its name, say of which kind.
 
     Raises:
         UserError: truncated, not a weight file, or holding something that is not a tensor.
     """
-    read: Callable[[Path], object] = load_file if path.suffix == ".safetensors" else load_pickle
-    values = guarded(path, read)
+    values = guarded(path, load_file if is_safetensors(path) else load_pickle)
     if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
-        raise UserError(f"{path}: found {type(values).__name__}, expected tensors by name")
+        held = examples(map(str, values)) if isinstance(values, dict) else type(values).__name__
+        raise UserError(
+            f"{path}: found {held}, expected tensors by name, as torch.save(model.state_dict()) makes"
+        )
     return values
 
 
 def read_file_shapes(path: Path) -> dict[str, Tensor]:
     """The tensors of a weight file without their values, on the meta device."""
-    if path.suffix != ".safetensors":
+    if not is_safetensors(path):
         return {name: tensor.to("meta") for name, tensor in read_file(path).items()}
 
     def shapes(path: Path) -> dict[str, Tensor]:
@@ -151,20 +173,54 @@ def read_file_shapes(path: Path) -> dict[str, Tensor]:
     return guarded(path, shapes)
 
 
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: with the length of a JSON object, and that."""
+    return first_bytes(path)[8:9] == b"{"
+
+
+def first_bytes(path: Path) -> bytes:
+    """What a file begins with.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_POINTER))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
+
+
 def guarded(path: Path, read: Callable[[Path], Read]) -> Read:
     """Reads a weight file; what the libraries raise becomes one line."""
+    start = first_bytes(path)
+    if not start or start == LFS_POINTER:
+        what = (
+            "a pointer of Git LFS, not the file; run git lfs pull there" if start else "empty; copy it again"
+        )
+        raise UserError(f"{path}: {what}")
     try:
         return read(path)
-    except (OSError, EOFError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+    except READ_ERRORS as error:
         raise UserError(
-            f"{path}: not a readable weight file ({reason(error)[:160]}); is it cut off? copy it again"
+            f"{path}: not a readable weight file ({told(error)}); copy it again, or take it as safetensors"
         ) from None
+
+
+def told(error: Exception) -> str:
+    """What a library says of a file that it does not read; not torch's advice to trust it."""
+    if isinstance(error, pickle.UnpicklingError):
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        return f"refused: it names {named[1]}" if named else "it is cut off, or holds more than tensors"
+    return f"{reason(error)[:160]}; is it cut off?"
 
 
 def load_pickle(path: Path) -> object:
     """`torch.load` with the allow-list; memory-mapped unless the file is in the format before torch 1.6."""
-    with path.open("rb") as file:
-        is_zip = file.read(2) == b"PK"
+    if path.suffix == ".safetensors":  # torch itself would go by the name
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    is_zip = first_bytes(path).startswith(b"PK")
     return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
 
 
@@ -208,13 +264,22 @@ def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], f
     }
     for problem, names in problems.items():
         if names:
-            raise UserError(f"{folder}: {len(names)} weights {problem}: {', '.join(sorted(names)[:4])}")
+            wrapped = any(name.startswith(WRAPPERS) for name in found)
+            hint = "; a wrapper's names: save what is inside it, such as model.module" if wrapped else ""
+            raise UserError(f"{folder}: {len(names)} weights {problem}: {examples(names, 4)}{hint}")
     for name, tensor in found.items():
         if tensor.shape != expected[name].shape:
+            if not tensor.numel():
+                raise UserError(f"{folder}: {name} has shape {tuple(tensor.shape)}, it is empty; {GATHER}")
             raise UserError(
                 f"{folder}: {name} has shape {tuple(tensor.shape)}, config.json says "
                 f"{tuple(expected[name].shape)}; are weights and config.json from the same model?"
             )
+
+
+def examples(names: Iterable[str], count: int = 3) -> str:
+    """The first few of some names, for a message."""
+    return ", ".join(sorted(names)[:count])
 
 
 def write_published_weights(

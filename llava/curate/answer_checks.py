@@ -6,8 +6,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-from egogen.conversations import IMAGE_TAG
-from llava.question.prompts import RESERVED
+from egogen.reserved import OF_LLAVA, held_signs
 
 # Curved apostrophes and long dashes, as the patterns below know them.
 PLAIN = str.maketrans("\u2018\u2019\u2013\u2014", "''--")
@@ -85,7 +84,7 @@ def faults(text: str, action: str, bounds: Bounds) -> dict[str, str]:
         return {"refusal": "it declines, or asks back, instead of describing the action"}
     count = len(text.split())
     length = f"its number of words is {count} ({bounds.low} to {bounds.high} are allowed)"
-    reserved = [mark for mark in (*RESERVED, IMAGE_TAG) if mark in text]
+    reserved = held_signs(text, OF_LLAVA)
     checks = [
         ("chatter", CHATTER.search(plain), "it speaks to the reader (no introduction, no closing remark)"),
         ("markdown", MARKDOWN.search(plain), "it holds a list, markup or code (plain sentences alone)"),

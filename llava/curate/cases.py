@@ -9,12 +9,13 @@ from pathlib import Path
 from egogen.annotations import ClipMetadata, Item
 from egogen.errors import UserError
 from egogen.frames import read_frame
+from egogen.reserved import is_blank
 from llava.curate.answer_checks import clean, faults
 from llava.curate.exchange import Message, Reply
 from llava.curate.pair_facts import PairFacts, facts_of
 from llava.curate.prompt import Prompt
-from llava.question.labels import QUESTION, action_words
-from llava.question.prompts import RESERVED, question
+from llava.question.labels import action_words
+from llava.question.prompts import check_words
 
 CUT_FAULT = "it does not come to an end (be brief)"
 NOT_ASKED = "not asked"
@@ -107,13 +108,12 @@ def gather(
 
 def unusable(item: Item, words: str, image: Path | None) -> str | None:
     """Why an action cannot be asked about, or None."""
-    if not words.strip():
+    if is_blank(words):
         return f"the label {item.action.action!r} names no action"
     try:
-        asked = question(QUESTION, words)
+        check_words(words, label=item.action.action)
         if image is not None:
             read_frame(image, coarse=True)
     except UserError as error:
         return str(error)
-    reserved = [mark for mark in RESERVED if mark in asked]
-    return f"the label holds {reserved[0]!r}, which the template needs for itself" if reserved else None
+    return None

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import torch
@@ -137,13 +138,21 @@ def load_local(folder: Path, name: str, sampling: ChatSampling, batch: int) -> L
         # Without a word on it, transformers asks at the terminal whether to run code of the folder.
         safe = {"local_files_only": True, "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **safe)
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, weights_only=True, **safe
+        loaded: tuple[PreTrainedModel, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, weights_only=True, output_loading_info=True, **safe
         )
     except Exception as error:  # noqa: BLE001 - libraries raise anything over a folder that is no model
         raise UserError(
             f"--local {folder}: not a causal language model of transformers ({reason(error)})"
         ) from None
+    model, info = loaded
+    # transformers begins what is missing at random, and warns.
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if names := [str(name) for name in info[kind]]:
+            raise UserError(
+                f"--local {folder}: {len(names)} weights are {kind.partition('_')[0]}, such as "
+                f"{sorted(names)[0]}; expected those of the model that config.json names, whole"
+            )
     if not tokenizer.chat_template:
         raise UserError(
             f"--local {folder}: the tokenizer has no chat template; take a model that was tuned on chats, or "

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import torch
 
-from egogen.annotations import Annotations, Item, text_feature_names
+from egogen.annotations import Annotations, Item, shorten, text_feature_names
 from egogen.errors import UserError
 from egogen.frames import FrameStore, open_frames
 from egogen.layout import feature_name
 from egogen.manifest import checkpoint_hash
 from egogen.shards import parse_shard, process, take_chunk, take_shard
-from llava.checkpoints.adapters import base_of, is_adapter
+from llava.checkpoints.config_json import patches_across, places, vision_settings
+from llava.checkpoints.tokenizer import load_tokenizer
 from llava.describing.decode import Sampling
 from llava.describing.describe_options import DescribeOptions
-from llava.model import pick_device, read_checkpoint
+from llava.model import Checkpoint, pick_device, read_checkpoint
 from llava.question.labels import action_words, guess_dataset
+from llava.question.prompts import check_length, check_words, own_signs
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,18 @@ class DescribingJob:
         return Sampling(temperature, self.options.top_k, self.options.max_new_tokens)
 
     @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The model's folder, found whole; its weights are not read yet."""
+        return read_checkpoint(self.options.model_path, self.options.vision_tower)
+
+    @cached_property
     def settings(self) -> dict[str, object]:
         """What decides the texts and features; as JSON values."""
         model, options = self.options.model_path, self.options
-        base = base_of(model) if is_adapter(model) else None
-        folder = base or model
-        tower = read_checkpoint(folder, options.vision_tower).tower.folder
+        folder, tower = self.checkpoint.folder, self.checkpoint.tower.folder
         return {
             "checkpoint": checkpoint_hash(model),
-            "base": checkpoint_hash(base) if base else None,
+            "base": checkpoint_hash(folder) if self.checkpoint.adapters else None,
             # Of the CLIP folder that it sees with; None if its own weights serve.
             "vision_tower": None if tower == folder else checkpoint_hash(tower),
             "dataset": self.dataset,
@@ -98,6 +103,29 @@ class DescribingJob:
         frame = "image_0" if self.options.setting == "forecast" else "image_1"
         return text_feature_names(self.everything, lambda action: getattr(action, frame))
 
+    def check_texts(self) -> None:
+        """Checks that every question can be asked, and has its places in the model.
+
+        Raises:
+            UserError: a text is blank, holds signs of the model or is too long; names the action.
+        """
+        tokenizer, query = load_tokenizer(self.checkpoint.folder), self.options.query
+        signs, faults = own_signs(tokenizer), []
+        config = self.checkpoint.config
+        most = places(config) - patches_across(vision_settings(config)) ** 2 + 1  # tokens, the image as one
+        for item in self.items:
+            try:
+                check_words(self.words(item), query, signs, item.action.action)
+                check_length(self.words(item), query, tokenizer, most)
+            except UserError as error:
+                label = shorten(item.action.action)
+                faults.append(f"clip {item.clip!r} action {item.id!r}, label {label}: {error}")
+        if faults:
+            raise UserError(
+                f"{self.options.action_label}: {faults[0]} ({len(faults)} of {len(self.items)} actions are "
+                "so); mend the labels, or leave these actions out of the file"
+            )
+
     def check_names(self) -> None:
         """Feature files are named by the frame without its suffix: two frames must not share one.
 
@@ -125,6 +153,7 @@ def read_job(options: DescribeOptions) -> DescribingJob:
     items, part = take_part(everything, options)
     job = DescribingJob(options, everything, items, part, pick_device(options.device, process().local_rank))
     job.check_names()
+    job.check_texts()
     return job
 
 

@@ -12,17 +12,18 @@ from transformers import PreTrainedTokenizerBase
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from egogen.annotations import Item
+from egogen.errors import UserError
 from egogen.progress import Progress
 from egogen.seeds import item_seed
 from egogen.shards import process
 from llava.checkpoints.clip_tower import pixels
-from llava.checkpoints.config_json import text_settings
+from llava.checkpoints.config_json import places, text_settings
 from llava.describing.decode import Sampling, answer, to_text
 from llava.describing.describing_job import DescribingJob
 from llava.describing.saving import Description, Saver
 from llava.model import Llava
 from llava.question.labels import QUESTION
-from llava.question.prompts import prompt_ids
+from llava.question.prompts import check_words, own_signs, prompt_ids
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +55,22 @@ def describe(
         sampling: temperature 0.2, top k 50 and at most 1024 tokens by default, as published.
 
     Raises:
-        UserError: the query has no single `{}`.
+        UserError: the numbers of images, actions and seeds differ or are 0, a text is blank or holds signs of
+            the model, or the query has no single `{}`.
     """
+    seeds = [item_seed(0, action) for action in actions] if seeds is None else seeds
+    if not 0 < len(images) == len(actions) == len(seeds):
+        raise UserError(
+            f"describe: got {len(images)} images, {len(actions)} actions and {len(seeds)} seeds; "
+            "expected as many of each, at least one"
+        )
+    signs = own_signs(tokenizer)
+    for action in actions:
+        check_words(action, query, signs)
     prompts = [prompt_ids(query, action, tokenizer) for action in actions]
     with torch.no_grad():
         patches = model.model.see(pixels(images, image_processor).to(model.device))  # [b, p, v]
         features = model.model.multi_modal_projector(patches)  # [b, p, d]
-    seeds = [item_seed(0, action) for action in actions] if seeds is None else seeds
     answers = answer(model, tokenizer, prompts, features, seeds, sampling or Sampling())
     return [
         Description(
@@ -78,6 +88,7 @@ def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver
     size = job.options.batch_size or fitting_batch_size(model, max(map(len, prompts)), job.sampling)
     log.info("batch size: %d", size)
     # Prompts of nearly equal length go together, so that little is padded.
+    room, past = places(model.config), 0
     order = sorted(range(len(todo)), key=lambda place: len(prompts[place]))
     with (
         closing(saver),
@@ -102,8 +113,17 @@ def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver
                 log.warning("out of GPU memory; going on with batches of %d", size)
                 continue
             saver.add(items, made)
+            past += sum(
+                len(prompts[place]) + model.patches + len(one.text_features) > room
+                for place, one in zip(order[:size], made, strict=True)
+            )
             order = order[size:]
             bar.update(len(items))
+    if past:
+        log.warning(
+            "%d of %d answers went past the model's %d places (max_position_embeddings); "
+            "lower --max-new-tokens", past, len(todo), room,
+        )  # fmt: skip
 
 
 def fitting_batch_size(model: Llava, prompt_length: int, sampling: Sampling) -> int:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from egogen.conversations import IMAGE_TAG
 from egogen.errors import UserError
-from llava.question.labels import SLOT
+from egogen.reserved import IMAGE_TAG, text_fault
+from llava.question.labels import QUESTION, SLOT
 
 IMAGE_TOKEN = -200  # marks an image's places among token ids; never a row of the vocabulary
 IGNORED = -100  # label of a token that is not learnt
-RESERVED = ("[/INST]", "</s>", "<unk>")  # what the template and its mask need for themselves
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,37 @@ def question(query: str, action: str) -> str:
     return f"{IMAGE_TAG}\n{query.replace(SLOT, action)}"
 
 
+def check_words(
+    action: str, query: str = QUESTION, signs: Sequence[str] = (), label: str | None = None
+) -> None:
+    """Checks that a question can be asked: no text of it is blank or holds signs of the model.
+
+    Args:
+        action: the words of a label.
+        query: the question, with `{}` for them.
+        signs: of the tokenizer (`own_signs`).
+        label: what the words were made of.
+
+    Raises:
+        UserError: they do; names the text.
+    """
+    asked = question(query, action).removeprefix(IMAGE_TAG)
+    for name, text, fault in (
+        ("label", label, label and text_fault(label, signs)),
+        ("action", action, text_fault(action, signs)),
+        ("query", query, text_fault(query, signs)),
+        ("question", asked, text_fault(asked, signs)),
+    ):
+        if fault:
+            raise UserError(f"{name} {f'{text}'[:80]!r}: {fault}")
+
+
+def own_signs(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The signs of a tokenizer: its special tokens, and added ones that are no words."""
+    added = [sign for sign in tokenizer.get_added_vocab() if not sign.strip().isalnum()]
+    return [*map(str, tokenizer.all_special_tokens), *added]
+
+
 def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of a text with `IMAGE_TOKEN` for each image tag; one BOS at the start."""
     first, *rest = [tokenizer(piece).input_ids for piece in text.split(IMAGE_TAG)]
@@ -123,6 +153,19 @@ def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def prompt_ids(query: str, action: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids that ask about one action and leave the answer to the model."""
     return tokenize(render([question(query, action), None]), tokenizer)
+
+
+def check_length(action: str, query: str, tokenizer: PreTrainedTokenizerBase, most: int) -> None:
+    """Checks that a question has no more than so many tokens, its image counted as one.
+
+    Raises:
+        UserError: it has.
+    """
+    # A token is a byte of the text at least: most questions need not be tokenised for this.
+    if len(render([question(query, action), None]).encode()) < most:
+        return
+    if (count := len(prompt_ids(query, action, tokenizer))) > most:
+        raise UserError(f"the question has {count} tokens, the model has places for {most} beside the image")
 
 
 def expand_image(values: Sequence[int], ids: Sequence[int], patches: int, fill: int) -> list[int]:

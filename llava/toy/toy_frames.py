@@ -12,11 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from egogen.annotations import read_metadata
-from egogen.conversations import IMAGE_TAG, Conversation, Turn
+from egogen.conversations import Conversation, Turn
 from egogen.errors import UserError
 from egogen.files import read_json
 from egogen.layout import Layout
 from egogen.manifest import NAME
+from egogen.reserved import IMAGE_TAG
 from egogen.seeds import item_seed
 from egogen.toy.actions import imagine
 from egogen.toy.clip_facts import HAND_HALF

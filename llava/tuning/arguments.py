@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import HfArgumentParser, TrainingArguments
 
 from egogen.errors import UserError
+from egogen.shards import process
 from llava.checkpoints.lora_arguments import LoraArguments
 from llava.tuning.limits import check_processes, check_training
 from llava.tuning.train_flags import HELP_ALL, OURS, PROG, DataArguments, ModelArguments, read_words
+
+OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Arguments(NamedTuple):
@@ -21,6 +25,8 @@ class Arguments(NamedTuple):
     data: DataArguments
     lora: LoraArguments
     training: TrainingArguments
+    rank: int  # of this process, from 0
+    processes: int
 
     @property
     def output(self) -> Path:
@@ -47,7 +53,9 @@ def read_arguments(argv: Sequence[str] | None, description: str | None) -> Argum
         report_to="tensorboard", remove_unused_columns=False, average_tokens_across_devices=False
     )
     try:
-        model, data, lora, schedule, _, training = parser.parse_args_into_dataclasses(words)
+        known, _ = parser.parse_known_args(words)
+        read = read_plan if known.dry_run else HfArgumentParser.parse_args_into_dataclasses
+        model, data, lora, schedule, _, training = read(parser, words)
     except UserError:
         raise
     except (ValueError, ImportError, OSError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
@@ -61,4 +69,26 @@ def read_arguments(argv: Sequence[str] | None, description: str | None) -> Argum
         check_processes(training)
     if schedule.warmup_ratio:
         training.warmup_steps = schedule.warmup_ratio
-    return Arguments(model, data, lora, training)
+    if data.dry_run:
+        return Arguments(model, data, lora, training, process().rank, process().world_size)
+    return Arguments(model, data, lora, training, training.process_index, training.world_size)
+
+
+def read_plan(parser: HfArgumentParser, words: list[str]) -> tuple[Any, ...]:
+    """Reads the flags of a run that is only planned, on any machine; no process waits for another.
+
+    What needs a GPU, DeepSpeed or other processes is not begun, but stays what the flags say.
+    """
+    known, unknown = parser.parse_known_args(words)
+    if unknown:
+        raise ValueError(f"unknown flags: {' '.join(unknown)}")
+    values = vars(known)
+    later = {name: values.pop(name) for name in ("deepspeed", "tf32", "fp16", "bf16", "use_cpu")}
+    kept = {name: os.environ.pop(name) for name in OF_LAUNCHERS if name in os.environ}
+    try:
+        read = parser.parse_dict({**values, "use_cpu": True})
+    finally:
+        os.environ.update(kept)
+    for name, value in later.items():
+        setattr(read[-1], name, value)
+    return read

@@ -19,17 +19,19 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from egogen.conversations import IMAGE_TAG, Conversation
+from egogen.annotations import shorten
+from egogen.conversations import Conversation
 from egogen.errors import UserError
 from egogen.frames import FrameStore
+from egogen.reserved import IMAGE_TAG, text_fault
 from llava.checkpoints.clip_tower import no_pixels, pixels
 from llava.checkpoints.tokenizer import PAD
 from llava.question.prompts import (
     IGNORED,
     IMAGE_TOKEN,
     LLAVA_LLAMA_2,
-    RESERVED,
     expand_image,
+    own_signs,
     render,
     tokenize,
 )
@@ -46,11 +48,16 @@ class Example:
     ids: list[int]
     labels: list[int]
     image: str | None
+    cut: bool = False  # longer than what is kept
 
     @property
     def supervised(self) -> int:
         """Number of tokens that count in the loss."""
         return sum(label != IGNORED for label in self.labels)
+
+    def length(self, patches: int) -> int:
+        """Places that it takes, its image expanded to so many patches."""
+        return len(self.ids) + (patches - 1) * self.ids.count(IMAGE_TOKEN)
 
 
 class TuningBatch(TypedDict):
@@ -108,11 +115,11 @@ def encode(record: Conversation, tokenizer: PreTrainedTokenizerBase, max_length:
     # The published code counts the tokens that are not padding, so a literal <unk> is a mismatch as well.
     if done != sum(token != PAD for token in ids) and done < max_length:
         labels = [IGNORED] * len(ids)
-    return Example(ids[:max_length], labels[:max_length], record.image)
+    return Example(ids[:max_length], labels[:max_length], record.image, len(ids) > max_length)
 
 
-def fault(record: Conversation, example: Example) -> str | None:
-    """Why a record cannot be learnt from, or None.
+def fault(record: Conversation, example: Example, signs: Sequence[str] = ()) -> str | None:
+    """Why a record cannot be learnt from, or None; `signs` are the tokenizer's own.
 
     The published code ignores such records silently, or gives one record's image to another (F-S1-09).
     """
@@ -123,11 +130,10 @@ def fault(record: Conversation, example: Example) -> str | None:
     if len(asked) < 2 or asked != ["human", "gpt"] * (len(asked) // 2) + ["human"] * (len(asked) % 2):
         return "turns must alternate human, gpt, ... and hold an answer"
     for turn in record.conversations:
-        if not turn.value.strip():
-            return f"an empty {'answer' if turn.speaker == 'gpt' else 'question'}"
-        for literal in RESERVED:
-            if literal in turn.value:
-                return f"the text {literal!r} inside a turn, which the template needs for itself"
+        # Of a record with an image, its tags are counted below.
+        words = turn.value.replace(IMAGE_TAG, "") if record.image else turn.value
+        if reason := text_fault(words, signs):
+            return f"{'answer' if turn.speaker == 'gpt' else 'question'} {shorten(turn.value)}: {reason}"
     tags = example.ids.count(IMAGE_TOKEN)
     if record.image and tags != 1:
         return f"an image and {tags} times {IMAGE_TAG!r} in the text; one tag is needed"
@@ -151,9 +157,10 @@ def encode_all(
     """
     examples: list[Example] = []
     problems: list[str] = []
+    signs = own_signs(tokenizer)
     for index, record in enumerate(records):
         example = encode(record, tokenizer, max_length)
-        reason = fault(record, example)
+        reason = fault(record, example, signs)
         if reason is None:
             examples.append(example)
         else:
@@ -167,7 +174,23 @@ def encode_all(
         log.warning("%s; skipped", problem)
     if not examples:
         raise UserError(f"{source}: no record to train on")
+    if cut := sum(example.cut for example in examples):
+        log.warning(
+            "%s: %d of %d records are longer than --model_max_length %d; their ends are not learnt",
+            source, cut, len(examples), max_length,
+        )  # fmt: skip
     return examples
+
+
+def say_longer(examples: Sequence[Example], patches: int, places: int) -> None:
+    """Says how many examples are longer than the places that the model was made for, images expanded."""
+    lengths = [example.length(patches) for example in examples]
+    if longer := sum(length > places for length in lengths):
+        log.warning(
+            "%d of %d records take more than the model's %d places (max_position_embeddings), up to %d; "
+            "what is behind is learnt badly: lower --model_max_length",
+            longer, len(examples), places, max(lengths),
+        )  # fmt: skip
 
 
 class ConversationDataset(Dataset[tuple[Example, Tensor]]):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed
-from torch import Tensor
+from peft import PeftModel, get_peft_model_state_dict
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import (
     PreTrainedTokenizerBase,
@@ -19,10 +22,13 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from egogen.errors import UserError
 from egogen.files import write_json
 from egogen.progress import Progress
+from llava.checkpoints.adapter_folder import adapter_file
 from llava.checkpoints.resume import COMPLETE
 from llava.checkpoints.tokenizer import save_tokenizer
+from llava.checkpoints.weights import examples, read_file_shapes
 from llava.tuning.run_settings import deepspeed_settings
 
 
@@ -41,6 +47,18 @@ class Finetune(Trainer):
         self.image_processor = image_processor
         if self.pop_callback(ProgressCallback) is not None:  # there unless --disable_tqdm
             self.add_callback(Shown())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        # Of adapters, transformers hands on no word of what did not fit.
+        if isinstance(self.model, PeftModel):
+            found = read_file_shapes(adapter_file(Path(resume_from_checkpoint)))
+            wanted = get_peft_model_state_dict(self.model)
+            check_fit(wanted.keys() - found, found.keys() - wanted)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:  # noqa: ANN401 - as torch returns it
+        """Makes an error of what transformers only warns of: weights that did not fit."""
+        check_fit(load_result.missing_keys, load_result.unexpected_keys)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         super()._save(output_dir, state_dict)
@@ -95,6 +113,19 @@ class Shown(TrainerCallback):
         del args, state, control
         assert self.bar is not None
         self.bar.close()
+
+
+def check_fit(missing: Iterable[str], unexpected: Iterable[str]) -> None:
+    """Checks that a checkpoint that training goes on from held all weights, and no others.
+
+    Raises:
+        UserError: it did not.
+    """
+    if any([*missing, *unexpected]):
+        raise UserError(
+            f"the checkpoint to go on from does not fit the model: missing {examples(missing) or 'nothing'}, "
+            f"unexpected {examples(unexpected) or 'nothing'}; delete it to go on from the one before it"
+        )
 
 
 class MarkComplete(TrainerCallback):

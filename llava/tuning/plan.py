@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from llava.checkpoints.adapters import add_adapters
-from llava.checkpoints.config_json import patches_across, text_settings, vision_settings
+from llava.checkpoints.config_json import patches_across, places, text_settings, vision_settings
 from llava.model import count_parameters, empty, freeze_vision, read_checkpoint
 from llava.tuning.arguments import Arguments
-from llava.tuning.conversations import Example
+from llava.tuning.conversations import Example, say_longer
 
 GIB = 2**30
 ADAM_STATES = 2  # first and second moment, of 4 bytes each
@@ -119,8 +119,9 @@ def plan_run(args: Arguments, examples: Sequence[Example], deepspeed: Mapping[st
     freeze_vision(model)
     learner = add_adapters(model, args.lora, start) if args.lora.lora_enable else model
     text, patches = text_settings(config), patches_across(vision_settings(config)) ** 2
+    say_longer(examples, patches, places(config))
     accumulation = training.gradient_accumulation_steps
-    batches = math.ceil(len(examples) / training.world_size / training.per_device_train_batch_size)
+    batches = math.ceil(len(examples) / args.processes / training.per_device_train_batch_size)
     an_epoch = max(1, math.ceil(batches / accumulation))
     half = bool(training.bf16 or training.fp16)
     updates = training.max_steps if training.max_steps > 0 else training.num_train_epochs * an_epoch
@@ -128,10 +129,10 @@ def plan_run(args: Arguments, examples: Sequence[Example], deepspeed: Mapping[st
         counts=Counts(*count_parameters(learner)),
         shape=Shape(text.num_hidden_layers, text.hidden_size, text.intermediate_size, text.vocab_size),
         records=len(examples),
-        longest=max(len(example.ids) + (patches - 1) * bool(example.image) for example in examples),
+        longest=max(example.length(patches) for example in examples),
         updates=math.ceil(updates),
         batch=training.per_device_train_batch_size,
-        processes=training.world_size,
+        processes=args.processes,
         accumulation=accumulation,
         half=half,
         frozen_bytes={4: 0.55, 16: 2.0 if half else 4.0}[args.lora.bits],  # NF4 with its constants

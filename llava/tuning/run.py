@@ -15,16 +15,19 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from egogen.conversations import read_conversations
 from egogen.disk import writing
+from egogen.errors import UserError
 from egogen.files import write_json
 from egogen.frames import FrameStore, check_frames, open_frames
 from egogen.locks import hold
 from egogen.shards import take_shard
+from llava.checkpoints.adapter_folder import is_adapter, whole_of
 from llava.checkpoints.adapters import add_adapters, four_bits
+from llava.checkpoints.config_json import places
 from llava.checkpoints.resume import COMPLETE, agreed_checkpoint
 from llava.checkpoints.tokenizer import load_tokenizer
 from llava.model import Llava, choose_attention, count_parameters, freeze_vision, load
 from llava.tuning.arguments import Arguments, read_arguments
-from llava.tuning.conversations import Collate, ConversationDataset, Example, encode_all
+from llava.tuning.conversations import Collate, ConversationDataset, Example, encode_all, say_longer
 from llava.tuning.finetuner import Finetune, FirstRate, MarkComplete, wait_for_all
 from llava.tuning.plan import plan_run
 from llava.tuning.run_settings import claim_output, deepspeed_settings, note_start
@@ -36,9 +39,9 @@ def run(argv: Sequence[str] | None, description: str | None) -> None:
     """Fine-tunes by the command line's settings."""
     skip_compiling()
     args = read_arguments(argv, description)
-    if args.training.process_index:
+    if args.rank:
         logging.getLogger().setLevel(logging.WARNING)
-    first = args.training.process_index == 0 and not args.data.dry_run
+    first = args.rank == 0 and not args.data.dry_run
     output = args.output
     try:
         with hold(output, "fine-tuning") if first else nullcontext(), writing(output):
@@ -55,13 +58,16 @@ def finetune(args: Arguments) -> None:
         UserError: the model, a record, an image, a checkpoint or the output folder is not as it must be.
     """
     training, output = args.training, args.output
-    is_first = training.process_index == 0
+    is_first, start = args.rank == 0, args.model.model_name_or_path
+    if args.lora.lora_enable and is_adapter(start):
+        raise UserError(f"{start}: holds adapters already; make it whole by python -m llava.convert first")
+    if args.data.dry_run and not is_first:
+        return
     # Cheap before dear: texts, images and checkpoints are looked at before the model is loaded.
     frames = open_frames(args.data.image_folder)
-    examples = read_examples(args, load_tokenizer(args.model.model_name_or_path), frames)
+    examples = read_examples(args, load_tokenizer(whole_of(start)), frames)
     if args.data.dry_run:
-        if is_first:
-            print(plan_run(args, examples, deepspeed_settings(training)).text())  # noqa: T201 - asked for
+        print(plan_run(args, examples, deepspeed_settings(training)).text())  # noqa: T201 - asked for
         return
     settings = claim_output(args) if is_first else {}
     if (output / COMPLETE).exists():
@@ -72,6 +78,7 @@ def finetune(args: Arguments) -> None:
     start_deepspeed(args)
     checkpoint = agreed_checkpoint(output)
     model, tokenizer, processor = load_model(args)
+    say_longer(examples, model.patches, places(model.config))
     trainer = Finetune(
         model=freeze(model, args),
         args=training,
@@ -102,7 +109,9 @@ def read_examples(args: Arguments, tokenizer: PreTrainedTokenizerBase, frames: F
     records = read_conversations(data.data_path)
     skip_bad = data.on_bad_record == "skip"
     examples = encode_all(records, tokenizer, data.model_max_length, data.data_path, skip_bad=skip_bad)
-    mine = take_shard(examples, args.training.process_index + 1, args.training.world_size)
+    # A planned run has one process that works.
+    share = (1, 1) if data.dry_run else (args.rank + 1, args.processes)
+    mine = take_shard(examples, *share)
     check_frames(frames, [example.image for example in mine if example.image])
     log.info("%s: learns from %d of %d conversations", data.data_path, len(examples), len(records))
     return examples

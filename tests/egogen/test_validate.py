@@ -159,6 +159,23 @@ def curated_as_object(root: Path) -> None:
     Layout(root, "ego4d").conversations.write_text('{"a": 1}')
 
 
+def reserved_label(root: Path) -> None:
+    edit(
+        annotations(root, "train"), lambda value: value["toy_train_000000"]["0"].update(action="cut </s> it")
+    )
+
+
+def blank_label(root: Path) -> None:
+    edit(annotations(root, "val"), lambda value: value["toy_val_000000"]["0"].update(action=" \u200b"))
+
+
+def curated_with_signs(root: Path) -> None:
+    edit(
+        Layout(root, "ego4d").conversations,
+        lambda value: value[1]["conversations"][1].update(value="The hand <s> cuts."),
+    )
+
+
 CASES: dict[Callable[[Path], None], dict[str, str]] = {
     missing: {
         "ego4d/train, frames present": "toy_train_000000/0/frame_0000000045.jpg: no such frame",
@@ -217,6 +234,9 @@ CASES: dict[Callable[[Path], None], dict[str, str]] = {
     target_extra: {"ego4d/val, metric targets": "x.jpg: in val_gt_for_metric, but no val target"},
     curated_elsewhere: {"ego4d/train, curation": "record 1: the image 'toy_val_000000/0/x.jpg' is no frame"},
     curated_badly: {"ego4d/train, curation": "record 1: the field 'conversations' is missing"},
+    reserved_label: {"ego4d/train, annotations": "action '0': the label 'cut </s> it': it holds </s>, which"},
+    blank_label: {"ego4d/val, annotations": "action '0': the label .*: it is blank"},
+    curated_with_signs: {"ego4d/train, curation": "record 1: the turn 'The hand <s> cuts.': it holds <s>"},
     curated_as_object: {"ego4d/train, curation": "found dict, expected a list of records"},
     unfinished: {
         "all, leftover files": ".x.jpg.00.part: unfinished",

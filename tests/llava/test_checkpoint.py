@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig
+from safetensors.torch import save_file
+from transformers import CLIPVisionConfig, LlamaConfig, LlamaTokenizer
 
+from egogen.conversations import read_conversations
 from egogen.errors import UserError
+from egogen.frames import open_frames
+from llava.checkpoints.clip_tower import find_clip
 from llava.checkpoints.config_json import from_published, llava_config, text_settings, vision_settings
 from llava.checkpoints.published_folder import write_published
-from llava.checkpoints.tokenizer import save_tokenizer
+from llava.checkpoints.tokenizer import load_tokenizer, save_tokenizer
 from llava.checkpoints.weights import LEFTOVERS, our_name, published_name, write_published_weights
 from llava.convert import main
-from llava.model import Llava, load
+from llava.model import Llava, load, read_checkpoint
 from tests.llava.conftest import ORACLE, Loaded
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +76,147 @@ def test_published_settings_survive(tiny: Path, loaded: Loaded) -> None:
     config = from_published(raw, vision_settings(loaded[0].config), tiny)
     assert text_settings(config).hidden_size == 64
     assert config.mm_vision_tower == "openai/clip-tiny-v"
+
+
+def test_empty_weights_of_zero3_are_told_with_what_to_do(own_tiny: Path) -> None:
+    path = own_tiny / "pytorch_model.bin"
+    held = torch.load(path, weights_only=True)
+    torch.save({name: torch.empty(0) for name in held}, path)
+    with pytest.raises(UserError, match=r"has shape \(0,\), it is empty; ZeRO-3 .* zero_to_fp32.py"):
+        read_checkpoint(own_tiny)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model."])
+def test_a_wrappers_names_are_told(prefix: str, own_tiny: Path) -> None:
+    path = own_tiny / "pytorch_model.bin"
+    held = torch.load(path, weights_only=True)
+    torch.save({f"{prefix}{name}": value for name, value in held.items()}, path)
+    with pytest.raises(UserError, match=r"weights are missing: .*a wrapper's names"):
+        read_checkpoint(own_tiny)
+
+
+@pytest.mark.parametrize("name", ["embeddings.position_ids", "vision_model.embeddings.position_ids"])
+def test_buffers_that_old_versions_saved_are_dropped(name: str, own_tiny: Path) -> None:
+    path = own_tiny / "pytorch_model.bin"
+    held = torch.load(path, weights_only=True)
+    torch.save(held | {f"model.vision_tower.vision_tower.{name}": torch.arange(17)[None]}, path)
+    assert read_checkpoint(own_tiny)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mm_vision_select_layer", -1),
+        ("mm_vision_select_feature", "cls_patch"),
+        ("mm_use_im_start_end", True),
+        ("mm_use_im_patch_token", True),
+        ("image_aspect_ratio", "pad"),
+        ("image_aspect_ratio", "anyres"),
+        ("mm_projector_type", "identity"),
+    ],
+)
+def test_settings_of_other_models_are_refused(field: str, value: object, tiny: Path, loaded: Loaded) -> None:
+    raw = json.loads((tiny / "config.json").read_text())
+    with pytest.raises(UserError, match=f"{field} is {value!r}"):
+        from_published(raw | {field: value}, vision_settings(loaded[0].config), tiny)
+
+
+def test_a_clip_inside_the_checkpoint_comes_before_one_beside_it(own_tiny: Path) -> None:
+    name = "openai/clip-tiny-v"
+    assert find_clip(name, own_tiny) == own_tiny.parent / name
+    shutil.copytree(own_tiny.parent / name, own_tiny / name)
+    assert find_clip(name, own_tiny) == own_tiny / name
+
+
+def test_a_files_bytes_say_of_which_kind_it_is(own_tiny: Path, loaded: Loaded) -> None:
+    path = own_tiny / "pytorch_model.bin"
+    held = torch.load(path, weights_only=True)
+    save_file(held, path)  # safetensors, named .bin
+    made = load(own_tiny)[0].state_dict()
+    assert all(value.equal(made[name]) for name, value in loaded[0].state_dict().items())
+    path.unlink()
+    torch.save(held, own_tiny / "model.safetensors")
+    assert load(own_tiny)[0].state_dict().keys() == made.keys()
+
+
+class Odd:
+    """What a weight file may not hold."""
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty; copy it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "pointer of Git LFS.*git lfs pull"),
+        (b"<!DOCTYPE html><html>", "not a readable weight file"),
+        (b"PK\x03\x04 cut", "cut off"),
+        (b"\x80\x02}q\x00", "not a readable weight file"),
+        ({"a": Odd()}, "refused: it names .*Odd.*or take it as safetensors"),
+        ({"state_dict": {"a": torch.ones(1)}, "step": 1}, "found state_dict, step, expected tensors by name"),
+        ([torch.ones(1)], "found list, expected tensors"),
+    ],
+    ids=range(8),
+)
+def test_what_is_no_weight_file_is_one_line(content: object, said: str, own_tiny: Path) -> None:
+    path = own_tiny / "pytorch_model.bin"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=f"pytorch_model.bin: .*{said}") as told:
+        read_checkpoint(own_tiny)
+    assert "\n" not in str(told.value)
+    assert "weights_only" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "said"),
+    [
+        ({}, "expected an object 'weight_map'"),
+        ({"lm_head.weight": "../x.bin"}, "expected an object 'weight_map'"),
+        (
+            {"lm_head.weight": "x.bin", "b": "y.bin"},
+            r"x.bin: missing, as are 2 of 2 files that .* lists; copy or",
+        ),
+    ],
+)
+def test_an_index_names_files_that_are_there(weight_map: dict[str, str], said: str, own_tiny: Path) -> None:
+    (own_tiny / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(UserError, match=said):
+        read_checkpoint(own_tiny)
+
+
+def test_missing_parts_are_named_with_what_makes_them(own_tiny: Path) -> None:
+    (own_tiny / "pytorch_model.bin").unlink()
+    for breaking in (lambda: None, (own_tiny / "config.json").unlink, lambda: shutil.rmtree(own_tiny)):
+        breaking()
+        with pytest.raises(UserError, match=r"bash scripts/download_weights.sh"):
+            read_checkpoint(own_tiny)
+    with pytest.raises(UserError, match=r"llava.curate"):
+        read_conversations(own_tiny / "records.json")
+    with pytest.raises(UserError, match=r"egogen.prepare"):
+        open_frames(own_tiny)
+
+
+def test_a_tokenizer_of_another_model_is_refused(own_tiny: Path) -> None:
+    config = json.loads((own_tiny / "config.json").read_text())
+    with pytest.raises(UserError, match=r"the tokenizer has \d+ tokens, config.json says 7"):
+        load_tokenizer(own_tiny, 7)
+    tokenizer = load_tokenizer(own_tiny, config["vocab_size"])
+    shutil.rmtree(own_tiny)
+    vocabulary = {"<s>": 0, "</s>": 1, "<unk>": 2, "a": 3}
+    LlamaTokenizer(vocab=vocabulary, merges=[]).save_pretrained(own_tiny)
+    with pytest.raises(UserError, match=r"the tokenizer has .*'<s>': 0.*expected .*'<s>': 1"):
+        load_tokenizer(own_tiny)
+    assert tokenizer
+
+
+@pytest.mark.parametrize("kind", ["bert", "siglip", None])
+def test_a_tower_of_another_kind_is_refused(kind: str | None, own_tiny: Path) -> None:
+    path = own_tiny.parent / "openai/clip-tiny-v/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": kind}))
+    with pytest.raises(UserError, match=f"model_type is {kind!r}, expected 'clip'"):
+        read_checkpoint(own_tiny)
 
 
 MEASURE = """

@@ -1,5 +1,6 @@
 import gzip
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 
 from egogen.conversations import Conversation, read_conversations
 from egogen.errors import UserError
-from llava.tuning.conversations import IGNORED, Collate, encode, encode_all, fault
+from egogen.reserved import OF_LLAVA
+from llava.checkpoints.tokenizer import load_tokenizer
+from llava.tuning.conversations import IGNORED, Collate, encode, encode_all, fault, say_longer
 from tests.llava.conftest import ORACLE, Loaded
 
 RECORDS = read_conversations(ORACLE / "train_conversations.json")
@@ -17,11 +20,12 @@ NAMES = [sample["name"] for sample in RECORDED["samples"]["max2048"]]
 REFUSED_LITERALS = {"eos_literal_in_answer", "unk_literal"}
 FAULTS = {
     "image_key_without_token": "0 times '<image>'",
-    "empty_answer": "an empty answer",
+    "empty_answer": "answer '': it is blank",
     "inst_in_answer": "[/INST]",
     "eos_literal_in_answer": "</s>",
     "unk_literal": "<unk>",
     "two_images_two_turns": "2 times '<image>'",
+    "no_image_with_literal_token": "<image>",
 }
 
 
@@ -75,6 +79,42 @@ def test_turns_out_of_order_are_told(turns: list[tuple[str, str]], message: str,
         encode_all([record_of(*turns)], loaded[1], 2048, Path("data.json"))
 
 
+@pytest.mark.parametrize("sign", [*OF_LLAVA[:6], "\u200b"])
+@pytest.mark.parametrize("turn", [0, 1])
+def test_signs_and_blanks_are_told_alike_in_questions_and_answers(
+    sign: str, turn: int, loaded: Loaded
+) -> None:
+    texts = ["<image>\nWhat?", "A cup."]
+    texts[turn] = f"<image> {sign}" if sign.strip() == "\u200b" else f"{texts[turn]} {sign} b"
+    record = record_of(("human", texts[0]), ("gpt", texts[1]))
+    with pytest.raises(UserError, match=r"record 0 .*(answer|question) .*(it holds|it is blank)"):
+        encode_all([record], loaded[1], 2048, Path("data.json"))
+
+
+def test_added_tokens_are_signs(tiny: Path) -> None:
+    tokenizer = load_tokenizer(tiny)
+    tokenizer.add_tokens(["<region>", "spatula"])
+    for text, bad in (("A <region>.", True), ("A spatula.", False)):
+        record = record_of(("human", "<image>\nWhat?"), ("gpt", text))
+        with pytest.raises(UserError, match="<region>") if bad else nullcontext():
+            encode_all([record], tokenizer, 2048, Path("data.json"))
+
+
+def test_longer_records_are_counted(loaded: Loaded, caplog: pytest.LogCaptureFixture) -> None:
+    short = record_of(("human", "<image>\nWhat?"), ("gpt", "A cup."))
+    long = record_of(("human", "<image>\nWhat?"), ("gpt", "A cup. " * 60))
+    examples = encode_all([short, long], loaded[1], 200, Path("data.json"))
+    assert "1 of 2 records are longer than --model_max_length 200" in caplog.text
+    length = examples[0].length(16)
+    assert length == len(examples[0].ids) + 15
+    caplog.clear()
+    say_longer(examples, 16, 215)
+    assert not caplog.text
+    say_longer(examples, 16, 214)
+    assert "1 of 2 records take more than the model's 214 places" in caplog.text
+    assert "up to 215" in caplog.text
+
+
 def test_bad_records_stop_or_are_skipped(loaded: Loaded, caplog: pytest.LogCaptureFixture) -> None:
     good = record_of(("human", "<image>\nWhat?"), ("gpt", "A cup."))
     bad = record_of(("human", "What?"), ("gpt", "A cup."))
@@ -84,6 +124,14 @@ def test_bad_records_stop_or_are_skipped(loaded: Loaded, caplog: pytest.LogCaptu
     assert "record 1" in caplog.text
     with pytest.raises(UserError, match="no record to train on"):
         encode_all([bad], loaded[1], 2048, Path("data.json"), skip_bad=True)
+
+
+def test_a_text_that_does_not_fit_its_mask_is_learnt_at_the_limit_alone(loaded: Loaded) -> None:
+    # As published, whose check of lengths ends where the text is cut.
+    record = RECORDS[NAMES.index("unk_literal")]
+    whole = encode(record, loaded[1], 2048)
+    assert whole.supervised == 0
+    assert encode(record, loaded[1], len(whole.ids)).supervised > 0
 
 
 def test_an_answer_beyond_the_length_is_told(loaded: Loaded) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from egogen.errors import UserError
 from egogen.frames import read_frame
 from llava.checkpoints.clip_tower import pixels
 from llava.describe import describe
@@ -31,7 +32,7 @@ ACTIONS = [
     "pick up a knife",
     "cut",
     "put the onion in the bowl, then close the lid of the big pan",
-    "",
+    "a",
     "stir",
     "x",
     "y",
@@ -139,6 +140,52 @@ def test_draws_follow_the_recorded_distribution(loaded: Loaded) -> None:
     # Four standard deviations of a share of 20000 draws are below 0.015.
     np.testing.assert_allclose(shares, row["top10_probs"], atol=0.015)
     assert len(drawn.unique()) <= row["support"]
+
+
+def test_a_draw_beyond_all_sums_takes_the_last_token() -> None:
+    # 49 equal shares of 32 bits add up to less than the largest number below 1.
+    logits, last = torch.zeros(1, 49), torch.tensor([1 - 2**-53], dtype=torch.float64)
+    assert torch.full((49,), 1 / 49).double().sum() < last
+    order = torch.topk(logits, 49).indices[0]
+    assert next_tokens(logits, last, Sampling(1.0, 50)).tolist() == [order[-1]]
+
+
+def test_sums_are_of_double_precision() -> None:
+    count = 49
+    logits = torch.zeros(count, count)
+    share = logits[0].softmax(-1)[0].double()
+    sums = share * torch.arange(1, count + 1)
+    order = torch.topk(logits[0], count).indices
+    just_below = next_tokens(logits, sums - 1e-13, Sampling(1.0, 50))
+    assert just_below.tolist() == order.tolist()
+    just_above = next_tokens(logits[1:], sums[:-1] + 1e-13, Sampling(1.0, 50))
+    assert just_above.tolist() == order[1:].tolist()
+
+
+@pytest.mark.parametrize(
+    ("images", "actions", "seeds"),
+    [(1, ["a", "b"], None), (2, ["a"], None), (1, ["a"], [1, 2]), (0, [], None), (1, ["a"], [])],
+)
+def test_unequal_numbers_are_refused(
+    images: int, actions: list[str], seeds: list[int] | None, loaded: Loaded
+) -> None:
+    with pytest.raises(UserError, match="expected as many of each, at least one"):
+        describe(*loaded, [Image.new("RGB", (9, 9))] * images, actions, seeds=seeds)
+
+
+@pytest.mark.parametrize(
+    ("action", "query", "said"),
+    [
+        ("cut </s>", QUESTION, "action 'cut </s>': it holds </s>"),
+        (" ", QUESTION, "action ' ': it is blank"),
+        ("cut", "[INST] {}", r"query .* holds \[INST\]"),
+        ("s", "<{}> it", "question .* holds <s>"),
+        ("cut <image>", QUESTION, "<image> stands for the frame"),
+    ],
+)
+def test_texts_that_cannot_be_asked_are_refused(action: str, query: str, said: str, loaded: Loaded) -> None:
+    with pytest.raises(UserError, match=said):
+        describe(*loaded, [Image.new("RGB", (9, 9))], [action], query=query)
 
 
 def test_stop_rules_are_the_published_ones(loaded: Loaded) -> None:

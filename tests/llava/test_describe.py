@@ -293,6 +293,40 @@ def test_two_actions_of_one_frame_have_a_text_feature_each(split: Path, tiny: Pa
     assert np.allclose(part[Path("a/0/x.a.1.npy")], texts[Path("a/0/x.a.1.npy")], atol=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("#C C cuts </s>", r"label '#C C cuts </s>': label '#C C cuts </s>': it holds </s>"),
+        ("#C C [/INST]", r"it holds \[/INST\]"),
+        ("#C C", "it is blank"),
+        ("#C C \u200b", "it is blank"),
+        ("#C C cuts " + "the carrot and " * 700, "the model has places for 2033 beside the image"),
+    ],
+)
+def test_labels_that_cannot_be_asked_about_are_named_first(
+    label: str, said: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llava.model.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    entry = {"image_0": "a.jpg", "image_1": "b.jpg"}
+    actions = {"0": {**entry, "action": "#C C walks"}, "1": {**entry, "action": label}}
+    write_json(tmp_path / "ego4d_val.json", {"a": actions})
+    with pytest.raises(UserError, match=rf"clip 'a' action '1'.*{said}.*1 of 2 actions"):
+        main(flags(tmp_path, tiny, tmp_path))
+    assert not (tmp_path / "texts").exists()
+
+
+def test_answers_past_the_models_places_are_counted(
+    split: Path,
+    tiny: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(describing_loop, "places", lambda _: 100)
+    main(flags(split, tiny, tmp_path, "--greedy", "--shard", "1/5"))
+    assert "1 of 1 answers went past the model's 100 places" in caplog.text
+
+
 def test_two_frames_of_one_feature_file_are_refused(tmp_path: Path, tiny: Path) -> None:
     entry = {"image_1": "b.jpg", "action": "#C C walks"}
     actions = {"0": {**entry, "image_0": "a.jpg"}, "1": {**entry, "image_0": "a.png"}}

@@ -6,7 +6,7 @@ import pytest
 
 from egogen.errors import UserError
 from llava.question.labels import action_words, guess_dataset
-from llava.question.lemmas import verb_lemma, wordnet
+from llava.question.lemmas import Lemmas, verb_lemma, wordnet
 from tests.llava.conftest import ORACLE
 
 CASES = json.loads((ORACLE / "labels.json").read_text())
@@ -35,6 +35,11 @@ def test_ego4d_labels(case: dict[str, Any]) -> None:
     assert action_words(label, "ego4d", cut="tag") == (LEMMAS | BY_TAG).get(label, published)
 
 
+@pytest.mark.parametrize(("lemmas", "words"), [("wordnet", "ens the box"), ("lemminflect", "en the box")])
+def test_the_published_cut_takes_two_letters_and_two_more(lemmas: Lemmas, words: str) -> None:
+    assert action_words("C opens the box", "ego4d", lemmas=lemmas) == words
+
+
 @pytest.mark.parametrize(
     ("word", "lemma"),
     [
@@ -50,6 +55,7 @@ def test_ego4d_labels(case: dict[str, Any]) -> None:
         ("is", "be"),
         ("picks-up", "picks-up"),
         ("e-mails", "e-mail"),
+        ("putsing", "put"),  # two endings, one after the other
         ("", ""),
         ("ss", "ss"),
     ],

@@ -6,12 +6,11 @@ import torch
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from egogen.errors import UserError
+from llava.checkpoints.adapter_folder import is_adapter, whole_of
 from llava.checkpoints.adapters import (
     NOT_QUANTIZED,
     add_adapters,
-    base_of,
     four_bits,
-    is_adapter,
 )
 from llava.checkpoints.lora_arguments import LoraArguments
 from llava.convert import main as convert
@@ -74,10 +73,10 @@ def test_adapters_go_on_where_they_stopped(
 def test_adapters_without_their_base_are_named(adapters: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/nowhere/llava"}')
     with pytest.raises(UserError, match="'/nowhere/llava', which is no folder here"):
-        base_of(tmp_path)
+        whole_of(tmp_path)
     (adapters / "adapter_model.safetensors").rename(adapters / "kept")
     (adapters / "adapter_model.safetensors").write_bytes((adapters / "kept").read_bytes()[:500])
-    with pytest.raises(UserError, match="adapters"):
+    with pytest.raises(UserError, match=r"adapter_model.safetensors: not a readable weight file"):
         load(adapters)
     (adapters / "kept").replace(adapters / "adapter_model.safetensors")
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from egogen.errors import UserError
 from llava.train import main
 from llava.tuning.arguments import read_arguments
 from llava.tuning.plan import Counts, Plan, Shape
@@ -73,6 +74,36 @@ def test_a_dry_run_trains_nothing(
         2 * sum(layer.shape) for name, layer in language.named_parameters() if name.endswith("_proj.weight")
     ) + sum(value.numel() for value in loaded[0].model.multi_modal_projector.parameters())
     assert trained == wanted
+
+
+def test_a_run_for_gpus_is_planned_without_any(
+    data: Path,
+    tiny: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(REPO)
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    words = [
+        *("configs/finetune.yaml", "--model_name_or_path", str(tiny), "--image_folder", str(data)),
+        *("--data_path", str(data / "records.json"), "--output_dir", str(tmp_path / "run"), "--dry_run"),
+    ]
+    main(words)
+    shown = capsys.readouterr().out
+    assert "128 = 16 x 8 processes x 1 accumulated" in shown
+    marked = next(line for line in shown.splitlines() if line.endswith("<- this run"))
+    assert "ZeRO-3 with offload" in marked
+    made = read_arguments(words, None)
+    assert (made.training.bf16, made.training.tf32, made.training.deepspeed) == (
+        True, True, "configs/deepspeed/zero3_offload.json",
+    )  # fmt: skip
+    monkeypatch.setenv("RANK", "3")
+    main(words)
+    assert not capsys.readouterr().out
+    with pytest.raises(UserError, match="unknown flags: --nonsense"):
+        read_arguments([*words, "--nonsense", "1"], None)
 
 
 @pytest.mark.parametrize("path", sorted(REPO.glob("configs/finetune*.yaml")), ids=lambda path: path.stem)

@@ -174,3 +174,13 @@ def test_all_processes_learn_what_the_first_finds(bad: bool, run: Path, tmp_path
     first, second = (Path(f"{run}-{rank}").read_text() for rank in (0, 1))
     assert first == second
     assert first.startswith(f"error: {run}/checkpoint-4/scheduler.pt" if bad else f"{run}/checkpoint-4")
+
+
+def test_the_newest_checkpoint_is_the_one_of_most_steps(tmp_path: Path) -> None:
+    for step in (9, 10, 100):
+        folder = tmp_path / f"checkpoint-{step}"
+        write_json(folder / "trainer_state.json", {"global_step": step})
+        write_json(folder / "complete.json", {"step": step})
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
+    (tmp_path / "checkpoint-100/complete.json").unlink()
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"

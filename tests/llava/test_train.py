@@ -174,7 +174,8 @@ def test_a_yaml_file_holds_flags_and_the_command_line_wins(tmp_path: Path) -> No
     path.write_text(
         "\n".join(f"{key}: {value}" for key, value in {**names, "seed": 5, "learning_rate": 2e-5}.items())
     )
-    model, _, _, training = read_arguments([str(path), "--seed", "7", "--use_cpu", "True"], None)
+    made = read_arguments([str(path), "--seed", "7", "--use_cpu", "True"], None)
+    model, training = made.model, made.training
     assert (model.model_name_or_path, training.seed, training.learning_rate) == (Path("m"), 7, 2e-5)
     path.write_text("a: [1]")
     with pytest.raises(UserError, match="plain values"):

@@ -307,7 +307,9 @@ def test_actions_that_cannot_be_asked_about_are_left_out(run: Run, tmp_path: Pat
         reasons = [entry["reason"] for entry in report_of(tmp_path)["actions_left_out"]]
         assert reasons[0] == "the label '#C C' names no action"
         assert "<image> stands for the frame" in reasons[1]
-        assert reasons[2] == "the label holds '</s>', which the template needs for itself"
+        assert (
+            reasons[2] == "label '#C C says </s>': it holds </s>, which the model reads as a sign of its own"
+        )
         out = ["--out", str(tmp_path / "images.json")]
         assert run(server, "--data-root", str(root), "--images", *out) == 3
         assert len(server.requests) == 1

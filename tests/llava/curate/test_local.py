@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -175,3 +177,21 @@ def test_the_whole_command(
     main(flags)
     assert asked == [3, 3, 2]
     assert json.loads((tmp_path / "out.manifest.json").read_text())["model"].startswith("local ")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda held: held.pop("lm_head.weight"), "1 weights are missing, such as lm_head.weight"),
+        (lambda held: held.update(extra=torch.ones(1)), "1 weights are unexpected, such as extra"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(
+    change: Callable[[dict[str, torch.Tensor]], object], said: str, tmp_path: Path
+) -> None:
+    path = write_model(tmp_path / "m") / "model.safetensors"
+    held = load_file(path)
+    change(held)
+    save_file(held, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=said):
+        load_local(path.parent, "m", ChatSampling(0.0, 4), batch=1)
