@@ -36,15 +36,15 @@ DEFINITIONS = 1  # goes up when a metric's own code changes its values: older re
 
 def evaluate(  # noqa: PLR0913 - an argument for each flag of the command
     dataset: str,
-    gen_path: Path,
-    gt_path: Path,
-    edit_file: Path,
+    gen_path: Path | str,
+    gt_path: Path | str,
+    edit_file: Path | str,
     *,
     metrics: Sequence[str] | None = None,
-    metadata: Path | None = None,
+    metadata: Path | str | None = None,
     llava_key: str = DESCRIPTION_KEY,
-    input_path: Path | None = None,
-    weights: Path | None = None,
+    input_path: Path | str | None = None,
+    weights: Path | str | None = None,
     protocol: str = "published",
     precision: str = "32",
     batch_size: int = 32,
@@ -74,10 +74,11 @@ def evaluate(  # noqa: PLR0913 - an argument for each flag of the command
         UserError: a setting, a file or an image is not as expected.
     """
     setting, chosen = prepare(
-        dataset, metrics, metadata, protocol, precision, device, llava_key, input_path,
-        weights or weights_root(), batch_size,
+        dataset, [metrics] if isinstance(metrics, str) else metrics,
+        None if metadata is None else Path(metadata), protocol, precision, device, llava_key,
+        None if input_path is None else Path(input_path), Path(weights or weights_root()), batch_size,
     )  # fmt: skip
-    return measure(pair(setting, gen_path, gt_path, edit_file), chosen, setting)
+    return measure(pair(setting, Path(gen_path), Path(gt_path), Path(edit_file)), chosen, setting)
 
 
 def prepare(

@@ -15,6 +15,7 @@ from PIL import Image
 
 from egogen.toy.__main__ import main as make_toy
 from ldm import evaluate
+from ldm.metrics import evaluate as measured_by_call
 from ldm.metrics import evaluation
 from ldm.metrics.results import result_files as results
 from ldm.metrics.results.published_results import published_results
@@ -70,6 +71,12 @@ def test_files_and_table(scene, capsys: pytest.CaptureFixture[str]) -> None:  # 
     assert f"{metric['psnr']:.2f} ± {psnr['standard_error']:.2f}" in shown
     assert "Published (ego4d, 9,931 items)" in shown
     assert "12.29" in shown
+
+
+def test_paths_may_be_texts(scene) -> None:  # noqa: ANN001
+    places = (scene.run, scene.targets, scene.annotations)
+    found = measured_by_call("ego4d", *map(str, places), metrics="psnr", weights=str(scene.root))
+    assert found == measured_by_call("ego4d", *places, metrics=["psnr"])
 
 
 def test_the_batch_size_changes_nothing(scene) -> None:  # noqa: ANN001
