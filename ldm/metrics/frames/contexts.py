@@ -72,8 +72,8 @@ def find_contexts(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
         if path == target:
             raise UserError(
                 f"{target}: the target sorts first in its folder, where the frame before the action is "
-                "expected (pad the numbers of frames with zeros); --protocol corrected goes by the annotations "
-                "instead"
+                "expected (pad the numbers of frames with zeros); --protocol corrected goes by the "
+                "annotations instead"
             )
         if path != stated:
             others.append(pair.frame)
