@@ -89,8 +89,9 @@ def check_splits(config: TrainConfig) -> None:
         for split in SPLITS:
             if not (path := data.annotations(split)).exists():
                 raise UserError(
-                    f"{path}: no such file; training reads a train and a val split of {data.dataset} (a table of "
-                    f"your own: python -m egogen.prepare folder --val-share; others: data.{split}_annotations)"
+                    f"{path}: no such file; training reads a train and a val split of {data.dataset} (of a "
+                    "table of your own: python -m egogen.prepare folder --val-share; elsewhere: "
+                    f"data.{split}_annotations=FILE)"
                 )
 
 
