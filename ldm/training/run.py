@@ -19,7 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from egogen.errors import UserError
 from ldm.checkpoints.source import load_parts, open_source, with_sizes
 from ldm.config.sections import TrainConfig, TrainerConfig
-from ldm.data.loaders import PairsModule
+from ldm.data.loaders import SPLITS, PairsModule
 from ldm.data.pairs import EgoGenPairs
 from ldm.module import LatentDiffusion
 from ldm.networks.architecture import Parts
@@ -57,6 +57,7 @@ def train(
     accumulation = accumulate(config, per_node * config.trainer.nodes)
     prepare_torch(config.trainer)
     checkpoint = find_checkpoint(run, resume)
+    check_splits(config)
     config, parts = load(config)
     data = PairsModule(config, parts, make_tokenizer(), f"cuda:{gpus[0]}" if gpus else "cpu")
     config = replace(config, trainer=replace(config.trainer, max_steps=data.total_steps))
@@ -80,6 +81,22 @@ def train(
         save_config(config, run)
     run_trainer(trainer, module, data, checkpoint)
     log.info("trained for %d steps; the checkpoint is %s", trainer.global_step, run / "checkpoints" / LAST)
+
+
+def check_splits(config: TrainConfig) -> None:
+    """Says before anything is loaded that a split is not there.
+
+    Raises:
+        UserError: a data set has no annotations of train or of val.
+    """
+    for data in config.all_data():
+        for split in SPLITS:
+            if not (path := data.annotations(split)).exists():
+                raise UserError(
+                    f"{path}: no such file; training reads a train and a val split of {data.dataset} (of a "
+                    "table of your own: python -m egogen.prepare folder --val-share; elsewhere: "
+                    f"data.{split}_annotations=FILE)"
+                )
 
 
 def load(config: TrainConfig) -> tuple[TrainConfig, Parts]:

@@ -18,6 +18,7 @@ from egogen.layout import Layout, metric_target_path
 from egogen.prepare.__main__ import main
 from egogen.prepare.ego4d.ego4d_file import LISTS, raw_videos
 from egogen.prepare.ego4d.ego4d_pairs import CORRUPT
+from egogen.prepare.outputs import to_size
 from egogen.prepare.pair_plan import DUPLICATE
 from tests.egogen.raw_data import Ego4D, action, critical, make_video, number_in
 
@@ -337,3 +338,10 @@ def test_no_folder_of_clips(source: Ego4D, tmp_path: Path) -> None:
     source.add("a", "train", [action(0)])
     with pytest.raises(UserError, match="clips: no such folder"):
         prepare(source, tmp_path / "out")
+
+
+def test_boxes_follow_the_size_of_frames_in_both_directions() -> None:
+    box = {"x": 10.0, "y": 20.0, "width": 16.0, "height": 12.0}
+    assert to_size(box, (160, 96), (80, 24)) == {"x": 5, "y": 5, "width": 8, "height": 3}
+    assert to_size(box, None, (80, 24)) == box
+    assert to_size("cut", (160, 96), (80, 24)) == "cut"

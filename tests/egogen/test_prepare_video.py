@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from egogen.prepare.frames.timeline import Timeline
 from egogen.prepare.frames.video import Video, VideoFile
 from egogen.prepare.pair_plan import (
     AFTER_END,
@@ -323,6 +324,14 @@ def test_a_time_means_the_same_frame_in_any_container(tmp_path: Path, rate: Frac
             for late in (count / rate, count / rate + Fraction(1, 100)):
                 with pytest.raises(Lost):
                     video.find(AtTime(late))
+
+
+@pytest.mark.parametrize(("end", "ends_at"), [(10, 10), (15, 15), (9, 10)])
+def test_the_last_frame_may_be_held_longer(end: int, ends_at: int) -> None:
+    """Of a container whose last frame has no length (9), it lasts as long as the others."""
+    timeline = Timeline(Fraction(1, 30), list(range(10)), [0], end, cut_off=False)
+    assert timeline.at(Fraction(ends_at - 1, 30)) == timeline.at(Fraction(2 * ends_at - 1, 60)) == 9
+    assert timeline.at(Fraction(ends_at, 30)) is None
 
 
 def test_a_variable_rate_in_ticks_as_long_as_frames(tmp_path: Path) -> None:

@@ -273,6 +273,14 @@ def test_what_is_no_file_is_a_fault(root: Path) -> None:
     assert "no such frame" in faults(root)["ego4d/train, frames present"][0]
 
 
+@pytest.mark.parametrize(("width", "count"), [(70, 0), (72, 0), (69, 2), (73, 2)])
+def test_a_width_may_be_rounded_either_way(root: Path, width: int, count: int) -> None:
+    """The metadata's 71 x 40 asks for 71."""
+    for name in ("30", "45"):
+        frame(root, "train", 2, name).write_bytes(jpeg(width, 40) + name.encode())
+    assert len(faults(root).get("ego4d/train, aspect ratio", [])) == count
+
+
 def test_folders_of_links_are_what_they_lead_to(root: Path) -> None:
     layout = Layout(root, "ego4d")
     for folder in (layout.frames("train"), layout.frames("val"), layout.metric_targets):

@@ -303,6 +303,9 @@ def test_wrong_commands(run: Run) -> None:
         train(["--base", str(base(run)), "--gpus", "a"])
     with pytest.raises(UserError, match="neither a checkpoint nor a folder"):
         train(["--base", str(base(run)), "--resume", "nowhere", *run.words(), *TRAINING])
+    absent = ["data.val_annotations=absent.json", "model.start=absent.ckpt"]
+    with pytest.raises(UserError, match=r"absent\.json: no such file; training reads a train and"):
+        train(["--base", str(base(run)), *run.words(), *TRAINING, *absent])
     with pytest.raises(UserError, match="needed for --method lego"):
         sample(["--config", str(base(run))])
     with pytest.raises(UserError, match="not used by --method copy"):
