@@ -6,12 +6,14 @@ import io
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from egogen import logs, progress
 from egogen.progress import Progress
+from tests.workbench import ROOT
 
 
 class Terminal(io.StringIO):
@@ -121,3 +123,16 @@ def test_quiet_tells_warnings(start: Callable[..., None], capsys: pytest.Capture
     logging.getLogger("ldm").info("a")
     logging.getLogger("ldm").warning("b")
     assert capsys.readouterr().err == "b\n"
+
+
+def test_all_bars_are_of_this_kind() -> None:
+    others = {
+        path.relative_to(ROOT).as_posix(): line
+        for package in ("egogen", "llava", "ldm")
+        for path in ROOT.glob(f"{package}/**/*.py")
+        for line in re.findall(r"^ *(?:from|import) (tqdm\S*)", path.read_text(), re.MULTILINE)
+    }
+    assert others == {
+        "egogen/progress.py": "tqdm",
+        "egogen/features/store_conversion.py": "tqdm.contrib.concurrent",  # is given this class
+    }
