@@ -97,7 +97,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) ->
 def test_missing_files_name_the_step_to_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x\.npy: no such feature file; run the describe step"):
         read_text_feature(tmp_path / "x.npy")
-    with pytest.raises(UserError, match="not a readable"):
+    with pytest.raises(UserError, match="is a folder; expected a file"):
         read_text_feature(tmp_path)
 
 
