@@ -32,7 +32,7 @@ class Progress(tqdm):  # type: ignore[type-arg]
             how |= {"mininterval": EVERY, "miniters": 1, "leave": False}
         super().__init__(*args, **{"dynamic_ncols": True, **how})
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:  # type: ignore[override]  # tqdm gives one too
         """Shows the bar, or a line where the last one is long ago."""
         if not self.lines:
             super().display(msg, pos)
@@ -62,7 +62,7 @@ class Progress(tqdm):  # type: ignore[type-arg]
         else:
             parts.append(f"in {tqdm.format_interval(elapsed)}")
         if self.postfix:
-            parts.append(self.postfix)
+            parts.append(f"{self.postfix}")
         progress = {
             "name": name,
             "done": done,

@@ -13,8 +13,8 @@ from torch import Generator, Tensor
 from egogen.errors import UserError, check_text
 from egogen.features import IMAGE_TOKENS, TEXT_TOKENS
 from egogen.rgb import to_rgb
-from ldm.conditioner import Conditioner, Streams
-from ldm.networks.shapes import LATENT_CHANNELS
+from ldm.conditioner import Conditioner
+from ldm.networks.shapes import LATENT_CHANNELS, Streams
 
 Images = Image.Image | Sequence[Image.Image] | Tensor
 

@@ -161,8 +161,8 @@ def to_npy(job: FolderConversion) -> None:
         if not is_done(job.target / name):
             write_feature(job.target / name, job.source.features(name))
 
-    how = {"desc": f"{job.target}", "unit": "feature", "tqdm_class": Progress}
-    thread_map(write, job.source.names, max_workers=job.wish.workers, **how)
+    bar = {"desc": f"{job.target}", "unit": "feature"}
+    thread_map(write, job.source.names, max_workers=job.wish.workers, tqdm_class=Progress, **bar)
 
 
 def to_shards(job: FolderConversion) -> Difference:

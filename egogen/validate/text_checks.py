@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from egogen.annotations import Action, ClipMetadata, Item, check_object, shorten, validate
+from egogen.annotations import Action, ClipMetadata, Item, check_object, validate
 from egogen.conversations import Conversation
-from egogen.errors import UserError
+from egogen.errors import UserError, shorten
 from egogen.files import read_json
 from egogen.layout import Layout, Split
 from egogen.reserved import IMAGE_TAG, text_fault

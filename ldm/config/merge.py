@@ -84,13 +84,13 @@ def validated(kind: type[Config], tree: object) -> Config:
         UserError: names the first bad key, its value and what is allowed.
     """
     try:
-        return adapter(kind).validate_python(tree)
+        return adapter(kind).validate_python(tree)  # type: ignore[arg-type]  # a type is hashable
     except ValidationError as error:
         raise user_error(kind, error) from None
 
 
 @cache
-def adapter(kind: type[Config]) -> TypeAdapter[Config]:
+def adapter(kind: type[Config]) -> TypeAdapter:  # type: ignore[type-arg]  # beartype knows no more of it
     """Pydantic's reader of a section, made once."""
     return TypeAdapter(kind)
 

@@ -138,7 +138,7 @@ def load_local(folder: Path, name: str, sampling: ChatSampling, batch: int) -> L
         # Without a word on it, transformers asks at the terminal whether to run code of the folder.
         safe = {"local_files_only": True, "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **safe)
-        loaded: tuple[PreTrainedModel, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(  # a pair, which its signature does not say
             folder, dtype=dtype, weights_only=True, output_loading_info=True, **safe
         )
     except Exception as error:  # noqa: BLE001 - libraries raise anything over a folder that is no model

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from egogen.annotations import Annotations, Item, shorten, text_feature_names
-from egogen.errors import UserError
+from egogen.annotations import Annotations, Item, text_feature_names
+from egogen.errors import UserError, shorten
 from egogen.frames import FrameStore, open_frames
 from egogen.layout import feature_name
 from egogen.manifest import checkpoint_hash

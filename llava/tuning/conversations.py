@@ -19,9 +19,8 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from egogen.annotations import shorten
 from egogen.conversations import Conversation
-from egogen.errors import UserError
+from egogen.errors import UserError, shorten
 from egogen.frames import FrameStore
 from egogen.reserved import IMAGE_TAG, text_fault
 from llava.checkpoints.clip_tower import no_pixels, pixels

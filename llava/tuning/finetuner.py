@@ -103,7 +103,9 @@ class Shown(TrainerCallback):
         """Takes over what is logged."""
         del args, state, control
         if self.bar is not None and logs:
-            shown = {name: logs[name] for name in ("loss", "learning_rate", "grad_norm") if name in logs}
+            shown: dict[str, object] = {
+                name: logs[name] for name in ("loss", "learning_rate", "grad_norm") if name in logs
+            }
             self.bar.set_postfix(shown, refresh=False)
 
     def on_train_end(

@@ -11,16 +11,10 @@ from transformers import TrainingArguments
 from egogen.errors import UserError
 from llava.checkpoints.adapters import LoraArguments
 from llava.tuning import run_settings
-from llava.tuning.arguments import (
-    Arguments,
-    DataArguments,
-    FixedArguments,
-    ModelArguments,
-    ScheduleArguments,
-    read_arguments,
-)
+from llava.tuning.arguments import Arguments, read_arguments
 from llava.tuning.limits import REFUSED, check_processes
 from llava.tuning.run_settings import CLAIMED_IF_GIVEN, FREE, SETTINGS, claim_output
+from llava.tuning.train_flags import DataArguments, FixedArguments, ModelArguments, ScheduleArguments
 
 PATHS = ("--model_name_or_path", "m", "--data_path", "d", "--image_folder", "i", "--use_cpu", "True")
 NUMBERS = [

@@ -17,6 +17,7 @@ from egogen.prepare.pair_plan import DAMAGED, HIGH_RANGE, Lost
 # Numbers of ITU-T H.273, table 3 (transfer characteristics) and table 2 (colour primaries).
 HIGH_RANGES = {16: "PQ", 18: "HLG"}
 BT_2020 = 9
+Axes = tuple[int, int, int, int]
 PROGRESSIVE = 1  # as libavcodec numbers the order of fields; less is unknown, more has two fields
 SOFTEN = "zscale=t=linear:npl=100,tonemap=hable,zscale=p=bt709:t=bt709:m=bt709,format=yuv420p"
 MOST_STRETCH = 10  # of pixels that are not square
@@ -72,12 +73,12 @@ def picture(frame: VideoFrame, aspect: Fraction | None) -> Image.Image:
             raise Lost(DAMAGED, f"pixels of an aspect of {aspect}; expected up to {MOST_STRETCH} either way")
         width = max(1, round(image.width * aspect))
         image = image.resize((width, image.height), Image.Resampling.LANCZOS)
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # a name, says its stub
     axes = UPRIGHT if matrix is None else axes_of(bytes(matrix))
     return image if axes == UPRIGHT else image.transpose(TURNS[axes])
 
 
-def axes_of(matrix: bytes) -> tuple[int, ...]:
+def axes_of(matrix: bytes) -> Axes:
     """Where a display matrix takes the axes: x to (a, b), y to (c, d), each of 1, 0 or -1.
 
     Raises:
@@ -85,7 +86,8 @@ def axes_of(matrix: bytes) -> tuple[int, ...]:
     """
     a, b, _, c, d, *_ = np.frombuffer(matrix, "=i4").astype(float)
     largest = max(map(abs, (a, b, c, d))) or 1.0
-    axes = tuple(round(value / largest) if abs(value / largest) > SKEW else 0 for value in (a, b, c, d))
+    whole = [round(value / largest) if abs(value / largest) > SKEW else 0 for value in (a, b, c, d)]
+    axes = whole[0], whole[1], whole[2], whole[3]
     if axes != UPRIGHT and axes not in TURNS:
         raise Lost(
             DAMAGED, f"its display matrix ({a:g}, {b:g}, {c:g}, {d:g}) turns by no quarter; turn it first"

@@ -13,11 +13,11 @@ PAUSE = 1.0  # seconds between two looks at the loss on a terminal: one waits fo
 class TrainingBar(TQDMProgressBar):
     """One bar over the optimiser steps of a whole run, also where it is resumed."""
 
-    def init_train_tqdm(self) -> Progress:
+    def init_train_tqdm(self) -> Progress:  # type: ignore[override]  # another tqdm
         """Ours, as all bars are."""
         return Progress(desc="train", unit="step", disable=self.is_disabled, smoothing=0)
 
-    def init_validation_tqdm(self) -> Progress:
+    def init_validation_tqdm(self) -> Progress:  # type: ignore[override]
         """Below the other, and gone when it is full."""
         return Progress(desc=self.validation_description, position=1, disable=self.is_disabled, leave=False)
 
