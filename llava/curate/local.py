@@ -138,13 +138,14 @@ def load_local(folder: Path, name: str, sampling: ChatSampling, batch: int) -> L
         # Without a word on it, transformers asks at the terminal whether to run code of the folder.
         safe = {"local_files_only": True, "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **safe)
-        loaded: tuple[PreTrainedModel, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, weights_only=True, output_loading_info=True, **safe
         )
     except Exception as error:  # noqa: BLE001 - libraries raise anything over a folder that is no model
         raise UserError(
             f"--local {folder}: not a causal language model of transformers ({reason(error)})"
         ) from None
+    model: PreTrainedModel
     model, info = loaded
     # transformers begins what is missing at random, and warns.
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
