@@ -145,6 +145,7 @@ def load_local(folder: Path, name: str, sampling: ChatSampling, batch: int) -> L
         raise UserError(
             f"--local {folder}: not a causal language model of transformers ({reason(error)})"
         ) from None
+    model: PreTrainedModel
     model, info = loaded
     # transformers begins what is missing at random, and warns.
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):

@@ -32,5 +32,10 @@ def test_cut_texts_are_tokenised_as_before() -> None:
     assert ids == [*whole[:76], whole[-1]]
 
 
-def test_each_byte_may_be_a_token() -> None:
-    assert count_longer(make_tokenizer(), ["\U0001f52a" * 30], 77) == 1
+def test_counting_leaves_out_no_text_that_is_cut() -> None:
+    tokenizer = make_tokenizer()
+    letters = ["a ", "?!", "\U0001f52a", "\U000103a0", "\u1234", "\u00e9"]
+    texts = [letter * count for letter in letters for count in range(10, 90, 6)]
+    cut = sum(len(ids) > 77 for ids in tokenizer(texts, verbose=False).input_ids)
+    assert 0 < cut < len(texts)
+    assert count_longer(tokenizer, texts, 77) == cut
