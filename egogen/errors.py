@@ -20,7 +20,8 @@ def reason(error: BaseException) -> str:
     if "weights_only" in text:
         named = re.search(r"GLOBAL (\S+)", text) or re.search(r"WeightsUnpickler error: ([^\n]+)", text)
         return f"it names {named[1]}" if named else "it holds more than tensors and plain data"
-    return (text.splitlines() or [type(error).__name__])[0]
+    first, *more = text.splitlines() or [type(error).__name__]
+    return f"{first} {more[0].strip()}" if first.endswith(":") and more else first
 
 
 def shorten(value: object, limit: int = 80) -> str:

@@ -202,7 +202,7 @@ def decode(opened: Callable[[], IO[bytes]], name: str, coarse: bool = False) -> 
         raise UserError(f"{name}: not a readable image ({why}); is it cut off? copy it again") from None
 
 
-def image_size(file: Path | IO[bytes]) -> tuple[int, int] | None:
+def image_size(file: Path | io.BytesIO) -> tuple[int, int] | None:
     """Width and height of a frame by its header, upright; None if it cannot be opened."""
     try:
         with Image.open(regular(file) if isinstance(file, Path) else file) as image:

@@ -21,6 +21,10 @@ class Progress(tqdm):  # type: ignore[type-arg]
     With `--quiet` it is nothing; with `leave=False` the last line of short work is left out.
     """
 
+    # Ctrl-C in `__init__`: what was not begun is closed all the same.
+    disable, lines, is_brief, began = True, False, True, 0.0
+    told: float = 0
+
     def __init__(self, *args: Any, **how: Any) -> None:  # noqa: ANN401 - as tqdm takes them
         how.setdefault("file", sys.stderr)
         self.lines = in_json() or not how["file"].isatty()

@@ -161,8 +161,8 @@ def to_npy(job: FolderConversion) -> None:
         if not is_done(job.target / name):
             write_feature(job.target / name, job.source.features(name))
 
-    bar = {"desc": f"{job.target}", "unit": "feature"}
-    thread_map(write, job.source.names, max_workers=job.wish.workers, tqdm_class=Progress, **bar)
+    workers, title = job.wish.workers, f"{job.target}"
+    thread_map(write, job.source.names, max_workers=workers, tqdm_class=Progress, desc=title, unit="feature")
 
 
 def to_shards(job: FolderConversion) -> Difference:

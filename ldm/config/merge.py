@@ -23,6 +23,7 @@ from egogen.shipped import find_config
 from ldm.config.ranges import LARGEST
 
 Config = TypeVar("Config")
+LONGEST = 4096  # bits of a number that is told
 ENDS = ("ge", "gt", "le", "lt")
 WORD = re.compile(r"[A-Za-z_][\w.]*=")  # key.sub=value
 # What is allowed, by the beginning of pydantic's name for the fault.
@@ -84,9 +85,25 @@ def validated(kind: type[Config], tree: object) -> Config:
         UserError: names the first bad key, its value and what is allowed.
     """
     try:
-        return adapter(kind).validate_python(tree)  # type: ignore[arg-type]  # a type is hashable
+        return adapter(kind).validate_python(writable(tree))  # type: ignore[arg-type]  # a type is hashable
     except ValidationError as error:
         raise user_error(kind, error) from None
+
+
+class TooLong:
+    """Stands for a whole number that Python does not write out, as pydantic would in its messages."""
+
+    def __repr__(self) -> str:
+        return "a number of thousands of digits"
+
+
+def writable(value: object) -> object:
+    """Plain values without such numbers."""
+    if isinstance(value, Mapping):
+        return {name: writable(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [writable(inner) for inner in value]
+    return TooLong() if isinstance(value, int) and value.bit_length() > LONGEST else value
 
 
 @cache
@@ -111,7 +128,7 @@ def allowed(kind: type, fault: Mapping[str, Any]) -> str:
     for name in fault["loc"]:
         if name not in fields_of(kind):  # an entry of a list or of a mapping
             unknown = isinstance(name, str) and not of_type and not field.annotation
-            ends = fault.get("ctx", {})
+            ends = {end: value for end, value in fault.get("ctx", {}).items() if end in ENDS}
             field = FieldInfo(description=field.description)
             if unknown or fault["type"] == "unexpected_keyword_argument":
                 return "no such key"

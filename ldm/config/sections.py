@@ -183,7 +183,7 @@ class TrainerConfig:
         1  # on the CPU; on GPUs there is one for each of --gpus
     )
     seed: Seed = 23
-    save_every_steps: Steps = 1000
+    save_every_steps: Count = 1000
     keep_last: Natural = 3  # checkpoints besides last.ckpt and best.ckpt; 0 keeps all
     keep_every_steps: Natural = 0  # checkpoints at multiples of this stay for good; 0 is none
     validate_every_epochs: Count = 4
@@ -199,7 +199,7 @@ class SamplingConfig:
     """How frames are drawn; the defaults are the table's setting."""
 
     scheduler: str = PUBLISHED
-    steps: Count = 100
+    steps: Steps = 100
     scales_txt: Scales = field(default_factory=lambda: [7.5])  # s_T; several give a folder each
     scales_img: Scales = field(default_factory=lambda: [1.5])  # s_I
     seed: Seed = 0

@@ -124,7 +124,7 @@ def test_an_unfinished_world_is_completed_and_a_complete_one_left(tmp_path: Path
 
 def test_an_empty_world_is_a_world(tmp_path: Path) -> None:
     write_world(tmp_path, 0, 0, 32, workers=1)
-    assert len(Annotations.read(Layout(tmp_path, "ego4d").annotations("val"))) == 0
+    assert Layout(tmp_path, "ego4d").annotations("val").read_text() == "{}\n"
 
 
 def test_settings_are_not_mixed(root: Path) -> None:

@@ -86,16 +86,13 @@ def test_training_leaves_checkpoint_pictures_curves_and_settings(run: Run, train
     assert "model_ema.projection_imgweight" in after
 
 
-def test_what_training_says(
-    run: Run, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_training_says(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         fit(run, "said")
-    bar = capsys.readouterr().out.split("\r")[-1]
-    assert bar.startswith("train: 100%")
-    assert "4/4" in bar
-    assert "train/loss_simple=" in bar
-    assert "v_num" not in bar
+    (line,) = (said for said in caplog.messages if said.startswith("train: "))
+    assert line.startswith("train: 4/4 (100 %), ")
+    assert "train/loss_simple=" in line
+    assert "v_num" not in line
     assert "trained for 4 steps" in caplog.text
     assert "litlogger" not in caplog.text
     assert "weights_only" not in caplog.text

@@ -80,7 +80,7 @@ def test_dropout_is_that_of_the_settings_and_acts() -> None:
     assert not torch.equal(once, again)
     for probability, alike in ((0.0, True), (0.9, False)):
         for kind in (nn.Dropout, nn.MultiheadAttention):  # each of the two alone
-            conditioner.set_dropout(0)
+            conditioner.set_dropout(0.0)
             for part in conditioner.modules():
                 if isinstance(part, kind):
                     setattr(part, "p" if kind is nn.Dropout else "dropout", probability)

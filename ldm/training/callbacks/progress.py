@@ -25,6 +25,8 @@ class TrainingBar(TQDMProgressBar):
         """Begins at the step that the run begins at."""
         super().on_train_start(trainer, *args)
         bar = self.train_progress_bar
+        if bar.disable:
+            return
         bar.total, bar.mininterval = trainer.max_steps, max(PAUSE, bar.mininterval)
         bar.initial = bar.n = bar.last_print_n = trainer.global_step
 

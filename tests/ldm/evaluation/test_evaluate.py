@@ -69,6 +69,9 @@ def test_files_and_table(scene, capsys: pytest.CaptureFixture[str]) -> None:  # 
     )
     shown = capsys.readouterr().out
     assert f"{metric['psnr']:.2f} ± {psnr['standard_error']:.2f}" in shown
+    assert "Published" not in shown, "four pairs are not the paper's test set"
+    evaluate.main(scene.flags("--name", "noise", "--published", "ego4d"))
+    shown = capsys.readouterr().out
     assert "Published (ego4d, 9,931 items)" in shown
     assert "12.29" in shown
 
@@ -220,7 +223,7 @@ def replaced(scene: Any, flag: str, value: str) -> list[str]:
 
 FAULTS = {
     "empty folder": (lambda s: (shutil.rmtree(s.run), s.run.mkdir()), "run: the folder is empty"),
-    "no folder": (lambda s: shutil.rmtree(s.run), "run: no such folder"),
+    "no folder": (lambda s: shutil.rmtree(s.run), "run: no such run; draw it by python -m ldm.sample"),
     "missing frame": (lambda s: s.generated(2).unlink(), "1 missing (clip2/act/000002.jpg)"),
     "truncated": (
         lambda s: s.generated(1).write_bytes(s.generated(1).read_bytes()[:-200]),

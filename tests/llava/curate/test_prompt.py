@@ -105,5 +105,5 @@ def test_what_is_no_prompt_is_named(tmp_path: Path, content: bytes, message: str
         read_prompt(path)
     with pytest.raises(UserError, match="no such file"):
         read_prompt(tmp_path / "none.yaml")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is a folder; expected a file"):
         read_prompt(tmp_path)
