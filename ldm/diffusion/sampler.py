@@ -12,7 +12,7 @@ from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncest
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor
 
-from egogen.errors import UserError
+from egogen.errors import UserError, shorten
 from ldm.diffusion.choices import NAMES, PUBLISHED
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
 
@@ -87,7 +87,7 @@ def make_scheduler(name: str = PUBLISHED) -> SchedulerMixin:
     found = getattr(diffusers, NAMES.get(name, name), None)
     if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
         allowed = ", ".join([PUBLISHED, *NAMES])
-        raise UserError(f"scheduler {name!r}: allowed are {allowed} and diffusers' scheduler classes")
+        raise UserError(f"scheduler {shorten(name)}: allowed are {allowed} and diffusers' scheduler classes")
     known = {name: value.default for name, value in signature(found).parameters.items()}
     # As Stable Diffusion's own configurations: latents are not pictures, and must not be clipped.
     options: dict[str, object] = {"clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
@@ -96,4 +96,6 @@ def make_scheduler(name: str = PUBLISHED) -> SchedulerMixin:
     try:
         return found(**TRAINING_SCHEDULE, **{name: value for name, value in options.items() if name in known})
     except TypeError:
-        raise UserError(f"scheduler {name!r}: it does not know Stable Diffusion's noise schedule") from None
+        raise UserError(
+            f"scheduler {shorten(name)}: it does not know Stable Diffusion's noise schedule"
+        ) from None

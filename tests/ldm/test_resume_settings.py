@@ -173,8 +173,9 @@ def test_another_start_may_not_bring_another_vae() -> None:
     checkpoint: dict[str, Any] = {}
     module._trainer = SimpleNamespace(is_global_zero=True)  # type: ignore[assignment]
     module.on_save_checkpoint(checkpoint)
-    module.check_frozen(checkpoint["state_dict"])
+    saved = {name: value.clone() for name, value in checkpoint["state_dict"].items()}
+    module.check_frozen(saved)
     with torch.no_grad():
         next(module.vae.parameters()).add_(1)
     with pytest.raises(UserError, match=r"model\.start: its vae is not that of the checkpoint to resume"):
-        module.check_frozen(checkpoint["state_dict"])
+        module.check_frozen(saved)
