@@ -27,8 +27,8 @@ from egogen.cli import flag
 from egogen.features import IMAGE_TOKENS
 from egogen.features.__main__ import main as features
 from egogen.features.projector import Projector
-from egogen.files import walk_files
 from egogen.layout import features_root, shard_paths
+from egogen.walks import walk_files
 from ldm.config.sections import DataConfig
 from ldm.data.image_features import complete
 from ldm.data.pairs import SplitFiles

@@ -11,7 +11,8 @@ from typing import Any
 
 from egogen.annotations import check_object
 from egogen.errors import UserError
-from egogen.files import read_json, regular, walk_files, write_json
+from egogen.files import read_json, regular, write_json
+from egogen.walks import walk_files
 
 NAME = "manifest.json"
 HASH = re.compile("[0-9a-f]{64}")

@@ -14,8 +14,8 @@ from egogen.annotations import check_relative
 from egogen.download.catalogue import Source
 from egogen.download.patience import patiently
 from egogen.errors import UserError
-from egogen.files import walk_files
 from egogen.published import is_hidden
+from egogen.walks import walk_files
 
 ANSWER_SECONDS = 30.0
 SHA256 = re.compile("[0-9a-f]{64}")

@@ -18,7 +18,8 @@ from jaxtyping import Float, Float16, Float32
 
 from egogen.errors import UserError
 from egogen.features.store_names import IMAGE_TOKENS
-from egogen.files import atomic_open, regular, walk_files
+from egogen.files import atomic_open, regular
+from egogen.walks import walk_files
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from egogen.annotations import Annotations, Item
 from egogen.disk import readable
 from egogen.errors import UserError
-from egogen.files import walk_files
 from egogen.frames import image_size
 from egogen.layout import DESCRIPTION_KEY, Layout, Split
 from egogen.stats.words import TAG, nouns, verb
 from egogen.table import text_table
 from egogen.validate.frame_files import frame_names, spread
+from egogen.walks import walk_files
 
 Size = tuple[int, int]
 # What `spread_of` tells.

@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from egogen.annotations import Item, text_feature_names
 from egogen.errors import UserError
 from egogen.features import read_image_feature, read_text_feature
-from egogen.files import walk
 from egogen.layout import Layout, features_root, find_feature, find_text_feature
 from egogen.validate.check_report import Check
 from egogen.validate.frame_files import PART, SplitFrames, spread
+from egogen.walks import walk
 
 
 def check_contents(splits: Sequence[SplitFrames]) -> Check:

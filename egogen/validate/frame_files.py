@@ -12,11 +12,12 @@ from typing import NamedTuple, TypeVar
 
 from egogen.annotations import Item
 from egogen.errors import UserError, reason
-from egogen.files import regular, walk
+from egogen.files import regular
 from egogen.frames import JPEG_END, decode, image_size
 from egogen.layout import Layout, Split
 from egogen.progress import Progress
 from egogen.validate.check_report import Check
+from egogen.walks import walk
 
 # Unfinished files of `egogen.files.atomic_open`; others that end so are somebody's own.
 PART = ".*.part"

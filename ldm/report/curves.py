@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from egogen.errors import UserError
-from egogen.files import walk_files
+from egogen.walks import walk_files
 
 # matplotlib writes this colour; the page's own text colour takes its place.
 INK = "#010203"

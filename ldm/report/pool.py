@@ -54,7 +54,7 @@ def collect(runs: Sequence[Path]) -> dict[Path, Path]:
     Raises:
         UserError: a run has none, or a frame is in two runs.
     """
-    from egogen.files import walk_files
+    from egogen.walks import walk_files
 
     found: dict[Path, Path] = {}
     for folder in runs:

@@ -32,8 +32,8 @@ from ldm.training.callbacks.checkpoints import (
     ResumingTrainer,
 )
 from ldm.training.callbacks.grids import ImageGrids
-from ldm.training.callbacks.progress import TrainingBar
 from ldm.training.callbacks.speed import Speed
+from ldm.training.callbacks.training_bar import TrainingBar
 from ldm.training.launch import choose_environment
 from ldm.training.resuming import find_checkpoint, read_begun
 

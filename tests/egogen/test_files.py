@@ -25,8 +25,6 @@ from egogen.files import (
     read_json,
     read_yaml,
     this_host,
-    walk,
-    walk_files,
     write_json,
 )
 from egogen.frames import TarFrames, read_frame
@@ -35,6 +33,7 @@ from egogen.manifest import file_hash
 from egogen.prepare.ego4d.ego4d_file import raw_videos
 from egogen.prepare.epic.epic_file import read_actions
 from egogen.prepare.formats.image_table import read_rows
+from egogen.walks import walk, walk_files
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import pytorch_lightning as lightning
 
 from egogen.progress import Progress
-from ldm.training.callbacks.progress import TrainingBar
+from ldm.training.callbacks.training_bar import TrainingBar
 
 
 def test_a_training_run_goes_on_in_lines(

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from egogen.errors import UserError
-from egogen.files import walk
+from egogen.walks import walk
 
 VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 # EPIC-KITCHENS has a participant and a kind between its root and a video, and train or val before them.

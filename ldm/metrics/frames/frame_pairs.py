@@ -16,9 +16,9 @@ from torch import Tensor
 
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
-from egogen.files import walk_files
 from egogen.layout import generated_names, metric_target_path
 from egogen.progress import Progress
+from egogen.walks import walk_files
 from ldm.metrics.frames.images import Size, check_image, read_pixels
 
 LISTED = 10

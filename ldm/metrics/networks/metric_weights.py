@@ -10,8 +10,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from egogen.errors import UserError
-from egogen.files import walk_files
 from egogen.manifest import file_hash
+from egogen.walks import walk_files
 from ldm.checkpoints.safe_reading import read
 
 FETCH = "bash scripts/download_metric_weights.sh"
