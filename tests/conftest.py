@@ -1,9 +1,10 @@
 """Checks every annotated shape while the tests run: must come before any import of our packages."""
 
 import os
+import sys
+import threading
 from collections.abc import Generator
 
-import coverage
 import pytest
 from jaxtyping import install_import_hook
 
@@ -15,17 +16,17 @@ FOR_CHILDREN = "COVERAGE_PROCESS_CONFIG"  # by it a process that a test starts i
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Leaves slow tests out of the coverage: tracing makes them a third slower; the others reach the aim."""
-    measured = coverage.Coverage.current()
-    if measured is None or item.get_closest_marker("slow") is None:
+    if FOR_CHILDREN not in os.environ or item.get_closest_marker("slow") is None:
         return (yield)
-    measured.stop()
-    config = os.environ.pop(FOR_CHILDREN, None)
+    config, here, in_threads = os.environ.pop(FOR_CHILDREN), sys.gettrace(), threading.gettrace()
+    for set_trace in (sys.settrace, threading.settrace):
+        set_trace(None)  # type: ignore[arg-type]  # as in `sys`, none is none
     try:
         return (yield)
     finally:
-        if config is not None:
-            os.environ[FOR_CHILDREN] = config
-        measured.start()
+        os.environ[FOR_CHILDREN] = config
+        threading.settrace(in_threads)  # type: ignore[arg-type]
+        sys.settrace(here)
 
 
 def pytest_report_header() -> str:
