@@ -54,10 +54,11 @@ def form_of(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from None
     if head[:4] == b"PK\x03\x04":
         return ZIP
+    # The length of a header may begin as pickles do.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return SAFETENSORS
     if head[:1] == b"\x80":
         return PICKLE
-    if head[8:9] == b"{":
-        return SAFETENSORS
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: a pointer of Git LFS, not the file; fetch that by git lfs pull")
     return ""

@@ -66,9 +66,11 @@ def read(path: Path) -> dict[str, Any]:
             return read_safetensors(path)
         if not form:
             raise EOFError("it begins as no file of weights does")
-        with torch.serialization.safe_globals(KNOWN_TYPES):  # type: ignore[arg-type]
-            # Files from before torch 1.6 cannot be mapped.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=form == ZIP)
+        # Files from before torch 1.6 cannot be mapped; of paths torch takes their suffix for what they are.
+        mapped = form == ZIP and path.suffix.lower() != f".{SAFETENSORS}"
+        with torch.serialization.safe_globals(KNOWN_TYPES), path.open("rb") as file:  # type: ignore[arg-type]
+            opened = path if mapped else file
+            content = torch.load(opened, map_location="cpu", weights_only=True, mmap=mapped)
     except UserError:
         raise
     except BROKEN as error:

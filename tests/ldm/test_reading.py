@@ -148,3 +148,14 @@ def test_sizes_stay_as_they_are(state: State, tmp_path: Path) -> None:
     save_file(state, tmp_path / "x.ckpt")
     wide = replace(SHAPE, unet=replace(SHAPE.unet, heads=4))
     assert SingleFile(tmp_path / "x.ckpt").sizes(wide) == wide
+
+
+def test_a_length_that_begins_as_a_pickle_does(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    for length in range(0, 512, 8):  # of the header, whose length is what the file begins with
+        save_file({"a": torch.ones(2)}, path, metadata={"x": "y" * length})
+        if path.read_bytes()[:1] == b"\x80":
+            break
+    else:
+        pytest.fail("no header was as long as that")
+    assert read(path)["state_dict"]["a"].tolist() == [1.0, 1.0]
