@@ -9,12 +9,12 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from egogen.errors import check
-from ldm.config.ranges import LARGEST, NUMBER, SECTION, GridSteps, Natural, Number, Scale, Share
+from ldm.config.ranges import NUMBER, SECTION, GridSteps, Natural, Number, Scale, Share
 from ldm.diffusion.choices import grid_timesteps
 
 Injected = Literal["src", "joint", "none"]
-Quantile = Annotated[float, NUMBER, Field(ge=-LARGEST, le=1)]
-Timestep = Annotated[int, NUMBER, Field(ge=-1000, le=1000)]
+Quantile = Annotated[float, NUMBER, Field(le=1)]
+Timestep = Annotated[int, NUMBER, Field(ge=-1001, le=1001)]  # 1001 is beyond all
 Cells = Annotated[int, NUMBER, Field(ge=0, le=512)]
 
 

@@ -205,7 +205,7 @@ def test_edits_leave_the_unet_as_it_was(model: StableDiffusion) -> None:
             {"controller": "swap"},
             r"proxnpi.controller: got 'swap', allowed: refine, replace, none",
         ),
-        ("proxnpi", {"dilate_mask": -1}, r"proxnpi.dilate_mask: got -1, allowed: 0 or more"),
+        ("proxnpi", {"dilate_mask": -1}, r"proxnpi.dilate_mask: got -1, allowed: 0 to 512"),
         ("proxnpi", {"cross_replace": 2.0}, r"proxnpi.cross_replace"),
         ("proxnpi", {"self_limit": "1024"}, r"proxnpi.self_limit: got '1024', allowed: scaled, released"),
         ("proxnpi", {"reweight": {"cup": 2.0}, "controller": "none"}, r"proxnpi.reweight"),
