@@ -105,6 +105,7 @@ def options(
     made = parser(prog, description)
     made.epilog = epilog
     groups: dict[object, argparse._ActionsContainer] = {None: made}
+    spelled: dict[str, str] = {}
     among_flags = False  # words by their place may stand among the flags
     for each in fields(kind):  # type: ignore[arg-type]
         how = dict(each.metadata)
@@ -114,6 +115,7 @@ def options(
             how["type"] = path
         place = how.pop("positional", False)
         names = (each.name,) if place else how.pop("spelled", (f"--{each.name.replace('_', '-')}",))
+        spelled[each.name] = "/".join(names)
         title, either = how.pop("group", None), how.pop("either", None)
         if title not in groups:
             groups[title] = made.add_argument_group(title)
@@ -126,9 +128,7 @@ def options(
         words = values[each.name] if isinstance(values[each.name], list) else [values[each.name]]
         for word in words:
             if isinstance(word, str):  # a path may have any bytes
-                check_text(
-                    "/".join(each.metadata.get("spelled", (f"--{each.name.replace('_', '-')}",))), word
-                )
+                check_text(spelled[each.name], word)
     try:
         return kind(**{each.name: values[each.name] for each in fields(kind)})  # type: ignore[arg-type]
     except argparse.ArgumentTypeError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json
-import logging
 import math
 import os
 import platform
@@ -35,7 +34,6 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-log = logging.getLogger(__name__)
 ABANDONED = 86400.0  # seconds without a change after which a part belongs to nobody
 
 

@@ -10,11 +10,12 @@ from pydantic.dataclasses import dataclass
 
 from egogen.errors import check
 from ldm.config.ranges import NUMBER, SECTION, GridSteps, Natural, Number, Scale, Share
-from ldm.diffusion.choices import grid_timesteps
+from ldm.diffusion.choices import TRAINING_STEPS, grid_timesteps
 
 Injected = Literal["src", "joint", "none"]
+BEYOND = TRAINING_STEPS + 1  # of all timesteps
 Quantile = Annotated[float, NUMBER, Field(le=1)]
-Timestep = Annotated[int, NUMBER, Field(ge=-1001, le=1001)]  # 1001 is beyond all
+Timestep = Annotated[int, NUMBER, Field(ge=-BEYOND, le=BEYOND)]
 Cells = Annotated[int, NUMBER, Field(ge=0, le=512)]
 
 

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from egogen.layout import expanded
+from ldm.diffusion.choices import TRAINING_STEPS
 
 SECTION = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 # No setting means more; float32, array sizes and the clock hold it.
@@ -46,6 +47,8 @@ NotNegative = Annotated[float, NUMBER, Field(ge=0, le=LARGEST)]
 Positive = Annotated[float, NUMBER, Field(gt=0, le=LARGEST)]
 Scale = NotNegative  # of guidance
 Scales = Annotated[list[Scale], Field(min_length=1, description="at least one number, none below 0")]
-Steps = Annotated[int, NUMBER, Field(ge=1, le=1000)]  # as many timesteps as there are in training
-GridSteps = Annotated[int, NUMBER, Field(ge=1, le=999)]  # timestep 1000 is not in the training schedule
+Steps = Annotated[int, NUMBER, Field(ge=1, le=TRAINING_STEPS)]  # as many timesteps as there are in training
+GridSteps = Annotated[
+    int, NUMBER, Field(ge=1, le=TRAINING_STEPS - 1)
+]  # the last timestep is not in the training schedule
 PathText = Annotated[str, AfterValidator(lambda text: f"{expanded(text)}" if text.startswith("~") else text)]

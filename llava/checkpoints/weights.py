@@ -19,12 +19,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from egogen.errors import UserError, reason
+from egogen.features.weight_files import SAFETENSORS, ZIP, form_of
 from egogen.files import atomic_open, read_json, write_json
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 HINT = "bash scripts/download_weights.sh fetches the published start, llava.train makes others"
 SHARD_BYTES = 10 * 10**9
-LFS_POINTER = b"version https://git-lfs"
 WRAPPERS = ("module.", "_orig_mod.", "base_model.")
 GATHER = (
     "ZeRO-3 saved it without gathering: run zero_to_fp32.py in the training's checkpoint folder, or train "
@@ -175,30 +175,13 @@ def read_file_shapes(path: Path) -> dict[str, Tensor]:
 
 def is_safetensors(path: Path) -> bool:
     """Whether a file begins as safetensors do: with the length of a JSON object, and that."""
-    return first_bytes(path)[8:9] == b"{"
-
-
-def first_bytes(path: Path) -> bytes:
-    """What a file begins with.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return file.read(len(LFS_POINTER))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
+    return form_of(path) == SAFETENSORS
 
 
 def guarded(path: Path, read: Callable[[Path], Read]) -> Read:
     """Reads a weight file; what the libraries raise becomes one line."""
-    start = first_bytes(path)
-    if not start or start == LFS_POINTER:
-        what = (
-            "a pointer of Git LFS, not the file; run git lfs pull there" if start else "empty; copy it again"
-        )
-        raise UserError(f"{path}: {what}")
+    if not form_of(path) and not path.stat().st_size:
+        raise UserError(f"{path}: empty; copy it again")
     try:
         return read(path)
     except READ_ERRORS as error:
@@ -220,8 +203,7 @@ def load_pickle(path: Path) -> object:
     if path.suffix == ".safetensors":  # torch itself would go by the name
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
-    is_zip = first_bytes(path).startswith(b"PK")
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=form_of(path) == ZIP)
 
 
 def read_weights(

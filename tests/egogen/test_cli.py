@@ -70,7 +70,7 @@ class Texts:
 
 @pytest.mark.parametrize("words", [["--prompt", "caf\udce9"], ["a", "caf\udce9"]])
 def test_bytes_that_are_no_text_are_one_line(words: list[str]) -> None:
-    with pytest.raises(UserError, match=r"--(prompt|words): got 'caf\\udce9', expected text in UTF-8"):
+    with pytest.raises(UserError, match=r"^(--prompt|words): got 'caf\\udce9', expected text in UTF-8"):
         cli.options(Texts, words, "command", None)
     assert cli.options(Texts, ["--place", "caf\udce9"], "command", None).place == Path("caf\udce9")
 
