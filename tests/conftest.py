@@ -4,11 +4,30 @@ import os
 import sys
 import threading
 from collections.abc import Generator
+from importlib.util import cache_from_source
+from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
+from jaxtyping import _import_hook, install_import_hook
 
-install_import_hook(["egogen", "llava", "ldm"], "beartype.beartype")
+PACKAGES = ("egogen", "llava", "ldm")
+ROOT = Path(__file__).parents[1]
+checked_file = _import_hook._optimized_cache_from_source
+
+
+def compiled_file(kind: str, /, path: str, debug_override: bool | None = None) -> str:
+    """Names of compiled files while one of our modules is imported: its own for those that are checked.
+
+    Left alone, jaxtyping looks under that name for the libraries that our modules import too, where there is
+    nothing: each run of pytest compiled torch, diffusers and transformers anew, for ten seconds.
+    """
+    if any(Path(path).is_relative_to(ROOT / package) for package in PACKAGES):
+        return str(checked_file(kind, path, debug_override))
+    return cache_from_source(path, debug_override)
+
+
+_import_hook._optimized_cache_from_source = compiled_file
+install_import_hook(PACKAGES, "beartype.beartype")
 
 FOR_CHILDREN = "COVERAGE_PROCESS_CONFIG"  # by it a process that a test starts is measured too
 
