@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -206,22 +207,10 @@ def parse_json(content: bytes | str, where: str, finite: bool = True) -> Any:  #
     Raises:
         UserError: it is not UTF-8, is not JSON, repeats a key, or holds what no file and no reader may.
     """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise repeated(where, [key for key, _ in pairs])
-        return found
-
-    def number(text: str) -> float:
-        value = float(text)
-        if finite and not math.isfinite(value):
-            raise UserError(f"{where}: holds the number {text[:20]}; expected finite numbers")
-        return value
-
     with named_errors(where):
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        hook = number if finite else None  # Python's own, which is fast
+        hook = partial(finite_number, where) if finite else None  # Python's own, which is fast
+        unique = partial(unique_keys, where)
         value = json.loads(text, object_pairs_hook=unique, parse_float=hook, parse_constant=hook)
         if is_deep(value):
             raise RecursionError
@@ -234,6 +223,22 @@ def parse_json(content: bytes | str, where: str, finite: bool = True) -> Any:  #
                     f"{where}: holds half a character (a lone surrogate) in {around!r}; write it anew"
                 ) from None
         return value
+
+
+def unique_keys(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; a `UserError` if a key occurs twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise repeated(where, [key for key, _ in pairs])
+    return found
+
+
+def finite_number(where: str, text: str) -> float:
+    """A number of JSON; a `UserError` if it is not finite."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise UserError(f"{where}: holds the number {text[:20]}; expected finite numbers")
+    return value
 
 
 def is_deep(value: object) -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float32
 from PIL import Image
 
 from egogen.boxes import Box
@@ -87,6 +90,14 @@ def overlap(first: Box, second: Box) -> float:
     return max(0.0, across) * max(0.0, down) / (first.width * first.height)
 
 
+def shares_of(
+    known: Known, pixels: list[Float32[np.ndarray, "64 w 3"]], scale: float, colour: RGB, box: Box
+) -> tuple[float, float]:
+    """A colour's shares of a box before and after the event."""
+    before, after = (round(known.share(part, colour, box, scale), 3) for part in pixels)
+    return before, after
+
+
 def signs(story: Story, frames: FramePair, boxes: dict[str, Box]) -> Iterator[Sign]:
     """The signs of the event with their shares without it (in the frame before, or none) and with it."""
     scene, subject = story.scene, story.subject
@@ -97,24 +108,26 @@ def signs(story: Story, frames: FramePair, boxes: dict[str, Box]) -> Iterator[Si
     # frames are soft.
     coarse = [frame.resize((width // 2, height // 2), Image.Resampling.BILINEAR) for frame in frames]
     pixels = [judged(frame, width, height) for frame in coarse]
-
-    def shares(colour: RGB, box: Box) -> tuple[float, float]:
-        before, after = (round(known.share(part, colour, box, scale), 3) for part in pixels)
-        return before, after
-
-    def place(what: str, colour: RGB, name: str, without: float, share: float) -> Sign:
-        return Sign(what=what, colour=colour, box=boxes[name], without=without, share=share)
-
-    before, after = shares(scene.skin, boxes["hand_box_1"])
+    shares = partial(shares_of, known, pixels, scale)
+    hand, thing = boxes["hand_box_1"], boxes["object_box_1"]
+    before, after = shares(scene.skin, hand)
     # An object of nearly the skin's colour may stand there before.
-    yield place("hand at its new place", scene.skin, "hand_box_1", min(before, after / 2), after)
-    _, after = shares(subject.rgb, boxes["object_box_1"])
-    yield place("object at its new place", subject.rgb, "object_box_1", 0.0, max(after, MIN_SHARE))
+    yield Sign(
+        what="hand at its new place", colour=scene.skin, box=hand, without=min(before, after / 2), share=after
+    )
+    _, after = shares(subject.rgb, thing)
+    yield Sign(
+        what="object at its new place",
+        colour=subject.rgb,
+        box=thing,
+        without=0.0,
+        share=max(after, MIN_SHARE),
+    )
     for who, colour in (("hand", scene.skin), ("object", subject.rgb)):
-        name = f"{who}_box_0"
-        before, after = shares(colour, boxes[name])
-        if overlap(boxes[name], boxes[f"{who}_box_1"]) <= MAX_OVERLAP and before - after >= MIN_CHANGE:
-            yield place(f"{who} left its place", colour, name, before, after)
+        box = boxes[f"{who}_box_0"]
+        before, after = shares(colour, box)
+        if overlap(box, boxes[f"{who}_box_1"]) <= MAX_OVERLAP and before - after >= MIN_CHANGE:
+            yield Sign(what=f"{who} left its place", colour=colour, box=box, without=before, share=after)
     fine = judged(frames.after, width, height)
     for mark in story.marks:
         box = box_of(mark.area, story.after.shift, width, height)

@@ -51,19 +51,20 @@ def wordnet() -> VerbTables:
 
 def wordnet_candidates(word: str) -> list[str]:
     """WordNet's base forms of a word ("morphy"): of an irregular form, else by endings, else none."""
-    tables = wordnet()
-
-    def known(forms: list[str]) -> list[str]:
-        return [form for form in dict.fromkeys(forms) if form in tables.verbs]
-
-    if word in tables.irregular:
-        return known([word, *tables.irregular[word]])
+    irregular = wordnet().irregular
+    if word in irregular:
+        return verbs_among([word, *irregular[word]])
     forms = without_ending([word])
-    found = known([word, *forms])
+    found = verbs_among([word, *forms])
     while forms and not found:
         forms = without_ending(forms)
-        found = known(forms)
+        found = verbs_among(forms)
     return found
+
+
+def verbs_among(forms: list[str]) -> list[str]:
+    """Those of the forms that WordNet knows, each once."""
+    return [form for form in dict.fromkeys(forms) if form in wordnet().verbs]
 
 
 def without_ending(forms: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 import gzip
 import json
+import resource
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,9 +20,9 @@ from llava.checkpoints.tokenizer import load_tokenizer, save_tokenizer
 from llava.checkpoints.weights import LEFTOVERS, our_name, published_name, write_published_weights
 from llava.convert import main
 from llava.model import Llava, load, read_checkpoint
+from tests.forked import Forked
 from tests.llava.conftest import ORACLE, Loaded
 
-ROOT = Path(__file__).parents[2]
 BIG = json.loads(gzip.decompress((ORACLE / "manifest_13b.json.gz").read_bytes()))
 
 
@@ -219,16 +219,15 @@ def test_a_tower_of_another_kind_is_refused(kind: str | None, own_tiny: Path) ->
         read_checkpoint(own_tiny)
 
 
-MEASURE = """
-import resource, sys, torch
-from llava.model import load
-torch.set_num_threads(1)
-load(sys.argv[1])  # a small one: libraries are in memory then
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-model = load(sys.argv[2])[0]
-size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, size)
-"""
+def measure(small: Path, large: Path) -> None:
+    """Prints by how many bytes this process grew while it loaded a model, and the model's size."""
+    torch.set_num_threads(1)
+    load(small)  # libraries are in memory then
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model = load(large)[0]
+    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    sys.stdout.write(f"{grown} {size}\n")
 
 
 @pytest.mark.slow
@@ -237,11 +236,11 @@ def test_a_sharded_folder_is_loaded_file_by_file(
     tiny: Path, loaded: Loaded, tmp_path: Path, kind: str
 ) -> None:
     text = text_settings(loaded[0].config)
-    large = LlamaConfig(**{**text.to_dict(), "hidden_size": 1024, "intermediate_size": 4096})
-    large.num_hidden_layers, large.num_attention_heads, large.num_key_value_heads = 6, 8, 8
+    large = LlamaConfig(**{**text.to_dict(), "hidden_size": 512, "intermediate_size": 2048})
+    large.num_hidden_layers, large.num_attention_heads, large.num_key_value_heads = 10, 4, 4
     large.head_dim = 128
     model = Llava(llava_config(large, vision_settings(loaded[0].config), "openai/clip-tiny-v"))
-    shard = 20_000_000
+    shard = 10_000_000
     folder = tmp_path / "large"
     if kind == "bin":
         write_published(model, loaded[1], folder, "openai/clip-tiny-v")
@@ -254,8 +253,8 @@ def test_a_sharded_folder_is_loaded_file_by_file(
         save_tokenizer(loaded[1], folder)
         loaded[2].save_pretrained(folder)
     assert len(list(folder.glob(f"*.{kind}"))) > 10
-    words = [sys.executable, "-c", MEASURE, str(tiny), str(folder)]
-    shown = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    grown, size = map(int, shown.split()[-2:])
-    # The model and a file or two; twice the model would be 800 MB.
+    process = Forked(measure, tiny, folder, log=tmp_path / "log")
+    assert process.wait() == 0, process.printed
+    grown, size = map(int, process.printed.split()[-2:])
+    # The model and a file or two; twice the model would be 340 MB.
     assert grown < size + 4 * shard

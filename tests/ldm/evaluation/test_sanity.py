@@ -105,16 +105,17 @@ def test_more_damage_is_worse(targets: Tensor, scores: Any, kind: str) -> None:
 def test_fid_grows_with_damage(targets: Tensor, weights: Path) -> None:
     network = fid.load(weights / INCEPTION.name, CPU)
 
-    def distance(images: Tensor) -> float:
-        sides = []
-        for frames in (images, targets):
-            sides.append(fid.Moments.empty(2048))
-            sides[-1].add(fid.activations(network, frames).numpy())
-        (a, b) = sides
+    def moments(images: Tensor) -> fid.Moments:
+        found = fid.Moments.empty(2048)
+        found.add(fid.activations(network, images).numpy())
+        return found
+
+    def distance(a: fid.Moments) -> float:
         return fid.frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
 
-    assert distance(targets) == pytest.approx(0, abs=1e-6)
+    b = moments(targets)
+    assert distance(b) == pytest.approx(0, abs=1e-6)
     for damage, amounts in (DAMAGE["noise"], DAMAGE["blur"]):
-        found = [distance(damage(targets, amount)) for amount in amounts]
+        found = [distance(moments(damage(targets, amount))) for amount in amounts]
         assert found == sorted(found)
         assert found[0] > 0
