@@ -22,6 +22,7 @@ import yaml
 
 from egogen.disk import no_room
 from egogen.errors import UserError, reason
+from egogen.hints import hint
 
 PART = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part")  # host, process, chance
 DEEPEST = 100  # lists and objects in each other, in JSON
@@ -308,7 +309,7 @@ def named_errors(path: Path | str) -> Iterator[None]:
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file{hint(Path(path))}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from None
     except UnicodeDecodeError as error:

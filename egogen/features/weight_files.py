@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from egogen.errors import UserError, reason
 from egogen.features.store_names import SUFFIXES
+from egogen.hints import hint
 
 # What numpy, zipfile, pickle, torch and safetensors raise for damaged bytes.
 BROKEN = (
@@ -36,7 +37,7 @@ def weight_files(path: Path) -> list[Path]:
     candidates = sorted(path.iterdir()) if path.is_dir() else [path]
     files = [file for file in candidates if file.suffix and file.suffix in SUFFIXES and file.is_file()]
     if not files:
-        what = "exists, but is no such file" if path.exists() else "no such file or folder"
+        what = "exists, but is no such file" if path.exists() else f"no such file or folder{hint(path)}"
         raise UserError(f"{path}: {what}; expected weights in {SUFFIXES}")
     return files
 
