@@ -24,6 +24,11 @@ BROKEN = (
     TypeError, IndexError, AttributeError, MemoryError, OverflowError, RuntimeError,
 )  # fmt: skip
 SAFETENSORS, ZIP, PICKLE = "safetensors", "zip", "pickle"  # how files of weights begin
+# What empty tensors mean; each stage says beside it what else helps.
+SHARDED = (
+    "a checkpoint of DeepSpeed's ZeRO-3, whose weights lie in shards: join them by the zero_to_fp32.py in "
+    "the folder that DeepSpeed wrote"
+)
 Found = TypeVar("Found")
 Tensors = dict[str, Callable[[], np.ndarray]]
 

@@ -15,7 +15,7 @@ from egogen.annotations import check_object
 from egogen.errors import UserError, check, reason
 from egogen.features.weight_files import BROKEN
 from egogen.files import read_json
-from ldm.checkpoints.single_file import SHARDED
+from ldm.checkpoints.single_file import JOIN
 from ldm.checkpoints.stated_sizes import Sizes
 from ldm.conditioner import Conditioner
 from ldm.networks.architecture import Parts, make_conditioner, widened
@@ -45,7 +45,7 @@ class DiffusersFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         if (path / "zero_to_fp32.py").exists():
-            raise UserError(f"{path}: {SHARDED}")
+            raise UserError(f"{path}: {JOIN}")
         read_json(path / INDEX)
         check_prediction(path / "scheduler" / "scheduler_config.json")
         # Without accelerate there is no other way, and diffusers says so each time.
