@@ -47,6 +47,8 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         UserError: the file cannot be made there (no permission, a full disk, a folder of that name ...).
     """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; expected a file's path")
     # Not by tempfile: it makes files that only the owner may read; results are to be shared.
     part = part_of(path)
     try:
@@ -58,8 +60,6 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
         with file:
             yield file
         sync(part)
-        if path.is_dir():
-            raise UserError(f"{path}: is a folder; expected a file's path")
         part.replace(path)
     except BaseException as error:
         written = part.stat().st_size if part.exists() else 0

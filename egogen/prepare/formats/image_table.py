@@ -17,7 +17,7 @@ from egogen.annotations import check_object
 from egogen.csv_rows import check_names, read_csv, read_text, told
 from egogen.errors import UserError, reason
 from egogen.files import parse_json, regular
-from egogen.layout import DESCRIPTION_KEY, Layout, Split
+from egogen.layout import DESCRIPTION_KEY, Layout, Split, expanded
 from egogen.manifest import file_hash
 from egogen.prepare.frames.stills import ImageFiles
 from egogen.prepare.options import FolderOptions
@@ -31,6 +31,7 @@ Row: TypeAlias = Mapping[str, object]
 log = logging.getLogger(__name__)
 # Rows that one process works on.
 ROWS = 256
+ONE_IMAGE = "input and target are one image"
 
 
 def prepare(options: FolderOptions) -> None:
@@ -130,7 +131,7 @@ def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
     """
     if not rows:
         raise UserError(f"{path}: holds no rows; nothing to do")
-    images = [(path.parent / str(row["image_0"]), path.parent / str(row["image_1"])) for row in rows]
+    images = [image_paths(path, row) for row in rows]
     sources = [
         ImageFiles(f"{path.stem}-{first}", tuple(chain.from_iterable(images[first : first + ROWS])))
         for first in range(0, len(rows), ROWS)
@@ -151,6 +152,7 @@ def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
             id=str(row.get("id", counts[clip])),
             split=found,
             text=str(row["action"]),
+            reason=ONE_IMAGE if files[0] == files[1] else None,
             source=sources[index // ROWS],
             moments=(Moment(0, place), Moment(1, place + 1)),
             files=files,
@@ -159,6 +161,11 @@ def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
         counts[clip] += 1
         plan.add(pair)
     return plan
+
+
+def image_paths(path: Path, row: Row) -> tuple[Path, Path]:
+    """Where a row's images are, relative to the table; `~` is a home folder."""
+    return path.parent / expanded(str(row["image_0"])), path.parent / expanded(str(row["image_1"]))
 
 
 def split_of(row: Row, default: Split, where: str) -> Split:
