@@ -24,6 +24,7 @@ BROKEN = (
     TypeError, IndexError, AttributeError, MemoryError, OverflowError, RuntimeError,
 )  # fmt: skip
 SAFETENSORS, ZIP, PICKLE = "safetensors", "zip", "pickle"  # how files of weights begin
+PAGES = (b"<!doctype", b"<html", b"<?xml")  # how what a server says begins, where it has no file to give
 # What empty tensors mean; each stage says beside it what else helps.
 SHARDED = (
     "a checkpoint of DeepSpeed's ZeRO-3, whose weights lie in shards: join them by the zero_to_fp32.py in "
@@ -67,6 +68,8 @@ def form_of(path: Path) -> str:
         return PICKLE
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: a pointer of Git LFS, not the file; fetch that by git lfs pull")
+    if head.lstrip().lower().startswith(PAGES):
+        raise UserError(f"{path}: a web page or a server's answer, not the file; download it again")
     return ""
 
 

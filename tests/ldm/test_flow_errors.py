@@ -144,6 +144,27 @@ def test_one_share_is_drawn_by_one_process_and_a_full_disk_is_one_line(run: Run,
     assert not list(tmp_path.rglob(".*"))
 
 
+def test_two_actions_are_never_drawn_to_one_file(run: Run, tmp_path: Path) -> None:
+    config, annotations = tmp_path / "copy.yaml", tmp_path / "val.json"
+    config.write_text("sampling: {format: png}\n")
+    clips = json.loads(run.annotations("val").read_text())
+    clip, actions = next(iter(clips.items()))
+    action, entry = next(iter(actions.items()))
+    for image in (entry["image_1"], str(Path(entry["image_1"]).with_suffix(".jpeg"))):
+        actions["twin"] = {**entry, "image_1": image}
+        annotations.write_text(json.dumps(clips))
+        words = [*run.words(), f"data.val_annotations={annotations}"]
+        twins = (
+            rf"the actions {clip}/{action} and {clip}/twin would be drawn to one file, .*\.png; each needs"
+        )
+        with pytest.raises(UserError, match=twins):
+            sample(["--config", str(config), "--method", "copy", "--out", str(tmp_path / "out"), *words])
+    assert not (tmp_path / "out").exists()
+    words += ["sampling.format=jpg"]
+    sample(["--config", str(config), "--method", "copy", "--out", str(tmp_path / "out"), *words])
+    assert len(list((tmp_path / "out" / "images").rglob("*.*"))) == 4
+
+
 def test_latents_on_a_full_disk_are_one_line_and_no_signal(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,7 +114,8 @@ def test_torch_s_advice_is_not_passed_on(tmp_path: Path, save: Callable[..., Non
     ("content", "message"),
     [
         (b"", "not a readable checkpoint, cut off perhaps"),
-        (b"<html>not found</html>", "not a readable checkpoint, cut off perhaps"),
+        (b"<html>not found</html>", "a web page or a server's answer, not the file; download it again"),
+        (b"\n<?xml version='1.0'?><Error>AccessDenied</Error>", "a web page or a server's answer"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
             "a pointer of Git LFS, .* git lfs pull",

@@ -127,6 +127,10 @@ def test_settings_of_other_models_are_refused(field: str, value: object, tiny: P
 def test_a_clip_inside_the_checkpoint_comes_before_one_beside_it(own_tiny: Path) -> None:
     name = "openai/clip-tiny-v"
     assert find_clip(name, own_tiny) == own_tiny.parent / name
+    (own_tiny.parent / "elsewhere").mkdir()
+    link = own_tiny.parent / "elsewhere" / "model"
+    link.symlink_to(own_tiny)
+    assert find_clip(name, link) == own_tiny.parent / name
     shutil.copytree(own_tiny.parent / name, own_tiny / name)
     assert find_clip(name, own_tiny) == own_tiny / name
 
@@ -151,7 +155,7 @@ class Odd:
     [
         (b"", "empty; copy it again"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "pointer of Git LFS.*git lfs pull"),
-        (b"<!DOCTYPE html><html>", "not a readable weight file"),
+        (b"<!DOCTYPE html><html>", "a web page or a server's answer, not the file; download it again"),
         (b"PK\x03\x04 cut", "cut off"),
         (b"\x80\x02}q\x00", "not a readable weight file"),
         ({"a": Odd()}, "refused: it names .*Odd.*or take it as safetensors"),

@@ -61,7 +61,16 @@ def test_bad_input_ends_with_one_line_and_code_2(
 
 
 @pytest.mark.parametrize(
-    "more", [("--batch-size", "0"), ("--temperature", "0"), ("--setting", "x"), ("--unknown",)]
+    "more",
+    [
+        ("--batch-size", "0"),
+        ("--temperature", "0"),
+        ("--temperature", "inf"),
+        ("--max-new-tokens", f"1{'0' * 30}"),
+        ("--top-k", "0"),
+        ("--setting", "x"),
+        ("--unknown",),
+    ],
 )
 def test_bad_arguments_end_with_code_2(
     split: Path, tiny: Path, tmp_path: Path, more: tuple[str, ...]
@@ -69,6 +78,12 @@ def test_bad_arguments_end_with_code_2(
     with pytest.raises(SystemExit) as ended:
         main(flags(split, tiny, tmp_path, *more))
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("query", ["How?", "{} {}", "<image> How {}?"])
+def test_a_wrong_query_is_no_fault_of_labels(split: Path, tiny: Path, tmp_path: Path, query: str) -> None:
+    with pytest.raises(UserError, match=r"^query '[^']*': "):
+        main(flags(split, tiny, tmp_path, "--query", query))
 
 
 def test_two_actions_of_one_frame_have_a_text_feature_each(split: Path, tiny: Path, tmp_path: Path) -> None:

@@ -194,7 +194,12 @@ def find_files(folder: Path, frames: Iterable[str], what: str) -> dict[str, Path
         )
     expected = set(frames)
     names = (path.relative_to(folder) for path in walk_files(folder))
-    there = {name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)}
+    own = {name for frame in expected for name in generated_names(frame)}  # a clip may be named as if hidden
+    there = {
+        name.as_posix()
+        for name in names
+        if name.as_posix() in own or not any(part.startswith(".") for part in name.parts)
+    }
     if not there:
         raise UserError(f"{folder}: the folder is empty; expected {len(expected)} {what}{hint(folder)}")
     found = {
