@@ -10,6 +10,8 @@ import argparse
 import io
 import json
 import logging
+import os
+import select
 import signal
 import sys
 import tempfile
@@ -17,7 +19,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, field, fields
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
 
 from egogen import logs
 from egogen.disk import free_bytes, full, no_room, readable
@@ -27,6 +29,7 @@ from egogen.layout import expanded, run_root
 ENVIRONMENTS = {"llava": "vllm", "ldm": "ldm"}  # of the packages; egogen runs in both
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_UNREAD = 128 + signal.SIGPIPE
 DEBUG_FLAG = "--debug"
 OWN_FLAGS = (DEBUG_FLAG, logs.QUIET_FLAG, logs.JSON_FLAG)  # of every command
 
@@ -150,16 +153,21 @@ def path(text: str) -> Path:
 def run(main: Callable[[], object]) -> None:
     """Runs a command; ends the process with code 0, 2 (`UserError` or a full disk: one line) or 130 (Ctrl-C).
 
-    With `--debug` on the command line exceptions keep their traceback.
+    With `--debug` on the command line exceptions keep their traceback. Where the reader of what it prints has
+    gone (`| head`), it ends without a word, with the code of a program that the pipe's signal ends.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal may not have every character
-            stream.reconfigure(errors="backslashreplace")
+    open_streams()
     logs.start(sys.argv)
     # Pillow warns of photos above 89 megapixels, which cameras take; it refuses those above 179.
     warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not unread(sys.stdout):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+        raise SystemExit(EXIT_UNREAD) from None
     except KeyboardInterrupt:
         tell("interrupted; run the same command again to go on")
         raise SystemExit(EXIT_INTERRUPTED) from None
@@ -172,6 +180,26 @@ def run(main: Callable[[], object]) -> None:
             logging.getLogger(__name__).exception("%s: %s", type(error).__name__, error)
             raise SystemExit(1) from None
         raise
+
+
+def open_streams() -> None:
+    """Makes stdout and stderr such that all can be written to them, also where a daemon has closed them."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the end
+        elif isinstance(stream, io.TextIOWrapper):  # a terminal may not have every character
+            stream.reconfigure(errors="backslashreplace")
+
+
+def unread(stream: IO[str]) -> bool:
+    """Whether a stream is a pipe at whose other end nobody is."""
+    poll = select.poll()
+    try:
+        poll.register(stream, 0)
+    except (OSError, ValueError):  # no file at all
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def tell(line: str) -> None:

@@ -71,13 +71,17 @@ def module_of(name: str) -> str:
     return f"{name}.{MAIN}" if is_package else name
 
 
-def first_line(module: str) -> str:
-    """The first line of a module's docstring, which is read and not imported."""
+def docstring(module: str) -> str:
+    """What a module says of itself; it is read and not imported: no library is needed."""
     spec = find_spec(module_of(module))
     assert spec is not None
     assert spec.origin is not None
-    told = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
-    return (told or "").splitlines()[0]
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+
+
+def first_line(module: str) -> str:
+    """The first line of a module's docstring."""
+    return docstring(module).splitlines()[0]
 
 
 def overview(package: str, names: Callable[[Command], str]) -> str:

@@ -23,6 +23,7 @@ import yaml
 
 from egogen.disk import no_room
 from egogen.errors import UserError, reason
+from egogen.hints import hint
 
 PART = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part")  # host, process, chance
 DEEPEST = 100  # lists and objects in each other, in JSON
@@ -47,6 +48,8 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         UserError: the file cannot be made there (no permission, a full disk, a folder of that name ...).
     """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; expected a file's path")
     # Not by tempfile: it makes files that only the owner may read; results are to be shared.
     part = part_of(path)
     try:
@@ -58,8 +61,6 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
         with file:
             yield file
         sync(part)
-        if path.is_dir():
-            raise UserError(f"{path}: is a folder; expected a file's path")
         part.replace(path)
     except BaseException as error:
         written = part.stat().st_size if part.exists() else 0
@@ -313,7 +314,7 @@ def named_errors(path: Path | str) -> Iterator[None]:
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file{hint(Path(path))}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from None
     except UnicodeDecodeError as error:

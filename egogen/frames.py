@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from egogen.errors import UserError, reason
 from egogen.files import atomic_open, regular
+from egogen.hints import hint
 from egogen.layout import find_frame
 from egogen.rgb import to_rgb, upright_size
 
@@ -121,7 +122,9 @@ class TarFrames:
             UserError: no tar file holds it.
         """
         if name not in self.members:
-            raise UserError(f"{self.place}: no tar file here holds frame {name!r}")
+            raise UserError(
+                f"{self.place}: no tar file here holds frame {name!r}; python -m egogen.pack packs a split's"
+            )
         tar, offset, size = self.members[name]
         with tar.open("rb") as file:
             file.seek(offset)
@@ -191,7 +194,7 @@ def decode(opened: Callable[[], IO[bytes]], name: str, coarse: bool = False) -> 
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"{name}: no such frame") from None
+        raise UserError(f"{name}: no such frame{hint(Path(name))}") from None
     except UnidentifiedImageError:
         raise UserError(
             f"{name}: not a readable image (no image, or of a kind that is not read, such as HEIC or RAW); "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from egogen.errors import UserError
-from egogen.layout import FOLDERS, data_root, run_root, weights_root
+from egogen.layout import EGOGEN, FEATURE_KINDS, FOLDERS, METRIC_TARGETS, data_root, run_root, weights_root
 
 # Folder of published weights -> its name for `--what` (egogen.download).
 WEIGHTS = {
@@ -34,13 +34,14 @@ def hint(path: Path) -> str:
         (run_root() / "toy", toy),
         (run_root(), of_run),
         (weights_root(), of_weights),
-        (data_root() / "EgoGen", of_data),
+        (data_root() / EGOGEN, of_data),
+        (Path("/"), anywhere),
     )
     for root, rule in rules:
         if path.absolute().is_relative_to(root.absolute()):
             command = rule(path.absolute().relative_to(root.absolute()).parts)
             return f"; make it by {command}" if command else ""
-    return "; make it by python main.py --train" if path.parent.name == "checkpoints" else ""
+    return ""
 
 
 def toy(_: tuple[str, ...]) -> str:
@@ -73,6 +74,17 @@ def of_weights(parts: tuple[str, ...]) -> str:
     return f"bash scripts/download_weights.sh{f' --what {what}' if what else ''}"
 
 
-def of_data(_: tuple[str, ...]) -> str:
-    """What makes a data set."""
+def of_data(parts: tuple[str, ...]) -> str:
+    """What makes a data set, a frame of it, or the copy of a target that the metrics read."""
+    if METRIC_TARGETS in parts:
+        return "python -m egogen.validate --fix"
     return "bash scripts/download_dataset.sh, or python -m egogen.prepare"
+
+
+def anywhere(parts: tuple[str, ...]) -> str:
+    """What makes a file that lies where a user's own flag or setting says, by the names of its folders."""
+    if EGOGEN in parts:
+        return of_data(parts)
+    if any(kind in parts for kind in FEATURE_KINDS):
+        return "python -m llava.describe"
+    return "python main.py --train" if parts[-2:-1] == ("checkpoints",) else ""

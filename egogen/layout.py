@@ -17,7 +17,8 @@ FEATURE_KINDS = get_args(FeatureKind)
 FrameFormat = Literal["jpg", "png"]  # of drawn frames
 FRAME_FORMATS: tuple[FrameFormat, ...] = get_args(FrameFormat)
 
-# Name of a data set -> its folder inside EgoGen.
+EGOGEN = "EgoGen"  # folder of all data sets
+# Name of a data set -> its folder inside it.
 FOLDERS = {"ego4d": "ego4d.fho", "epickitchen": "epickitchen"}
 METRIC_TARGETS = "val_gt_for_metric"
 
@@ -91,7 +92,7 @@ class Layout:
     @property
     def egogen(self) -> Path:
         """The EgoGen folder."""
-        return self.root / "EgoGen"
+        return self.root / EGOGEN
 
     @property
     def folder(self) -> Path:

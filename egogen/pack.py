@@ -14,6 +14,7 @@ from typing import get_args
 
 from egogen import cli
 from egogen.cli import flag
+from egogen.errors import UserError
 from egogen.layout import FOLDERS, Layout, Split, data_root, tar_folder
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,10 @@ class PackOptions:
     out: Path = flag("folder of the tar files of all splits", type=Path, required=True)
     data_root: Path = flag("the folder that holds EgoGen/", type=Path, default=data_root)
     frames_per_tar: int = flag("the last one may hold fewer", type=int, default=5000)
+
+    def __post_init__(self) -> None:
+        if self.frames_per_tar < 1:
+            raise UserError(f"--frames-per-tar {self.frames_per_tar}: expected 1 or more")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

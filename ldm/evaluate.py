@@ -23,6 +23,8 @@ from ldm.report.report_options import PUBLISHED
 
 log = logging.getLogger(__name__)
 
+MOST_RESAMPLES = 1_000_000  # of an interval: more change no digit that is shown, and take hours
+
 
 @dataclass(frozen=True)
 class EvaluateOptions:
@@ -65,8 +67,8 @@ class EvaluateOptions:
         choice("protocol", self.protocol, PROTOCOLS)
         choice("precision", self.precision, PRECISIONS)
         metric_names(self.metrics or ())
-        if self.bootstrap < 0:
-            raise UserError(f"--bootstrap {self.bootstrap}: expected 0 or more resamples")
+        if not 0 <= self.bootstrap <= MOST_RESAMPLES:
+            raise UserError(f"--bootstrap {self.bootstrap}: expected 0 to {MOST_RESAMPLES} resamples")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

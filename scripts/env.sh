@@ -28,9 +28,15 @@ for word in "${@:1:${OWN_WORDS:-$#}}"; do
 done
 unset word OWN_WORDS
 
-# A path of the caller, as seen from ROOT: results do not depend on where a script was started.
+# A path of the caller, as seen from ROOT: results do not depend on where a script was started. A `~` or `~user` that
+# its shell has left alone (in quotes, in a container's variables) is the home folder, as it is to the commands.
 from_root() {
-    local path=$1
+    local path=$1 home
+    if [[ $path =~ ^~[[:alnum:]_.-]*(/|$) ]]; then
+        home=$(eval "echo ${BASH_REMATCH[0]}") # nothing but the name of a user
+        [[ $home != \~* ]] || die "$path: there is no such home folder; write the whole path"
+        path=$home${path#"${BASH_REMATCH[0]}"}
+    fi
     [[ $path == /* ]] || path=$PWD/$path
     [[ $path == "$ROOT" ]] && path=.
     echo "${path#"$ROOT"/}"

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from functools import cache
 
+from egogen.features.__main__ import ACTIONS
+from egogen.prepare.__main__ import COMMANDS
 from tests.workbench import ROOT
 
 # All in one process.
@@ -15,10 +17,11 @@ HELP = """
 import contextlib, io, json, runpy, sys
 shown = {}
 for name in sys.argv[1:]:
-    sys.argv, out = [name, "--help"], io.StringIO()
+    module, *words = name.split()
+    sys.argv, out = [module, *words, "--help"], io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit, ImportError):
-        run = runpy.run_path if name.endswith(".py") else runpy.run_module
-        run(name, run_name="__main__")
+        run = runpy.run_path if module.endswith(".py") else runpy.run_module
+        run(module, run_name="__main__")
     shown[name] = out.getvalue()
 print(json.dumps(shown))
 """
@@ -32,11 +35,16 @@ def doors() -> list[str]:
     return [name.removesuffix(".__main__") for name in names] + ["main.py"]
 
 
+def subcommands() -> list[str]:
+    """The commands that are words behind another, as they are typed."""
+    return [f"egogen.prepare {name}" for name in COMMANDS] + [f"egogen.features {name}" for name in ACTIONS]
+
+
 @cache
 def help_texts() -> dict[str, str]:
-    """The help of all commands; empty for one that needs more than the standard library to show it."""
+    """The help of all of them; empty for one that needs more than the standard library to show it."""
     ran = subprocess.run(
-        [sys.executable, "-S", "-W", "ignore", "-c", HELP, *doors()],
+        [sys.executable, "-S", "-W", "ignore", "-c", HELP, *doors(), *subcommands()],
         cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, text=True, capture_output=True, check=True,
     )  # fmt: skip
     shown: dict[str, str] = json.loads(ran.stdout)

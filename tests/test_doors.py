@@ -8,13 +8,13 @@ import sys
 import pytest
 
 from egogen.commands import COMMANDS
-from tests.doors import doors, help_texts
+from tests.doors import doors, help_texts, subcommands
 from tests.workbench import ROOT
 
 PACKAGES = ("egogen", "llava", "ldm")
 
 
-@pytest.mark.parametrize("door", doors())
+@pytest.mark.parametrize("door", [*doors(), *subcommands()])
 def test_help_needs_no_library(door: str) -> None:
     shown = help_texts()[door]
     assert shown.startswith("usage: ")

@@ -69,6 +69,21 @@ def test_a_command_is_run_in_an_environment(tmp_path: Path) -> None:
     assert "no command 'lego'" in bench.run("run.sh", "ldm", "lego", code=2)
 
 
+def test_a_home_folder_that_the_caller_s_shell_has_left_alone(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path / "my home", "conda python")
+    (bench.conda / "ldm" / "bin").mkdir(parents=True)
+    given = {"DATA_ROOT": "~/my data", "RUN_ROOT": "~", "WEIGHTS_ROOT": "~$(touch made)/x"}
+    bench.run("run.sh", "ldm", "python", "-V", **given)
+    assert bench.full_calls()[-1].roots == {
+        "DATA_ROOT": f"{tmp_path / 'my home' / 'my data'}",
+        "RUN_ROOT": f"{tmp_path / 'my home'}",
+        "WEIGHTS_ROOT": f"{bench.root.parent}/{given['WEIGHTS_ROOT']}",  # no user has such a name
+    }
+    assert not [*tmp_path.rglob("made")]
+    shown = bench.run("run.sh", "ldm", "python", "-V", code=2, DATA_ROOT="~no-such-user/x")
+    assert shown == "error: ~no-such-user/x: there is no such home folder; write the whole path\n"
+
+
 def test_ci_runs_the_tests() -> None:
     script = ROOT / ".ci/run"
     assert "exec bash scripts/test.sh" in script.read_text()

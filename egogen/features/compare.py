@@ -14,6 +14,7 @@ from egogen.features.difference import Difference
 from egogen.features.feature_shards import FeatureFolder, Shards, read_difference
 from egogen.features.npy import TEXT_TOKENS
 from egogen.features.store import form_of, read_manifest
+from egogen.hints import hint
 from egogen.layout import FeatureKind, feature_folders
 from egogen.progress import Progress
 
@@ -44,7 +45,8 @@ def compare(one: Path, other: Path | None = None, items: int | None = None) -> I
     folders = [feature_folders(root) for root in (one, other) if root is not None]
     common = [found for found in folders[0] if found in folders[-1]]
     if not common:
-        raise UserError(f"{one}: no folder llava_image or llava_text" + (f" as in {other}" if other else ""))
+        alike = f" as in {other}" if other else ""
+        raise UserError(f"{one}: no folder llava_image or llava_text{alike}{hint(one)}")
     for path, kind in common:
         yield compare_folder([root / path for root in (one, other) if root is not None], kind, path, items)
     for path, _ in sorted(set(folders[0]) ^ set(folders[-1])):

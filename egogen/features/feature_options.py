@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egogen.cli import flag
+from egogen.errors import shorten
 from egogen.features.store_names import IMAGE_TOKENS, ROW_TYPES, SHARD_ITEMS, STORES, SUFFIXES, RowType, Store
 from egogen.layout import FOLDERS, data_root
 
+MOST = 10**15
+
 
 def positive(text: str) -> int:
-    """Reads a number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"found {text}, expected at least 1")
+    """Reads a number of at least 1; beyond `MOST` there is nothing to count."""
+    if not text.isdecimal() or len(text) > len(str(MOST)) or not 1 <= int(text) <= MOST:
+        raise ArgumentTypeError(f"found {shorten(text)}, expected at least 1 and at most {MOST}")
     return int(text)
 
 

@@ -29,6 +29,7 @@ from egogen.features.rows import decode, encode
 from egogen.features.store import check_form, form_of, made_by, row_type_of
 from egogen.features.store_names import RowType
 from egogen.files import atomic_open, parse_json, regular
+from egogen.hints import hint
 from egogen.layout import FeatureKind, projector_path, shard_paths
 
 log = logging.getLogger(__name__)
@@ -213,7 +214,8 @@ class Shards:
         """
         if name not in self.shard_of:
             raise UserError(
-                f"{self.place}: no shard holds the feature {name!r}; run the step that writes this split"
+                f"{self.place}: no shard holds the feature {name!r}"
+                f"{hint(self.path(name)) or '; run the step that writes this split'}"
             )
         return self.shard_of[name]
 

@@ -19,6 +19,7 @@ from jaxtyping import Float, Float16, Float32
 from egogen.errors import UserError
 from egogen.features.store_names import IMAGE_TOKENS
 from egogen.files import atomic_open, regular
+from egogen.hints import hint
 from egogen.walks import walk_files
 
 log = logging.getLogger(__name__)
@@ -168,7 +169,9 @@ def opened(path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:
     try:
         values = read()
     except FileNotFoundError:
-        raise UserError(f"{path}: no such feature file; run the describe step for this split") from None
+        raise UserError(
+            f"{path}: no such feature file{hint(path) or '; run the describe step for this split'}"
+        ) from None
     except BROKEN as error:
         raise UserError(f"{path}: not a readable .npy file ({error}); delete it and {REMEDY}") from None
     if values.dtype.kind != "f":

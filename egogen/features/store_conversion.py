@@ -27,6 +27,7 @@ from egogen.features.projector import Projector, read_projector
 from egogen.features.store import Form, claim_store, made_by, read_manifest
 from egogen.features.store_names import RowType
 from egogen.files import atomic_folder, clean_parts
+from egogen.hints import hint
 from egogen.layout import clip_folder, feature_folders, projector_path, shard_path
 from egogen.progress import Progress
 
@@ -94,7 +95,9 @@ def convert(wish: Conversion) -> list[Outcome]:
     source, target = wish.source, wish.target
     folders = feature_folders(source)
     if not source.is_dir() or not folders:
-        raise UserError(f"{source}: no folder llava_image or llava_text here or up to two levels below")
+        raise UserError(
+            f"{source}: no folder llava_image or llava_text here or up to two levels below{hint(source)}"
+        )
     if target.resolve() == source.resolve():
         raise UserError(f"{target}: is the source itself; choose another folder")
     if wish.store == "online":

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from egogen.errors import UserError, reason
 from egogen.features.store_names import SUFFIXES
+from egogen.hints import hint
 
 # What numpy, zipfile, pickle, torch and safetensors raise for damaged bytes.
 BROKEN = (
@@ -23,6 +24,12 @@ BROKEN = (
     TypeError, IndexError, AttributeError, MemoryError, OverflowError, RuntimeError,
 )  # fmt: skip
 SAFETENSORS, ZIP, PICKLE = "safetensors", "zip", "pickle"  # how files of weights begin
+PAGES = (b"<!doctype", b"<html", b"<?xml")  # how what a server says begins, where it has no file to give
+# What empty tensors mean; each stage says beside it what else helps.
+SHARDED = (
+    "a checkpoint of DeepSpeed's ZeRO-3, whose weights lie in shards: join them by the zero_to_fp32.py in "
+    "the folder that DeepSpeed wrote"
+)
 Found = TypeVar("Found")
 Tensors = dict[str, Callable[[], np.ndarray]]
 
@@ -36,7 +43,7 @@ def weight_files(path: Path) -> list[Path]:
     candidates = sorted(path.iterdir()) if path.is_dir() else [path]
     files = [file for file in candidates if file.suffix and file.suffix in SUFFIXES and file.is_file()]
     if not files:
-        what = "exists, but is no such file" if path.exists() else "no such file or folder"
+        what = "exists, but is no such file" if path.exists() else f"no such file or folder{hint(path)}"
         raise UserError(f"{path}: {what}; expected weights in {SUFFIXES}")
     return files
 
@@ -61,6 +68,8 @@ def form_of(path: Path) -> str:
         return PICKLE
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: a pointer of Git LFS, not the file; fetch that by git lfs pull")
+    if head.lstrip().lower().startswith(PAGES):
+        raise UserError(f"{path}: a web page or a server's answer, not the file; download it again")
     return ""
 
 

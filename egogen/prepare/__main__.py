@@ -7,34 +7,48 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from egogen.cli import parser, run
-from egogen.commands import first_line
+from egogen import cli
+from egogen.commands import docstring, first_line
+from egogen.prepare.options import (
+    EXIT_CODES,
+    Ego4DOptions,
+    EpicOptions,
+    ExportOptions,
+    FolderOptions,
+    HubOptions,
+    ParquetOptions,
+    PrepareOptions,
+)
 
-# Each module has `main(argv)`.
-COMMANDS = {
-    "ego4d": "egogen.prepare.ego4d.ego4d_pairs",
-    "epic": "egogen.prepare.epic.epic_pairs",
-    "folder": "egogen.prepare.formats.image_table",
-    "from-hf": "egogen.prepare.formats.hub",
-    "to-parquet": "egogen.prepare.formats.parquet",
-    "to-webdataset": "egogen.prepare.formats.webdataset",
+PROG = "python -m egogen.prepare"
+# The flags of each subcommand, and the module whose `prepare` takes them; it is imported once they are read.
+COMMANDS: dict[str, tuple[type, str]] = {
+    "ego4d": (Ego4DOptions, "egogen.prepare.ego4d.ego4d_pairs"),
+    "epic": (EpicOptions, "egogen.prepare.epic.epic_pairs"),
+    "folder": (FolderOptions, "egogen.prepare.formats.image_table"),
+    "from-hf": (HubOptions, "egogen.prepare.formats.hub"),
+    "to-parquet": (ParquetOptions, "egogen.prepare.formats.parquet"),
+    "to-webdataset": (ExportOptions, "egogen.prepare.formats.webdataset"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Hands the arguments on to a subcommand."""
+    """Reads the flags of a subcommand, then runs it."""
     words = list(sys.argv[1:] if argv is None else argv)
-    made = parser("python -m egogen.prepare", f"{__doc__}\n\n{overview()}")
+    made = cli.parser(PROG, f"{__doc__}\n\n{overview()}")
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("command", choices=list(COMMANDS), help="COMMAND --help tells more")
-    args = made.parse_args(words[:1])
-    import_module(COMMANDS[args.command]).main(words[1:])
+    command: str = made.parse_args(words[:1]).command
+    kind, module = COMMANDS[command]
+    epilog = EXIT_CODES if issubclass(kind, PrepareOptions) else None
+    options: object = cli.options(kind, words[1:], f"{PROG} {command}", docstring(module), epilog)
+    import_module(module).prepare(options)
 
 
 def overview() -> str:
     """The subcommands, a line each."""
-    return "\n".join(f"  {name:15}{first_line(module)}" for name, module in COMMANDS.items())
+    return "\n".join(f"  {name:15}{first_line(module)}" for name, (_, module) in COMMANDS.items())
 
 
 if __name__ == "__main__":
-    run(main)
+    cli.run(main)

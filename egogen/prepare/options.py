@@ -1,19 +1,19 @@
-"""The flags that all sources of `egogen.prepare` share."""
+"""The flags of all subcommands of `egogen.prepare`: sources that are read, formats that are written."""
 
 from __future__ import annotations
 
 import os
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
+from typing import get_args
 
-from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
-from egogen.layout import data_root
-from egogen.manifest import checkpoint_hash
-from egogen.prepare.frames.extract import Look
+from egogen.layout import DESCRIPTION_KEY, FOLDERS, Split, data_root
+from egogen.prepare.frames.look import Look
 
 MAX_SIZE = 4096
 # Exit codes: 2 is a mistake, 130 is Ctrl-C.
@@ -24,7 +24,11 @@ EXIT_CODES = (
     "command or in an input file; 130, interrupted. The same command goes on where it stopped."
 )
 FILTERS = "filters by an image model; off without --embedder"
-Options = TypeVar("Options", bound="PrepareOptions")
+BENCHMARKS = ("fho_lta", "fho_oscc-pnr")
+# The frames that Ego4D's annotators chose of an action, in the order of time.
+CRITICAL_FRAMES = ("pre_45", "pre_30", "pre_15", "pre_frame", "contact_frame", "pnr_frame", "post_frame")
+# What a Parquet file's prompt may be, and the key of that text in the annotations.
+PROMPTS = {"description": DESCRIPTION_KEY, "action": "action"}
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ class PrepareOptions:
 
     def settings(self) -> dict[str, object]:
         """What makes frames and choice what they are, without paths and processes."""
+        from egogen.manifest import checkpoint_hash
+
         judging = None
         if self.embedder is not None:
             head = self.aesthetic_head
@@ -116,6 +122,118 @@ class NeighbourOptions(PrepareOptions):
         return Look(self.size, self.quality, self.sharpest)
 
 
-def read(kind: type[Options], argv: Sequence[str] | None, command: str, description: str | None) -> Options:
-    """Reads the flags of a source's command."""
-    return cli.options(kind, argv, f"python -m egogen.prepare {command}", description, EXIT_CODES)
+def benchmark(name: str) -> str:
+    """`oscc-pnr` is short for `fho_oscc-pnr`."""
+    return name if name.startswith("fho_") else f"fho_{name}"
+
+
+@dataclass(frozen=True)
+class Ego4DOptions(NeighbourOptions):
+    """Which actions make pairs, and of which frames."""
+
+    annotations: Path = flag("Ego4D's v2/annotations", type=Path, required=True, metavar="DIR")
+    clips: Path | None = flag(
+        "v2/clips or v2/clips_540ss: CLIP_UID.mp4", type=Path, metavar="DIR", either=True
+    )
+    videos: Path | None = flag("full videos: VIDEO_UID.mp4", type=Path, metavar="DIR", either=True)
+    split_from: str = flag(
+        "the benchmark whose train and val files say which split a clip is in",
+        choices=BENCHMARKS, default=BENCHMARKS[0], type=benchmark,
+    )  # fmt: skip
+    # Ours: the paper does not say which frames (F-DA-01).
+    input: str = flag("critical frame that is the input", choices=CRITICAL_FRAMES, default="pre_15")
+    target: str = flag("and the target", choices=CRITICAL_FRAMES, default="pnr_frame")
+    min_window: float = flag(
+        "leave out actions annotated in a shorter window; the benchmarks' loaders use 8",
+        type=float, default=0.0, metavar="SEC",
+    )  # fmt: skip
+
+
+def not_negative(text: str) -> Fraction:
+    """An exact number from 0 on."""
+    try:
+        number = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        number = Fraction(-1)
+    if number < 0:
+        raise ArgumentTypeError(f"{text!r}: expected a number, 0 or more")
+    return number
+
+
+@dataclass(frozen=True)
+class EpicOptions(NeighbourOptions):
+    """Which table and frames, and where in an action its frames are."""
+
+    csv: Path = flag("EPIC_100_train.csv or _validation.csv", type=Path, required=True, metavar="FILE")
+    frames: Path | None = flag(
+        "folders P01_11 or tar files P01_11.tar of frames", type=Path, metavar="DIR", either=True
+    )
+    videos: Path | None = flag("P01_11.MP4 ...", type=Path, metavar="DIR", either=True)
+    # Ours: the paper does not say how long before and after (F-DA-02).
+    before: Fraction = flag(
+        "the input is so long before the action starts", type=not_negative, default="0.25", metavar="SEC"
+    )
+    after: Fraction | None = flag(
+        "the target is so long after it starts", type=not_negative, metavar="SEC", either="target"
+    )
+    after_fraction: Fraction = flag(
+        "or after this part of it", type=not_negative, default="0.6", metavar="F", either="target"
+    )
+    split: Split | None = flag("by default as the table's name says", choices=get_args(Split))
+    video_info: Path | None = flag("EPIC_100_video_info.csv: true sizes and rates", type=Path, metavar="FILE")
+
+
+@dataclass(frozen=True)
+class FolderOptions(PrepareOptions):
+    """Which table, and where its pairs go."""
+
+    pairs: Path = flag("a .csv, .jsonl or .parquet table", type=Path, required=True, metavar="FILE")
+    split: Split = flag("of rows that name none", choices=get_args(Split), default="train")
+    val_share: float | None = flag(
+        "of the clips whose rows name no split, the share that goes to val, chosen by their names",
+        type=float, metavar="SHARE",
+    )  # fmt: skip
+    dataset: str = flag(
+        "whose place to take: epickitchen for plain labels, ego4d for such as '#C C cuts the carrot'",
+        choices=list(FOLDERS), default="epickitchen",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.val_share is not None and not 0 < self.val_share < 1:
+            raise UserError(f"--val-share {self.val_share}: expected a number between 0 and 1")
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """Which download, and where it goes."""
+
+    source: Path = flag("the folder of the download", positional=True, type=Path, metavar="SRC")
+    out: Path = flag("is to hold EgoGen/", type=Path, required=True, metavar="DATA_ROOT")
+    workers: int = flag("threads of the final check", type=int, default=lambda: os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """The flags of all exports."""
+
+    root: Path = flag("the folder that holds EgoGen/", positional=True, type=Path, metavar="ROOT")
+    dataset: str = flag("whose frames", choices=list(FOLDERS), required=True)
+    split: Split = flag("which of them", choices=["train", "val"], required=True)
+    out: Path = flag("may hold several splits", type=Path, required=True, metavar="DIR")
+    annotations: Path | None = flag("instead of the one in EgoGen/", type=Path, metavar="FILE")
+    samples_per_shard: int = flag("actions in a file", type=int, default=1000)
+
+    def __post_init__(self) -> None:
+        if self.samples_per_shard < 1:
+            raise UserError(f"--samples-per-shard {self.samples_per_shard}: expected 1 or more")
+
+
+@dataclass(frozen=True)
+class ParquetOptions(ExportOptions):
+    """Which split, and what its prompts are."""
+
+    prompt: str | None = flag(
+        "what edit_prompt holds; else the descriptions if every action has one, or the labels",
+        choices=list(PROMPTS),
+    )

@@ -14,7 +14,7 @@ import numpy as np
 from egogen.files import atomic_open
 from egogen.layout import Layout, Split
 from egogen.prepare.contact_sheet import contact_sheet
-from egogen.prepare.frames.extract import Look
+from egogen.prepare.frames.look import Look
 from egogen.prepare.pair_plan import BROKEN, PairPlan
 from egogen.record import git_state, installed
 from egogen.table import text_table

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from egogen.errors import UserError
+from egogen.hints import hint
 from egogen.layout import FOLDERS, Layout, Split
 from egogen.validate.across import check_contents, check_features, check_leaks, check_leftovers
 from egogen.validate.check_report import Check, Report
@@ -49,7 +50,7 @@ def present(root: Path, dataset: str | None) -> list[str]:
         expected = Layout(root, dataset or next(iter(FOLDERS))).annotations("train")
         raise UserError(
             f"{root}: no data set {dataset or 'of ours'} here; expected {expected} or a val file beside it; "
-            "give the folder that holds EgoGen/"
+            f"give the folder that holds EgoGen/{hint(expected)}"
         )
     return found
 

@@ -15,12 +15,14 @@ from egogen.annotations import check_object
 from egogen.errors import UserError, check, reason
 from egogen.features.weight_files import BROKEN
 from egogen.files import read_json
-from ldm.checkpoints.single_file import SHARDED
+from ldm.checkpoints.single_file import JOIN
 from ldm.checkpoints.stated_sizes import Sizes
 from ldm.conditioner import Conditioner
+from ldm.diffusion.schedule import TRAINING_SCHEDULE
 from ldm.networks.architecture import Parts, make_conditioner, widened
 from ldm.networks.shapes import (
     LATENT_CHANNELS,
+    LATENT_SCALE,
     Architecture,
     Streams,
     TextShape,
@@ -33,21 +35,37 @@ INDEX = "model_index.json"
 # Not stored by newer versions of transformers.
 UNSTORED = {"text_model.embeddings.position_ids", "embeddings.position_ids"}
 
+# What our networks, schedule and formats take for granted; other settings are read, or change nothing.
+SETTINGS: Mapping[str, Mapping[str, object]] = {
+    "scheduler/scheduler_config.json": {"prediction_type": "epsilon", **TRAINING_SCHEDULE},
+    "text_encoder/config.json": {"hidden_act": "quick_gelu"},
+    "unet/config.json": {
+        "act_fn": "silu", "addition_embed_type": None, "class_embed_type": None, "flip_sin_to_cos": True,
+        "freq_shift": 0, "time_embedding_type": "positional",
+    },
+    "vae/config.json": {"act_fn": "silu", "scaling_factor": LATENT_SCALE},
+}  # fmt: skip
+
 
 class DiffusersFolder:
     """A pipeline folder: Stable Diffusion, InstructPix2Pix or LEGO.
 
     Raises:
         UserError: a part or tensor is missing, unknown or of another shape, a file is damaged, or the model
-            predicts something else than noise.
+            works otherwise than ours (`SETTINGS`).
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if (path / "zero_to_fp32.py").exists():
-            raise UserError(f"{path}: {SHARDED}")
+            raise UserError(f"{path}: {JOIN}")
+        if not (path / INDEX).exists():
+            raise UserError(
+                f"{path}: no {INDEX} here; expected a diffusers pipeline folder, or a file, such as "
+                "checkpoints/last.ckpt of a training's folder"
+            )
         read_json(path / INDEX)
-        check_prediction(path / "scheduler" / "scheduler_config.json")
+        check_settings(path)
         # Without accelerate there is no other way, and diffusers says so each time.
         plain = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
         unet = load_part(path, "unet", UNet2DConditionModel.from_pretrained, **plain)
@@ -88,11 +106,18 @@ class DiffusersFolder:
         return self.loaded._replace(conditioner=make_conditioner(shape, streams))
 
 
-def check_prediction(path: Path) -> None:
-    """Refuses a model that does not predict noise, such as Stable Diffusion 2.1; older files do not say."""
-    if path.exists():
-        found = check_object(read_json(path), f"{path}", "settings by name").get("prediction_type", "epsilon")
-        check(f"{path}: prediction_type", found, "epsilon, as of Stable Diffusion 1", found == "epsilon")
+def check_settings(folder: Path) -> None:
+    """Refuses a model that works otherwise than ours: its settings would be lost. Older files do not say all.
+
+    Raises:
+        UserError: one says otherwise, such as Stable Diffusion 2's or XL's; names it.
+    """
+    for name, wanted in SETTINGS.items():
+        path = folder / name
+        stated = check_object(read_json(path), f"{path}", "settings by name") if path.exists() else {}
+        for key, value in wanted.items():
+            found = stated.get(key, value)
+            check(f"{path}: {key}", found, f"{value}, as of Stable Diffusion 1", found == value)
 
 
 def load_part(path: Path, name: str, load: Callable[..., Any], **options: object) -> Any:  # noqa: ANN401 - a network

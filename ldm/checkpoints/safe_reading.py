@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from egogen.errors import UserError, reason
 from egogen.features.weight_files import BROKEN, SAFETENSORS, ZIP, form_of
+from egogen.files import regular
 from egogen.hints import hint
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UserError: missing, truncated, no checkpoint, or with content that is neither tensors nor plain data.
     """
-    if not path.is_file():
+    if not regular(path).exists():
         raise UserError(f"{path}: no such checkpoint file{hint(path)}")
     try:
         form = form_of(path)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from egogen.errors import UserError, shorten
+from egogen.features.weight_files import SHARDED
 from ldm.checkpoints.published_names import KNOWN_EXTRAS, ema_name, published_names
 from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION, read
 from ldm.checkpoints.stated_sizes import Sizes, state_resolution, stated_sizes
@@ -24,10 +25,7 @@ from ldm.networks.shapes import BOTH, LATENT_CHANNELS, Architecture, Streams, ch
 HOLDERS = ("model_state_dict", "module", "model")
 WRAPPED = re.compile(r"(?<![^.])(module|_forward_module|_orig_mod)\.|_orig_mod(?=[a-z])")
 OUTER = tuple(f"model.{part}" for part in ("model.", "model_ema.", VAE, TEXT))
-SHARDED = (
-    "a checkpoint of DeepSpeed's ZeRO-3, whose weights lie in shards: join them by the zero_to_fp32.py in "
-    "the folder that DeepSpeed wrote, and give what that makes"
-)
+JOIN = f"{SHARDED}, and give what that makes"
 CONV_IN = f"{UNET}input_blocks.0.0.weight"
 
 
@@ -109,7 +107,7 @@ def weights_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
         )
     empty = [name for name, value in found.items() if not value.numel()]
     if empty:
-        raise UserError(f"{path}: tensor {empty[0]!r} and {len(empty) - 1} others are empty; {SHARDED}")
+        raise UserError(f"{path}: tensor {empty[0]!r} and {len(empty) - 1} others are empty; {JOIN}")
     names = {name: WRAPPED.sub("", name) for name in found}
     if any(name.startswith(OUTER) for name in names.values()):
         names = {name: plain.removeprefix("model.") for name, plain in names.items()}

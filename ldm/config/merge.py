@@ -46,7 +46,8 @@ def load_config(kind: type[Config], files: Sequence[Path], overrides: Sequence[s
         UserError: a missing file, broken YAML, an unknown key (with the nearest valid one) or a bad value.
     """
     defaults = asdict(kind())  # type: ignore[call-overload]
-    layers = [(f"{path}", read_yaml(path) or {}) for path in files]
+    read = [(f"{path}", read_yaml(path)) for path in files]
+    layers = [(path, {} if layer is None else layer) for path, layer in read]
     layers += [(shorten(word), parsed(word)) for word in overrides]
     for source, layer in layers:
         for key in unknown_keys(kind, check_object(layer, source, "settings by name")):

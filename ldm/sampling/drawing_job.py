@@ -170,7 +170,25 @@ def make_jobs(out: Path, plan: DrawingPlan, files: SplitFiles) -> list[DrawingJo
         folder = out / f"txt{scales.text:g}_img{scales.image:g}" if several else out
         made = settings(plan, files, scales, checkpoint)
         jobs.append(DrawingJob(folder, scales, config, made, known, sizes))
+    check_paths(jobs[0], files)
     return jobs
+
+
+def check_paths(job: DrawingJob, files: SplitFiles) -> None:
+    """Refuses items that would overwrite each other's frames.
+
+    Raises:
+        UserError: two actions share a target frame, or one name but for its ending, which a format replaces.
+    """
+    seen: dict[Path, Item] = {}
+    for item in files.items:
+        other = seen.setdefault(job.path(item), item)
+        if other is not item:
+            raise UserError(
+                f"{files.annotations.source}: the actions {other.clip}/{other.id} and {item.clip}/{item.id} "
+                f"would be drawn to one file, {job.path(item)}; each needs a target frame (image_1) of its "
+                "own, whose names differ in more than their endings unless sampling.format=jpg"
+            )
 
 
 def settings(

@@ -15,6 +15,7 @@ from ldm.networks.devices import HELP
 
 NAME_LENGTH = 25  # of each half of a frame's name: with four bytes a letter it fits a file system
 RESOLUTION = 256  # of the published checkpoints, which do not state it
+MAX_SIDE = 4096
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 
 
@@ -48,9 +49,12 @@ class EditOptions:
         check_scale("--cfg-text", self.cfg_text)
         check_scale("--cfg-image", self.cfg_image)
         side = self.resolution
-        check("--resolution", side, "a positive multiple of 16", side is None or side % 16 == 0 < side)
+        allowed = f"a multiple of 16, up to {MAX_SIDE}"
+        check("--resolution", side, allowed, side is None or (side % 16 == 0 and 0 < side <= MAX_SIDE))
         kind = self.target.suffix.lower()
         check("--output", str(self.target), f"a name that ends in {', '.join(FORMATS)}", kind in FORMATS)
+        if self.target.exists() and self.input.exists() and self.target.samefile(self.input):
+            raise UserError(f"--output {self.target}: is the photo itself, which would be lost")
         if (self.image_feature is None) != (self.text_feature is None):
             raise UserError("--image-feature and --text-feature: give both or neither")
         if self.vllm and (fault := text_fault(self.prompt)):

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 
 from egogen.errors import UserError
+from egogen.hints import hint
 from ldm.checkpoints.source import load_parts, open_source, with_sizes
 from ldm.config.sections import TrainConfig, TrainerConfig
 from ldm.data.loaders import SPLITS, PairsModule
@@ -93,9 +94,9 @@ def check_splits(config: TrainConfig) -> None:
         for split in SPLITS:
             if not (path := data.annotations(split)).exists():
                 raise UserError(
-                    f"{path}: no such file; training reads a train and a val split of {data.dataset} (of a "
-                    "table of your own: python -m egogen.prepare folder --val-share; elsewhere: "
-                    f"data.{split}_annotations=FILE)"
+                    f"{path}: no such file{hint(path)}; training reads a train and a val split of "
+                    f"{data.dataset} (of a table of your own: python -m egogen.prepare folder --val-share; "
+                    f"elsewhere: data.{split}_annotations=FILE)"
                 )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from egogen.annotations import JsonObject, check_object
 from egogen.errors import UserError
 from egogen.files import read_json
-from llava.checkpoints.weights import PROJECTOR, TEXT, examples, has_weights, our_name, read_file
+from llava.checkpoints.weights import GATHER, PROJECTOR, TEXT, examples, has_weights, our_name, read_file
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +244,7 @@ def check_tensor(path: Path, name: str, tensor: Tensor | None, shape: tuple[int,
     if tensor is None:
         raise UserError(f"{path}: {name} is missing; is the file whole?")
     if tensor.shape != shape:
-        empty = "; it was saved from ZeRO-3 without being gathered" if not tensor.numel() else ""
+        empty = f"; it is empty; {GATHER}" if not tensor.numel() else ""
         raise UserError(f"{path}: {name} has shape {tuple(tensor.shape)}, expected {shape}{empty}")
     if not tensor.isfinite().all():
         raise UserError(f"{path}: {name} is not finite; its training has failed")

@@ -73,10 +73,13 @@ def choose_vision_tower(
 
 
 def find_clip(name: str, folder: Path) -> Path | None:
-    """The CLIP folder of that name in or beside the checkpoint, else in Hugging Face's cache, else None."""
+    """The CLIP folder of that name in or beside the checkpoint, else in Hugging Face's cache, else None.
+
+    Where the checkpoint's path is a link, beside what it leads to as well.
+    """
     if not name:
         return None
-    for base in (folder, folder.parent):
+    for base in (folder, folder.parent, folder.resolve().parent):
         if has_clip(base / name):
             return base / name
     if name.count("/") != 1:

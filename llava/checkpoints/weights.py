@@ -19,17 +19,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from egogen.errors import UserError, reason
-from egogen.features.weight_files import SAFETENSORS, ZIP, form_of
+from egogen.features.weight_files import SAFETENSORS, SHARDED, ZIP, form_of
 from egogen.files import atomic_open, read_json, write_json
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 HINT = "bash scripts/download_weights.sh fetches the published start, llava.train makes others"
 SHARD_BYTES = 10 * 10**9
 WRAPPERS = ("module.", "_orig_mod.", "base_model.")
-GATHER = (
-    "ZeRO-3 saved it without gathering: run zero_to_fp32.py in the training's checkpoint folder, or train "
-    "with stage3_gather_16bit_weights_on_model_save"
-)
+GATHER = f"{SHARDED}, or train with stage3_gather_16bit_weights_on_model_save"
 READ_ERRORS = (
     OSError, EOFError, RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError,
     SafetensorError, pickle.UnpicklingError,

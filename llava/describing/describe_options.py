@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from egogen.cli import flag
+from egogen.errors import shorten
 from egogen.features.store_names import ROW_TYPES, STORES, RowType, Store
-from llava.question.labels import CUTS, QUESTION, Cut
+from llava.question.labels import CUTS, QUESTION, Cut, check_query
 from llava.question.lemmas import LEMMAS, Lemmas
 
 Setting = Literal["forecast", "description"]
@@ -22,6 +24,9 @@ def batch_size(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"found {text}, expected at least 1, or auto")
     return int(text)
+
+
+MOST = 1_000_000  # tokens of an answer, chunks: beyond it a number is a slip
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,13 @@ class DescribeOptions:
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "top_k", "num_chunks"):
-            if getattr(self, name) < 1:
+            if not 1 <= getattr(self, name) <= MOST:
                 raise ArgumentTypeError(
-                    f"--{name.replace('_', '-')}: found {getattr(self, name)}, expected at least 1"
+                    f"--{name.replace('_', '-')}: found {shorten(getattr(self, name))}, expected at least 1 "
+                    f"and at most {MOST}"
                 )
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise ArgumentTypeError(
-                f"--temperature: found {self.temperature}, expected above 0; --greedy draws nothing"
+                f"--temperature: found {self.temperature}, expected a number above 0; --greedy draws nothing"
             )
+        check_query(self.query)

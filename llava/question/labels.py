@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from egogen.errors import UserError
+from egogen.reserved import IMAGE_TAG
 from llava.question.lemmas import Lemmas, verb_lemma
 
 QUESTION = "How does the person properly {} that is displayed in the video frame?"
@@ -17,6 +18,20 @@ CUTS: tuple[Cut, ...] = get_args(Cut)
 
 # "#C C picks up a knife": a tag ("#C", "#O", "#Unsure") and the wearer's letter.
 TAG_AND_WEARER = re.compile(r"\A\s*(?:#\w+|C)?(?!\S)\s*(?:C(?!\S))?\s*", re.IGNORECASE)
+
+
+def check_query(query: str) -> None:
+    """Checks the question about an action.
+
+    Raises:
+        UserError: it has an image tag, several `{}`, or none (F-S1-05: published, the action is ignored).
+    """
+    if query.count(SLOT) != 1:
+        raise UserError(
+            f"query {query!r}: found {query.count(SLOT)} times '{SLOT}', expected it once, for the action"
+        )
+    if IMAGE_TAG in query:
+        raise UserError(f"query {query!r}: {IMAGE_TAG} is put in front by itself; leave it out")
 
 
 def action_words(label: str, dataset: str, *, cut: Cut = "published", lemmas: Lemmas = "lemminflect") -> str:

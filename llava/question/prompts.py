@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from egogen.errors import UserError
 from egogen.reserved import IMAGE_TAG, text_fault
-from llava.question.labels import QUESTION, SLOT
+from llava.question.labels import QUESTION, SLOT, check_query
 
 IMAGE_TOKEN = -200  # marks an image's places among token ids; never a row of the vocabulary
 IGNORED = -100  # label of a token that is not learnt
@@ -97,14 +97,9 @@ def question(query: str, action: str) -> str:
     The query has one `{}` for the words of an action's label (`llava.question.labels`).
 
     Raises:
-        UserError: the query has a tag, several `{}`, or none (F-S1-05: published, the action is ignored).
+        UserError: see `check_query`; or the action has a tag.
     """
-    if query.count(SLOT) != 1:
-        raise UserError(
-            f"query {query!r}: found {query.count(SLOT)} times '{SLOT}', expected it once, for the action"
-        )
-    if IMAGE_TAG in query:
-        raise UserError(f"query {query!r}: {IMAGE_TAG} is put in front by itself; leave it out")
+    check_query(query)
     if IMAGE_TAG in action:
         raise UserError(f"action {action!r}: {IMAGE_TAG} stands for the frame; take it out of the label")
     return f"{IMAGE_TAG}\n{query.replace(SLOT, action)}"

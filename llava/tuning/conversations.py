@@ -134,6 +134,8 @@ def fault(record: Conversation, example: Example, signs: Sequence[str] = ()) -> 
         if reason := text_fault(words, signs):
             return f"{'answer' if turn.speaker == 'gpt' else 'question'} {shorten(turn.value)}: {reason}"
     tags = example.ids.count(IMAGE_TOKEN)
+    if example.cut and tags < sum(turn.value.count(IMAGE_TAG) for turn in record.conversations):
+        return f"its {IMAGE_TAG!r} is behind the first {len(example.ids)} tokens; raise --model_max_length"
     if record.image and tags != 1:
         return f"an image and {tags} times {IMAGE_TAG!r} in the text; one tag is needed"
     if not example.supervised:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from egogen.layout import Layout
 from egogen.validate.validate_options import ValidateOptions
@@ -46,3 +49,9 @@ def target_extra(root: Path) -> None:
 
 def unfinished(root: Path) -> None:
     (root / "EgoGen/ego4d.fho/train/toy_train_000000/0/.x.jpg.00.part").write_bytes(b"x")
+
+
+def jpeg(width: int, height: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (width, height), (width, height, 0)).save(stream, "JPEG")
+    return stream.getvalue()

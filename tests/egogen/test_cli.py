@@ -3,6 +3,10 @@
 import io
 import json
 import logging
+import os
+import shlex
+import signal
+import subprocess
 import sys
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
@@ -13,6 +17,7 @@ import pytest
 from egogen import cli
 from egogen.errors import UserError
 from egogen.layout import data_root, run_root, weights_root
+from tests.workbench import ROOT
 
 
 def fail() -> None:
@@ -102,6 +107,36 @@ def test_failures_in_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         assert (told["level"], told["message"]) == ("error", message)
         assert ("traceback" in told) == (code == 1)
     logging.captureWarnings(False)
+
+
+FAILS = "from egogen.cli import run; from egogen.layout import Layout; run(lambda: Layout('a', 'b'))"
+PRINTS = "import sys; from egogen.cli import run; run(lambda: sys.stdout.write({words!r} * {count}))"
+
+
+@pytest.mark.parametrize("count", [1, 100_000])
+def test_a_reader_that_has_gone_ends_a_command_without_a_word(count: int) -> None:
+    """As of `| head`: little is printed when the process ends, much before that."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-S", "-c", PRINTS.format(words="line\n", count=count)]
+    ran = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (ran.returncode, ran.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_another_broken_pipe_is_no_reader_that_has_gone() -> None:
+    def broken() -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        cli.run(broken)
+
+
+def test_closed_streams_are_no_error() -> None:
+    """As a daemon's are."""
+    for words, code in ((PRINTS.format(words="line", count=1), 0), (FAILS, 2)):
+        command = f"{sys.executable} -S -c {shlex.quote(words)} >&- 2>&-"
+        assert subprocess.run(["bash", "-c", command], cwd=ROOT, check=False).returncode == code
 
 
 def test_a_programmer_s_error_is_never_hidden() -> None:

@@ -369,6 +369,8 @@ def test_estimates_of_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ["convert"],
         ["estimate"],
         ["estimate", "--items", "0"],
+        ["estimate", "--items", f"1{'0' * 400}"],
+        ["estimate", "--items", "9" * 5000],
         ["convert", "a", "b", "--to", "zip"],
         ["pack"],
     ],

@@ -88,6 +88,9 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="folder: is a folder"):
         write_json(tmp_path / "folder", 1)
+    for path in (".", "..", "/", ""):  # which have no name that a neighbour could have
+        with pytest.raises(UserError, match="is a folder; expected a file's path"):
+            write_json(Path(path), 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 

@@ -127,6 +127,12 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(root: Path) -> No
     assert "decompression bomb" in (probe(path).fault or "")
 
 
+def test_a_tar_file_holds_a_frame_at_least(tmp_path: Path) -> None:
+    words = ["--dataset", "ego4d", "--split", "val", "--out", str(tmp_path), "--frames-per-tar", "0"]
+    with pytest.raises(UserError, match="--frames-per-tar 0: expected 1 or more"):
+        pack_command(words)
+
+
 def test_a_photo_of_a_hundred_megapixels_is_no_warning(tmp_path: Path) -> None:
     Image.new("1", (10_000, 10_000)).save(tmp_path / "x.png")
     found = []

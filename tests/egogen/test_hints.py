@@ -1,12 +1,17 @@
 """A missing file is named with the command that makes it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from egogen import hints
+from egogen.annotations import Annotations
 from egogen.download.catalogue import CATALOGUE
 from egogen.errors import UserError
+from egogen.features import NpyFiles
+from egogen.features.store import check_form
+from egogen.frames import FolderFrames
 from egogen.hints import hint, require
 from egogen.layout import FOLDERS, Layout, merged_annotations, run_features, tuned_vllm
 
@@ -38,6 +43,17 @@ def test_each_step_is_named_by_what_it_makes(tmp_path: Path, dataset: str) -> No
         / dataset
         / "train"
         / "llava_image": f"{described}, or bash scripts/download_features.sh",
+        run_features() / dataset / "train" / "llava_text" / "a" / "0" / "x.npy": described,
+        Layout(tmp_path / "DATA_ROOT", dataset).frames("val")
+        / "a"
+        / "0"
+        / "x.jpg": "download_dataset.sh, or",
+        Layout(tmp_path / "DATA_ROOT", dataset).metric_targets / "a" / "0" / "x.jpg": "egogen.validate --fix",
+        tmp_path / "RUN_ROOT" / "samples" / "run" / "images" / "a" / "0" / "x.jpg": "python -m ldm.sample",
+        # Elsewhere, by the names of folders.
+        Layout(tmp_path / "mine", dataset).frames("val") / "a" / "0" / "x.jpg": "python -m egogen.prepare",
+        Layout(tmp_path / "mine", dataset).metric_targets / "x.jpg": "python -m egogen.validate --fix",
+        tmp_path / "mine" / dataset / "val" / "llava_image" / "x.npy": "python -m llava.describe",
         tuned_vllm(dataset) / "config.json": f"bash scripts/finetune_{dataset}.sh",
         tmp_path
         / "WEIGHTS_ROOT"
@@ -51,6 +67,23 @@ def test_each_step_is_named_by_what_it_makes(tmp_path: Path, dataset: str) -> No
         with pytest.raises(UserError, match=r"no such file or folder; make it by") as caught:
             require(path)
         assert command in str(caught.value)
+
+
+def test_who_opens_a_file_that_is_missing_says_so(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "DATA_ROOT", "ego4d")
+    features = run_features() / "ego4d" / "val" / "llava_text"
+    by_data = r"; make it by bash scripts/download_dataset\.sh"
+    by_describe = r"; make it by bash scripts/describe_ego4d\.sh val"
+    missing: list[tuple[str, Callable[[], object]]] = [
+        (rf"x\.jpg: no such frame{by_data}", lambda: FolderFrames(layout.frames("val")).read("a/0/x.jpg")),
+        (rf"ego4d_val\.json: no such file{by_data}", lambda: Annotations.read(layout.annotations("val"))),
+        (rf"x\.npy: no such feature file{by_describe}", lambda: NpyFiles(features).read("a/0/x.npy")),
+        (rf"no such folder of features{by_describe}", lambda: check_form(features, "shards")),
+        (r"x\.npy: no such feature file; run the describe step", lambda: NpyFiles(tmp_path).read("x.npy")),
+    ]
+    for told, read in missing:
+        with pytest.raises(UserError, match=told):
+            read()
 
 
 def test_a_user_s_own_file_has_no_command(tmp_path: Path) -> None:

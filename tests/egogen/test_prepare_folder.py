@@ -145,9 +145,10 @@ def test_empty_lines_count_for_nothing(tmp_path: Path) -> None:
 
 def test_images_that_make_no_pair(tmp_path: Path) -> None:
     images(tmp_path / "images")
-    drawn(7, 96, 96).save(tmp_path / "images" / "square.png")
+    for name in ("square", "other"):
+        drawn(7, 96, 96).save(tmp_path / "images" / f"{name}.png")
     (tmp_path / "images" / "broken.png").write_bytes(b"no image")
-    names = [("0", "none"), ("0", "broken"), ("0", "square"), ("square", "square"), ("0", "1")]
+    names = [("0", "none"), ("0", "broken"), ("0", "square"), ("square", "other"), ("0", "0"), ("0", "1")]
     rows: Rows = [
         {"image_0": f"images/{first}.png", "image_1": f"images/{second}.png", "action": "cut", "clip": "c"}
         for first, second in reversed(names)
@@ -159,6 +160,7 @@ def test_images_that_make_no_pair(tmp_path: Path) -> None:
     decisions = [json.loads(line) for line in manifest.read_text().splitlines()]
     assert [row["reason"] for row in decisions] == [
         None,
+        "input and target are one image",
         "another size than its clip's",
         "frames of two shapes",
         "frame damaged or missing",
@@ -216,6 +218,17 @@ def test_a_share_of_the_clips_goes_to_val(tmp_path: Path, caplog: pytest.LogCapt
     assert [len(Annotations.read(layout.annotations(split))) for split in ("train", "val")] == [1, 1]
     with pytest.raises(UserError, match=r"--val-share 1\.0: expected a number between 0 and 1"):
         prepare(path, tmp_path / "shared", "--val-share", "1")
+
+
+def test_images_may_lie_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    images(tmp_path / "home" / "images")
+    (tmp_path / "tables").mkdir()
+    row = {**ROWS[0], "image_0": "~/images/2.png", "image_1": f"{tmp_path}/home/images/3.png"}
+    layout = prepare(write_table(tmp_path / "tables" / "pairs.csv", [row]), tmp_path / "out")
+    (item,) = Annotations.read(layout.annotations("train"))
+    names = (item.action.image_0, item.action.image_1)
+    assert [number_in(layout.frames("train") / name) for name in names] == [2, 3]
 
 
 def test_an_image_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
-"""Training, resuming and sampling by their commands, at tiny size; and what they say about bad input."""
+"""Training, resuming and sampling by their commands, at tiny size."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from egogen.cli import run as run_command
 from egogen.errors import UserError
 from ldm.checkpoints.safe_reading import read
 from ldm.checkpoints.source import load_parts
@@ -25,10 +23,7 @@ from ldm.diffusion.sampler import make_scheduler
 from ldm.networks.text import make_tokenizer
 from ldm.pipeline import LegoPipeline
 from ldm.sample import main as sample
-from ldm.train import main as train
-from tests.ldm.toy_run import TRAINING, Run, make_run
-from tests.second_process import second_process
-from tests.small_disk import largest_file
+from tests.ldm.toy_run import TRAINING, Run, base, fit, make_run
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +34,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(autouse=True)
 def run_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUN_ROOT", str(run.root / "runs"))
-
-
-def base(run: Run) -> Path:
-    path = run.root / "tiny.yaml"
-    path.write_text(f"model: {{start: {run.start}, gradient_checkpointing: true}}\n")
-    return path
-
-
-def fit(run: Run, name: str, *words: str) -> Path:
-    arguments = ["--name", name, "--base", str(base(run)), "--train", "--logdir", str(run.root / "logs")]
-    train([*arguments, *run.words(), *TRAINING, *words])
-    return run.root / "logs" / f"tiny_{name}"
 
 
 @pytest.fixture(scope="module")
@@ -217,98 +200,6 @@ def test_the_start_checkpoint_is_instruct_pix2pix_without_features(run: Run, tmp
     assert len(draw(run, run.start, tmp_path / "b", "model.vllm_features=false")) == 3
 
 
-def broken(run: Run, tmp_path: Path) -> Run:
-    shutil.copytree(run.root, tmp_path / "run", ignore=shutil.ignore_patterns("logs", "runs"))
-    return Run(tmp_path / "run")
-
-
-def first_frame(run: Run, split: str, key: str) -> Path:
-    clips = json.loads(run.annotations(split).read_text())
-    action = next(iter(next(iter(clips.values())).values()))
-    return run.layout.frames("train" if split == "train" else "val") / action[key]
-
-
-def first_feature(run: Run) -> Path:
-    return next((run.features / "ego4d" / "train" / "llava_text").rglob("*.npy"))
-
-
-def damage(run: Run, kind: str) -> tuple[list[str], str]:
-    """Breaks one thing; returns settings and what the error must say."""
-    if kind == "missing frame":
-        first_frame(run, "train", "image_1").unlink()
-        return [], "no such frame"
-    if kind == "broken jpeg":
-        path = first_frame(run, "val", "image_0")
-        path.write_bytes(path.read_bytes()[:300])
-        return [], "not a readable image"
-    if kind == "missing feature":
-        first_feature(run).unlink()
-        return [], "no such feature file"
-    if kind == "feature of another width":
-        np.save(first_feature(run), np.zeros((5, 7), np.float16))
-        return [], "text features are (5, 7), expected (tokens, 24)"
-    if kind == "no description":
-        shutil.copy(run.layout.annotations("train"), run.annotations("train"))
-        return [], "has no text 'llava_forecast_finetune'"
-    if kind == "wrong type":
-        clips = json.loads(run.annotations("train").read_text())
-        next(iter(next(iter(clips.values())).values()))["action"] = 3
-        run.annotations("train").write_text(json.dumps(clips))
-        return [], "field 'action': found 3"
-    if kind == "another shape":
-        return ["model.architecture.unet.channels=[64, 96]"], "do not belong together"
-    if kind == "truncated checkpoint":
-        run.start.write_bytes(run.start.read_bytes()[:5000])
-        return [], "not a readable checkpoint"
-    if kind == "code in checkpoint":
-        torch.save({"state_dict": {}, "hook": shutil.rmtree}, run.start)
-        return [], "refused, it holds more than tensors"
-    assert kind == "no checkpoint"
-    run.start.unlink()
-    return [], "no such checkpoint file"
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "missing frame", "broken jpeg", "missing feature", "feature of another width", "no description",
-        "wrong type", "another shape", "truncated checkpoint", "code in checkpoint", "no checkpoint",
-    ],
-)  # fmt: skip
-def test_bad_input_is_one_line_with_the_path(
-    run: Run, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    victim = broken(run, tmp_path)
-    words, message = damage(victim, kind)
-    logging.disable(logging.INFO)
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            run_command(lambda: fit(victim, "bad", *words))
-    finally:
-        logging.disable(logging.NOTSET)
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
-    assert message in error
-    assert str(tmp_path) in error
-
-
-def test_wrong_commands(run: Run) -> None:
-    with pytest.raises(UserError, match="--base: give at least one YAML"):
-        train(["--train"])
-    with pytest.raises(UserError, match="expected different numbers such as 0,1"):
-        train(["--base", str(base(run)), "--gpus", "a"])
-    with pytest.raises(UserError, match="neither a checkpoint nor a folder"):
-        train(["--base", str(base(run)), "--resume", "nowhere", *run.words(), *TRAINING])
-    absent = ["data.val_annotations=absent.json", "model.start=absent.ckpt"]
-    with pytest.raises(UserError, match=r"absent\.json: no such file; training reads a train and"):
-        train(["--base", str(base(run)), *run.words(), *TRAINING, *absent])
-    with pytest.raises(UserError, match="needed for --method lego"):
-        sample(["--config", str(base(run))])
-    with pytest.raises(UserError, match="not used by --method copy"):
-        sample(["--config", str(base(run)), "--method", "copy", "--ckpt", "x"])
-
-
 @pytest.mark.slow
 def test_frames_from_tar_files_train_alike(run: Run, trained: Path) -> None:
     from egogen.pack import main as pack
@@ -411,41 +302,8 @@ def test_the_published_average_moves_after_every_batch(run: Run) -> None:
     assert int(state["model_ema.num_updates"]) == 6  # two batches a step
 
 
-def test_a_run_without_an_end_is_refused_and_paths_may_be_words(run: Run) -> None:
-    config = ["--base", str(base(run)), f"model.start={run.start}", "trainer.effective_batch=2"]
-    with pytest.raises(UserError, match=r"trainer\.max_epochs: got -1, allowed: at least 1"):
-        train([*config, *run.words(), "data.batch_size=2"])
-
-
 def test_schedulers_do_not_clip_latents() -> None:
     for name in ("ddim", "DDPMScheduler", "PNDMScheduler", "dpmpp_2m"):
         made = make_scheduler(name).config
         assert not made.get("clip_sample")
         assert made.get("timestep_spacing") != "leading" or made["steps_offset"] == 1
-
-
-def test_one_share_is_drawn_by_one_process_and_a_full_disk_is_one_line(run: Run, tmp_path: Path) -> None:
-    config = run.root / "copy.yaml"
-    config.write_text("sampling: {format: png}\n")
-    words = ["--config", str(config), "--method", "copy", "--out", str(tmp_path / "out"), *run.words()]
-    with second_process(tmp_path / "out", "shard_1_of_2") as first:
-        with pytest.raises(UserError, match=rf"\(shard_1_of_2\) is under way in process {first.pid} "):
-            sample([*words, "--shard", "1/2"])
-        assert not (tmp_path / "out").exists()
-        sample([*words, "--shard", "2/2"])
-    with largest_file(900), pytest.raises(UserError, match=r"\.png: not written .*File too large.* free"):
-        sample([*words, "--shard", "1/2"])
-    sample(words)
-    assert len(list((tmp_path / "out").rglob("*.png"))) == 3
-    assert not list(tmp_path.rglob(".*"))
-
-
-def test_latents_on_a_full_disk_are_one_line_and_no_signal(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RUN_ROOT", str(tmp_path))
-    words = [*run.words(), *TRAINING, "data.cache_latents=true"]
-    arguments = ["--name", "full", "--base", str(base(run)), "--logdir", str(tmp_path), "--train"]
-    line = r"cache/ego4d_.*: not written .*File too large.* free"
-    with largest_file(2000), pytest.raises(UserError, match=line):
-        train([*arguments, *words])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from egogen.errors import UserError
+from egogen.features.weight_files import SHARDED
 from ldm.checkpoints.safe_reading import read
 from ldm.checkpoints.single_file import SingleFile
 from ldm.checkpoints.source import load_parts, open_source
@@ -89,9 +91,7 @@ def test_weights_that_zero_3_left_in_shards(state: State, tmp_path: Path) -> Non
     torch.save({"state_dict": {name: torch.empty(0) for name in state}}, tmp_path / "x.ckpt")
     (tmp_path / "zero_to_fp32.py").touch()
     for path in (tmp_path / "x.ckpt", tmp_path):
-        with pytest.raises(
-            UserError, match=r"ZeRO-3, whose weights lie in shards: join them by the zero_to_fp32\.py"
-        ):
+        with pytest.raises(UserError, match=rf"{re.escape(SHARDED)}, and give what that makes$"):
             open_source(path)
 
 
@@ -114,7 +114,8 @@ def test_torch_s_advice_is_not_passed_on(tmp_path: Path, save: Callable[..., Non
     ("content", "message"),
     [
         (b"", "not a readable checkpoint, cut off perhaps"),
-        (b"<html>not found</html>", "not a readable checkpoint, cut off perhaps"),
+        (b"<html>not found</html>", "a web page or a server's answer, not the file; download it again"),
+        (b"\n<?xml version='1.0'?><Error>AccessDenied</Error>", "a web page or a server's answer"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
             "a pointer of Git LFS, .* git lfs pull",

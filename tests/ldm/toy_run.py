@@ -15,6 +15,7 @@ from egogen.toy.world import write_world
 from ldm.checkpoints.writing import published_state, write
 from ldm.networks.architecture import build
 from ldm.networks.shapes import Architecture, TextShape, UNetShape, VAEShape
+from ldm.train import main as train
 
 WIDTH = 24
 SHAPE = Architecture(
@@ -94,3 +95,17 @@ def make_run(root: Path) -> Run:
     shape = replace(SHAPE, unet=replace(SHAPE.unet, in_channels=4))
     write(run.start, published_state(build(shape, conditioner=False), shape), shape)
     return run
+
+
+def base(run: Run) -> Path:
+    """Writes the YAML of a tiny training."""
+    path = run.root / "tiny.yaml"
+    path.write_text(f"model: {{start: {run.start}, gradient_checkpointing: true}}\n")
+    return path
+
+
+def fit(run: Run, name: str, *words: str) -> Path:
+    """Trains by the command; returns the folder of the training."""
+    arguments = ["--name", name, "--base", str(base(run)), "--train", "--logdir", str(run.root / "logs")]
+    train([*arguments, *run.words(), *TRAINING, *words])
+    return run.root / "logs" / f"tiny_{name}"

@@ -12,6 +12,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from egogen.files import write_json
 from llava.model import Llava, load
+from tests.llava.describing import make_split
 from tests.llava_oracle import ORACLE, write_published
 
 __all__ = ["ORACLE", "Loaded"]
@@ -49,3 +50,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         records.append({"id": f"r{index}", "image": f"{index}.jpg", "conversations": turns})
     write_json(root / "records.json", records)
     return root
+
+
+@pytest.fixture(scope="session")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make_split` makes; a test that changes it takes a copy."""
+    return make_split(tmp_path_factory.mktemp("split"))

@@ -115,6 +115,12 @@ def test_longer_records_are_counted(loaded: Loaded, caplog: pytest.LogCaptureFix
     assert "up to 215" in caplog.text
 
 
+def test_a_record_cut_before_its_image_is_told_as_cut(loaded: Loaded) -> None:
+    record = record_of(("human", "What? " * 20 + "<image>"), ("gpt", "A cup."))
+    with pytest.raises(UserError, match=r"'<image>' is behind the first 10 tokens; raise --model_max_length"):
+        encode_all([record], loaded[1], 10, Path("data.json"))
+
+
 def test_bad_records_stop_or_are_skipped(loaded: Loaded, caplog: pytest.LogCaptureFixture) -> None:
     good = record_of(("human", "<image>\nWhat?"), ("gpt", "A cup."))
     bad = record_of(("human", "What?"), ("gpt", "A cup."))

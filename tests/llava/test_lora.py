@@ -1,8 +1,11 @@
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from egogen.errors import UserError
@@ -68,6 +71,23 @@ def test_adapters_go_on_where_they_stopped(
         path.unlink()
     main(argv)  # from checkpoint-4
     assert losses(tmp_path) == pytest.approx(losses(adapters), abs=1e-4)
+
+
+def test_adapters_of_other_places_are_not_gone_on_from(
+    adapters: Path, data: Path, tiny: Path, tmp_path: Path
+) -> None:
+    """Transformers hands on no word of adapters that did not fit."""
+    out = tmp_path / "run"
+    shutil.copytree(adapters, out, ignore=shutil.ignore_patterns("checkpoint-6"))
+    (out / "complete.json").unlink()
+    path = out / "checkpoint-4" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    gone = next(name for name in sorted(tensors) if "lora_A" in name)
+    other = gone.replace("layers.0", "layers.7")
+    tensors[other] = tensors.pop(gone)
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(UserError, match=rf"missing {re.escape(gone)}, unexpected {re.escape(other)}; delete"):
+        main(flags(data, tiny, out, "--num_train_epochs", "2", "--save_steps", "2", *LORA))
 
 
 def test_adapters_without_their_base_are_named(adapters: Path, tmp_path: Path) -> None:

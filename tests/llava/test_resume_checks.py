@@ -1,17 +1,20 @@
 """Nothing of a checkpoint runs when fine-tuning goes on from it; witness: a folder that a payload makes."""
 
 import pickle
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from egogen.errors import UserError
 from egogen.files import write_json
 from llava.checkpoints.resume import COMPLETE, agreed_checkpoint, check_checkpoint, newest_checkpoint
 from llava.train import main
+from llava.tuning.finetuner import check_fit
 from tests.forked import Forked, ranks
 from tests.llava.training import Payload, flags, losses
 
@@ -127,6 +130,33 @@ def test_what_else_a_checkpoint_may_not_be(
     breaking(run / "checkpoint-4")
     with pytest.raises(UserError, match=message):
         check_checkpoint(run / "checkpoint-4")
+
+
+@pytest.mark.parametrize(
+    ("missing", "unexpected", "told"),
+    [
+        (["a"], [], "missing a, unexpected nothing"),
+        ([], ["b"], "missing nothing, unexpected b"),
+        (["d", "a", "c", "b"], {"z", "y"}, "missing a, b, c, unexpected y, z;"),
+    ],
+)
+def test_weights_that_did_not_fit_are_named(
+    missing: Iterable[str], unexpected: Iterable[str], told: str
+) -> None:
+    with pytest.raises(UserError, match=f"does not fit the model: {told}"):
+        check_fit(missing, unexpected)
+
+
+def test_a_checkpoint_of_other_weights_is_not_gone_on_from(run: Path, data: Path, tiny: Path) -> None:
+    """Transformers only warns, and trains on with weights that nobody has loaded."""
+    plain(run)
+    path = run / "checkpoint-4" / "model.safetensors"
+    tensors = load_file(path)
+    gone = next(name for name in sorted(tensors) if "q_proj" in name)
+    tensors["other.weight"] = tensors.pop(gone)
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(UserError, match=rf"missing {re.escape(gone)}, unexpected other\.weight; delete it"):
+        main(flags(data, tiny, run, *RUN))
 
 
 def test_all_refused_is_one_line_and_nothing_moves(run: Path) -> None:

@@ -21,8 +21,6 @@ BOM = b"\xef\xbb\xbf"  # of UTF-8
 FILES = ("fho_main.json", "fho.json")
 # Their top-level keys of the videos: a list in v2, in v1 an object by uid.
 LISTS = ("videos", "video_data")
-# The frames that annotators chose of an action, in the order of time.
-CRITICAL_FRAMES = ("pre_45", "pre_30", "pre_15", "pre_frame", "contact_frame", "pnr_frame", "post_frame")
 # Fields of an action that are kept as they are, under the names of v2.
 FIELDS = (
     "uid", "narration_annotation_uid", "narration_text", "start_sec", "end_sec", "is_valid_action",

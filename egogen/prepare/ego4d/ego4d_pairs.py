@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import TypeAlias
 
 from egogen.annotations import JsonObject
-from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.files import read_json
 from egogen.layout import Layout, Split
 from egogen.manifest import file_hash
 from egogen.prepare.ego4d.ego4d_file import (
-    CRITICAL_FRAMES,
     AnnotatedVideo,
     Interval,
     Narrated,
@@ -29,7 +26,7 @@ from egogen.prepare.ego4d.ego4d_file import (
 )
 from egogen.prepare.frames.find import VIDEOS, find_sources
 from egogen.prepare.frames.video import VideoFile
-from egogen.prepare.options import NeighbourOptions, read
+from egogen.prepare.options import Ego4DOptions
 from egogen.prepare.pair_plan import DUPLICATE, MISSING, ActionPair, AtFrame, Moment, PairPlan, no_garbage
 from egogen.prepare.run import Preparation, carry_out
 
@@ -37,7 +34,6 @@ log = logging.getLogger(__name__)
 
 Splits: TypeAlias = dict[str, Split | None]
 SPLITS: tuple[Split, ...] = ("train", "val")
-BENCHMARKS = ("fho_lta", "fho_oscc-pnr")
 # The wearer of the camera acts: "#C C cuts the carrot". "#O" is somebody else.
 WEARER, UNSURE = "#C", "#unsure"
 # Loaders of the benchmarks leave out actions annotated in a shorter window, in seconds (F-DA-05).
@@ -67,36 +63,8 @@ CHECKS: Sequence[tuple[str, Callable[[Interval, JsonObject], bool]]] = (
 )
 
 
-def benchmark(name: str) -> str:
-    """`oscc-pnr` is short for `fho_oscc-pnr`."""
-    return name if name.startswith("fho_") else f"fho_{name}"
-
-
-@dataclass(frozen=True)
-class Ego4DOptions(NeighbourOptions):
-    """Which actions make pairs, and of which frames."""
-
-    annotations: Path = flag("Ego4D's v2/annotations", type=Path, required=True, metavar="DIR")
-    clips: Path | None = flag(
-        "v2/clips or v2/clips_540ss: CLIP_UID.mp4", type=Path, metavar="DIR", either=True
-    )
-    videos: Path | None = flag("full videos: VIDEO_UID.mp4", type=Path, metavar="DIR", either=True)
-    split_from: str = flag(
-        "the benchmark whose train and val files say which split a clip is in",
-        choices=BENCHMARKS, default=BENCHMARKS[0], type=benchmark,
-    )  # fmt: skip
-    # Ours: the paper does not say which frames (F-DA-01).
-    input: str = flag("critical frame that is the input", choices=CRITICAL_FRAMES, default="pre_15")
-    target: str = flag("and the target", choices=CRITICAL_FRAMES, default="pnr_frame")
-    min_window: float = flag(
-        "leave out actions annotated in a shorter window; the benchmarks' loaders use 8",
-        type=float, default=0.0, metavar="SEC",
-    )  # fmt: skip
-
-
-def main(argv: Sequence[str] | None = None) -> None:
+def prepare(options: Ego4DOptions) -> None:
     """Reads the annotations, then extracts."""
-    options = read(Ego4DOptions, argv, "ego4d", __doc__)
     annotations = annotation_file(options.annotations)
     split_files = {split: options.annotations / f"{options.split_from}_{split}.json" for split in SPLITS}
     splits = read_splits(split_files)

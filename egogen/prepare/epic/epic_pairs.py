@@ -6,14 +6,10 @@ Takes the distributed frames (folders or tar files), or the videos themselves, w
 from __future__ import annotations
 
 import logging
-from argparse import ArgumentTypeError
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import get_args
 
-from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.layout import Layout, Split
 from egogen.manifest import file_hash
@@ -28,7 +24,7 @@ from egogen.prepare.epic.epic_file import (
 from egogen.prepare.frames.find import VIDEOS, find_sources
 from egogen.prepare.frames.stills import FrameFiles
 from egogen.prepare.frames.video import VideoFile
-from egogen.prepare.options import NeighbourOptions, read
+from egogen.prepare.options import EpicOptions
 from egogen.prepare.pair_plan import MISSING, ActionPair, AtTime, FrameSource, Moment, PairPlan, Place
 from egogen.prepare.run import Preparation, carry_out
 
@@ -40,49 +36,8 @@ SPLIT_WORDS: dict[str, Split] = {"train": "train", "val": "val"}
 WRONG_FRAMES = ("P01_109", "P27_103")
 
 
-def not_negative(text: str) -> Fraction:
-    """An exact number from 0 on."""
-    try:
-        number = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        number = Fraction(-1)
-    if number < 0:
-        raise ArgumentTypeError(f"{text!r}: expected a number, 0 or more")
-    return number
-
-
-@dataclass(frozen=True)
-class EpicOptions(NeighbourOptions):
-    """Which table and frames, and where in an action its frames are."""
-
-    csv: Path = flag("EPIC_100_train.csv or _validation.csv", type=Path, required=True, metavar="FILE")
-    frames: Path | None = flag(
-        "folders P01_11 or tar files P01_11.tar of frames", type=Path, metavar="DIR", either=True
-    )
-    videos: Path | None = flag("P01_11.MP4 ...", type=Path, metavar="DIR", either=True)
-    # Ours: the paper does not say how long before and after (F-DA-02).
-    before: Fraction = flag(
-        "the input is so long before the action starts", type=not_negative, default="0.25", metavar="SEC"
-    )
-    after: Fraction | None = flag(
-        "the target is so long after it starts", type=not_negative, metavar="SEC", either="target"
-    )
-    after_fraction: Fraction = flag(
-        "or after this part of it", type=not_negative, default="0.6", metavar="F", either="target"
-    )
-    split: Split | None = flag("by default as the table's name says", choices=get_args(Split))
-    video_info: Path | None = flag("EPIC_100_video_info.csv: true sizes and rates", type=Path, metavar="FILE")
-
-    def times(self, action: EpicAction) -> tuple[Fraction, Fraction]:
-        """When the input and the target are, in seconds; not before the video begins."""
-        share = self.after_fraction * (action.stop - action.start)
-        after = share if self.after is None else self.after
-        return max(Fraction(0), action.start - self.before), action.start + after
-
-
-def main(argv: Sequence[str] | None = None) -> None:
+def prepare(options: EpicOptions) -> None:
     """Reads the table, then extracts."""
-    options = read(EpicOptions, argv, "epic", __doc__)
     split = options.split or guess_split(options.csv)
     actions = list(read_actions(options.csv))
     clips = read_video_info(options.video_info) if options.video_info else {}
@@ -97,6 +52,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         **options.settings(),
     }
     carry_out(plan, Preparation(Layout(options.out, "epickitchen"), (split,), settings, options, clips))
+
+
+def times(action: EpicAction, options: EpicOptions) -> tuple[Fraction, Fraction]:
+    """When the input and the target are, in seconds; not before the video begins."""
+    share = options.after_fraction * (action.stop - action.start)
+    after = share if options.after is None else options.after
+    return max(Fraction(0), action.start - options.before), action.start + after
 
 
 def guess_split(path: Path) -> Split:
@@ -119,9 +81,9 @@ def make_plan(actions: Sequence[EpicAction], split: Split, options: EpicOptions)
     }
     plan = PairPlan()
     for action in actions:
-        video, times = action.video, options.times(action)
-        numbers = [frame_number(time, frames_per_second(video)) for time in times]
-        places: Sequence[Place] = numbers if frames else [AtTime(time) for time in times]
+        video, seconds = action.video, times(action, options)
+        numbers = [frame_number(time, frames_per_second(video)) for time in seconds]
+        places: Sequence[Place] = numbers if frames else [AtTime(time) for time in seconds]
         source = sources.get(video)
         pair = ActionPair(
             clip=video,

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from egogen.annotations import Annotations, Item
-from egogen.cli import flag
 from egogen.errors import UserError
-from egogen.layout import DESCRIPTION_KEY, FOLDERS, Layout, Split
+from egogen.layout import DESCRIPTION_KEY, Layout
 from egogen.manifest import claim, file_hash
+from egogen.prepare.options import ExportOptions
 from egogen.validate.frame_files import probe
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """The flags of all exports."""
-
-    root: Path = flag("the folder that holds EgoGen/", positional=True, type=Path, metavar="ROOT")
-    dataset: str = flag("whose frames", choices=list(FOLDERS), required=True)
-    split: Split = flag("which of them", choices=["train", "val"], required=True)
-    out: Path = flag("may hold several splits", type=Path, required=True, metavar="DIR")
-    annotations: Path | None = flag("instead of the one in EgoGen/", type=Path, metavar="FILE")
-    samples_per_shard: int = flag("actions in a file", type=int, default=1000)
-
-    def __post_init__(self) -> None:
-        if self.samples_per_shard < 1:
-            raise UserError(f"--samples-per-shard {self.samples_per_shard}: expected 1 or more")
 
 
 class ExportSplit:

@@ -8,26 +8,23 @@ has faults.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egogen import cli
 from egogen.annotations import check_object, check_relative
 from egogen.archives.split_zip import group_archives
 from egogen.archives.unpack import unpack
-from egogen.cli import flag
 from egogen.disk import require_space
 from egogen.errors import UserError
 from egogen.files import atomic_open, parse_json
 from egogen.layout import FOLDERS, Layout
 from egogen.prepare.formats.parquet import IMAGES, ROW_GROUP
+from egogen.prepare.options import HubOptions
 from egogen.progress import Progress
 from egogen.published import SPLITS, dataset_place, is_hidden
 from egogen.validate.check_report import EXIT_FAULTS
@@ -40,18 +37,8 @@ from egogen.validate.whole import validate
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class HubOptions:
-    """Which download, and where it goes."""
-
-    source: Path = flag("the folder of the download", positional=True, type=Path, metavar="SRC")
-    out: Path = flag("is to hold EgoGen/", type=Path, required=True, metavar="DATA_ROOT")
-    workers: int = flag("threads of the final check", type=int, default=lambda: os.cpu_count() or 1)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
+def prepare(options: HubOptions) -> None:
     """Unpacks or copies everything, then checks the result."""
-    options = cli.options(HubOptions, argv, "python -m egogen.prepare from-hf", __doc__)
     install(options.source, options.out)
     report = validate(ValidateOptions(root=options.out, workers=options.workers))
     sys.stdout.write(report.text())

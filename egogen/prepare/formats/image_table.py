@@ -9,20 +9,18 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias, cast, get_args
 
 from egogen.annotations import check_object
-from egogen.cli import flag
 from egogen.csv_rows import check_names, read_csv, read_text, told
 from egogen.errors import UserError, reason
 from egogen.files import parse_json, regular
-from egogen.layout import DESCRIPTION_KEY, FOLDERS, Layout, Split
+from egogen.layout import DESCRIPTION_KEY, Layout, Split, expanded
 from egogen.manifest import file_hash
 from egogen.prepare.frames.stills import ImageFiles
-from egogen.prepare.options import PrepareOptions, read
+from egogen.prepare.options import FolderOptions
 from egogen.prepare.pair_plan import ActionPair, Moment, PairPlan
 from egogen.prepare.run import Preparation, carry_out
 from egogen.seeds import item_seed
@@ -33,32 +31,11 @@ Row: TypeAlias = Mapping[str, object]
 log = logging.getLogger(__name__)
 # Rows that one process works on.
 ROWS = 256
+ONE_IMAGE = "input and target are one image"
 
 
-@dataclass(frozen=True)
-class FolderOptions(PrepareOptions):
-    """Which table, and where its pairs go."""
-
-    pairs: Path = flag("a .csv, .jsonl or .parquet table", type=Path, required=True, metavar="FILE")
-    split: Split = flag("of rows that name none", choices=get_args(Split), default="train")
-    val_share: float | None = flag(
-        "of the clips whose rows name no split, the share that goes to val, chosen by their names",
-        type=float, metavar="SHARE",
-    )  # fmt: skip
-    dataset: str = flag(
-        "whose place to take: epickitchen for plain labels, ego4d for such as '#C C cuts the carrot'",
-        choices=list(FOLDERS), default="epickitchen",
-    )  # fmt: skip
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.val_share is not None and not 0 < self.val_share < 1:
-            raise UserError(f"--val-share {self.val_share}: expected a number between 0 and 1")
-
-
-def main(argv: Sequence[str] | None = None) -> None:
+def prepare(options: FolderOptions) -> None:
     """Reads the table, then copies and scales."""
-    options = read(FolderOptions, argv, "folder", __doc__)
     rows = list(read_rows(options.pairs))
     plan = make_plan(options.pairs, share_out(options.pairs, rows, options.val_share), options.split)
     splits: list[Split] = [
@@ -154,7 +131,7 @@ def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
     """
     if not rows:
         raise UserError(f"{path}: holds no rows; nothing to do")
-    images = [(path.parent / str(row["image_0"]), path.parent / str(row["image_1"])) for row in rows]
+    images = [image_paths(path, row) for row in rows]
     sources = [
         ImageFiles(f"{path.stem}-{first}", tuple(chain.from_iterable(images[first : first + ROWS])))
         for first in range(0, len(rows), ROWS)
@@ -175,6 +152,7 @@ def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
             id=str(row.get("id", counts[clip])),
             split=found,
             text=str(row["action"]),
+            reason=ONE_IMAGE if files[0] == files[1] else None,
             source=sources[index // ROWS],
             moments=(Moment(0, place), Moment(1, place + 1)),
             files=files,
@@ -183,6 +161,11 @@ def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
         counts[clip] += 1
         plan.add(pair)
     return plan
+
+
+def image_paths(path: Path, row: Row) -> tuple[Path, Path]:
+    """Where a row's images are, relative to the table; `~` is a home folder."""
+    return path.parent / expanded(str(row["image_0"])), path.parent / expanded(str(row["image_1"]))
 
 
 def split_of(row: Row, default: Split, where: str) -> Split:

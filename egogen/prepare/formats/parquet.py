@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egogen import cli
 from egogen.annotations import Item
-from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.layout import DESCRIPTION_KEY, Layout
 from egogen.prepare.formats.card import write_card
-from egogen.prepare.formats.export import ExportOptions, ExportSplit, describe
+from egogen.prepare.formats.export import ExportSplit, describe
+from egogen.prepare.options import PROMPTS, ParquetOptions
 from egogen.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -32,22 +29,10 @@ COLUMNS = ("input_image", "edit_prompt", "edited_image", "clip_id", "action_id",
 TEXTS = [column for column in COLUMNS if column not in IMAGES]
 # Rows that are in memory at a time, and that a reader has to load to see one.
 ROW_GROUP = 100
-PROMPTS = {"description": DESCRIPTION_KEY, "action": "action"}
 
 
-@dataclass(frozen=True)
-class ParquetOptions(ExportOptions):
-    """Which split, and what its prompts are."""
-
-    prompt: str | None = flag(
-        "what edit_prompt holds; else the descriptions if every action has one, or the labels",
-        choices=list(PROMPTS),
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
+def prepare(options: ParquetOptions) -> None:
     """Writes the Parquet files, the JSON files beside them and the card; finished files are kept."""
-    options = cli.options(ParquetOptions, argv, "python -m egogen.prepare to-parquet", __doc__)
     source = ExportSplit(options)
     prompt = choose_prompt(source, options.prompt)
     source.claim(format="parquet", prompt=prompt)

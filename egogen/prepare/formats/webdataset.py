@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 import logging
 import tarfile
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from egogen import cli
 from egogen.annotations import Item
 from egogen.files import atomic_open, write_json
 from egogen.frames import add_bytes, has_members
 from egogen.manifest import file_hash
-from egogen.prepare.formats.export import ExportOptions, ExportSplit, describe
+from egogen.prepare.formats.export import ExportSplit, describe
+from egogen.prepare.options import ExportOptions
 from egogen.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -24,9 +23,8 @@ log = logging.getLogger(__name__)
 FILES = 3  # of one sample
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def prepare(options: ExportOptions) -> None:
     """Writes the tar files; finished ones are kept."""
-    options = cli.options(ExportOptions, argv, "python -m egogen.prepare to-webdataset", __doc__)
     source = ExportSplit(options)
     source.claim(format="webdataset")
     shards = []

@@ -16,6 +16,7 @@ from PIL import Image
 from egogen.files import atomic_open
 from egogen.frames import encode
 from egogen.layout import Layout
+from egogen.prepare.frames.look import Look
 from egogen.prepare.pair_plan import (
     DAMAGED,
     NOT_BEFORE,
@@ -32,18 +33,6 @@ from egogen.prepare.pair_plan import (
 log = logging.getLogger(__name__)
 
 SHAPES = "frames of two shapes"
-
-
-class Look(NamedTuple):
-    """How frames are chosen and written.
-
-    Their height in pixels (the width keeps the aspect), the JPEG quality, 1 to 95, and of how many frames
-    before and after the sharpest is taken.
-    """
-
-    size: int
-    quality: int
-    sharpest: int
 
 
 class Work(NamedTuple):

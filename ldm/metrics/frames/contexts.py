@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from egogen.errors import UserError
+from egogen.hints import hint
 from egogen.layout import METRIC_TARGETS, metric_target_path
 from egogen.progress import Progress
 from ldm.metrics.frames.frame_pairs import Pairs, digest
@@ -77,7 +78,9 @@ def find_contexts(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
         if path != stated:
             others.append(pair.frame)
         if not path.is_file():
-            raise UserError(f"{path}: no such frame; it is the one before {pair.item.clip}/{pair.item.id}")
+            raise UserError(
+                f"{path}: no such frame; it is the one before {pair.item.clip}/{pair.item.id}{hint(path)}"
+            )
         header = check_image(path)
         size, target = header.size, pair.sizes[1]
         if not size.near(target, tolerance):

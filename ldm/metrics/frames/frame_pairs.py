@@ -16,6 +16,7 @@ from torch import Tensor
 
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
+from egogen.hints import hint
 from egogen.layout import generated_names, metric_target_path
 from egogen.progress import Progress
 from egogen.walks import walk_files
@@ -188,12 +189,19 @@ def find_files(folder: Path, frames: Iterable[str], what: str) -> dict[str, Path
             there twice.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; {what} are expected there as clip/action/frame")
+        raise UserError(
+            f"{folder}: no such folder; {what} are expected there as clip/action/frame{hint(folder)}"
+        )
     expected = set(frames)
     names = (path.relative_to(folder) for path in walk_files(folder))
-    there = {name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)}
+    own = {name for frame in expected for name in generated_names(frame)}  # a clip may be named as if hidden
+    there = {
+        name.as_posix()
+        for name in names
+        if name.as_posix() in own or not any(part.startswith(".") for part in name.parts)
+    }
     if not there:
-        raise UserError(f"{folder}: the folder is empty; expected {len(expected)} {what}")
+        raise UserError(f"{folder}: the folder is empty; expected {len(expected)} {what}{hint(folder)}")
     found = {
         frame: [
             name
@@ -220,6 +228,6 @@ def find_files(folder: Path, frames: Iterable[str], what: str) -> dict[str, Path
     if faults:
         raise UserError(
             f"{folder}: of {len(expected)} {what}, {' and '.join(faults)}; expected exactly those of "
-            "the annotation file"
+            f"the annotation file{hint(folder) if not all(found.values()) else ''}"
         )
     return {frame: folder / files[0] for frame, files in found.items()}

@@ -16,6 +16,7 @@ from torch import Tensor
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
 from egogen.layout import features_root
+from ldm.checkpoints.diffusers_folder import check_settings
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.writing import published_state, write
 from ldm.config.merge import load_config
@@ -162,9 +163,28 @@ def test_a_diffusers_folder_of_stable_diffusion_serves_as_well(run: Run, tmp_pat
         assert abs(frame - expected[name]).max() <= 1
     with pytest.raises(UserError, match=r"plain.ckpt: its UNet takes 4 channels; this method needs Instruct"):
         draw(run, "ip2p", tmp_path / "ip2p", ckpt="plain")
-    write_json(folder / "scheduler" / "scheduler_config.json", {"prediction_type": "v_prediction"})
-    with pytest.raises(UserError, match=r"prediction_type: got 'v_prediction', allowed: epsilon"):
-        draw(run, "sdedit", tmp_path / "other", ckpt="plain")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "allowed"),
+    [
+        ("scheduler/scheduler_config.json", "prediction_type", "v_prediction", "epsilon"),
+        ("scheduler/scheduler_config.json", "beta_schedule", "linear", "scaled_linear"),
+        ("vae/config.json", "scaling_factor", 0.13025, "0.18215"),
+        ("unet/config.json", "flip_sin_to_cos", False, "True"),
+        ("unet/config.json", "addition_embed_type", "text_time", "None"),
+        ("text_encoder/config.json", "hidden_act", "gelu", "quick_gelu"),
+    ],
+)
+def test_a_folder_that_works_otherwise_is_refused(
+    tmp_path: Path, name: str, key: str, value: object, allowed: str
+) -> None:
+    """Of Stable Diffusion 2 and XL: their settings would be lost on the way to our schedule and files."""
+    write_json(tmp_path / name, {key: value})
+    with pytest.raises(UserError, match=rf"{name}: {key}: got {value!r}, allowed: {allowed}"):
+        check_settings(tmp_path)
+    write_json(tmp_path / name, {})  # older files do not say
+    check_settings(tmp_path)
 
 
 def test_ip2p_takes_a_lego_checkpoint_without_its_features(run: Run, tmp_path: Path) -> None:

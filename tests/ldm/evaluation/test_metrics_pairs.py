@@ -60,6 +60,15 @@ def test_hidden_files_are_ignored(scene) -> None:  # noqa: ANN001
     assert len(pairs_of(scene)) == 4
 
 
+def test_a_clip_may_be_named_as_if_hidden(scene) -> None:  # noqa: ANN001
+    scene.annotations.write_text(scene.annotations.read_text().replace("clip0", ".clip0"))
+    for folder in (scene.run / "images", scene.targets):
+        (folder / "clip0").rename(folder / ".clip0")
+    drawn = scene.run / "images" / ".clip0" / "act" / "000002.jpg"
+    drawn.rename(drawn.with_suffix(".png"))  # in another format
+    assert pairs_of(scene).pairs[0].frame == ".clip0/act/000002.jpg"
+
+
 def test_folders_of_links_are_what_they_lead_to(scene) -> None:  # noqa: ANN001
     before = pairs_of(scene).sha256
     for folder in (scene.run / "images", scene.targets):

@@ -11,10 +11,26 @@ import pytest
 import torch
 from PIL import Image
 
+from egogen.annotations import Action, Item
+from ldm.metrics.blip import begin as blip_similarity
+from ldm.metrics.feature_cache import Memory
+from ldm.metrics.frames.frame_pairs import Pair, Pairs
+from ldm.metrics.frames.images import Size
+from ldm.metrics.metric import MetricSetting
 from ldm.metrics.networks.beams import search
 from ldm.metrics.networks.blip_captioner import Captioner, config, load_captioner, rename
 from ldm.metrics.networks.egovlp_model import EgoVLP, load_egovlp, load_tokenizer
-from tests.ldm.evaluation.networks import ORACLE, VOCABULARY, blip, egovlp, shapes, write_vocabulary
+from ldm.metrics.networks.metric_weights import BLIP, EGOVLP
+from ldm.metrics.networks.metric_weights import VOCABULARY as VOCABULARY_FILE
+from tests.ldm.evaluation.networks import (
+    ORACLE,
+    VOCABULARY,
+    blip,
+    egovlp,
+    shapes,
+    small_vocabulary,
+    write_vocabulary,
+)
 
 CPU = torch.device("cpu")
 
@@ -123,6 +139,32 @@ def test_text_features(text_tower: EgoVLP, kind: str, key: str) -> None:
     np.testing.assert_allclose(text_tower.text_ids(padded, mask), expected, atol=2e-5)
     alone = torch.tensor(ids[0])[None]
     np.testing.assert_allclose(text_tower.text_ids(alone, torch.ones_like(alone))[0], expected[0], atol=2e-5)
+
+
+def test_texts_that_egovlp_cuts_are_counted(
+    text_tower: EgoVLP, captioner: Captioner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its places hold so many tokens, two of which mark start and end."""
+    places = text_tower.text_model.config.max_position_embeddings
+    vocabulary = write_vocabulary(tmp_path / "vocab.txt", 2048, small_vocabulary())
+    weights = {EGOVLP["ego4d"].name: tmp_path / "tower", BLIP["base"].name: tmp_path / "blip"}
+    opened = dict(zip(map(str, weights.values()), (text_tower, captioner), strict=True))
+    setting = MetricSetting("ego4d", weights={**weights, VOCABULARY_FILE.name: vocabulary}, opened=opened)
+
+    def begin(*texts: str) -> None:
+        items = [Item("a", str(number), action(text)) for number, text in enumerate(texts)]
+        size = Size(8, 8)
+        pairs = [Pair(item, item.id, tmp_path, tmp_path, (size, size), ("", "")) for item in items]
+        blip_similarity("base", setting, Pairs(pairs, ["JPEG"], tmp_path / "val.json", tmp_path), Memory())
+
+    begin("cut " * (places - 2), "x")
+    assert not caplog.records
+    begin("cut " * (places - 2), "cut " * (places - 1), "cut " * 200)
+    assert f"2 of 3 texts are longer than EgoVLP's {places} tokens and are cut" in caplog.text
+
+
+def action(text: str) -> Action:
+    return Action(image_0="a.jpg", image_1="b.jpg", action="cuts", llava_forecast_finetune=text)
 
 
 def test_words_have_their_recorded_ids(tmp_path: Path) -> None:
