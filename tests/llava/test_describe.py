@@ -20,6 +20,7 @@ from egogen.frames import pack
 from llava.describe import Description, main
 from llava.describing import describing_loop
 from llava.merge import main as merge
+from tests.forked import Forked, command
 from tests.llava.describing import features_of, flags
 from tests.second_process import second_process
 from tests.small_disk import largest_file
@@ -218,12 +219,13 @@ def test_batches_shrink_when_memory_runs_out(
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on(whole: Path, split: Path, tiny: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "llava.describe", *flags(split, tiny, tmp_path, "--batch-size", "1")]
+    argv = flags(split, tiny, tmp_path, "--batch-size", "1")
     journal = tmp_path / "texts/chunk_1_of_1.jsonl"
-    with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as process:
-        while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
+    process = Forked(command, "llava.describe", argv, log=tmp_path / "log")
+    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
     done = journal.read_text().splitlines()
     assert 2 <= len(done) < 5, "it was killed too late to tell anything"
     main(flags(split, tiny, tmp_path, "--batch-size", "1"))
