@@ -29,9 +29,10 @@ from egogen.cli import flag
 from egogen.files import write_json
 from egogen.frames import encode
 from egogen.layout import Layout
-from egogen.prepare.ego4d.ego4d_file import CRITICAL_FRAMES, read_videos
-from egogen.prepare.ego4d.ego4d_pairs import Ego4DOptions, make_plan, read_splits
+from egogen.prepare.ego4d.ego4d_file import read_videos
+from egogen.prepare.ego4d.ego4d_pairs import make_plan, read_splits
 from egogen.prepare.frames.video import VideoFile
+from egogen.prepare.options import CRITICAL_FRAMES, Ego4DOptions
 from egogen.prepare.pair_plan import pair_journal
 from egogen.prepare.run import JOURNALS
 

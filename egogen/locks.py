@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import logging
@@ -9,6 +10,7 @@ import os
 import shlex
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -20,6 +22,8 @@ from filelock import FileLock, Timeout
 from egogen.errors import UserError, reason
 from egogen.files import clean_parts
 
+# No folder of that name can be: a file is in its way, or the name is too long.
+IMPOSSIBLE = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 LONGEST_COMMAND = 200  # letters of it that a message shows
 log = logging.getLogger(__name__)
 
@@ -39,7 +43,7 @@ def hold(path: Path, what: str, part: str = "", *, wait: bool = False) -> Iterat
         wait: wait for the other process instead of refusing.
 
     Raises:
-        UserError: another process holds it; names that.
+        UserError: another process holds it; names that. Or nothing can be written there.
     """
     place = path.resolve()
     file = place.parent / f".{place.name}{part and '.'}{part}.lock"
@@ -49,6 +53,8 @@ def hold(path: Path, what: str, part: str = "", *, wait: bool = False) -> Iterat
         acquire(lock, path, f"{what} ({part})" if part else what, wait)
         file.write_text(json.dumps(note()), encoding="utf-8")
     except OSError as error:
+        if error.errno in IMPOSSIBLE:
+            raise UserError(f"{path}: cannot be written ({reason(error)})") from None
         unlocked(file.parent, reason(error))
     try:
         if place.is_dir():
@@ -71,6 +77,8 @@ def acquire(lock: FileLock, path: Path, what: str, wait: bool) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        if not Path(lock.lock_file).exists() and not can_write(Path(lock.lock_file).parent):
+            raise UserError(f"{path}: cannot be written (no file can be made in its folder)") from None
         other = owner(Path(lock.lock_file))
         if not wait:
             raise UserError(
@@ -78,6 +86,15 @@ def acquire(lock: FileLock, path: Path, what: str, wait: bool) -> None:
             ) from None
         log.info("%s: %s is under way in %s; waiting for it", path, what, other)
         lock.acquire(poll_interval=0.5)
+
+
+def can_write(folder: Path) -> bool:
+    """Whether files can be made in a folder; of some (/proc) `filelock` only says that it has no lock."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def note() -> dict[str, str | int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from egogen import cli
 from egogen.cli import flag
 from egogen.disk import writing
-from egogen.errors import UserError
+from egogen.errors import UserError, check
 from egogen.later import later
 from egogen.layout import run_root
 
@@ -45,6 +45,10 @@ class TrainOptions:
     scale_lr: bool = flag("rate times effective batch", spelled=("--scale_lr",), action="store_true")
     no_test: bool = flag("accepted as the reference does; there is no test phase", action="store_true")
     overrides: list[str] = flag("settings", positional=True, nargs="*", default=[], metavar="key=value")
+
+    def __post_init__(self) -> None:
+        for name in ("name", "postfix"):
+            check(f"--{name}", getattr(self, name), "part of a folder's name", "/" not in getattr(self, name))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -37,6 +37,14 @@ def test_a_second_process_is_refused_and_told_who_is_first(tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["{tmp}/file/x", "{tmp}/file/x/y", f"{{tmp}}/{'x' * 300}", "/proc/x"])
+def test_a_place_that_cannot_be_is_no_other_process(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    path = Path(name.format(tmp=tmp_path))
+    with pytest.raises(UserError, match=rf"^{path}: cannot be written \("), hold(path, "measuring"):
+        pytest.fail("it is held")
+
+
 def test_what_a_killed_process_leaves_hinders_nobody(tmp_path: Path) -> None:
     with second_process(tmp_path / "results") as first:
         first.kill()

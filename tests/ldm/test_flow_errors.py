@@ -109,6 +109,8 @@ def test_bad_input_is_one_line_with_the_path(
 def test_wrong_commands(run: Run) -> None:
     with pytest.raises(UserError, match="--base: give at least one YAML"):
         train(["--train"])
+    with pytest.raises(UserError, match="--name: got 'a/b', allowed: part of a folder's name"):
+        train(["--base", str(base(run)), "--name", "a/b"])
     with pytest.raises(UserError, match="expected different numbers such as 0,1"):
         train(["--base", str(base(run)), "--gpus", "a"])
     with pytest.raises(UserError, match="neither a checkpoint nor a folder"):
