@@ -70,6 +70,7 @@ def test_a_command_is_run_in_an_environment(tmp_path: Path) -> None:
 
 
 def test_a_home_folder_that_the_caller_s_shell_has_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "my home").mkdir()
     bench = Workbench(tmp_path / "my home", "conda python")
     (bench.conda / "ldm" / "bin").mkdir(parents=True)
     given = {"DATA_ROOT": "~/my data", "RUN_ROOT": "~", "WEIGHTS_ROOT": "~$(touch made)/x"}

@@ -215,7 +215,7 @@ class Shards:
         if name not in self.shard_of:
             raise UserError(
                 f"{self.place}: no shard holds the feature {name!r}"
-                f"{hint(self.path(name)) or '; run the step that writes this split'}"
+                f"{hint(self.place / name) or '; run the step that writes this split'}"
             )
         return self.shard_of[name]
 

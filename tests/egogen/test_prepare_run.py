@@ -305,7 +305,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 
 
 def test_no_command_imports_torch() -> None:
-    modules = ", ".join(COMMANDS.values())
+    modules = ", ".join(module for _, module in COMMANDS.values())
     code = f"import sys, {modules}, egogen.prepare.judge; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
