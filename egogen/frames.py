@@ -123,7 +123,8 @@ class TarFrames:
         """
         if name not in self.members:
             raise UserError(
-                f"{self.place}: no tar file here holds frame {name!r}; python -m egogen.pack packs a split's"
+                f"{self.place}: no tar file here holds frame {name!r}; is it of another split, or of older "
+                "annotations than those that python -m egogen.pack was given?"
             )
         tar, offset, size = self.members[name]
         with tar.open("rb") as file:
@@ -162,7 +163,7 @@ def check_frames(frames: FrameStore, names: Iterable[str], threads: int = 8) -> 
     with ThreadPoolExecutor(threads) as pool:
         problems = [found for found in pool.map(problem, dict.fromkeys(names)) if found]
     if problems:
-        more = f" (and {len(problems) - 1} more frames)" if len(problems) > 1 else ""
+        more = f"; {len(problems) - 1} more frames have faults" if len(problems) > 1 else ""
         raise UserError(problems[0] + more)
 
 
