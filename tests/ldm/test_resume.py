@@ -307,13 +307,20 @@ def test_what_lies_beyond_the_resumed_step_is_set_aside(run: Run, whole: Path) -
     assert_same_run(whole, folder_of / "last.ckpt")
 
 
-def test_a_run_that_began_elsewhere_goes_on_from_its_own(run: Run, whole: Path) -> None:
+def test_a_run_that_began_elsewhere_goes_on_from_its_own(
+    run: Run, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ["--resume", str(whole.parent / "step=0000011.ckpt")]
     train([*command(run, "elsewhere"), *words])
     assert (
         find_checkpoint(folder(run, "elsewhere").parent, Path(words[1]))
         == folder(run, "elsewhere") / "last.ckpt"
     )
+    # One of its own is what is asked for, but not when Slurm gives the same command again.
+    own = whole.parent / "step=0000011.ckpt"
+    assert find_checkpoint(whole.parents[1], own) == own
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert find_checkpoint(whole.parents[1], own) == whole.parent / "last.ckpt"
 
 
 def test_weights_alone_are_no_run(run: Run) -> None:
