@@ -54,8 +54,8 @@ def guide(
     full: Float[Tensor, "b c h w"],
     image_only: Float[Tensor, "b c h w"],
     null: Float[Tensor, "b c h w"],
-    text_scale: float,
-    image_scale: float,
+    text_scale: float | Float[Tensor, "b 1 1 1"],
+    image_scale: float | Float[Tensor, "b 1 1 1"],
 ) -> Float[Tensor, "b c h w"]:
     """e(0,0) + s_T [e(I,T) - e(I,0)] + s_I [e(I,0) - e(0,0)] (InstructPix2Pix, equation 3).
 

@@ -19,6 +19,7 @@ from ldm.checkpoints.single_file import SHARDED
 from ldm.checkpoints.stated_sizes import Sizes
 from ldm.conditioner import Conditioner
 from ldm.networks.architecture import Parts, make_conditioner, widened
+from ldm.networks.distilled import Distilled, distilled_of
 from ldm.networks.shapes import (
     LATENT_CHANNELS,
     Architecture,
@@ -57,6 +58,7 @@ class DiffusersFolder:
         if (path / "conditioner").is_dir():
             conditioner = load_part(path, "conditioner", Conditioner.from_pretrained, **plain)
         self.loaded = Parts(unet, vae, text_encoder, conditioner)
+        self.distilled: Distilled | None = distilled_of(unet, f"{path / 'unet'}")
 
     @property
     def inputs(self) -> int:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from egogen.errors import UserError, reason
 from egogen.features.weight_files import BROKEN, SAFETENSORS, ZIP, form_of
 from egogen.hints import hint
+from ldm.networks.distilled import DISTILLED
 
 log = logging.getLogger(__name__)
 
@@ -102,5 +103,7 @@ def read_safetensors(path: Path) -> dict[str, Any]:
     """Reads tensors, and what our files state in their header."""
     with safe_open(path, "pt") as file:
         header = file.metadata() or {}
-    stated = {name: json.loads(header[name]) for name in (ARCHITECTURE, RESOLUTION) if name in header}
+    stated = {
+        name: json.loads(header[name]) for name in (ARCHITECTURE, RESOLUTION, DISTILLED) if name in header
+    }
     return {"state_dict": load_file(path), **stated}

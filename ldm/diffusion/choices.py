@@ -10,9 +10,11 @@ from egogen.errors import check
 
 TRAINING_STEPS = 1000
 PUBLISHED = "euler_ancestral"
+DDIM_TRAILING = "ddim_trailing"  # from the last timestep down, evenly; what models of few phases are drawn by
 # Schedulers by short names; the others go by diffusers' class names.
 NAMES = {
     "ddim": "DDIMScheduler",
+    DDIM_TRAILING: "DDIMScheduler",
     "dpmpp_2m": "DPMSolverMultistepScheduler",
     "euler": "EulerDiscreteScheduler",
     "unipc": "UniPCMultistepScheduler",

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from egogen.errors import UserError, shorten
-from ldm.diffusion.choices import NAMES, PUBLISHED
+from ldm.diffusion.choices import DDIM_TRAILING, NAMES, PUBLISHED
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
 
 
@@ -106,6 +106,8 @@ def make_scheduler(name: str = PUBLISHED) -> SchedulerMixin:
     options: dict[str, object] = {"clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
     if known.get("timestep_spacing") == "leading":
         options["steps_offset"] = 1
+    if name == DDIM_TRAILING:
+        options = {"clip_sample": False, "timestep_spacing": "trailing"}
     try:
         return found(**TRAINING_SCHEDULE, **{name: value for name, value in options.items() if name in known})
     except TypeError:
