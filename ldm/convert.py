@@ -48,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ldm.checkpoints.source import load_parts
     from ldm.checkpoints.stated_sizes import resolution_of
     from ldm.checkpoints.writing import SUFFIXES, published_state, write
-    from ldm.networks.distilled import distilled_of
-    from ldm.networks.scales import bake
+    from ldm.networks.scales import bake, distilled_of
     from ldm.pipeline import LegoPipeline
 
     if args.way == "compvis2diffusers":

@@ -12,14 +12,15 @@ from torch import Tensor
 
 from ldm.guidance import FULL, NULL, Guidance, combine, rows_of
 from ldm.networks.attention import FixedRows, fixed_context, is_plain
+from ldm.networks.scales import distilled_of, embed_scales, takes_scales
 
 
 class Denoiser:
     """e~(x_t, t) of one drawing; `denoiser` makes it.
 
     A row is a batch of frames under one condition: (I, T), (I, 0) or (0, 0). A step runs those rows alone
-    whose weight is not zero. A UNet that was distilled takes the scales as its input and runs one row: its
-    prediction is guided already, and is never guided again.
+    whose weight is not zero. A UNet that was distilled takes the scales as its input, or has them in its
+    weights, and runs one row: its prediction is guided already, and is never guided again.
 
     Args:
         unet: 8 input channels, the noisy latent and the source latent.
@@ -42,6 +43,7 @@ class Denoiser:
     ) -> None:
         self.unet, self.distinct, self.guidance, self.fixed = unet, distinct, guidance, fixed
         self.source = source
+        self.is_distilled = is_distilled(unet)
         self.rows: tuple[int, ...] = ()
         self.passes = 0
 
@@ -60,7 +62,7 @@ class Denoiser:
             The prediction, of the latents' type: rows are combined in it, whatever the UNet computes in.
         """
         scales = self.guidance.at(sigma)
-        if is_distilled(self.unet):
+        if self.is_distilled:
             self.select((FULL,))
             return self.run(latents, t, self.scale_input(*scales))
         self.select(rows_of(*scales))
@@ -93,9 +95,12 @@ class Denoiser:
         predicted: Tensor = self.unet(sample.to(dtype), t, self.tokens, timestep_cond=given).sample
         return predicted.to(latents.dtype)
 
-    def scale_input(self, text: float, image: float) -> Float[Tensor, "b d"]:
-        """What a distilled UNet takes as `timestep_cond`: an embedding of (w_T, w_I) for each frame."""
-        raise NotImplementedError(f"distilled guidance ({text}, {image})")
+    def scale_input(self, text: float, image: float) -> Float[Tensor, "b d"] | None:
+        """What a distilled UNet takes as `timestep_cond`; None where a pair is baked in."""
+        if not takes_scales(self.unet):
+            return None
+        scales = torch.tensor([[text, image]], device=self.source.device).expand(len(self.source), -1)
+        return embed_scales(scales).to(self.unet.dtype)
 
 
 @contextmanager
@@ -114,8 +119,8 @@ def denoiser(
 
 
 def is_distilled(unet: UNet2DConditionModel) -> bool:
-    """Whether a UNet takes the guidance scales as its input (`ldm.distill`)."""
-    return unet.config.time_cond_proj_dim is not None
+    """Whether a UNet's prediction is guided already (`ldm.distill`)."""
+    return distilled_of(unet) is not None
 
 
 def passes(unet: UNet2DConditionModel, guidance: Guidance, sigmas: Sequence[float]) -> int:

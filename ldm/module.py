@@ -30,7 +30,8 @@ from ldm.data.image_features import Batch
 from ldm.diffusion.schedule import p2_weight, training_schedule
 from ldm.guidance import Drop, build_context, draw_drop
 from ldm.networks.architecture import Parts
-from ldm.networks.distilled import DISTILLED, distilled_of
+from ldm.networks.distilled import DISTILLED
+from ldm.networks.scales import distilled_of
 from ldm.networks.shapes import LATENT_SCALE
 from ldm.networks.text import make_tokenizer
 from ldm.training.adamw import Apart, gradient_norm, make_optimizer, rate, renew

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from egogen.errors import UserError
 from egogen.progress import Progress
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import Sizes
@@ -33,10 +34,13 @@ from ldm.diffusion.sampler import make_scheduler, noise_levels
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
 from ldm.guidance import ALWAYS, Guidance, Interval, build_context
 from ldm.networks.architecture import Parts
+from ldm.networks.distilled import UNBAKED
+from ldm.networks.scales import distilled_of, takes_scales
 from ldm.networks.shapes import LATENT_SCALE
 from ldm.networks.text import make_tokenizer
 from ldm.pipeline_inputs import (
     Images,
+    check_distilled,
     check_drawn,
     check_features,
     check_noise,
@@ -55,7 +59,8 @@ class LegoPipeline(DiffusionPipeline):
         text_encoder: CLIP's text encoder psi.
         tokenizer: its tokenizer.
         unet: 8 input channels, the noisy latent and the source latent.
-        scheduler: the published one is `ldm.diffusion.sampler.LogLinearEulerAncestral`.
+        scheduler: the published one is `ldm.diffusion.sampler.LogLinearEulerAncestral`; a checkpoint that was
+            distilled into phases is drawn by DDIM with "trailing" spacing.
         conditioner: projects VLLM features; None for InstructPix2Pix.
     """
 
@@ -83,16 +88,21 @@ class LegoPipeline(DiffusionPipeline):
 
     @classmethod
     def from_parts(cls, parts: Parts, scheduler: str = PUBLISHED) -> LegoPipeline:
-        """Wraps loaded networks, in evaluation mode."""
+        """Wraps loaded networks, in evaluation mode.
+
+        Raises:
+            UserError: a checkpoint of phases cannot be drawn by the scheduler.
+        """
         for module in parts:
             if module is not None:
                 module.eval()
+        stated = distilled_of(parts.unet)
         return cls(
             vae=parts.vae,
             text_encoder=parts.text_encoder,
             tokenizer=make_tokenizer(),
             unet=parts.unet,
-            scheduler=make_scheduler(scheduler),
+            scheduler=make_scheduler(stated.scheduler(scheduler) if stated else scheduler),
             conditioner=parts.conditioner,
         )
 
@@ -137,8 +147,8 @@ class LegoPipeline(DiffusionPipeline):
             vllm_image_features: H_i, [b, 256, d].
             vllm_text_features: H_t, [b, 77, d].
             num_inference_steps: sampling steps.
-            guidance_scale: s_T.
-            image_guidance_scale: s_I.
+            guidance_scale: s_T; of a distilled checkpoint its input, within what it was distilled for.
+            image_guidance_scale: s_I, likewise.
             guidance_interval: noise levels (low, high] at which s_T acts; elsewhere it is 1.
             image_guidance_interval: those at which s_I acts.
             generator: draws the noise; a list gives each frame its own.
@@ -161,6 +171,9 @@ class LegoPipeline(DiffusionPipeline):
         check_interval("guidance_interval", guidance_interval)
         check_interval("image_guidance_interval", image_guidance_interval)
         check_output(output_type)
+        intervals = Interval(*guidance_interval), Interval(*image_guidance_interval)
+        guidance = Guidance(guidance_scale, image_guidance_scale, *intervals)
+        check_distilled(distilled_of(self.unet), self.scheduler, num_inference_steps, guidance)
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         source = frames_of(image, factor).to(self.vae.device, self.vae.dtype)
         prompts = prompts_of(prompt, len(source))
@@ -177,8 +190,6 @@ class LegoPipeline(DiffusionPipeline):
         latents = latents.to(source_latent) * self.scheduler.init_noise_sigma
 
         # 3. Denoise.
-        intervals = Interval(*guidance_interval), Interval(*image_guidance_interval)
-        guidance = Guidance(guidance_scale, image_guidance_scale, *intervals)
         steps = list(zip(self.scheduler.timesteps, noise_levels(self.scheduler), strict=True))
         with denoiser(self.unet, context, null, source_latent, guidance) as predict:
             for index, (t, sigma) in enumerate(self.progress_bar(steps)):
@@ -241,14 +252,22 @@ class LegoPipeline(DiffusionPipeline):
         """The same networks as a stock InstructPix2Pix pipeline.
 
         Given what `encode_context` returns, it draws LEGO's frames; its Euler ancestral steps interpolate
-        sigma and not its logarithm, so that they agree with ours closely and not exactly.
+        sigma and not its logarithm, so that they agree with ours closely and not exactly. A distilled
+        checkpoint whose scales are baked in is drawn with guidance_scale=1, which asks for one pass.
+
+        Raises:
+            UserError: its UNet takes guidance scales, which the stock pipeline does not give.
         """
+        if takes_scales(self.unet):
+            raise UserError(UNBAKED)
+        stated = distilled_of(self.unet)
+        stock = EulerAncestralDiscreteScheduler(**TRAINING_SCHEDULE, timestep_spacing="linspace")
         return StableDiffusionInstructPix2PixPipeline(
             vae=self.vae,
             text_encoder=self.text_encoder,
             tokenizer=self.tokenizer,
             unet=self.unet,
-            scheduler=EulerAncestralDiscreteScheduler(**TRAINING_SCHEDULE, timestep_spacing="linspace"),
+            scheduler=self.scheduler if stated and stated.phases else stock,
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,

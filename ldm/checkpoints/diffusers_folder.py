@@ -19,7 +19,8 @@ from ldm.checkpoints.single_file import SHARDED
 from ldm.checkpoints.stated_sizes import Sizes
 from ldm.conditioner import Conditioner
 from ldm.networks.architecture import Parts, make_conditioner, widened
-from ldm.networks.distilled import Distilled, distilled_of
+from ldm.networks.distilled import Distilled
+from ldm.networks.scales import distilled_of
 from ldm.networks.shapes import (
     LATENT_CHANNELS,
     Architecture,

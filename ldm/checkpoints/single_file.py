@@ -18,8 +18,8 @@ from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION, read
 from ldm.checkpoints.stated_sizes import Sizes, state_resolution, stated_sizes
 from ldm.config.merge import user_error
 from ldm.networks.architecture import TEXT, UNET, VAE, Parts, build, infer, overlay, widened
-from ldm.networks.distilled import DISTILLED, Distilled, distilled_of, read_distilled, state_distilled
-from ldm.networks.scales import add_scale_layer
+from ldm.networks.distilled import DISTILLED, Distilled, read_distilled
+from ldm.networks.scales import add_scale_layer, distilled_of, state_distilled
 from ldm.networks.shapes import BOTH, LATENT_CHANNELS, Architecture, Streams, check_sizes
 
 # What may hold the tensors where `state_dict` does not; and names that wrappers put around those inside.

@@ -17,14 +17,10 @@ from ldm.checkpoints.published_names import POSITION_IDS, SCALE_LAYER, published
 from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION
 from ldm.diffusion.schedule import training_schedule
 from ldm.networks.architecture import Parts
-from ldm.networks.distilled import DISTILLED, Distilled
+from ldm.networks.distilled import DISTILLED, UNBAKED, Distilled
 from ldm.networks.shapes import Architecture
 
 SUFFIXES = (".ckpt", ".safetensors")
-UNBAKED = (
-    "{}: this distilled UNet takes the guidance scales as an input, which other programs do not give; bake a "
-    "pair into its weights by --bake W_T W_I"
-)
 
 
 def published_state(parts: Parts, shape: Architecture) -> dict[str, Tensor]:
@@ -60,7 +56,7 @@ def write(
         UserError: the UNet takes guidance scales, for which the published format has no place.
     """
     if SCALE_LAYER in state:
-        raise UserError(UNBAKED.format(path))
+        raise UserError(f"{path}: {UNBAKED}")
     named = {
         ARCHITECTURE: None if shape is None else asdict(shape),
         RESOLUTION: resolution,

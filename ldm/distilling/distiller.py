@@ -16,8 +16,7 @@ from ldm.distilling.teacher import GuidedTeacher, predict
 from ldm.guidance import Drop, build_context
 from ldm.module import Conditions, LatentDiffusion, Noised
 from ldm.networks.architecture import Parts
-from ldm.networks.distilled import state_distilled
-from ldm.networks.scales import add_scale_layer
+from ldm.networks.scales import add_scale_layer, state_distilled
 
 LAYER = "unet.time_embedding.cond_proj.weight"  # reads the scales
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from egogen.errors import UserError, check, shorten
-
-if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
+from ldm.diffusion.choices import DDIM_TRAILING, PUBLISHED
 
 Phases = Literal[1, 2, 4, 8]  # M
 DISTILLED = "distilled"  # in single files
 IN_CONFIG = "_distilled"  # in the UNet's config.json; diffusers passes over names that begin so
 SCALE_WIDTH = 256  # of the embedding of one scale
-Limits = Annotated[
-    list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=2, max_length=2)
-]
+UNBAKED = (
+    "a distilled UNet takes the guidance scales as an input, which other programs do not give; bake a pair "
+    "into its weights by --bake W_T W_I"
+)
+Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Limits = Annotated[list[Scale], Field(min_length=2, max_length=2)]
 
 
 @dataclass(frozen=True, config={"extra": "forbid"})
@@ -54,6 +54,18 @@ class Distilled:
         allowed = f"{self.phases}: this checkpoint was distilled into so many phases, a step each"
         check(name, steps, allowed, self.phases in (None, steps))
 
+    def scheduler(self, asked: str) -> str:
+        """The scheduler that draws: with phases DDIM from the last timestep down, else as asked.
+
+        Raises:
+            UserError: another is asked for than the phases need, and not just the default.
+        """
+        if not self.phases:
+            return asked
+        allowed = f"{DDIM_TRAILING}, by whose steps this checkpoint jumps from phase to phase"
+        check("scheduler", asked, allowed, asked in (PUBLISHED, "ddim", DDIM_TRAILING))
+        return DDIM_TRAILING
+
 
 def read_distilled(stated: object, place: str) -> Distilled:
     """What a file states, checked.
@@ -73,25 +85,3 @@ def read_distilled(stated: object, place: str) -> Distilled:
         low, high = getattr(found, name)
         check(f"{place}: {DISTILLED}.{name}", [low, high], "the lowest scale, then the highest", low <= high)
     return found
-
-
-def state_distilled(unet: UNet2DConditionModel, stated: Distilled) -> None:
-    """Notes what `distilled_of` tells; it is saved with the UNet's configuration."""
-    unet.register_to_config(**{IN_CONFIG: asdict(stated)})
-
-
-def distilled_of(unet: UNet2DConditionModel, place: str = "unet") -> Distilled | None:
-    """What a UNet was distilled for; None for one that was not.
-
-    Raises:
-        UserError: it takes scales, but nothing says which, or not as ours do.
-    """
-    stated, width = unet.config.get(IN_CONFIG), unet.config.time_cond_proj_dim
-    if width is not None:
-        check(f"{place}: time_cond_proj_dim", width, f"{2 * SCALE_WIDTH}", width == 2 * SCALE_WIDTH)
-        if stated is None:
-            raise UserError(
-                f"{place}: takes guidance scales as an input, but does not state those it was trained for "
-                f"({IN_CONFIG} in config.json, {DISTILLED} in a single file), as those of ldm.distill do"
-            )
-    return None if stated is None else read_distilled(stated, place)

@@ -1,8 +1,8 @@
-"""Guidance scales as an input of the UNet: their embedding, the layer that reads it, and baking a pair in."""
+"""Guidance scales as an input of the UNet: the layer that reads them, its limits, and baking a pair in."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -10,8 +10,8 @@ from diffusers.models.embeddings import get_timestep_embedding
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from egogen.errors import UserError
-from ldm.networks.distilled import SCALE_WIDTH, distilled_of, state_distilled
+from egogen.errors import UserError, check
+from ldm.networks.distilled import DISTILLED, IN_CONFIG, SCALE_WIDTH, Distilled, read_distilled
 
 SCALED_BY = 1000  # as timesteps are, so that the same frequencies tell them apart (Luo et al. 2023)
 
@@ -19,6 +19,28 @@ SCALED_BY = 1000  # as timesteps are, so that the same frequencies tell them apa
 def takes_scales(unet: UNet2DConditionModel) -> bool:
     """Whether a UNet takes the embedding of two guidance scales as `timestep_cond`."""
     return unet.config.time_cond_proj_dim is not None
+
+
+def state_distilled(unet: UNet2DConditionModel, stated: Distilled) -> None:
+    """Notes what `distilled_of` tells; it is saved with the UNet's configuration."""
+    unet.register_to_config(**{IN_CONFIG: asdict(stated)})
+
+
+def distilled_of(unet: UNet2DConditionModel, place: str = "unet") -> Distilled | None:
+    """What a UNet was distilled for; None for one that was not.
+
+    Raises:
+        UserError: it takes scales, but nothing says which, or not as ours do.
+    """
+    stated, width = unet.config.get(IN_CONFIG), unet.config.time_cond_proj_dim
+    if width is not None:
+        check(f"{place}: time_cond_proj_dim", width, f"{2 * SCALE_WIDTH}", width == 2 * SCALE_WIDTH)
+        if stated is None:
+            raise UserError(
+                f"{place}: takes guidance scales as an input, but does not state those it was trained for "
+                f"({IN_CONFIG} in config.json, {DISTILLED} in a single file), as those of ldm.distill do"
+            )
+    return None if stated is None else read_distilled(stated, place)
 
 
 def embed_scales(scales: Float[Tensor, "b 2"]) -> Float[Tensor, "b 512"]:
