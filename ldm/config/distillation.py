@@ -72,5 +72,7 @@ class DistillConfig(TrainConfig):
         stated.check_scales(sampling.scales_txt[0], sampling.scales_img[0], names)
         stated.check_steps("sampling.steps", sampling.steps)
         if stated.phases:
-            known = (DDIM_TRAILING,)
-            check("sampling.scheduler", sampling.scheduler, *known, sampling.scheduler in known)
+            scheduler = sampling.scheduler
+            check("sampling.scheduler", scheduler, DDIM_TRAILING, scheduler == DDIM_TRAILING)
+            weight = self.optimizer.p2_gamma
+            check("optimizer.p2_gamma", weight, "0 with distill.method=consistency", not weight)

@@ -88,9 +88,8 @@ class Distiller(LatentDiffusion):
         if self.distillation.method == "guidance":
             target = self.teacher(noised.latents, noised.t, noised.source, conditions, scales)
             return self.squared_error(self.predict(noised, conditions, scales), target, noised.t)
-        return self.pseudo_huber(
-            self.student_jump(noised, conditions, scales), self.consistent(noised, conditions, scales)
-        )
+        target = self.consistent(noised, conditions, scales)  # first: it borrows the student's weights
+        return self.pseudo_huber(self.student_jump(noised, conditions, scales), target)
 
     def scales(self, batch: Batch) -> Float[Tensor, "b 2"]:
         """w_T and w_I, uniform over the ranges that are trained."""
