@@ -23,11 +23,11 @@ def trailing(steps: int) -> list[int]:
 class Phases(NamedTuple):
     """A grid of trailing DDIM times, and M phases whose edges are among them.
 
-    `grid`: N, `count`: M; both divide 1000, and M divides N.
+    `grid`: N, `parts`: M; both divide 1000, and M divides N.
     """
 
     grid: int
-    count: int
+    parts: int
 
     def on_grid(self, t: Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
         """The grid's time at or above a timestep; uniform timesteps give uniform times."""
@@ -40,12 +40,12 @@ class Phases(NamedTuple):
 
     def edge(self, t: Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
         """E(t), the next edge of a phase below t, and `CLEAN` in the last phase."""
-        width = TRAINING_STEPS // self.count
+        width = TRAINING_STEPS // self.parts
         return t // width * width - 1
 
     def begin(self, t: Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
         """The noisiest time of t's phase."""
-        return self.edge(t) + TRAINING_STEPS // self.count
+        return self.edge(t) + TRAINING_STEPS // self.parts
 
 
 def schedule_table() -> Float[Tensor, "2 steps"]:

@@ -156,7 +156,7 @@ class Distiller(LatentDiffusion):
         clean = (noised.latents - now[1] * noised.noise) / now[0]
         start = noised._replace(latents=a * clean + s * noised.noise, t=begin)
         there = start
-        for _ in range(self.phases.grid // self.phases.count):
+        for _ in range(self.phases.grid // self.phases.parts):
             t = self.phases.following(there.t)
             there = there._replace(latents=self.teacher_step(there, conditions, scales), t=t)
         return lambda: self.pseudo_huber(self.student_jump(start, conditions, scales), there.latents)

@@ -214,7 +214,7 @@ def test_edit_draws_one_frame(run: Run, phased: Path) -> None:
     edit([*words, "--steps", "2", "--cfg-text", "3", "--cfg-image", "1.5"])
     assert Image.open(out).size == (43, 32)
     with pytest.raises(UserError, match=r"allowed: 1 to 5, for which this checkpoint was distilled"):
-        edit([*words, "--steps", "2"])
+        edit([*words, "--steps", "2", "--cfg-text", "9", "--cfg-image", "1.5"])
 
 
 def pixels(pipeline: LegoPipeline) -> torch.Tensor:

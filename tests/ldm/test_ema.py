@@ -37,7 +37,7 @@ def test_applied_puts_the_last_weights_back_even_after_an_error() -> None:
 
 
 def test_autocast_forgets_its_copies_of_the_weights() -> None:
-    """Before, a validation in 16 bits measured the last weights twice; and a step after it had no gradient."""
+    """Without, a validation in 16 bits measures the last weights twice."""
     layer = nn.Linear(2, 1, bias=False)
     parameters = {"w": layer.weight}
     ema = Ema(parameters, decay=0.9)
