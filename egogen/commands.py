@@ -49,6 +49,7 @@ COMMANDS = (
     Command("convert-llava", "llava.convert"),
     Command("toy-llava", "llava.toy"),
     Command("train", "ldm.train"),
+    Command("distill", "ldm.distill"),
     Command("sample", "ldm.sample"),
     Command("edit", "ldm.edit"),
     Command("evaluate", "ldm.evaluate"),

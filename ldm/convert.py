@@ -28,6 +28,10 @@ class ConvertOptions:
     target: Path = flag("what to write; must not exist", positional=True, type=Path, metavar="DST")
     config: Path | None = flag("YAML with what no tensor tells, such as the UNet's heads", type=Path)
     no_ema: bool = flag("the last weights, not their moving average", action="store_true")
+    bake: list[float] | None = flag(
+        "of a distilled checkpoint: fixes the guidance by text and features, and by the frame; the result is "
+        "a plain InstructPix2Pix", nargs=2, type=float, metavar=("W_T", "W_I"),
+    )  # fmt: skip
     stock: bool = flag(
         "write a stock InstructPix2Pix pipeline, which diffusers loads without this package, and beside it "
         "the conditioner", action="store_true",
@@ -43,24 +47,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ldm.checkpoints.diffusers_folder import INDEX, architecture_of
     from ldm.checkpoints.source import load_parts
     from ldm.checkpoints.stated_sizes import resolution_of
-    from ldm.checkpoints.writing import published_state, write
+    from ldm.checkpoints.writing import SUFFIXES, published_state, write
+    from ldm.networks.scales import bake, distilled_of
     from ldm.pipeline import LegoPipeline
 
     if args.way == "compvis2diffusers":
         if args.source.is_dir():
             raise UserError(f"{args.source}: is a folder; expected a .ckpt or .safetensors file")
         pipeline = LegoPipeline.from_single_file(args.source, args.config, use_ema=not args.no_ema)
+        if args.bake:
+            bake(pipeline.unet, *args.bake)
         with atomic_folder(args.target) as part, writing(args.target):
             save = pipeline.save_instruct_pix2pix if args.stock else pipeline.save_pretrained
             save(part)
     else:
         if not (args.source / INDEX).is_file():
             raise UserError(f"{args.source}: no {INDEX} here; expected a diffusers pipeline folder")
-        if args.target.suffix not in (".ckpt", ".safetensors"):
+        if args.target.suffix not in SUFFIXES:
             raise UserError(f"{args.target}: expected a name that ends in .ckpt or .safetensors")
         parts = load_parts(args.source)
+        if args.bake:
+            bake(parts.unet, *args.bake)
         shape = architecture_of(parts)
-        write(args.target, published_state(parts, shape), shape, resolution_of(parts))
+        write(
+            args.target, published_state(parts, shape), shape, resolution_of(parts), distilled_of(parts.unet)
+        )
     log.info("wrote %s", args.target)
 
 

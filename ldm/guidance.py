@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -51,8 +54,8 @@ def guide(
     full: Float[Tensor, "b c h w"],
     image_only: Float[Tensor, "b c h w"],
     null: Float[Tensor, "b c h w"],
-    text_scale: float,
-    image_scale: float,
+    text_scale: float | Float[Tensor, "b 1 1 1"],
+    image_scale: float | Float[Tensor, "b 1 1 1"],
 ) -> Float[Tensor, "b c h w"]:
     """e(0,0) + s_T [e(I,T) - e(I,0)] + s_I [e(I,0) - e(0,0)] (InstructPix2Pix, equation 3).
 
@@ -64,3 +67,64 @@ def guide(
         image_scale: s_I.
     """
     return null + text_scale * (full - image_only) + image_scale * (image_only - null)
+
+
+# The three predictions, in the order in which they are run: e(I, T), e(I, 0), e(0, 0).
+FULL, IMAGE_ONLY, NULL = range(3)
+
+
+class Interval(NamedTuple):
+    """Noise levels low < sigma <= high (Kynkaanniemi et al. 2024, section 3); all of them by default."""
+
+    low: float = 0.0
+    high: float = math.inf
+
+    def holds(self, sigma: float) -> bool:
+        """Whether a noise level lies in it."""
+        return self.low < sigma <= self.high
+
+
+ALWAYS = Interval()
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """The scales of a drawing, and the noise levels at which each acts; elsewhere it is 1: no guidance.
+
+    `text` is s_T and `image` is s_I of `guide`.
+    """
+
+    text: float = 7.5
+    image: float = 1.5
+    text_interval: Interval = ALWAYS
+    image_interval: Interval = ALWAYS
+
+    def at(self, sigma: float) -> tuple[float, float]:
+        """s_T and s_I at a noise level sigma = sqrt((1 - alpha) / alpha)."""
+        return (
+            self.text if self.text_interval.holds(sigma) else 1.0,
+            self.image if self.image_interval.holds(sigma) else 1.0,
+        )
+
+
+def rows_of(text_scale: float, image_scale: float) -> tuple[int, ...]:
+    """Which of the three predictions have a weight other than zero in `guide`, and so must be run.
+
+    The weights are s_T of e(I, T), s_I - s_T of e(I, 0) and 1 - s_I of e(0, 0).
+    """
+    weights = (text_scale, image_scale - text_scale, 1 - image_scale)
+    return tuple(row for row, weight in enumerate(weights) if weight != 0)
+
+
+def combine(
+    predicted: Sequence[Float[Tensor, "b c h w"]], text_scale: float, image_scale: float
+) -> Float[Tensor, "b c h w"]:
+    """`guide` on the predictions that `rows_of` names, in its order; equal to it up to the sum's rounding."""
+    if len(predicted) == 3:
+        full, image_only, null = predicted
+        return guide(full, image_only, null, text_scale, image_scale)
+    if len(predicted) == 1:
+        return predicted[0]
+    # Two weights that add up to 1.
+    first, base = predicted
+    return base + (text_scale if text_scale else image_scale) * (first - base)

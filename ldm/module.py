@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as lightning
 import torch
@@ -30,16 +30,37 @@ from ldm.data.image_features import Batch
 from ldm.diffusion.schedule import p2_weight, training_schedule
 from ldm.guidance import Drop, build_context, draw_drop
 from ldm.networks.architecture import Parts
+from ldm.networks.distilled import DISTILLED
+from ldm.networks.scales import distilled_of
 from ldm.networks.shapes import LATENT_SCALE
 from ldm.networks.text import make_tokenizer
-from ldm.training.adamw import gradient_norm, make_optimizer, rate, renew
+from ldm.training.adamw import Apart, gradient_norm, make_optimizer, rate, renew
 from ldm.training.ema import Ema
 
 log = logging.getLogger(__name__)
 
 
+class Noised(NamedTuple):
+    """What a step predicts from: x_t at t, its noise epsilon, and I, the source frames' latents."""
+
+    latents: Float[Tensor, "b 4 h w"]
+    t: Int64[Tensor, " b"]
+    noise: Float[Tensor, "b 4 h w"]
+    source: Float[Tensor, "b 4 h w"]
+
+
+class Conditions(NamedTuple):
+    """What `build_context` takes: psi(R), psi("") and the conditioner's tokens."""
+
+    text: Float[Tensor, "b t ctx"]
+    null_text: Float[Tensor, "1 t ctx"]
+    vllm: Float[Tensor, "b v ctx"] | None
+
+
 class LatentDiffusion(lightning.LightningModule):
     """Noise prediction in latent space, conditioned on frame, description and VLLM features."""
+
+    frozen: tuple[str, ...] = ("vae", "text_encoder")  # parts that no step changes
 
     sqrt_product: Tensor
     sqrt_rest: Tensor
@@ -86,6 +107,10 @@ class LatentDiffusion(lightning.LightningModule):
             found |= {f"conditioner.{name}": value for name, value in self.conditioner.named_parameters()}
         return found
 
+    def apart(self) -> dict[str, float]:
+        """Trained parameters with a rate of their own: by own name, how many times the settings'."""
+        return {}
+
     # --- the loss ----------------------------------------------------------------------------------
 
     def loss(
@@ -107,20 +132,36 @@ class LatentDiffusion(lightning.LightningModule):
             noise: epsilon.
             drop: what guidance dropout takes away.
         """
-        source, target = self.latents(batch)  # b 4 h w
-        count, device = len(target), target.device
-        t = batch.get("t") if t is None else t
-        t = torch.randint(0, len(self.sqrt_product), (count,), device=device) if t is None else t
-        noise = batch.get("noise") if noise is None else noise
-        noise = torch.randn_like(target) if noise is None else noise
+        noised = self.noised(batch, t, noise)
         if drop is None:
+            count, device = len(noised.t), noised.t.device
             r = batch["drop"] if "drop" in batch else torch.rand(count, device=device)
             drop = draw_drop(r, self.config.model.drop_each)
         context = self.context(batch, drop)
-        source = torch.where(drop.image[:, None, None, None], 0.0, source)
+        source = torch.where(drop.image[:, None, None, None], 0.0, noised.source)
+        predicted = self.unet(torch.cat([noised.latents, source], dim=1), noised.t, context).sample
+        return self.squared_error(predicted, noised.noise, noised.t)
+
+    def noised(self, batch: Batch, t: Tensor | None = None, noise: Tensor | None = None) -> Noised:
+        """The batch's target latents with noise of their timesteps; see `loss`."""
+        source, target = self.latents(batch)  # b 4 h w
+        t = batch.get("t") if t is None else t
+        t = torch.randint(0, len(self.sqrt_product), (len(target),), device=target.device) if t is None else t
+        t = self.timestep(t)
+        noise = batch.get("noise") if noise is None else noise
+        noise = torch.randn_like(target) if noise is None else noise
         noisy = self.sqrt_product[t, None, None, None] * target + self.sqrt_rest[t, None, None, None] * noise
-        predicted = self.unet(torch.cat([noisy, source], dim=1), t, context).sample
-        error = functional.mse_loss(predicted.float(), noise, reduction="none").mean(dim=(1, 2, 3))
+        return Noised(noisy, t, noise, source)
+
+    def timestep(self, t: Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
+        """The timestep that is trained for a drawn one: itself."""
+        return t
+
+    def squared_error(
+        self, predicted: Float[Tensor, "b 4 h w"], wanted: Float[Tensor, "b 4 h w"], t: Int64[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
+        """Mean squared error of each sample, by its timestep's weight."""
+        error = functional.mse_loss(predicted.float(), wanted, reduction="none").mean(dim=(1, 2, 3))
         return error * self.timestep_weight[t]
 
     @torch.no_grad()
@@ -147,6 +188,10 @@ class LatentDiffusion(lightning.LightningModule):
 
     def context(self, batch: Batch, drop: Drop) -> Float[Tensor, "b t ctx"]:
         """The conditioning tokens after guidance dropout; the same function serves sampling."""
+        return build_context(*self.conditions(batch), drop.text)
+
+    def conditions(self, batch: Batch) -> Conditions:
+        """What the batch's contexts are built of."""
         with torch.no_grad():
             text = batch.get("text")
             text = embed(self.text_encoder, self.tokenizer, batch["prompt"]) if text is None else text
@@ -154,7 +199,7 @@ class LatentDiffusion(lightning.LightningModule):
         vllm = None
         if self.conditioner is not None:
             vllm = self.conditioner(batch.get("vllm_image"), batch.get("vllm_text"))
-        return build_context(text, null_text.to(text), vllm, drop.text)
+        return Conditions(text, null_text.to(text), vllm)
 
     # --- Lightning's steps -------------------------------------------------------------------------
 
@@ -177,17 +222,25 @@ class LatentDiffusion(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
         """Loss with noise and timestep fixed by the item's id, with last and averaged weights."""
-        keep = torch.zeros(len(batch["prompt"]), dtype=torch.bool, device=self.device)
-        loss = self.loss(batch, drop=Drop(keep, keep)).mean()
+        measured = self.measure(batch)
+        loss = measured().mean()
         with self.ema.applied(self.trained()):
-            average = self.loss(batch, drop=Drop(keep, keep)).mean()
+            average = measured().mean()
         for name, value in (("val/loss_simple", loss), ("val/loss_simple_ema", average)):
-            self.log(name, value, batch_size=len(keep), sync_dist=True)
+            self.log(name, value, batch_size=len(batch["prompt"]), sync_dist=True)
+
+    def measure(self, batch: Batch) -> Callable[[], Float[Tensor, " b"]]:
+        """What validation measures with the weights that are in place: the loss without dropout."""
+        keep = torch.zeros(len(batch["prompt"]), dtype=torch.bool, device=self.device)
+        return lambda: self.loss(batch, drop=Drop(keep, keep))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trained."""
         settings = self.config.optimizer
-        optimizer = make_optimizer(self.trained().values(), settings)
+        trained, apart = self.trained(), self.apart()
+        others = [Apart([trained[name]], factor) for name, factor in apart.items()]
+        rest = [value for name, value in trained.items() if name not in apart]
+        optimizer = make_optimizer(rest, settings, others)
         last = max(1, self.config.trainer.max_steps)
         # A plain function leaves no state to save.
         schedule = LambdaLR(optimizer, lambda step: rate(settings, step, last))
@@ -268,6 +321,8 @@ class LatentDiffusion(lightning.LightningModule):
         checkpoint[ARCHITECTURE] = asdict(self.shape)
         checkpoint[RESOLUTION] = self.config.data.resolution
         checkpoint[SETTINGS] = asdict(self.config)
+        if stated := distilled_of(self.unet):
+            checkpoint[DISTILLED] = asdict(stated)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Loads published names strictly, gives Lightning the result, and counts batches anew.
@@ -280,7 +335,8 @@ class LatentDiffusion(lightning.LightningModule):
         state = checkpoint["state_dict"]
         self.check_frozen(state)
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
-        renew(checkpoint, self.config.optimizer, max(1, self.config.trainer.max_steps), on_gpu)
+        last = max(1, self.config.trainer.max_steps)
+        renew(checkpoint, self.config.optimizer, last, on_gpu, [*self.apart().values()])
         load_state(self.parts, self.shape, state, Path("checkpoint to resume"))
         names = published_names(self.parts, self.shape)
         averages = {own: state[ema_name(names[own])] for own in self.ema.names}
@@ -295,11 +351,12 @@ class LatentDiffusion(lightning.LightningModule):
         """Latents are encoded once, by what `model.start` holds: that must be the checkpoint's.
 
         Raises:
-            UserError: VAE or text encoder are others.
+            UserError: VAE, text encoder, or another part that stays as it is, are others.
         """
         names = published_names(self.parts, self.shape)
-        for part in ("vae", "text_encoder"):
-            for own, value in getattr(self, part).state_dict().items():
+        for part in self.frozen:
+            module = getattr(self, part)
+            for own, value in module.state_dict().items() if module is not None else ():
                 saved = state.get(names[f"{part}.{own}"])
                 if saved is not None and not torch.equal(saved.flatten().to(value), value.flatten()):
                     raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -23,20 +23,24 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from egogen.errors import UserError
 from egogen.progress import Progress
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import Sizes
 from ldm.conditioner import Conditioner, embed
-from ldm.diffusion.choices import PUBLISHED, check_scale, check_steps
-from ldm.diffusion.sampler import make_scheduler
+from ldm.denoiser import denoiser
+from ldm.diffusion.choices import PUBLISHED, check_interval, check_scale, check_steps
+from ldm.diffusion.sampler import make_scheduler, noise_levels
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
-from ldm.guidance import build_context, guide
+from ldm.guidance import ALWAYS, Guidance, Interval, build_context
 from ldm.networks.architecture import Parts
-from ldm.networks.attention import fixed_context, is_plain
+from ldm.networks.distilled import UNBAKED
+from ldm.networks.scales import distilled_of, takes_scales
 from ldm.networks.shapes import LATENT_SCALE
 from ldm.networks.text import make_tokenizer
 from ldm.pipeline_inputs import (
     Images,
+    check_distilled,
     check_drawn,
     check_features,
     check_noise,
@@ -55,7 +59,8 @@ class LegoPipeline(DiffusionPipeline):
         text_encoder: CLIP's text encoder psi.
         tokenizer: its tokenizer.
         unet: 8 input channels, the noisy latent and the source latent.
-        scheduler: the published one is `ldm.diffusion.sampler.LogLinearEulerAncestral`.
+        scheduler: the published one is `ldm.diffusion.sampler.LogLinearEulerAncestral`; a checkpoint that was
+            distilled into phases is drawn by DDIM with "trailing" spacing.
         conditioner: projects VLLM features; None for InstructPix2Pix.
     """
 
@@ -83,16 +88,21 @@ class LegoPipeline(DiffusionPipeline):
 
     @classmethod
     def from_parts(cls, parts: Parts, scheduler: str = PUBLISHED) -> LegoPipeline:
-        """Wraps loaded networks, in evaluation mode."""
+        """Wraps loaded networks, in evaluation mode.
+
+        Raises:
+            UserError: a checkpoint of phases cannot be drawn by the scheduler.
+        """
         for module in parts:
             if module is not None:
                 module.eval()
+        stated = distilled_of(parts.unet)
         return cls(
             vae=parts.vae,
             text_encoder=parts.text_encoder,
             tokenizer=make_tokenizer(),
             unet=parts.unet,
-            scheduler=make_scheduler(scheduler),
+            scheduler=make_scheduler(stated.scheduler(scheduler) if stated else scheduler),
             conditioner=parts.conditioner,
         )
 
@@ -121,6 +131,8 @@ class LegoPipeline(DiffusionPipeline):
         num_inference_steps: int = 100,
         guidance_scale: float = 7.5,
         image_guidance_scale: float = 1.5,
+        guidance_interval: tuple[float, float] = ALWAYS,
+        image_guidance_interval: tuple[float, float] = ALWAYS,
         generator: Generator | list[Generator] | None = None,
         latents: Tensor | None = None,
         noise: Tensor | None = None,
@@ -135,8 +147,10 @@ class LegoPipeline(DiffusionPipeline):
             vllm_image_features: H_i, [b, 256, d].
             vllm_text_features: H_t, [b, 77, d].
             num_inference_steps: sampling steps.
-            guidance_scale: s_T.
-            image_guidance_scale: s_I.
+            guidance_scale: s_T; of a distilled checkpoint its input, within what it was distilled for.
+            image_guidance_scale: s_I, likewise.
+            guidance_interval: noise levels (low, high] at which s_T acts; elsewhere it is 1.
+            image_guidance_interval: those at which s_I acts.
             generator: draws the noise; a list gives each frame its own.
             latents: start noise with standard deviation 1, [b, 4, h, w].
             noise: every random draw, [steps + 1, b, 4, h, w]; entry 0 is the start.
@@ -154,14 +168,18 @@ class LegoPipeline(DiffusionPipeline):
         check_steps("num_inference_steps", num_inference_steps)
         check_scale("guidance_scale", guidance_scale)
         check_scale("image_guidance_scale", image_guidance_scale)
+        check_interval("guidance_interval", guidance_interval)
+        check_interval("image_guidance_interval", image_guidance_interval)
         check_output(output_type)
+        intervals = Interval(*guidance_interval), Interval(*image_guidance_interval)
+        guidance = Guidance(guidance_scale, image_guidance_scale, *intervals)
+        check_distilled(distilled_of(self.unet), self.scheduler, num_inference_steps, guidance)
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         source = frames_of(image, factor).to(self.vae.device, self.vae.dtype)
         prompts = prompts_of(prompt, len(source))
         check_noise(latents, noise, generator, num_inference_steps, latent_shape(source, factor))
         context, null = self.encode_context(prompts, vllm_image_features, vllm_text_features)
         source_latent = self.vae.encode(source).latent_dist.mode()  # b 4 h w, not scaled (published)
-        images = torch.cat([source_latent, source_latent, torch.zeros_like(source_latent)])
 
         # 2. Start from noise.
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
@@ -171,13 +189,11 @@ class LegoPipeline(DiffusionPipeline):
             latents = randn_tensor(source_latent.shape, generator, self.device, source_latent.dtype)
         latents = latents.to(source_latent) * self.scheduler.init_noise_sigma
 
-        # 3. Denoise: (I, T), (I, 0) and (0, 0) in one batch.
-        with self._predictor(context, null) as predict:
-            for index, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
-                scaled = self.scheduler.scale_model_input(torch.cat([latents] * 3), t)
-                predicted = predict(torch.cat([scaled, images], dim=1), t)
-                full, image_only, nothing = predicted.chunk(3)
-                guided = guide(full, image_only, nothing, guidance_scale, image_guidance_scale)
+        # 3. Denoise.
+        steps = list(zip(self.scheduler.timesteps, noise_levels(self.scheduler), strict=True))
+        with denoiser(self.unet, context, null, source_latent, guidance) as predict:
+            for index, (t, sigma) in enumerate(self.progress_bar(steps)):
+                guided = predict(self.scheduler.scale_model_input(latents, t), t, sigma)
                 draws = None if noise is None else noise[index + 1].to(latents)
                 latents = self.scheduler.step(guided, t, latents, **self._step_options(generator, draws))[0]
 
@@ -232,39 +248,26 @@ class LegoPipeline(DiffusionPipeline):
         null = build_context(null_text, null_text, None if vllm is None else vllm[:1], drop_text=everything)
         return build_context(text, null_text, vllm), null
 
-    @contextmanager
-    def _predictor(
-        self, context: Float[Tensor, "b t ctx"], null: Float[Tensor, "1 t ctx"]
-    ) -> Iterator[Callable[[Tensor, Tensor], Tensor]]:
-        """Gives the noise predictor for (I, T), (I, 0), (0, 0); their contexts stay the same at all steps."""
-        count, dtype = len(context), self.unet.dtype
-        distinct = torch.cat([context, null]).to(dtype)  # b+1 t ctx
-        rows = torch.tensor([*range(count), *[count] * (2 * count)], device=context.device)
-
-        def predict(sample: Tensor, t: Tensor) -> Tensor:
-            return self.unet(sample.to(dtype), t, tokens).sample.to(sample.dtype)
-
-        if is_plain(self.unet):
-            # The layers ignore these; the UNet wants some.
-            tokens = distinct[:1].expand(3 * count, -1, -1)
-            with fixed_context(self.unet, distinct, rows):
-                yield predict
-        else:
-            tokens = distinct[rows]
-            yield predict
-
     def to_instruct_pix2pix(self) -> StableDiffusionInstructPix2PixPipeline:
         """The same networks as a stock InstructPix2Pix pipeline.
 
         Given what `encode_context` returns, it draws LEGO's frames; its Euler ancestral steps interpolate
-        sigma and not its logarithm, so that they agree with ours closely and not exactly.
+        sigma and not its logarithm, so that they agree with ours closely and not exactly. A distilled
+        checkpoint whose scales are baked in is drawn with guidance_scale=1, which asks for one pass.
+
+        Raises:
+            UserError: its UNet takes guidance scales, which the stock pipeline does not give.
         """
+        if takes_scales(self.unet):
+            raise UserError(UNBAKED)
+        stated = distilled_of(self.unet)
+        stock = EulerAncestralDiscreteScheduler(**TRAINING_SCHEDULE, timestep_spacing="linspace")
         return StableDiffusionInstructPix2PixPipeline(
             vae=self.vae,
             text_encoder=self.text_encoder,
             tokenizer=self.tokenizer,
             unet=self.unet,
-            scheduler=EulerAncestralDiscreteScheduler(**TRAINING_SCHEDULE, timestep_spacing="linspace"),
+            scheduler=self.scheduler if stated and stated.phases else stock,
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,

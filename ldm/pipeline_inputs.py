@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from diffusers import DDIMScheduler, SchedulerMixin
 from einops import rearrange
 from PIL import Image
 from torch import Generator, Tensor
@@ -14,6 +15,8 @@ from egogen.errors import UserError, check_text
 from egogen.features import IMAGE_TOKENS, TEXT_TOKENS
 from egogen.rgb import to_rgb
 from ldm.conditioner import Conditioner
+from ldm.guidance import ALWAYS, Guidance
+from ldm.networks.distilled import Distilled
 from ldm.networks.shapes import LATENT_CHANNELS, Streams
 
 Images = Image.Image | Sequence[Image.Image] | Tensor
@@ -64,6 +67,38 @@ def prompts_of(prompt: str | Sequence[str], count: int) -> list[str]:
     for text in prompts:
         check_text("prompt", text)
     return prompts
+
+
+def check_distilled(
+    stated: Distilled | None, scheduler: SchedulerMixin, steps: int, guidance: Guidance
+) -> None:
+    """Checks what is asked of a distilled checkpoint; any other does it all.
+
+    Args:
+        stated: what it was distilled for.
+        scheduler: the pipeline's.
+        steps: sampling steps.
+        guidance: scales, which are its input, and where they act, which it knows nothing of.
+
+    Raises:
+        UserError: it was not distilled for that.
+    """
+    if stated is None:
+        return
+    stated.check_scales(guidance.text, guidance.image)
+    stated.check_steps("num_inference_steps", steps)
+    for name in ("text_interval", "image_interval"):
+        if getattr(guidance, name) != ALWAYS:
+            raise UserError(
+                f"{name.replace('text_', 'guidance_').replace('image_', 'image_guidance_')}: a distilled "
+                "checkpoint is guided at all noise levels, by one pass; leave it out"
+            )
+    spacing = scheduler.config.get("timestep_spacing")
+    if stated.phases and not (isinstance(scheduler, DDIMScheduler) and spacing == "trailing"):
+        raise UserError(
+            f"scheduler: got {type(scheduler).__name__} with timestep_spacing {spacing!r}; this checkpoint "
+            f'of {stated.phases} phases is drawn by DDIMScheduler with timestep_spacing="trailing"'
+        )
 
 
 def check_noise(

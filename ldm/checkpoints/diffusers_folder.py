@@ -20,6 +20,8 @@ from ldm.checkpoints.stated_sizes import Sizes
 from ldm.conditioner import Conditioner
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
 from ldm.networks.architecture import Parts, make_conditioner, widened
+from ldm.networks.distilled import Distilled
+from ldm.networks.scales import distilled_of
 from ldm.networks.shapes import (
     LATENT_CHANNELS,
     LATENT_SCALE,
@@ -75,6 +77,7 @@ class DiffusersFolder:
         if (path / "conditioner").is_dir():
             conditioner = load_part(path, "conditioner", Conditioner.from_pretrained, **plain)
         self.loaded = Parts(unet, vae, text_encoder, conditioner)
+        self.distilled: Distilled | None = distilled_of(unet, f"{path / 'unet'}")
 
     @property
     def inputs(self) -> int:

@@ -10,6 +10,7 @@ from ldm.networks.shapes import Architecture
 
 POSITION_IDS = f"{TEXT}embeddings.position_ids"
 EMA_DECAY, EMA_UPDATES = "model_ema.decay", "model_ema.num_updates"
+SCALE_LAYER = f"{UNET}time_embed.cond_proj.weight"
 # What a published file may hold besides the weights of our networks.
 KNOWN_EXTRAS = {*SCHEDULE, POSITION_IDS, EMA_DECAY, EMA_UPDATES, "logvar"}
 
@@ -25,6 +26,7 @@ UNET_ENDS = {
     "conv_in": "input_blocks.0.0",
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "time_embedding.cond_proj": "time_embed.cond_proj",  # ours: of a distilled UNet that takes scales
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }

@@ -16,6 +16,7 @@ from egogen.errors import UserError, reason
 from egogen.features.weight_files import BROKEN, SAFETENSORS, ZIP, form_of
 from egogen.files import regular
 from egogen.hints import hint
+from ldm.networks.distilled import DISTILLED
 
 log = logging.getLogger(__name__)
 
@@ -103,5 +104,7 @@ def read_safetensors(path: Path) -> dict[str, Any]:
     """Reads tensors, and what our files state in their header."""
     with safe_open(path, "pt") as file:
         header = file.metadata() or {}
-    stated = {name: json.loads(header[name]) for name in (ARCHITECTURE, RESOLUTION) if name in header}
+    stated = {
+        name: json.loads(header[name]) for name in (ARCHITECTURE, RESOLUTION, DISTILLED) if name in header
+    }
     return {"state_dict": load_file(path), **stated}

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from egogen.errors import UserError, shorten
 from egogen.features.weight_files import SHARDED
-from ldm.checkpoints.published_names import KNOWN_EXTRAS, ema_name, published_names
+from ldm.checkpoints.published_names import KNOWN_EXTRAS, SCALE_LAYER, ema_name, published_names
 from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION, read
 from ldm.checkpoints.stated_sizes import Sizes, state_resolution, stated_sizes
 from ldm.config.merge import user_error
 from ldm.networks.architecture import TEXT, UNET, VAE, Parts, build, infer, overlay, widened
+from ldm.networks.distilled import DISTILLED, Distilled, read_distilled
+from ldm.networks.scales import add_scale_layer, distilled_of, state_distilled
 from ldm.networks.shapes import BOTH, LATENT_CHANNELS, Architecture, Streams, check_sizes
 
 # What may hold the tensors where `state_dict` does not; and names that wrappers put around those inside.
@@ -51,6 +53,12 @@ class SingleFile:
         """The streams of features that it has weights for; None where there are none."""
         return streams_of(self.state)
 
+    @property
+    def distilled(self) -> Distilled | None:
+        """What it was distilled for; None if it was not."""
+        stated = self.content.get(DISTILLED)
+        return None if stated is None else read_distilled(stated, f"{self.path}")
+
     def sizes(self, wanted: Sizes = None) -> Architecture:
         """Sizes of its networks: as wanted, else as the file states them, else as its tensors tell.
 
@@ -82,6 +90,11 @@ class SingleFile:
             UserError: missing or unknown tensors, or tensors of another shape; names the first, counts them.
         """
         parts = build(shape, streams is not None, streams or BOTH)
+        if SCALE_LAYER in self.state:
+            add_scale_layer(parts.unet)
+        if self.distilled:
+            state_distilled(parts.unet, self.distilled)
+        distilled_of(parts.unet, f"{self.path}")  # a layer without a statement is refused
         load_state(parts, shape, self.state, self.path, use_ema)
         state_resolution(parts, self.content.get(RESOLUTION))
         return parts

@@ -11,12 +11,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from egogen.errors import UserError
 from egogen.files import atomic_open
-from ldm.checkpoints.published_names import POSITION_IDS, published_names
+from ldm.checkpoints.published_names import POSITION_IDS, SCALE_LAYER, published_names
 from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION
 from ldm.diffusion.schedule import training_schedule
 from ldm.networks.architecture import Parts
+from ldm.networks.distilled import DISTILLED, UNBAKED, Distilled
 from ldm.networks.shapes import Architecture
+
+SUFFIXES = (".ckpt", ".safetensors")
 
 
 def published_state(parts: Parts, shape: Architecture) -> dict[str, Tensor]:
@@ -37,6 +41,7 @@ def write(
     state: Mapping[str, Tensor],
     shape: Architecture | None = None,
     resolution: int | None = None,
+    distilled: Distilled | None = None,
 ) -> None:
     """Writes a published single file atomically, with the sizes that its tensors do not tell.
 
@@ -45,8 +50,18 @@ def write(
         state: tensors by published name.
         shape: the sizes.
         resolution: side in pixels of the squares that the networks were trained to draw.
+        distilled: what the networks were distilled for.
+
+    Raises:
+        UserError: the UNet takes guidance scales, for which the published format has no place.
     """
-    named = {ARCHITECTURE: None if shape is None else asdict(shape), RESOLUTION: resolution}
+    if SCALE_LAYER in state:
+        raise UserError(f"{path}: {UNBAKED}")
+    named = {
+        ARCHITECTURE: None if shape is None else asdict(shape),
+        RESOLUTION: resolution,
+        DISTILLED: None if distilled is None else asdict(distilled),
+    }
     stated = {name: value for name, value in named.items() if value is not None}
     if path.suffix.lower() == ".safetensors":
         with atomic_open(path) as file:

@@ -140,7 +140,7 @@ def allowed(kind: type, fault: Mapping[str, Any]) -> str:
             end: getattr(mark, end) for mark in field.metadata for end in ENDS if hasattr(mark, end)
         }  # fmt: skip
     if get_origin(field.annotation) is Literal:
-        return ", ".join(get_args(field.annotation))
+        return ", ".join(map(str, get_args(field.annotation)))
     too_much = fault["type"].startswith("less_than")
     return ", ".join(filter(None, (of_type, field.description or limits(ends, too_much))))
 

@@ -23,7 +23,8 @@ class Draws(NamedTuple):
 
     `t`: timestep, 0 .. 999. `noise`: epsilon. `posterior_noise`: makes the target latent a draw from the
     VAE's posterior. `drop`: the r of guidance dropout, 0 .. 1 (see `ldm.guidance.draw_drop`). `flip`: 0 .. 1;
-    below the configured probability the pair is mirrored.
+    below the configured probability the pair is mirrored. `scales`: 0 .. 1 for w_T and w_I, of which
+    distillation makes guidance scales.
     """
 
     t: Int64[Tensor, ""]
@@ -31,6 +32,7 @@ class Draws(NamedTuple):
     posterior_noise: Float[Tensor, "4 h w"]
     drop: Float[Tensor, ""]
     flip: float
+    scales: Float[Tensor, "2"]
 
 
 def draw(seed: int, item: str, epoch: str, height: int, width: int) -> Draws:
@@ -39,4 +41,5 @@ def draw(seed: int, item: str, epoch: str, height: int, width: int) -> Draws:
     t = torch.randint(0, TRAINING_STEPS, (), generator=generator)
     noise, posterior_noise = torch.randn(2, LATENT_CHANNELS, height, width, generator=generator)
     drop, flip = torch.rand(2, generator=generator)
-    return Draws(t, noise, posterior_noise, drop, flip.item())
+    scales = torch.rand(2, generator=generator)
+    return Draws(t, noise, posterior_noise, drop, flip.item(), scales)

@@ -45,8 +45,8 @@ class Sample(TypedDict):
     batch: compact and online stores.
     With cached latents, in place of the frames: `source_latent` [4, h, w] (posterior mode, not scaled),
     `target_moments` [8, h, w] (posterior mean and standard deviation) and `text` [77, ctx].
-    In training and validation, the draws of `ldm.data.noise`: `t`, `noise`, `posterior_noise` and, in
-    training alone, `drop`.
+    In training and validation, the draws of `ldm.data.noise`: `t`, `noise`, `posterior_noise`, `scales` and,
+    in training alone, `drop`.
     """
 
     item: str
@@ -64,6 +64,7 @@ class Sample(TypedDict):
     t: NotRequired[Int64[Tensor, ""]]
     noise: NotRequired[Float[Tensor, "c h w"]]
     posterior_noise: NotRequired[Float[Tensor, "c h w"]]
+    scales: NotRequired[Float[Tensor, "2"]]
     drop: NotRequired[Float[Tensor, ""]]
 
 
@@ -221,6 +222,7 @@ class EgoGenPairs(Dataset[Sample]):
             seed, side, flip = self.chance
             draws = draw(seed, sample["item"], "val" if epoch is None else str(epoch), side, side)
             sample |= {"t": draws.t, "noise": draws.noise, "posterior_noise": draws.posterior_noise}  # type: ignore[typeddict-item]
+            sample["scales"] = draws.scales
             if epoch is not None:
                 sample["drop"] = draws.drop
                 mirrored = draws.flip < flip

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from egogen.errors import check
 
 TRAINING_STEPS = 1000
 PUBLISHED = "euler_ancestral"
+DDIM_TRAILING = "ddim_trailing"  # from the last timestep down, evenly; what models of few phases are drawn by
 # Schedulers by short names; the others go by diffusers' class names.
 NAMES = {
     "ddim": "DDIMScheduler",
+    DDIM_TRAILING: "DDIMScheduler",
     "dpmpp_2m": "DPMSolverMultistepScheduler",
     "euler": "EulerDiscreteScheduler",
     "unipc": "UniPCMultistepScheduler",
@@ -37,6 +40,12 @@ def check_steps(name: str, steps: int) -> None:
 def check_scale(name: str, scale: float) -> None:
     """Raises a `UserError` for a guidance scale that gives no frame."""
     check(name, scale, "a number of at least 0", math.isfinite(scale) and scale >= 0)
+
+
+def check_interval(name: str, interval: Sequence[float]) -> None:
+    """Raises a `UserError` unless two numbers are the ends of an interval of noise levels."""
+    good = len(interval) == 2 and 0 <= interval[0] < interval[1]  # infinity is a good end, not a number none
+    check(name, interval, "two noise levels, low and high, 0 <= low < high", good)
 
 
 def grid_timesteps(steps: int) -> range:

@@ -10,10 +10,11 @@ import torch
 from diffusers import EulerAncestralDiscreteScheduler, SchedulerMixin
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteSchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from egogen.errors import UserError, shorten
-from ldm.diffusion.choices import NAMES, PUBLISHED
+from ldm.diffusion.choices import DDIM_TRAILING, NAMES, PUBLISHED
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
 
 
@@ -35,9 +36,7 @@ class LogLinearEulerAncestral(EulerAncestralDiscreteScheduler):
         super().set_timesteps(num_inference_steps, device)
         last = self.config.num_train_timesteps - 1
         times = torch.linspace(last, 0, num_inference_steps, dtype=torch.float64)
-        sigma = ((1 - self.alphas_cumprod.double()) / self.alphas_cumprod.double()).sqrt()
-        log_sigma = np.interp(times.numpy(), np.arange(len(sigma)), sigma.log().numpy())
-        self.sigmas = torch.tensor([*np.exp(log_sigma), 0.0], dtype=torch.float32)
+        self.sigmas = torch.tensor([*log_linear_sigmas(self.alphas_cumprod, times), 0.0], dtype=torch.float32)
         self.timesteps = times.to(device=device, dtype=torch.float32)
 
     def step(
@@ -76,6 +75,20 @@ class LogLinearEulerAncestral(EulerAncestralDiscreteScheduler):
         return EulerAncestralDiscreteSchedulerOutput(prev_sample=moved, pred_original_sample=clean)
 
 
+def log_linear_sigmas(alphas_cumprod: Float[Tensor, " steps"], times: Float[Tensor, " n"]) -> list[float]:
+    """sqrt((1 - alpha) / alpha) at timesteps, between whole ones interpolated in its logarithm."""
+    alpha = alphas_cumprod.double().cpu()
+    sigma = ((1 - alpha) / alpha).sqrt()
+    log_sigma = np.interp(times.double().cpu().numpy(), np.arange(len(sigma)), sigma.log().numpy())
+    found: list[float] = np.exp(log_sigma).tolist()
+    return found
+
+
+def noise_levels(scheduler: SchedulerMixin) -> list[float]:
+    """The noise level of each timestep that a scheduler was set to."""
+    return log_linear_sigmas(scheduler.alphas_cumprod, scheduler.timesteps)
+
+
 def make_scheduler(name: str = PUBLISHED) -> SchedulerMixin:
     """A scheduler by its short name, or by its diffusers class name.
 
@@ -93,6 +106,8 @@ def make_scheduler(name: str = PUBLISHED) -> SchedulerMixin:
     options: dict[str, object] = {"clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
     if known.get("timestep_spacing") == "leading":
         options["steps_offset"] = 1
+    if name == DDIM_TRAILING:
+        options = {"clip_sample": False, "timestep_spacing": "trailing"}
     try:
         return found(**TRAINING_SCHEDULE, **{name: value for name, value in options.items() if name in known})
     except TypeError:

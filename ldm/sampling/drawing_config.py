@@ -4,25 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 from egogen.errors import UserError
 from ldm.config.merge import load_config, split_words
-from ldm.config.sections import GenerateConfig
+from ldm.config.sections import GenerateConfig, SamplingConfig
+from ldm.networks.distilled import Distilled
 from ldm.sampling.method_names import GUIDED, OF_GUIDED, PLAIN
 
 
 def read_config(words: Sequence[str], method: str, ckpt: Path | None) -> GenerateConfig:
-    """The configuration: files, then words; stage 1's features serve LEGO alone."""
+    """The configuration: files, then words; stage 1's features serve LEGO alone.
+
+    Raises:
+        UserError: a setting is unknown or bad, or not what the checkpoint was distilled for.
+    """
     yamls, settings = split_words(words)
     check_words(settings, method)
     config = load_config(GenerateConfig, yamls, settings)
     model = replace(config.model, vllm_features=config.model.vllm_features and method == "lego")
-    if model.vllm_features and ckpt:  # features are as wide as the checkpoint says
-        from ldm.checkpoints.source import open_source, with_sizes
+    if method not in GUIDED or not ckpt:
+        return replace(config, model=model)
+    from ldm.checkpoints.source import open_source, with_sizes
 
-        model = with_sizes(model, open_source(ckpt))
-    return replace(config, model=model)
+    source = open_source(ckpt)
+    if model.vllm_features:  # features are as wide as the checkpoint says
+        model = with_sizes(model, source)
+    return replace(config, model=model, sampling=for_checkpoint(config.sampling, source.distilled))
+
+
+def for_checkpoint(sampling: SamplingConfig, stated: Distilled | None) -> SamplingConfig:
+    """The settings by which a distilled checkpoint is drawn; those of any other as they are.
+
+    Raises:
+        UserError: it was not distilled for them.
+    """
+    if stated is None:
+        return sampling
+    for text, image in product(sampling.scales_txt, sampling.scales_img):
+        stated.check_scales(text, image, ("sampling.scales_txt", "sampling.scales_img"))
+    stated.check_steps("sampling.steps", sampling.steps)
+    return replace(sampling, scheduler=stated.scheduler(sampling.scheduler))
 
 
 def check_words(words: Sequence[str], method: str) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -19,13 +19,29 @@ from ldm.config.sections import OptimizerConfig
 log = logging.getLogger(__name__)
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerConfig) -> Optimizer:
+class Apart(NamedTuple):
+    """Parameters that learn at a rate of their own: so many times `optimizer.lr`."""
+
+    parameters: list[nn.Parameter]
+    factor: float
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], settings: OptimizerConfig, apart: Sequence[Apart] = ()
+) -> Optimizer:
     """AdamW as the settings say; moments in 8 bits only if asked for and possible.
+
+    Args:
+        parameters: those that learn at the settings' rate.
+        settings: rate, moments, decay.
+        apart: others, a group each.
 
     Raises:
         UserError: 8 bits are asked for without bitsandbytes.
     """
     values = list(parameters)
+    groups: list[dict[str, Any]] = [{"params": values}]
+    groups += [{"params": each.parameters, "lr": each.factor * settings.lr} for each in apart]
     betas = (settings.betas[0], settings.betas[1])
     on_gpu = all(value.is_cuda for value in values)
     if settings.eight_bit != "off":
@@ -33,7 +49,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerConfig
             from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found]
 
             return cast(
-                "Optimizer", AdamW8bit(values, settings.lr, betas, settings.eps, settings.weight_decay)
+                "Optimizer", AdamW8bit(groups, settings.lr, betas, settings.eps, settings.weight_decay)
             )
         reason = "bitsandbytes is not installed" if on_gpu else "bitsandbytes needs a GPU"
         if settings.eight_bit == "on":
@@ -42,7 +58,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerConfig
             )
         log.info("optimizer.eight_bit=auto: %s; Adam's moments stay in 32 bits", reason)
     return AdamW(
-        values,
+        groups,
         lr=settings.lr,
         betas=betas,
         eps=settings.eps,
@@ -59,7 +75,13 @@ def rate(settings: OptimizerConfig, step: int, last: int) -> float:
     return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / last)))
 
 
-def renew(checkpoint: Mapping[str, Any], settings: OptimizerConfig, last: int, on_gpu: bool) -> None:
+def renew(
+    checkpoint: Mapping[str, Any],
+    settings: OptimizerConfig,
+    last: int,
+    on_gpu: bool,
+    factors: Sequence[float] = (),
+) -> None:
     """Puts a run's settings in the place of those that a checkpoint's optimiser and schedule were saved with.
 
     Args:
@@ -67,11 +89,13 @@ def renew(checkpoint: Mapping[str, Any], settings: OptimizerConfig, last: int, o
         settings: those that are to count.
         last: the run's last step, as for `rate`.
         on_gpu: whether it goes on there.
+        factors: of the groups that learn at a rate of their own, see `Apart`.
 
     Raises:
         UserError: Adam's moments are in 8 bits there and not here, or the other way round.
     """
     in_8_bits = settings.eight_bit == "on" or (settings.eight_bit == "auto" and can_8_bits(on_gpu))
+    rates = [settings.lr * factor for factor in (1, *factors)]
     steps = [schedule["last_epoch"] for schedule in checkpoint["lr_schedulers"]]
     for state in checkpoint["optimizer_states"]:
         saved = any("state1" in moments for moments in state["state"].values())
@@ -80,14 +104,14 @@ def renew(checkpoint: Mapping[str, Any], settings: OptimizerConfig, last: int, o
                 f"optimizer.eight_bit: the checkpoint to resume has moments in {8 if saved else 32} bits; "
                 f"set it to {'on' if saved else 'off'}"
             )
-        for group in state["param_groups"]:
+        for group, own in zip(state["param_groups"], rates, strict=True):
             group.update(betas=tuple(settings.betas), eps=settings.eps, weight_decay=settings.weight_decay)
-            group.update(lr=settings.lr * rate(settings, steps[0], last), initial_lr=settings.lr)
+            group.update(lr=own * rate(settings, steps[0], last), initial_lr=own)
             if "fused" in group:
                 group["fused"] = True if settings.fused and on_gpu else None
     for schedule in checkpoint["lr_schedulers"]:
-        count, now = len(schedule["base_lrs"]), rate(settings, schedule["last_epoch"], last)
-        schedule["base_lrs"], schedule["_last_lr"] = [settings.lr] * count, [settings.lr * now] * count
+        now = rate(settings, schedule["last_epoch"], last)
+        schedule["base_lrs"], schedule["_last_lr"] = rates, [own * now for own in rates]
 
 
 def can_8_bits(on_gpu: bool) -> bool:

@@ -52,11 +52,16 @@ class Ema:
 
     @contextmanager
     def applied(self, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
-        """Puts the averaged values into the parameters for as long as the block runs."""
+        """Puts the averaged values into the parameters for as long as the block runs.
+
+        Autocast keeps 16-bit copies of the parameters it has met, which know nothing of the change.
+        """
         trained = [parameters[name].detach() for name in self.names]  # of the parameters' own memory
         kept = [value.clone() for value in trained]
         try:
             torch._foreach_copy_(trained, self.shadow)
+            torch.clear_autocast_cache()
             yield
         finally:
             torch._foreach_copy_(trained, kept)
+            torch.clear_autocast_cache()

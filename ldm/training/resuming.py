@@ -16,6 +16,7 @@ from ldm.training.launch import is_requeued
 
 log = logging.getLogger(__name__)
 
+DISTILL = "distill"  # the section that runs of `ldm.distill` alone have
 # What a resumed run does with a setting that has changed (docs/stage2.md has the same table).
 # Speed, hardware, rhythm, pictures: the new one counts; what is learnt changes by rounding alone.
 USED = [
@@ -36,11 +37,13 @@ SAID = [
     "optimizer.lr", "optimizer.betas", "optimizer.eps", "optimizer.weight_decay", "optimizer.warmup_steps",
     "optimizer.schedule", "optimizer.p2_gamma", "optimizer.p2_k", "trainer.effective_batch",
     "trainer.max_epochs", "trainer.max_steps", "trainer.precision", "trainer.tf32", "trainer.seed",
+    "distill.student", "distill.text_scales", "distill.image_scales", "distill.scale_layer_rate",
+    "distill.grid", "distill.huber",
 ]  # fmt: skip
-# The checkpoint's tensors would not fit: an error.
+# The checkpoint's tensors would not fit, or not be what they are told to be: an error.
 REFUSED = [
     "model.architecture", "model.vllm_features", "model.image_features", "model.text_features",
-    "model.train_conditioner", "optimizer.eight_bit",
+    "model.train_conditioner", "optimizer.eight_bit", "distill.method", "distill.phases",
 ]  # fmt: skip
 
 
@@ -55,11 +58,16 @@ class Begun(NamedTuple):
         """The settings that count from here on and are new, as `key: old -> new`.
 
         Raises:
-            UserError: one may not change; names the first.
+            UserError: one may not change; names the first. Or it is a run of another command.
         """
         now, found = asdict(config), []
+        if self.settings and (DISTILL in self.settings) != (DISTILL in now):
+            command = "python -m ldm.distill" if DISTILL in self.settings else "main.py"
+            raise UserError(f"{self.path}: is of a run of {command}, which alone can go on with it")
         for key in (*REFUSED, *SAID):
             section, _, name = key.partition(".")
+            if section not in now:
+                continue  # of distillation alone
             before = self.settings.get(section, {})
             before, after = (before, now[section]) if not name else (before.get(name), now[section][name])
             if before in (None, {}) or plain(before) == plain(after):
@@ -68,7 +76,7 @@ class Begun(NamedTuple):
                 raise UserError(
                     f"{key}: got {shorten(after)}, the run to resume has {shorten(before)}, which cannot "
                     "change; set it back, or start another run (--name) from its weights by "
-                    f"model.start={self.path}"
+                    f"{'distill.student' if section == DISTILL else 'model.start'}={self.path}"
                 )
             found.append(f"{key}: {shorten(before)} -> {shorten(after)}")
         return found

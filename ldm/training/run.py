@@ -6,8 +6,10 @@ import logging
 import math
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytorch_lightning as lightning
 import torch
@@ -41,8 +43,24 @@ from ldm.training.resuming import find_checkpoint, read_begun
 log = logging.getLogger(__name__)
 
 
+class Recipe(NamedTuple):
+    """What a run begins from and what learns.
+
+    `load`: the settings with the sizes of the networks, and the networks that `model.start` names. `build`:
+    the module, from both.
+    """
+
+    load: Callable[[TrainConfig], tuple[TrainConfig, Parts]]
+    build: Callable[[Parts, TrainConfig], LatentDiffusion]
+
+
 def train(
-    config: TrainConfig, run: Path, gpus: list[int], resume: Path | None = None, fit: bool = True
+    config: TrainConfig,
+    run: Path,
+    gpus: list[int],
+    resume: Path | None = None,
+    fit: bool = True,
+    recipe: Recipe | None = None,
 ) -> None:
     """Loads the start checkpoint, freezes what is frozen, trains, and leaves `checkpoints/last.ckpt`.
 
@@ -52,6 +70,7 @@ def train(
         gpus: their numbers; none is the CPU.
         resume: another checkpoint, or another run's folder, to go on from.
         fit: False only checks that settings, checkpoint and data belong together.
+        recipe: what is loaded and trained; by default stage 2 itself.
     """
     per_node = len(gpus) or config.trainer.processes
     environment = choose_environment(per_node, config.trainer.nodes)
@@ -59,10 +78,11 @@ def train(
     prepare_torch(config.trainer)
     checkpoint = find_checkpoint(run, resume)
     check_splits(config)
-    config, parts = load(config)
+    recipe = recipe or Recipe(load, LatentDiffusion)
+    config, parts = recipe.load(config)
     data = PairsModule(config, parts, make_tokenizer(), f"cuda:{gpus[0]}" if gpus else "cpu")
     config = replace(config, trainer=replace(config.trainer, max_steps=data.total_steps))
-    module = LatentDiffusion(parts, config)
+    module = recipe.build(parts, config)
     describe(module, data, accumulation, per_node)
     begun = read_begun(checkpoint) if checkpoint else None
     changes = begun.changes(config) if begun else []
@@ -101,9 +121,18 @@ def check_splits(config: TrainConfig) -> None:
 
 
 def load(config: TrainConfig) -> tuple[TrainConfig, Parts]:
-    """Loads the start checkpoint; the settings take over the sizes of its networks, unless they give some."""
+    """Loads the start checkpoint; the settings take over the sizes of its networks, unless they give some.
+
+    Raises:
+        UserError: it was distilled, which this training would undo; see also `load_parts`.
+    """
     log.info("load %s", config.model.start)
     source = open_source(Path(config.model.start))
+    if source.distilled:
+        raise UserError(
+            f"{source.path}: a distilled checkpoint, which training would undo; go on by python -m "
+            "ldm.distill, or set model.start to the checkpoint that was distilled"
+        )
     model = with_sizes(config.model, source)
     parts = load_parts(
         source,

@@ -34,3 +34,21 @@ def test_applied_puts_the_last_weights_back_even_after_an_error() -> None:
     with pytest.raises(RuntimeError, match="inside"):
         fail()
     assert parameters["w"].tolist() == [5.0, 5.0]
+
+
+def test_autocast_forgets_its_copies_of_the_weights() -> None:
+    """Without, a validation in 16 bits measures the last weights twice."""
+    layer = nn.Linear(2, 1, bias=False)
+    parameters = {"w": layer.weight}
+    ema = Ema(parameters, decay=0.9)
+    with torch.no_grad():
+        layer.weight.fill_(5.0)
+        ema.shadow[0].fill_(1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.ones(1, 2)).item() == 10
+        with torch.no_grad(), ema.applied(parameters):
+            assert layer(torch.ones(1, 2)).item() == 2
+        found = layer(torch.ones(1, 2))
+    assert found.item() == 10
+    found.backward()
+    assert parameters["w"].grad is not None

@@ -17,6 +17,7 @@ import torch
 from egogen.errors import UserError
 from egogen.files import read_yaml
 from ldm.checkpoints.safe_reading import SETTINGS, read
+from ldm.config.distillation import DistillConfig
 from ldm.config.merge import fields_of, load_config, section_of
 from ldm.config.sections import OptimizerConfig, TrainConfig
 from ldm.module import LatentDiffusion
@@ -35,8 +36,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def settings() -> Iterator[str]:
-    """Every setting of a training run; `joint` and the sizes of networks as one each."""
-    for section, field in fields_of(TrainConfig).items():
+    """Every setting of a training run or a distillation; `joint` and the sizes of networks as one each."""
+    for section, field in fields_of(DistillConfig).items():
         names = fields_of(section_of(field) or type(None))
         yield from [section] if section == "joint" else [f"{section}.{name}" for name in names]
 
@@ -62,7 +63,7 @@ def other(value: object) -> object:
 
 @pytest.mark.parametrize("key", [*SAID, *USED, *REFUSED])
 def test_a_changed_setting_is_what_was_decided(key: str) -> None:
-    config = load_config(TrainConfig, [], [])
+    config = load_config(DistillConfig if key.startswith("distill.") else TrainConfig, [], [])
     before = asdict(config)
     section, _, name = key.partition(".")
     if name:
@@ -79,6 +80,14 @@ def test_a_changed_setting_is_what_was_decided(key: str) -> None:
         assert len(begun.changes(config)) == (key in SAID)
         assert all(line.startswith(f"{key}: ") for line in begun.changes(config))
     assert Begun(Path("last.ckpt"), 3, asdict(config)).changes(config) == []
+
+
+def test_a_run_goes_on_by_its_own_command() -> None:
+    training, distillation = load_config(TrainConfig, [], []), load_config(DistillConfig, [], [])
+    with pytest.raises(UserError, match=r"last.ckpt: is of a run of python -m ldm.distill, which alone"):
+        Begun(Path("last.ckpt"), 3, asdict(distillation)).changes(training)
+    with pytest.raises(UserError, match=r"last.ckpt: is of a run of main.py, which alone"):
+        Begun(Path("last.ckpt"), 3, asdict(training)).changes(distillation)
 
 
 def steps(settings: OptimizerConfig, saved: dict[str, Any] | None = None) -> dict[str, Any]:
