@@ -138,7 +138,8 @@ def own_signs(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of a text with `IMAGE_TOKEN` for each image tag; one BOS at the start."""
-    first, *rest = [tokenizer(piece).input_ids for piece in text.split(IMAGE_TAG)]
+    # Not verbose: who asks says itself what is too long.
+    first, *rest = [tokenizer(piece, verbose=False).input_ids for piece in text.split(IMAGE_TAG)]
     ids = list(first)
     for piece in rest:
         ids += [IMAGE_TOKEN, *piece[1:]]

@@ -148,7 +148,7 @@ def test_images_that_make_no_pair(tmp_path: Path) -> None:
     for name in ("square", "other"):
         drawn(7, 96, 96).save(tmp_path / "images" / f"{name}.png")
     (tmp_path / "images" / "broken.png").write_bytes(b"no image")
-    names = [("0", "none"), ("0", "broken"), ("0", "square"), ("square", "other"), ("0", "0"), ("0", "1")]
+    names = [("0", "none"), ("0", "broken"), ("0", "square"), ("square", "other"), ("0", "1")]
     rows: Rows = [
         {"image_0": f"images/{first}.png", "image_1": f"images/{second}.png", "action": "cut", "clip": "c"}
         for first, second in reversed(names)
@@ -160,7 +160,6 @@ def test_images_that_make_no_pair(tmp_path: Path) -> None:
     decisions = [json.loads(line) for line in manifest.read_text().splitlines()]
     assert [row["reason"] for row in decisions] == [
         None,
-        "input and target are one image",
         "another size than its clip's",
         "frames of two shapes",
         "frame damaged or missing",
@@ -218,6 +217,14 @@ def test_a_share_of_the_clips_goes_to_val(tmp_path: Path, caplog: pytest.LogCapt
     assert [len(Annotations.read(layout.annotations(split))) for split in ("train", "val")] == [1, 1]
     with pytest.raises(UserError, match=r"--val-share 1\.0: expected a number between 0 and 1"):
         prepare(path, tmp_path / "shared", "--val-share", "1")
+
+
+def test_rows_of_one_image_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images(tmp_path / "images")
+    row = {**ROWS[0], "image_1": ROWS[0]["image_0"]}
+    layout = prepare(write_table(tmp_path / "pairs.csv", [row, ROWS[1]]), tmp_path / "out")
+    assert "1 of 2 rows have one image as input and target" in caplog.text
+    assert sum(1 for _ in Annotations.read(layout.annotations("train"))) == 2
 
 
 def test_images_may_lie_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,6 @@ Row: TypeAlias = Mapping[str, object]
 log = logging.getLogger(__name__)
 # Rows that one process works on.
 ROWS = 256
-ONE_IMAGE = "input and target are one image"
 
 
 def prepare(options: FolderOptions) -> None:
@@ -132,6 +131,8 @@ def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
     if not rows:
         raise UserError(f"{path}: holds no rows; nothing to do")
     images = [image_paths(path, row) for row in rows]
+    if same := sum(first == second for first, second in images):
+        log.warning("%s: %d of %d rows have one image as input and target", path, same, len(rows))
     sources = [
         ImageFiles(f"{path.stem}-{first}", tuple(chain.from_iterable(images[first : first + ROWS])))
         for first in range(0, len(rows), ROWS)
@@ -152,7 +153,6 @@ def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
             id=str(row.get("id", counts[clip])),
             split=found,
             text=str(row["action"]),
-            reason=ONE_IMAGE if files[0] == files[1] else None,
             source=sources[index // ROWS],
             moments=(Moment(0, place), Moment(1, place + 1)),
             files=files,
