@@ -79,6 +79,11 @@ class Interval(NamedTuple):
     low: float = 0.0
     high: float = math.inf
 
+    @classmethod
+    def of(cls, ends: Sequence[float] | None) -> Interval:
+        """From its two ends; of none, all levels."""
+        return cls(*ends) if ends else cls()
+
     def holds(self, sigma: float) -> bool:
         """Whether a noise level lies in it."""
         return self.low < sigma <= self.high
@@ -121,7 +126,8 @@ def combine(
 ) -> Float[Tensor, "b c h w"]:
     """`guide` on the predictions that `rows_of` names, in its order; equal to it up to the sum's rounding."""
     if len(predicted) == 3:
-        return guide(*predicted, text_scale, image_scale)
+        full, image_only, null = predicted
+        return guide(full, image_only, null, text_scale, image_scale)
     if len(predicted) == 1:
         return predicted[0]
     # Two weights that add up to 1.

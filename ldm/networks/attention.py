@@ -39,7 +39,7 @@ class FixedContext:
 
     def prepare(self, attn: Attention, context: Float[Tensor, "u t ctx"]) -> None:
         """Projects the distinct contexts."""
-        self.distinct = tuple(split_heads(attn, layer(context)) for layer in (attn.to_k, attn.to_v))
+        self.distinct = split_heads(attn, attn.to_k(context)), split_heads(attn, attn.to_v(context))
 
     def select(self, rows: Int64[Tensor, " b"]) -> None:
         """Hands each row of the batch its own: which of the distinct contexts it attends to."""
