@@ -28,7 +28,7 @@ from ldm.metrics import clip, egovlp, egovlp_plus, evaluation, fid, lpips, psnr
 from ldm.metrics.feature_cache import Memory, Store
 from ldm.metrics.frames.frame_pairs import Pair, Pairs
 from ldm.metrics.frames.images import read_image
-from ldm.metrics.frames.protocol import tensor_cores
+from ldm.metrics.frames.protocol import fewer_bits
 from ldm.metrics.metric import MetricSetting
 from ldm.metrics.networks import metric_weights as files
 from ldm.metrics.networks.egovlp_model import EgoVLP
@@ -157,7 +157,7 @@ def measure(options: MetricSpeed, root: Path) -> dict[str, SpeedTable]:
     table = SpeedTable("pairs_per_second", width=33)
 
     def add(way: str, work: Callable[[], object], precision: str) -> None:
-        with torch.no_grad(), tensor_cores(precision):  # type: ignore[arg-type]
+        with torch.no_grad(), fewer_bits(precision):  # type: ignore[arg-type]
             found = clock(work, options.device)
         rate = count / found.seconds
         table.add(

@@ -21,7 +21,7 @@ from measuring import OnDevice, SpeedTable, clock, made_up, networks_of, rate, r
 from torch import Tensor
 
 from egogen.cli import flag
-from ldm import pipeline as pipeline_module
+from ldm import denoiser as denoiser_module
 from ldm.checkpoints.source import load_parts
 from ldm.config.merge import load_config
 from ldm.config.sections import GenerateConfig
@@ -66,12 +66,12 @@ def speed(options: SampleSpeed) -> SpeedTable:
     pipeline.set_progress_bar_config(disable=True)
     print(f"{options.size}, {options.machine}, {steps} steps, torch {torch.__version__}")
     table, batch = SpeedTable("frames_per_second", width=60), 1
-    pipeline_module.is_plain = lambda _: False
+    denoiser_module.is_plain = lambda _: False
     for name in [PUBLISHED, BATCH, FIXED, LAYOUT, *([HALF, COMPILE] if options.on_gpu else [])]:
         if name == BATCH:
             batch = options.batch
         elif name == FIXED:
-            pipeline_module.is_plain = is_plain
+            denoiser_module.is_plain = is_plain
         elif name == LAYOUT:
             pipeline.unet.to(memory_format=torch.channels_last)
         elif name == HALF:

@@ -28,6 +28,7 @@ from egogen.cli import flag
 from ldm.config.merge import load_config
 from ldm.config.sections import GenerateConfig
 from ldm.networks.architecture import build
+from ldm.networks.precision import Precisions
 from ldm.networks.shapes import LATENT_CHANNELS, Architecture
 from ldm.sampling.method_names import COPY, GUIDED, METHODS, PLAIN
 from ldm.sampling.methods import copy_frame, prepare, wrap
@@ -74,7 +75,7 @@ def measure_method(
     torch.manual_seed(0)
     with device:
         parts = build(replace(shape, unet=replace(shape.unet, in_channels=channels)), method == "lego")
-    prepare(parts, device, torch.bfloat16 if options.half else torch.float32, False)
+    prepare(parts, device, Precisions("bf16" if options.half else "32", "32"), False)
     draw = wrap(method, parts, config, device)
     asked = made_up(shape, options.batch, side, options.device)
     if method != "lego":

@@ -52,7 +52,7 @@ class EvaluateOptions:
     weights: Path = flag("folder of weights (WEIGHTS_ROOT)", type=Path, default=weights_root)
     protocol: str = flag(" or ".join(PROTOCOLS), default=PROTOCOLS[0])
     precision: str = flag(
-        f"of networks: {' or '.join(PRECISIONS)}; tf32 (on GPUs) and bf16 are faster and less exact",
+        f"of networks: {', '.join(PRECISIONS)}; tf32 (GPUs), tiles (CPUs) and bf16 are faster and less exact",
         default=PRECISIONS[0],
     )
     batch_size: int = flag("pairs at a time; changes no result", type=int, default=32)

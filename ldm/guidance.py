@@ -79,6 +79,11 @@ class Interval(NamedTuple):
     low: float = 0.0
     high: float = math.inf
 
+    @classmethod
+    def of(cls, ends: Sequence[float] | None) -> Interval:
+        """From its two ends; of none, all levels."""
+        return cls(*ends) if ends else cls()
+
     def holds(self, sigma: float) -> bool:
         """Whether a noise level lies in it."""
         return self.low < sigma <= self.high

@@ -29,10 +29,10 @@ from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import Sizes
 from ldm.conditioner import Conditioner, embed
 from ldm.denoiser import denoiser
-from ldm.diffusion.choices import PUBLISHED, check_interval, check_scale, check_steps
-from ldm.diffusion.sampler import make_scheduler, noise_levels
+from ldm.diffusion.choices import PUBLISHED, Timesteps, check_interval, check_scale, check_steps
+from ldm.diffusion.sampler import make_scheduler, noise_levels, set_timesteps
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
-from ldm.guidance import ALWAYS, Guidance, Interval, build_context
+from ldm.guidance import Guidance, Interval, build_context
 from ldm.networks.architecture import Parts
 from ldm.networks.distilled import UNBAKED
 from ldm.networks.scales import distilled_of, takes_scales
@@ -62,7 +62,12 @@ class LegoPipeline(DiffusionPipeline):
         scheduler: the published one is `ldm.diffusion.sampler.LogLinearEulerAncestral`; a checkpoint that was
             distilled into phases is drawn by DDIM with "trailing" spacing.
         conditioner: projects VLLM features; None for InstructPix2Pix.
+
+    Attributes:
+        passes: of the UNet, a frame, in the last drawing.
     """
+
+    passes: int = 0
 
     model_cpu_offload_seq = "text_encoder->conditioner->vae->unet->vae"
     _optional_components = ["conditioner"]  # noqa: RUF012 - diffusers' protocol
@@ -131,8 +136,9 @@ class LegoPipeline(DiffusionPipeline):
         num_inference_steps: int = 100,
         guidance_scale: float = 7.5,
         image_guidance_scale: float = 1.5,
-        guidance_interval: tuple[float, float] = ALWAYS,
-        image_guidance_interval: tuple[float, float] = ALWAYS,
+        guidance_interval: Sequence[float] | None = None,
+        image_guidance_interval: Sequence[float] | None = None,
+        timesteps: Timesteps = "own",
         generator: Generator | list[Generator] | None = None,
         latents: Tensor | None = None,
         noise: Tensor | None = None,
@@ -149,8 +155,10 @@ class LegoPipeline(DiffusionPipeline):
             num_inference_steps: sampling steps.
             guidance_scale: s_T; of a distilled checkpoint its input, within what it was distilled for.
             image_guidance_scale: s_I, likewise.
-            guidance_interval: noise levels (low, high] at which s_T acts; elsewhere it is 1.
+            guidance_interval: noise levels low < sigma <= high at which s_T acts, by default all;
+                elsewhere it is 1.
             image_guidance_interval: those at which s_I acts.
+            timesteps: the scheduler's own, or `ays`, ten of "Align Your Steps" (Sabour et al. 2024).
             generator: draws the noise; a list gives each frame its own.
             latents: start noise with standard deviation 1, [b, 4, h, w].
             noise: every random draw, [steps + 1, b, 4, h, w]; entry 0 is the start.
@@ -171,7 +179,7 @@ class LegoPipeline(DiffusionPipeline):
         check_interval("guidance_interval", guidance_interval)
         check_interval("image_guidance_interval", image_guidance_interval)
         check_output(output_type)
-        intervals = Interval(*guidance_interval), Interval(*image_guidance_interval)
+        intervals = Interval.of(guidance_interval), Interval.of(image_guidance_interval)
         guidance = Guidance(guidance_scale, image_guidance_scale, *intervals)
         check_distilled(distilled_of(self.unet), self.scheduler, num_inference_steps, guidance)
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
@@ -179,10 +187,10 @@ class LegoPipeline(DiffusionPipeline):
         prompts = prompts_of(prompt, len(source))
         check_noise(latents, noise, generator, num_inference_steps, latent_shape(source, factor))
         context, null = self.encode_context(prompts, vllm_image_features, vllm_text_features)
-        source_latent = self.vae.encode(source).latent_dist.mode()  # b 4 h w, not scaled (published)
+        source_latent = self.vae.encode(source).latent_dist.mode().float()  # b 4 h w, not scaled (published)
 
         # 2. Start from noise.
-        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        set_timesteps(self.scheduler, num_inference_steps, timesteps, self.device)
         if noise is not None:
             latents = noise[0].to(source_latent)
         elif latents is None:
@@ -197,10 +205,12 @@ class LegoPipeline(DiffusionPipeline):
                 draws = None if noise is None else noise[index + 1].to(latents)
                 latents = self.scheduler.step(guided, t, latents, **self._step_options(generator, draws))[0]
 
+        self.passes = predict.passes
+
         # 4. Decode.
         decoded = latents
         if output_type != "latent":
-            decoded = self.vae.decode((latents / LATENT_SCALE).to(self.vae.dtype)).sample  # b 3 h w
+            decoded = self.vae.decode((latents / LATENT_SCALE).to(self.vae.dtype)).sample.float()  # b 3 h w
         if check_finite:
             check_drawn(decoded)
         if output_type in ("latent", "pt"):

@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read_config(words, options.method, options.ckpt)
     from egogen.locks import hold
     from ldm.data.pairs import SplitFiles
-    from ldm.sampling.drawing_job import Share, check_inputs, draw_jobs, make_jobs
+    from ldm.sampling.drawing_job import Share, check_inputs, make_jobs
+    from ldm.sampling.drawing_loop import draw_jobs
     from ldm.sampling.methods import DrawingPlan, make_drawer
 
     device = find_device(options.device, process().local_rank)

@@ -47,6 +47,10 @@ NotNegative = Annotated[float, NUMBER, Field(ge=0, le=LARGEST)]
 Positive = Annotated[float, NUMBER, Field(gt=0, le=LARGEST)]
 Scale = NotNegative  # of guidance
 Scales = Annotated[list[Scale], Field(min_length=1, description="at least one number, none below 0")]
+NoiseLevels = Annotated[
+    list[NotNegative],
+    Field(max_length=2, description="two noise levels, low and high, 0 <= low < high; or [] for all"),
+]
 Steps = Annotated[int, NUMBER, Field(ge=1, le=TRAINING_STEPS)]  # as many timesteps as there are in training
 GridSteps = Annotated[
     int, NUMBER, Field(ge=1, le=TRAINING_STEPS - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -31,6 +31,7 @@ from ldm.config.ranges import (
     Few,
     Limit,
     Natural,
+    NoiseLevels,
     NotNegative,
     PathText,
     Positive,
@@ -39,7 +40,16 @@ from ldm.config.ranges import (
     Share,
     Steps,
 )
-from ldm.diffusion.choices import DROP_EACH, PUBLISHED, OutputRange, check_scheduler
+from ldm.diffusion.choices import (
+    DROP_EACH,
+    PUBLISHED,
+    OutputRange,
+    Precision,
+    Timesteps,
+    check_interval,
+    check_scheduler,
+    check_timesteps,
+)
 from ldm.networks.shapes import Architecture, Streams
 
 
@@ -202,6 +212,12 @@ class SamplingConfig:
     steps: Steps = 100
     scales_txt: Scales = field(default_factory=lambda: [7.5])  # s_T; several give a folder each
     scales_img: Scales = field(default_factory=lambda: [1.5])  # s_I
+    # Noise levels [low, high] at which s_T, and s_I, act; elsewhere they are 1, and fewer passes are run
+    # (Kynkaanniemi et al. 2024); [] is all (F-S2-12).
+    interval_txt: NoiseLevels = field(default_factory=list)
+    interval_img: NoiseLevels = field(default_factory=list)
+    timesteps: Timesteps = "own"  # `ays`: ten that were optimised, for scheduler=dpmpp_2m or euler (F-S2-12)
+    adapt: bool = False  # a distilled checkpoint is drawn by its own steps, and scales within its limits
     seed: Seed = 0
     height: Annotated[int, NUMBER, Field(ge=0, le=16384)] = (
         0  # of the written frames; 0 is data.resolution, at which they are drawn
@@ -209,11 +225,26 @@ class SamplingConfig:
     output_range: OutputRange = "stretch"  # per frame, as published; `clamp` for people (F-S2-02)
     format: FrameFormat = "jpg"  # the target's own name, as published; `png` changes the suffix
     batch_size: Count = 8
-    precision: Literal["auto", "bf16", "32"] = "auto"  # of the UNet: bf16 on a GPU that has it, else 32
+    precision: Precision = "auto"  # 16 bits where they are faster and good; `ldm.networks.precision`
     compile: bool = False  # UNet and decoder by torch.compile
 
     def __post_init__(self) -> None:
         check_scheduler(self.scheduler)
+        check_timesteps("sampling.", self.timesteps, self.scheduler, self.steps)
+        for name in ("interval_txt", "interval_img"):
+            check_interval(f"sampling.{name}", getattr(self, name))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What `LegoPipeline` takes of it, by its names; of several scales the first."""
+        return {
+            "num_inference_steps": self.steps,
+            "guidance_scale": self.scales_txt[0],
+            "image_guidance_scale": self.scales_img[0],
+            "guidance_interval": self.interval_txt,
+            "image_guidance_interval": self.interval_img,
+            "timesteps": self.timesteps,
+        }
 
 
 @dataclass(frozen=True, config=SECTION)

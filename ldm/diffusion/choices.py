@@ -11,6 +11,7 @@ from egogen.errors import check
 TRAINING_STEPS = 1000
 PUBLISHED = "euler_ancestral"
 DDIM_TRAILING = "ddim_trailing"  # from the last timestep down, evenly; what models of few phases are drawn by
+PRESETS = ("fast", "balanced", "published")  # of drawing; files of configs/fast/
 # Schedulers by short names; the others go by diffusers' class names.
 NAMES = {
     "ddim": "DDIMScheduler",
@@ -21,7 +22,13 @@ NAMES = {
 }
 # Share of samples that lose the text alone, both, the image alone (published; InstructPix2Pix, 3.2.1).
 DROP_EACH = 0.05
+# Where a drawing's steps are: the scheduler's own timesteps, or ten that were optimised for Stable Diffusion
+# ("Align Your Steps", Sabour et al. 2024).
+Timesteps = Literal["own", "ays"]
+AYS_STEPS = 10
+TAKE_TIMESTEPS = ("dpmpp_2m", "euler")  # the schedulers that can be given them
 OutputRange = Literal["stretch", "clamp"]
+Precision = Literal["auto", "bf16", "32"]  # numbers that a drawing is computed with; `ldm.networks.precision`
 
 
 def check_scheduler(name: str) -> None:
@@ -42,10 +49,31 @@ def check_scale(name: str, scale: float) -> None:
     check(name, scale, "a number of at least 0", math.isfinite(scale) and scale >= 0)
 
 
-def check_interval(name: str, interval: Sequence[float]) -> None:
-    """Raises a `UserError` unless two numbers are the ends of an interval of noise levels."""
-    good = len(interval) == 2 and 0 <= interval[0] < interval[1]  # infinity is a good end, not a number none
-    check(name, interval, "two noise levels, low and high, 0 <= low < high", good)
+def check_interval(name: str, interval: Sequence[float] | None) -> None:
+    """Raises a `UserError` unless two numbers are the ends of an interval of noise levels; none are all."""
+    if interval:
+        good = len(interval) == 2 and 0 <= interval[0] < interval[1]  # infinity is a good end, NaN is none
+        check(name, list(interval), "two noise levels, low and high, 0 <= low < high", good)
+
+
+def fits_ays(scheduler: str, steps: int) -> bool:
+    """Whether a scheduler that makes so many steps can be given the optimised timesteps."""
+    return scheduler in TAKE_TIMESTEPS and steps == AYS_STEPS
+
+
+def check_timesteps(prefix: str, timesteps: Timesteps, scheduler: str, steps: int) -> None:
+    """Raises a `UserError` unless a scheduler makes so many steps at such timesteps.
+
+    Args:
+        prefix: of the settings' names in messages, such as `sampling.`.
+        timesteps: which.
+        scheduler: its short name.
+        steps: how many.
+    """
+    if timesteps == "ays":
+        allowed = f"{' or '.join(TAKE_TIMESTEPS)} with {prefix}timesteps ays"
+        check(f"{prefix}scheduler", scheduler, allowed, scheduler in TAKE_TIMESTEPS)
+        check(f"{prefix}steps", steps, f"{AYS_STEPS} with {prefix}timesteps ays", steps == AYS_STEPS)
 
 
 def grid_timesteps(steps: int) -> range:

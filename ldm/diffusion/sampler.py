@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from diffusers import EulerAncestralDiscreteScheduler, SchedulerMixin
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteSchedulerOutput
+from diffusers.schedulers.scheduling_utils import AysSchedules
 from diffusers.utils.torch_utils import randn_tensor
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Generator, Tensor
 
 from egogen.errors import UserError, shorten
-from ldm.diffusion.choices import DDIM_TRAILING, NAMES, PUBLISHED
+from ldm.diffusion.choices import DDIM_TRAILING, NAMES, PUBLISHED, Timesteps, check_timesteps
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
 
 
@@ -75,13 +76,30 @@ class LogLinearEulerAncestral(EulerAncestralDiscreteScheduler):
         return EulerAncestralDiscreteSchedulerOutput(prev_sample=moved, pred_original_sample=clean)
 
 
-def log_linear_sigmas(alphas_cumprod: Float[Tensor, " steps"], times: Float[Tensor, " n"]) -> list[float]:
+def log_linear_sigmas(alphas_cumprod: Float[Tensor, " steps"], times: Real[Tensor, " n"]) -> list[float]:
     """sqrt((1 - alpha) / alpha) at timesteps, between whole ones interpolated in its logarithm."""
     alpha = alphas_cumprod.double().cpu()
     sigma = ((1 - alpha) / alpha).sqrt()
     log_sigma = np.interp(times.double().cpu().numpy(), np.arange(len(sigma)), sigma.log().numpy())
     found: list[float] = np.exp(log_sigma).tolist()
     return found
+
+
+def set_timesteps(
+    scheduler: SchedulerMixin, steps: int, timesteps: Timesteps, device: torch.device | None = None
+) -> None:
+    """Sets a scheduler to the timesteps of a drawing.
+
+    Raises:
+        UserError: it cannot be given others than its own, or there are not so many.
+    """
+    if timesteps == "own":
+        scheduler.set_timesteps(steps, device=device)
+        return
+    kind = type(scheduler).__name__
+    name = next((short for short, full in NAMES.items() if full == kind), kind)
+    check_timesteps("", timesteps, name, steps)
+    scheduler.set_timesteps(timesteps=AysSchedules["StableDiffusionTimesteps"], device=device)
 
 
 def noise_levels(scheduler: SchedulerMixin) -> list[float]:

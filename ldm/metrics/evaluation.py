@@ -19,9 +19,9 @@ from egogen.layout import DESCRIPTION_KEY, FOLDERS, run_root, weights_root
 from egogen.progress import Progress
 from ldm.metrics.feature_cache import Memory, Store
 from ldm.metrics.frames.frame_pairs import Pairs, frames_folder, read_pairs, run_folder
-from ldm.metrics.frames.protocol import size_tolerance, tensor_cores
+from ldm.metrics.frames.protocol import choose_precision, fewer_bits, size_tolerance
 from ldm.metrics.metric import Metric, MetricSetting, Result
-from ldm.metrics.metric_names import PRECISIONS, PROTOCOLS, choice
+from ldm.metrics.metric_names import PROTOCOLS, choice
 from ldm.metrics.networks.metric_weights import locate, locate_all, sha256
 from ldm.metrics.registry import METRICS, choose
 from ldm.metrics.results import result_files as results
@@ -63,7 +63,7 @@ def evaluate(  # noqa: PLR0913 - an argument for each flag of the command
         input_path: folder of the split's frames; None for `val` beside the targets.
         weights: folder of weight files; None for `WEIGHTS_ROOT`.
         protocol: `published` or `corrected`.
-        precision: of networks: `32`, `tf32` or `bf16`.
+        precision: of networks: `32`, `tf32`, `tiles`, `bf16` or `auto`.
         batch_size: pairs at a time; no result depends on it.
         device: such as `cpu`, `cuda:0` or `auto`.
 
@@ -101,10 +101,10 @@ def prepare(
     if batch_size < 1:
         raise UserError(f"batch size {batch_size}: expected at least 1")
     facts = None if metadata is None else read_metadata(metadata)
+    place = find_device(device)
     setting = MetricSetting(
-        choice("data set", dataset, FOLDERS), choice("protocol", protocol, PROTOCOLS), find_device(device),
-        choice("precision", precision, PRECISIONS), facts, metadata, llava_key, input_path, batch_size,
-        weights,
+        choice("data set", dataset, FOLDERS), choice("protocol", protocol, PROTOCOLS), place,
+        choose_precision(precision, place), facts, metadata, llava_key, input_path, batch_size, weights,
     )  # fmt: skip
     chosen = choose(metrics, setting)
     files = [file for metric in chosen for file in metric.weights(setting)]
@@ -137,7 +137,7 @@ def measure(
     }
     with (
         torch.no_grad(),
-        tensor_cores(setting.precision),
+        fewer_bits(setting.precision),
         Progress(total=len(pairs), unit="pair") as bar,
     ):
         for batch in pairs.batches(setting.batch_size, setting.device):

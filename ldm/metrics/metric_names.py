@@ -9,8 +9,11 @@ from egogen.errors import UserError
 
 Protocol = Literal["published", "corrected"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-Precision = Literal["32", "tf32", "bf16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+# Of networks. `tf32`: products on a GPU's tensor cores; `tiles`: products of 16-bit numbers on a CPU's tiles,
+# all else in 32 bits; `bf16`: numbers between the layers too.
+Precision = Literal["32", "tf32", "tiles", "bf16"]
+AUTO = "auto"  # what is faster on the device and moves no similarity by 0.001
+PRECISIONS: tuple[str, ...] = (*get_args(Precision), AUTO)
 # As `--metrics` takes them, and in `metric.json`, as published.
 KEYS = {
     "egovlp": "egovlp_image_sim",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from egogen.errors import UserError
 from ldm.config.merge import load_config, split_words
 from ldm.config.sections import GenerateConfig, SamplingConfig
+from ldm.diffusion.choices import DDIM_TRAILING
 from ldm.networks.distilled import Distilled
 from ldm.sampling.method_names import GUIDED, OF_GUIDED, PLAIN
+
+log = logging.getLogger(__name__)
 
 
 def read_config(words: Sequence[str], method: str, ckpt: Path | None) -> GenerateConfig:
@@ -42,10 +47,37 @@ def for_checkpoint(sampling: SamplingConfig, stated: Distilled | None) -> Sampli
     """
     if stated is None:
         return sampling
+    if sampling.adapt:
+        sampling = adapted(sampling, stated)
     for text, image in product(sampling.scales_txt, sampling.scales_img):
         stated.check_scales(text, image, ("sampling.scales_txt", "sampling.scales_img"))
     stated.check_steps("sampling.steps", sampling.steps)
     return replace(sampling, scheduler=stated.scheduler(sampling.scheduler))
+
+
+def adapted(sampling: SamplingConfig, stated: Distilled) -> SamplingConfig:
+    """Settings as a distilled checkpoint can be drawn by them; a line of the log names each change.
+
+    It takes the guidance as its input, at every noise level, and within what it was distilled for; one of
+    phases makes a step for each, by DDIM.
+    """
+    made: dict[str, Any] = {
+        "scales_txt": [within(scale, *stated.text) for scale in sampling.scales_txt],
+        "scales_img": [within(scale, *stated.image) for scale in sampling.scales_img],
+        "interval_txt": [],
+        "interval_img": [],
+    }
+    if stated.phases:
+        made |= {"scheduler": DDIM_TRAILING, "steps": stated.phases, "timesteps": "own"}
+    for name, value in made.items():
+        if value != getattr(sampling, name):
+            log.info("sampling.%s: %s, since this checkpoint was distilled", name, value)
+    return replace(sampling, **made)
+
+
+def within(scale: float, low: float, high: float) -> float:
+    """The nearest of the scales from low to high."""
+    return min(max(scale, low), high)
 
 
 def check_words(words: Sequence[str], method: str) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
 from PIL import Image
 
 from egogen.annotations import ClipMetadata, Item, read_metadata
@@ -21,27 +19,23 @@ from egogen.hints import require
 from egogen.layout import generated_path
 from egogen.manifest import NAME as MANIFEST
 from egogen.manifest import checkpoint_hash, file_hash
-from egogen.progress import Progress
 from egogen.shards import parse_shard, process, take_chunk, take_shard
 from egogen.validate.frame_files import probe
 from ldm.baselines.token_maps import split_prompt
 from ldm.config.sections import GenerateConfig
-from ldm.data.noise import item_generator
-from ldm.data.pairs import EgoGenPairs, SplitFiles, stack
-from ldm.networks.pixels import frame_size, to_frame
+from ldm.data.pairs import SplitFiles
 from ldm.networks.text import make_tokenizer, say_lost
 from ldm.sampling.drawn_items import claim_items, item_digests
 from ldm.sampling.method_names import COPY, GUIDED, OF_GUIDED, PLAIN
 from ldm.sampling.methods import (
-    Drawer,
     DrawingPlan,
-    Request,
     Scales,
-    copy_frame,
 )
 
 log = logging.getLogger(__name__)
 FORMATS = {"jpg": "JPEG", "png": "PNG"}
+# Keys of `sampling` that folders of old do not state, and what they are where they change nothing.
+YOUNGER = {"interval_txt": [], "interval_img": [], "timesteps": "own", "precision_vae": "32"}
 
 
 class Share(NamedTuple):
@@ -197,12 +191,13 @@ def settings(
     """What makes a frame what it is; batch size and sharding are left out, since they change nothing."""
     config, method = plan.config, plan.method
     sampling = asdict(config.sampling)
-    sampling["precision"] = "bf16" if plan.dtype == torch.bfloat16 else "32"
-    ignored = {"batch_size", "compile", "scales_txt", "scales_img"}
+    sampling |= {"precision": plan.precisions.unet, "precision_vae": plan.precisions.vae}
+    ignored = {"batch_size", "compile", "adapt", "scales_txt", "scales_img"}
     if method in GUIDED:
         sampling |= {"scale_txt": scales.text, "scale_img": scales.image}
     else:
         ignored |= {*OF_GUIDED}
+    ignored |= {name for name, nothing in YOUNGER.items() if sampling[name] == nothing}
     if method == COPY:
         ignored |= {"seed", "output_range", "precision"}
     return {
@@ -248,65 +243,3 @@ def check_inputs(work: Sequence[DrawingJob], plan: DrawingPlan, files: SplitFile
     if plan.method != COPY:
         texts = [files.prompt(item) for item in left.values()]
         say_lost(make_tokenizer(), texts, f"{files.annotations.source}")
-
-
-def draw_jobs(
-    work: Sequence[DrawingJob], drawer: Drawer | None, files: SplitFiles, device: torch.device
-) -> None:
-    """Draws what all jobs have left; copies source frames if there is no drawer.
-
-    Raises:
-        UserError: after the last job, if frames are not finite.
-    """
-    broken: list[Path] = []
-    for job in work:
-        drawn = copies(files, job) if drawer is None else drawings(drawer, files, job, device)
-        with Progress(drawn, "copy" if drawer is None else "draw", len(job.items), unit="frame") as bar:
-            for item, frame in bar:
-                if frame is None:
-                    broken.append(job.path(item))
-                else:
-                    job.save(item, frame)
-        log.info("wrote %s", job.out / "images")
-    if broken:
-        count = sum(len(job.items) for job in work)
-        raise UserError(
-            f"{broken[0]}: not finite, as are {len(broken)} of {count} frames; they are not written, the "
-            "others are. Try sampling.precision=32, or another checkpoint"
-        )
-
-
-def drawings(
-    drawer: Drawer, files: SplitFiles, job: DrawingJob, device: torch.device
-) -> Iterator[tuple[Item, UInt8[np.ndarray, "h w 3"] | None]]:
-    """Draws a job's items in batches; None for a frame that is not finite.
-
-    An item's noise depends on the seed and its own id alone.
-    """
-    sampling = job.config.sampling
-    pairs = EgoGenPairs([files], targets=False)
-    index_of = {(item.clip, item.id): index for index, item in enumerate(files.items)}
-    for first in range(0, len(job.items), sampling.batch_size):
-        part = job.items[first : first + sampling.batch_size]
-        samples = [pairs[index_of[item.clip, item.id]] for item in part]
-        stacked = stack(samples, device, pairs.visions)
-        request = Request(
-            stacked["source"],
-            [sample["prompt"] for sample in samples],
-            [item_generator(sampling.seed, item.clip, item.id) for item in part],
-            job.scales,
-            stacked.get("vllm_image"),
-            stacked.get("vllm_text"),
-        )
-        for item, frame in zip(part, drawer(request), strict=True):
-            size, shown = job.sizes[item.clip], sampling.output_range
-            is_finite = bool(frame.isfinite().all())
-            yield item, to_frame(frame, size.height, size.width, shown, job.side) if is_finite else None
-
-
-def copies(files: SplitFiles, job: DrawingJob) -> Iterator[tuple[Item, UInt8[np.ndarray, "h w 3"]]]:
-    """A job's source frames at the size of generated ones."""
-    for item in job.items:
-        clip = job.sizes[item.clip]
-        size = frame_size(job.side, clip.height, clip.width)
-        yield item, copy_frame(files.frames.read(item.action.image_0), *size)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 from egogen.cli import flag
 from egogen.errors import UserError, check
 from egogen.layout import run_root
 from egogen.reserved import text_fault
-from ldm.diffusion.choices import PUBLISHED, check_scale, check_steps
+from ldm.diffusion.choices import PRESETS, Precision, Timesteps, check_interval, check_scale, check_steps
 from ldm.networks.devices import HELP
+
+if TYPE_CHECKING:
+    from ldm.config.sections import SamplingConfig
+    from ldm.networks.distilled import Distilled
 
 NAME_LENGTH = 25  # of each half of a frame's name: with four bytes a letter it fits a file system
 RESOLUTION = 256  # of the published checkpoints, which do not state it
@@ -28,15 +33,33 @@ class EditOptions:
     output: Path | None = flag(".png, .jpg or .webp [RUN_ROOT/edits/<photo>_<prompt>.png]", type=Path)
     ckpt: Path = flag("checkpoint, a file or a diffusers folder", type=Path, required=True)
     config: Path | None = flag("YAML with what no tensor of a file tells [read off it]", type=Path)
-    steps: int = flag("sampling steps", type=int, default=100)
+    preset: str = flag(
+        "few passes, the table's 300, or between (configs/fast/); the flags below go before it, as do the "
+        "steps of a distilled checkpoint",
+        choices=PRESETS, default=PRESETS[0],
+    )  # fmt: skip
+    steps: int | None = flag("sampling steps [the preset's]", type=int)
     resolution: int | None = flag(
         f"side of the square that is drawn [the checkpoint's own where it states one, else {RESOLUTION}]",
         type=int,
     )
     seed: int = flag("of the noise", type=int, default=0)
-    cfg_text: float = flag("guidance by text and features, s_T", type=float, default=7.5)
-    cfg_image: float = flag("guidance by the photo, s_I", type=float, default=1.5)
-    scheduler: str = flag("or dpmpp_2m, unipc, ddim, euler ...", default=PUBLISHED)
+    cfg_text: float | None = flag("guidance by text and features, s_T [7.5]", type=float)
+    cfg_image: float | None = flag("guidance by the photo, s_I [1.5]", type=float)
+    interval_text: list[float] | None = flag(
+        "noise levels at which s_T acts [the preset's]", type=float, nargs=2, metavar=("LOW", "HIGH")
+    )
+    interval_image: list[float] | None = flag(
+        "noise levels at which s_I acts [the preset's]", type=float, nargs=2, metavar=("LOW", "HIGH")
+    )
+    scheduler: str | None = flag("euler_ancestral, dpmpp_2m, unipc, ddim, euler ... [the preset's]")
+    timesteps: str | None = flag(
+        "the scheduler's own, or ten that were optimised [the preset's]", choices=get_args(Timesteps)
+    )
+    precision: str = flag(
+        "numbers that are computed with: 16 bits where they are faster and the frame is the same to 40 dB, "
+        "or as said", choices=get_args(Precision), default=get_args(Precision)[0],
+    )  # fmt: skip
     vllm: Path | None = flag("folder of a fine-tuned VLLM", type=Path)
     vllm_python: Path = flag("Python of stage 1", type=Path, default=Path(".venvs/vllm/bin/python"))
     image_feature: Path | None = flag("image feature file of the photo", type=Path)
@@ -45,9 +68,14 @@ class EditOptions:
     no_ema: bool = flag("the last weights, not their moving average", action="store_true")
 
     def __post_init__(self) -> None:
-        check_steps("--steps", self.steps)
-        check_scale("--cfg-text", self.cfg_text)
-        check_scale("--cfg-image", self.cfg_image)
+        if self.steps is not None:
+            check_steps("--steps", self.steps)
+        for name, scale in (("--cfg-text", self.cfg_text), ("--cfg-image", self.cfg_image)):
+            if scale is not None:
+                check_scale(name, scale)
+        check_interval("--interval-text", self.interval_text)
+        check_interval("--interval-image", self.interval_image)
+        self.sampling()
         side = self.resolution
         allowed = f"a multiple of 16, up to {MAX_SIDE}"
         check("--resolution", side, allowed, side is None or (side % 16 == 0 and 0 < side <= MAX_SIDE))
@@ -61,6 +89,33 @@ class EditOptions:
             raise UserError(f"--prompt {self.prompt!r}: {fault}")
         if self.vllm and self.image_feature:
             raise UserError("--vllm makes what --image-feature and --text-feature name; give one of the two")
+
+    def sampling(self, distilled: Distilled | None = None) -> SamplingConfig:
+        """The preset, as a checkpoint can be drawn with it, and over it what is asked for.
+
+        Args:
+            distilled: what the checkpoint was distilled for.
+
+        Raises:
+            UserError: it does not fit together.
+        """
+        from ldm.sampling.drawing_config import adapted
+        from ldm.sampling.presets import read_preset, with_given
+
+        preset = read_preset(self.preset)
+        return with_given(
+            adapted(preset, distilled) if distilled and preset.adapt else preset,
+            {
+                "scheduler": self.scheduler,
+                "steps": self.steps,
+                "timesteps": self.timesteps,
+                "scales_txt": None if self.cfg_text is None else [self.cfg_text],
+                "scales_img": None if self.cfg_image is None else [self.cfg_image],
+                "interval_txt": self.interval_text,
+                "interval_img": self.interval_image,
+                "precision": self.precision,
+            },
+        )
 
     @property
     def target(self) -> Path:

@@ -20,13 +20,17 @@ from egogen.frames import read_frame
 from egogen.layout import feature_path
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import resolution_of
+from ldm.config.sections import SamplingConfig
 from ldm.data.noise import item_generator
 from ldm.networks.devices import find_device
 from ldm.networks.pixels import to_frame, to_model
+from ldm.networks.precision import choose_precisions
+from ldm.networks.scales import distilled_of
 from ldm.networks.shapes import BOTH
 from ldm.networks.text import say_lost
 from ldm.pipeline import LegoPipeline
 from ldm.sampling.edit_options import FORMATS, RESOLUTION, EditOptions
+from ldm.sampling.methods import prepare
 
 log = logging.getLogger(__name__)
 CLIP, ACTION, FRAME = "photo", "0", "photo.png"
@@ -46,10 +50,23 @@ def edit(options: EditOptions) -> None:
     photo = read_frame(options.input)
     needs_conditioner = True if options.vllm or options.image_feature else None
     parts = load_parts(options.ckpt, options.config, not options.no_ema, needs_conditioner)
-    pipeline = LegoPipeline.from_parts(parts, options.scheduler).to(device)
+    distilled = distilled_of(parts.unet, f"{options.ckpt}")
+    sampling = options.sampling(distilled)
+    precisions = choose_precisions(sampling.precision, device, parts.unet.config.block_out_channels[0])
+    prepare(parts, device, precisions, compiled=False)
+    pipeline = LegoPipeline.from_parts(parts, sampling.scheduler)
+    if distilled is None and options.preset == "fast":
+        log.info(
+            "%s was not distilled: --preset fast draws it with more passes than the 4 of one that was "
+            "(python -m ldm.distill)", options.ckpt,
+        )  # fmt: skip
     side = side_of(options, resolution_of(parts))
     width = None if parts.conditioner is None else int(parts.conditioner.config.llm_width)
-    frame = draw(pipeline, photo, read_condition(options, width), side, options)
+    frame = draw(pipeline, photo, read_condition(options, width), side, sampling, options.seed)
+    log.info(
+        "drawn in %d steps of %s, %d passes of the UNet; UNet in %s, VAE in %s",
+        sampling.steps, sampling.scheduler, pipeline.passes, *precisions,
+    )  # fmt: skip
     with atomic_open(options.target) as file:
         frame.save(file, format=FORMATS[options.target.suffix.lower()])
     log.info("wrote %s, %d x %d", options.target, frame.width, frame.height)
@@ -121,7 +138,12 @@ def ask_vllm(options: EditOptions, width: int | None) -> Condition:
 
 
 def draw(
-    pipeline: LegoPipeline, photo: Image.Image, condition: Condition, side: int, options: EditOptions
+    pipeline: LegoPipeline,
+    photo: Image.Image,
+    condition: Condition,
+    side: int,
+    sampling: SamplingConfig,
+    seed: int,
 ) -> Image.Image:
     """Draws the frame and gives it the photo's aspect ratio."""
     say_lost(pipeline.tokenizer, [condition.text], "the text")
@@ -132,10 +154,8 @@ def draw(
         condition.text,
         condition.image_feature if streams.image else None,
         condition.text_feature if streams.text else None,
-        num_inference_steps=options.steps,
-        guidance_scale=options.cfg_text,
-        image_guidance_scale=options.cfg_image,
-        generator=item_generator(options.seed, CLIP, ACTION),
+        generator=item_generator(seed, CLIP, ACTION),
         output_type="pt",
+        **sampling.arguments,
     ).images[0]
     return Image.fromarray(to_frame(decoded, photo.height, photo.width, "clamp"))

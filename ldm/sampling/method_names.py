@@ -6,4 +6,5 @@ COPY = "copy"  # the source frame itself; there is nothing to draw
 GUIDED = ("lego", "ip2p")  # by the guidance of InstructPix2Pix: section `sampling`
 PLAIN = ("sdedit", "proxnpi", "proxmasactrl")  # by a plain Stable Diffusion: the section of their name
 METHODS = (*GUIDED, *PLAIN, COPY)
-OF_GUIDED = ("scheduler", "steps", "scales_txt", "scales_img")  # of `sampling`; other methods have their own
+# Of `sampling`; other methods have their own.
+OF_GUIDED = ("scheduler", "steps", "timesteps", "scales_txt", "scales_img", "interval_txt", "interval_img")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +22,12 @@ from ldm.baselines.proxnpi import ProxNPI
 from ldm.baselines.sdedit import sdedit
 from ldm.baselines.source_prompt import SourcePrompts, source_prompts
 from ldm.baselines.stable_diffusion import StableDiffusion
-from ldm.checkpoints.source import load_parts
+from ldm.checkpoints.source import load_parts, open_source
 from ldm.checkpoints.stated_sizes import resolution_of
 from ldm.config.baselines import ProxConfig, SDEditConfig
-from ldm.config.sections import GenerateConfig
+from ldm.config.sections import GenerateConfig, SamplingConfig
 from ldm.networks.architecture import Parts
+from ldm.networks.precision import Precisions, choose_precisions
 from ldm.networks.shapes import LATENT_CHANNELS
 from ldm.pipeline import LegoPipeline
 from ldm.sampling.method_names import GUIDED
@@ -74,14 +75,14 @@ class DrawingPlan:
     use_ema: bool
     device: torch.device
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the UNet: what `sampling.precision` means on the device."""
+    @cached_property
+    def precisions(self) -> Precisions:
+        """What `sampling.precision` means on the device, for the checkpoint's sizes."""
         wanted = self.config.sampling.precision
-        if wanted == "auto":
-            on_gpu = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-            wanted = "bf16" if on_gpu else "32"
-        return torch.bfloat16 if wanted == "bf16" else torch.float32
+        if self.method not in GUIDED or self.ckpt is None:  # 16 bits on CPUs were judged by guided frames
+            return choose_precisions(wanted, self.device, 0)._replace(vae="32")
+        shape = self.config.model.architecture or open_source(self.ckpt).sizes()
+        return choose_precisions(wanted, self.device, shape.unet.channels[0])
 
 
 def make_drawer(plan: DrawingPlan) -> Drawer | None:
@@ -108,7 +109,7 @@ def make_drawer(plan: DrawingPlan) -> Drawer | None:
     stated, asked = resolution_of(parts), config.data.resolution
     if method in GUIDED and stated not in (None, asked):
         log.warning("%s: was trained at %d and is drawn at data.resolution=%d", plan.ckpt, stated, asked)
-    prepare(parts, plan.device, plan.dtype, compiled)
+    prepare(parts, plan.device, plan.precisions, compiled)
     return wrap(method, parts, config, plan.device)
 
 
@@ -116,7 +117,7 @@ def wrap(method: str, parts: Parts, config: GenerateConfig, device: torch.device
     """A method on networks that are at hand."""
     if method in GUIDED:
         pipeline = LegoPipeline.from_parts(parts, config.sampling.scheduler)
-        return partial(draw_guided, pipeline, config.sampling.steps)
+        return partial(draw_guided, pipeline, config.sampling)
     if method == "sdedit":
         return partial(draw_sdedit, StableDiffusion(parts), config.sdedit)
     settings: ProxConfig = getattr(config, method)
@@ -124,16 +125,17 @@ def wrap(method: str, parts: Parts, config: GenerateConfig, device: torch.device
     return partial(draw_pairs, PROX[method], StableDiffusion(parts), settings, prompts)
 
 
-def prepare(parts: Parts, device: torch.device, dtype: torch.dtype, compiled: bool) -> None:
+def prepare(parts: Parts, device: torch.device, precisions: Precisions, compiled: bool) -> None:
     """Moves the networks to where and how they run; what stays in 32 bits beside bf16 may use TF32."""
     for module in parts:
         if module is not None:
             nn.Module.to(module, device)
-    if dtype != torch.float32:
-        parts.unet.to(dtype)
-    if device.type == "cuda":
-        parts.unet.to(memory_format=torch.channels_last)
-    exact = dtype == torch.float32
+    for module, precision in ((parts.unet, precisions.unet), (parts.vae, precisions.vae)):
+        if precision == "bf16":
+            nn.Module.to(module, torch.bfloat16)  # diffusers' own tells of layers to be kept: none
+        if (precision == "bf16" and device.type == "cpu") or (module is parts.unet and device.type == "cuda"):
+            module.to(memory_format=torch.channels_last)
+    exact = precisions.unet == "32"
     torch.set_float32_matmul_precision("highest" if exact else "high")
     torch.backends.cudnn.allow_tf32 = not exact
     if compiled:
@@ -141,7 +143,9 @@ def prepare(parts: Parts, device: torch.device, dtype: torch.dtype, compiled: bo
         parts.vae.decoder.compile()
 
 
-def draw_guided(pipeline: LegoPipeline, steps: int, request: Request) -> Float[Tensor, "b 3 r r"]:
+def draw_guided(
+    pipeline: LegoPipeline, sampling: SamplingConfig, request: Request
+) -> Float[Tensor, "b 3 r r"]:
     """Draws by LEGO, or by InstructPix2Pix."""
     with pipeline.quiet():
         images: Tensor = pipeline(
@@ -149,12 +153,14 @@ def draw_guided(pipeline: LegoPipeline, steps: int, request: Request) -> Float[T
             request.prompts,
             request.image_features,
             request.text_features,
-            num_inference_steps=steps,
-            guidance_scale=request.scales.text,
-            image_guidance_scale=request.scales.image,
             generator=request.generators,
             output_type="pt",
             check_finite=False,  # the caller names those that are not, and keeps the others
+            **{
+                **sampling.arguments,
+                "guidance_scale": request.scales.text,
+                "image_guidance_scale": request.scales.image,
+            },
         ).images
     return images
 

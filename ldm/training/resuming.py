@@ -26,7 +26,8 @@ USED = [
     "trainer.keep_last", "trainer.keep_every_steps", "trainer.validate_every_epochs",
     "trainer.images_every_steps", "trainer.images", "trainer.log_every_steps", "trainer.max_nonfinite",
     "trainer.threads", "sampling.scheduler", "sampling.steps", "sampling.scales_txt", "sampling.scales_img",
-    "sampling.seed", "sampling.height", "sampling.output_range", "sampling.format", "sampling.batch_size",
+    "sampling.interval_txt", "sampling.interval_img", "sampling.timesteps", "sampling.adapt", "sampling.seed",
+    "sampling.height", "sampling.output_range", "sampling.format", "sampling.batch_size",
     "sampling.precision", "sampling.compile",
 ]  # fmt: skip
 # The new one counts from the resumed step on, and a line of the log says so.

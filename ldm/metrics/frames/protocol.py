@@ -4,28 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from egogen.errors import UserError
 from ldm.metrics.frames.resize import resize
-from ldm.metrics.metric_names import Precision, Protocol
+from ldm.metrics.metric_names import AUTO, PRECISIONS, Precision, Protocol, choice
+from ldm.networks.precision import has_tiles
+
+PRODUCTS = {"tf32": "high", "tiles": "medium"}  # torch's names of what multiplies 32-bit numbers
+
+
+def choose_precision(wanted: str, device: torch.device) -> Precision:
+    """What `--precision` means on a device; `auto` is `32` where nothing is faster.
+
+    Raises:
+        UserError: the device has no such thing, or there is none.
+    """
+    choice("precision", wanted, PRECISIONS)
+    if wanted == AUTO:
+        on_tiles = device.type == "cpu" and has_tiles()
+        return "tf32" if device.type == "cuda" else "tiles" if on_tiles else "32"
+    if wanted == "tiles" and (device.type != "cpu" or not has_tiles()):
+        raise UserError(f"precision 'tiles': {device} has none; allowed here are 32, tf32, bf16 and auto")
+    return choice("precision", wanted, get_args(Precision))
 
 
 @contextmanager
-def tensor_cores(precision: Precision) -> Iterator[None]:
-    """Sets how a GPU multiplies 32-bit numbers for as long as the block lasts.
+def fewer_bits(precision: Precision) -> Iterator[None]:
+    """Sets how 32-bit numbers are multiplied for as long as the block lasts.
 
-    IEEE single precision, as on a CPU, unless `tf32` was asked for: cuDNN would take TF32 by itself.
+    IEEE single precision unless `tf32` or `tiles` was asked for: cuDNN would take TF32 by itself.
     """
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    torch.set_float32_matmul_precision(PRODUCTS.get(precision, "highest"))
+    cudnn.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]
 
 
 def size_tolerance(protocol: Protocol, dataset: str) -> int:

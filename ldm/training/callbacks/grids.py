@@ -59,12 +59,10 @@ class ImageGrids(lightning.Callback):
                 [sample["prompt"] for sample in samples],
                 stacked.get("vllm_image"),
                 stacked.get("vllm_text"),
-                num_inference_steps=self.sampling.steps,
-                guidance_scale=self.sampling.scales_txt[0],
-                image_guidance_scale=self.sampling.scales_img[0],
                 generator=generators,
                 output_type="pt",
                 check_finite=False,
+                **self.sampling.arguments,
             ).images
         for part, training in modes:
             part.train(training)

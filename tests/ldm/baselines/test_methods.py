@@ -21,7 +21,9 @@ from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.writing import published_state, write
 from ldm.config.merge import load_config
 from ldm.config.sections import GenerateConfig, TrainConfig
+from ldm.networks import precision
 from ldm.networks.architecture import build
+from ldm.networks.precision import Precisions
 from ldm.sample import main as sample
 from ldm.sampling import methods
 from ldm.sampling.method_names import METHODS, PLAIN
@@ -103,6 +105,24 @@ def test_copies_do_not_depend_on_what_draws(run: Run, tmp_path: Path) -> None:
     assert len(draw(run, "copy", tmp_path, "sampling.seed=5", "sampling.precision=bf16")) == 3
 
 
+def test_manifests_say_what_each_part_computed_in(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And frames of a CPU whose tiles took the VAE along are not mixed with those of one without."""
+    monkeypatch.setattr(precision, "has_tiles", lambda: True)
+    draw(run, "ip2p", tmp_path / "half", "--shard", "1/2", "sampling.precision=bf16")
+    stated = read_json(tmp_path / "half" / "manifest.json")["sampling"]
+    assert (stated["precision"], stated["precision_vae"]) == ("bf16", "bf16")
+    monkeypatch.setattr(precision, "has_tiles", lambda: False)
+    with pytest.raises(UserError, match="the folder was made with sampling"):
+        draw(run, "ip2p", tmp_path / "half", "--shard", "2/2", "sampling.precision=bf16")
+    draw(run, "ip2p", tmp_path / "full", "--shard", "1/2")
+    stated = read_json(tmp_path / "full" / "manifest.json")["sampling"]
+    assert stated["precision"] == "32"
+    # What folders of older versions do not state.
+    assert not {"precision_vae", "interval_txt", "interval_img", "timesteps", "adapt"} & stated.keys()
+
+
 def test_frames_that_nothing_vouches_for_are_not_taken_over(run: Run, tmp_path: Path) -> None:
     draw(run, "copy", tmp_path, "--shard", "1/2")
     (tmp_path / "manifest.json").unlink()
@@ -134,10 +154,10 @@ def test_frames_that_are_not_finite_are_named_and_the_others_written(
 
 def test_32_bits_are_32_bits(run: Run) -> None:
     parts = load_parts(run.start, inputs=4)
-    for dtype, precision in ((torch.bfloat16, "high"), (torch.float32, "highest")):
-        methods.prepare(parts, torch.device("cpu"), dtype, False)
-        assert torch.get_float32_matmul_precision() == precision
-        assert torch.backends.cudnn.allow_tf32 == (precision == "high")
+    for unet, products in (("bf16", "high"), ("32", "highest")):
+        methods.prepare(parts, torch.device("cpu"), Precisions(unet, "32"), False)
+        assert torch.get_float32_matmul_precision() == products
+        assert torch.backends.cudnn.allow_tf32 == (products == "high")
 
 
 def test_what_fails_before_the_first_frame_claims_no_folder(run: Run, tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def test_faults_are_one_line(scene, fault: str, capsys: pytest.CaptureFixture[st
         ("--device", "gpu", "device 'gpu': "),
         ("--device", "meta", "device 'meta': it computes nothing; allowed are auto, cpu"),
         ("--metrics", "psnr,fid2", "metric 'fid2': allowed are egovlp, egovlp_plus, clip, fid, psnr, "),
-        ("--precision", "8", "precision '8': allowed are 32, tf32, bf16"),
+        ("--precision", "8", "precision '8': allowed are 32, tf32, tiles, bf16, auto"),
         ("--bootstrap", "-1", "--bootstrap -1: expected 0 to 1000000 resamples"),
         ("--bootstrap", f"1{'0' * 20}", "expected 0 to 1000000 resamples"),
         ("--protocol", "loose", "protocol 'loose': allowed are published, corrected"),

@@ -14,10 +14,11 @@ import pytest
 import torch
 from pyarrow import parquet
 
+from egogen.errors import UserError
 from egogen.layout import FOLDERS
 from ldm import evaluate
 from ldm.metrics import clip, evaluation
-from ldm.metrics.frames import contexts
+from ldm.metrics.frames import contexts, protocol
 from ldm.metrics.networks import metric_weights as files
 from ldm.metrics.results import result_files as results
 from tests.forked import Forked, command
@@ -117,6 +118,25 @@ def test_bf16_is_near(recorded: Path, run_folder: Path, weights: Path) -> None:
     for name, found in near.items():
         assert found == pytest.approx(exact[name], abs=2e-2)
     assert read(run_folder / "metric" / "details.json")["precision"] == "bf16"
+
+
+def test_auto_moves_no_similarity_by_a_thousandth(
+    recorded: Path, run_folder: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On tiles where the CPU has them, and where it has none in 32 bits."""
+    argv = flags(recorded, run_folder, "ego4d", weights, "--metrics", "clip,egovlp")
+    evaluate.main(argv)
+    exact = values(run_folder)
+    evaluate.main([*argv, "--precision", "auto"])
+    for name, found in values(run_folder).items():
+        assert found == pytest.approx(exact[name], abs=1e-3)
+    used = read(run_folder / "metric" / "details.json")["precision"]
+    assert used == ("tiles" if protocol.has_tiles() else "32")
+    monkeypatch.setattr(protocol, "has_tiles", lambda: False)
+    evaluate.main([*argv, "--precision", "auto"])
+    assert values(run_folder) == exact
+    with pytest.raises(UserError, match="precision 'tiles': cpu has none; allowed here are 32"):
+        evaluate.main([*argv, "--precision", "tiles"])
 
 
 def test_protocols_are_never_mixed(recorded: Path, run_folder: Path, weights: Path) -> None:
