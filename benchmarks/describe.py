@@ -4,24 +4,36 @@
     python benchmarks/describe.py --size 13b      # the shape of LEGO's model, random weights, on a GPU
 
 Published: one frame at a time, the hidden states of all layers of all steps kept until the answer ends. Ours:
-`llava.describing.decode.answer` on batches. Both take the likeliest token and write answers of one length.
+`llava.describing.decode.answer` on batches. Growing: the same with transformers' cache, which copies all
+keys and values at every token. These take the likeliest token and write answers of one length. Given: the
+features of those answers by one pass (`--texts`). The ways take turns; figures are medians of the rounds.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from unittest.mock import patch
 
 import torch
 from measuring import LLM_WIDTH, VIT_L, OnDevice, clock, run
 from torch import Tensor
-from transformers import CLIPVisionConfig, LlamaConfig, PreTrainedTokenizerBase, StoppingCriteriaList
+from transformers import (
+    CLIPVisionConfig,
+    DynamicCache,
+    LlamaConfig,
+    PreTrainedTokenizerBase,
+    StoppingCriteriaList,
+)
 
 from egogen.cli import flag
 from llava.checkpoints.config_json import llava_config, text_settings
 from llava.checkpoints.tokenizer import BOS_TEXT, MODEL, load_tokenizer
-from llava.describing.decode import STOP_WINDOW, Sampling, answer
+from llava.describing import decode
+from llava.describing.decode import STOP_WINDOW, Answer, Sampling, answer, follow
 from llava.describing.describing_loop import fitting_batch_size
 from llava.model import Llava
 from llava.question.prompts import IMAGE_TOKEN, expand_image, prompt_ids
@@ -41,6 +53,7 @@ class DescribeSpeed(OnDevice):
     frames: int = flag("described our way", type=int, default=128)
     published_frames: int = flag("described the published way", type=int, default=16)
     tokens: int = flag("of an answer", type=int, default=96)
+    rounds: int = flag("in which each way has its turn", type=int, default=3)
     batch_size: int | None = flag("what fits, by default", type=int)
 
 
@@ -89,18 +102,35 @@ def published(
 def ours(
     model: Llava, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], features: Tensor, tokens: int,
     size: int,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Answer]:  # fmt: skip
     """Describes frames in batches."""
-    sampling, states = Sampling(temperature=0.0, max_new_tokens=tokens), []
+    sampling, made = Sampling(temperature=0.0, max_new_tokens=tokens), []
     for first in range(0, len(prompts), size):
         part, shown = prompts[first : first + size], features[first : first + size]
         found = answer(model, tokenizer, part, shown, range(len(part)), sampling)
-        states += [one.states.float().cpu() for one in found]
+        made += [Answer(one.tokens, one.states.float().cpu()) for one in found]
+    return made
+
+
+def growing(*args: object) -> list[Answer]:
+    """The same with a cache that grows by a copy at every token."""
+    with patch.object(decode, "roomy_cache", lambda *_: DynamicCache()):
+        return ours(*args)  # type: ignore[arg-type]
+
+
+def given(
+    model: Llava, prompts: list[list[int]], features: Tensor, answers: list[list[int]], size: int
+) -> list[Tensor]:
+    """The features of answers that are there, in batches."""
+    states = []
+    for first in range(0, len(prompts), size):
+        part = slice(first, first + size)
+        states += [one.float().cpu() for one in follow(model, prompts[part], features[part], answers[part])]
     return states
 
 
 def measure(options: DescribeSpeed, folder: Path) -> dict[str, dict[str, object]]:
-    """Measures both ways and prints the figures."""
+    """Measures all ways and prints the figures."""
     device, tokens = options.device, options.tokens
     texts = [
         f"{QUERY.format(words)} The left hand does it. {index}" for index, words in enumerate(WORDS * 20)
@@ -115,22 +145,37 @@ def measure(options: DescribeSpeed, folder: Path) -> dict[str, dict[str, object]
     size = options.batch_size or fitting_batch_size(model, longest, Sampling(max_new_tokens=tokens))
     few = min(options.published_frames, options.frames)
     published(model, tokenizer, prompts[:1], features[:1], 2)  # warm up
-    slow = clock(lambda: published(model, tokenizer, prompts[:few], features[:few], tokens), device)
-    fast = clock(lambda: ours(model, tokenizer, prompts, features, tokens, size), device)
-    ways = {"published": slow, "ours": fast}
-    rates = {way: len(found.result) / found.seconds for way, found in ways.items()}
+    batches = (model, tokenizer, prompts, features, tokens, size)
+    answers = [one.tokens for one in ours(*batches)]
+    ways: dict[str, Callable[[], list[Tensor]]] = {
+        "published": lambda: published(model, tokenizer, prompts[:few], features[:few], tokens),
+        "growing": lambda: [one.states for one in growing(*batches)],
+        "ours": lambda: [one.states for one in ours(*batches)],
+        "given": lambda: given(model, prompts, features, answers, size),
+    }
+    clocked = [{way: clock(work, device) for way, work in ways.items()} for _ in range(options.rounds)]
+    last = clocked[-1]
+    seconds = {way: [each[way].seconds for each in clocked] for way in ways}
+    rates = {way: len(last[way].result) / median(seconds[way]) for way in ways}
     # In half precision a near tie may be decided otherwise; after that the texts differ.
-    equal = sum(torch.allclose(a, b, atol=1e-3) for a, b in zip(slow.result, fast.result, strict=False))
+    equal = {
+        way: sum(
+            torch.allclose(a, b, atol=1e-3)
+            for a, b in zip(last["published"].result, last[way].result, strict=False)
+        )
+        for way in ("growing", "ours", "given")
+    }
     figures: dict[str, object] = {
         "machine": options.machine,
         "batch_size": size,
         "frames_a_second": rates,
         "tokens_a_second": {name: rate * tokens for name, rate in rates.items()},
+        "spread": {way: max(each) / min(each) for way, each in seconds.items()},
         "ratio": rates["ours"] / rates["published"],
-        "equal_features": f"{equal} of {few}",
+        "equal_features": {way: f"{count} of {few}" for way, count in equal.items()},
     }
     if options.on_gpu:
-        figures["peak_gib"] = {way: found.gib for way, found in ways.items()}
+        figures["peak_gib"] = {way: found.gib for way, found in last.items()}
     # Each step reads all of the language model's weights once.
     read = sum(value.numel() * value.element_size() for value in model.model.language_model.parameters())
     steps = {"published": rates["published"] * tokens, "ours": rates["ours"] * tokens / size}

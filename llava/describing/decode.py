@@ -1,22 +1,24 @@
-"""Writes answers in batches and keeps one hidden state a token; a row's text does not depend on its batch.
+"""Writes answers in batches, or follows given ones, and keeps one hidden state a token.
 
 Text feature (spec: stage1-vllm-protocol, section 5): row w is the output of the final norm at the position
 that predicts generated token w; the row that predicts EOS is included. Only that one state a step is kept,
-never all layers of all steps.
+never all layers of all steps. A row's text does not depend on its batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedTokenizerBase
 
 from llava.checkpoints.config_json import text_settings
 from llava.checkpoints.tokenizer import BOS, BOS_TEXT, EOS, EOS_TEXT, PAD
+from llava.describing.roomy_cache import roomy_cache, without_holes
 from llava.model import Llava
 from llava.question.prompts import IMAGE_TOKEN, expand_image
 
@@ -78,6 +80,45 @@ def shared_length(prompts: Sequence[Sequence[int]]) -> int:
     return next((place for place, stops in enumerate(different) if stops), 0)
 
 
+class Opening(NamedTuple):
+    """Prompts as the language model takes them, and the cache behind what they share."""
+
+    embeddings: Float[Tensor, "b t d"]
+    attention_mask: Int[Tensor, "b s"]  # of all that came before as well
+    position_ids: Int[Tensor, "b t"]
+    cache: Cache
+
+
+def read_prompts(
+    model: Llava, prompts: Sequence[Sequence[int]], features: Float[Tensor, "b p d"], more: int = 0
+) -> Opening:
+    """Embeds prompts with their images, padded at the left.
+
+    Args:
+        model: the VLLM.
+        prompts: token ids with one image token each.
+        features: the images' projected features.
+        more: tokens that will follow at most.
+    """
+    device, embed = features.device, model.get_input_embeddings()
+    longest = max(map(len, prompts)) - 1 + model.patches
+    cache = roomy_cache(text_settings(model.config), longest + more)
+    # The system's text is the same for all rows: one row works through it for all.
+    shared = shared_length(prompts)
+    if shared:
+        prefix = torch.tensor([list(prompts[0][:shared])], device=device)
+        model.model(inputs_embeds=embed(prefix), past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(prompts))
+    ids, real = (
+        tensor.to(device) for tensor in pad_left([prompt[shared:] for prompt in prompts], model.patches)
+    )
+    embeddings = embed(ids.masked_fill(ids == IMAGE_TOKEN, PAD))
+    embeddings = embeddings.masked_scatter((ids == IMAGE_TOKEN)[..., None], features.to(embeddings.dtype))
+    places = shared + (real.cumsum(dim=1) - 1).clamp(min=0)
+    mask = torch.cat([real.new_ones(len(prompts), shared), real], dim=1).long()
+    return Opening(embeddings, mask, places, cache)
+
+
 @torch.no_grad()
 def answer(
     model: Llava,
@@ -97,49 +138,65 @@ def answer(
         seeds: one a row; a row's draws come from nothing else.
         sampling: temperature, top k, limit.
     """
-    device = features.device
-    cache = DynamicCache(config=text_settings(model.config))
-    # The system's text is the same for all rows: one row works through it for all.
-    shared = shared_length(prompts)
-    if shared:
-        prefix = torch.tensor([list(prompts[0][:shared])], device=device)
-        model.model(inputs_embeds=model.get_input_embeddings()(prefix), past_key_values=cache, use_cache=True)
-        cache.batch_repeat_interleave(len(prompts))
-    ids, real = (
-        tensor.to(device) for tensor in pad_left([prompt[shared:] for prompt in prompts], model.patches)
-    )
-    embeddings = model.get_input_embeddings()(ids.masked_fill(ids == IMAGE_TOKEN, PAD))
-    embeddings = embeddings.masked_scatter((ids == IMAGE_TOKEN)[..., None], features.to(embeddings.dtype))
-    uniforms = torch.stack([draws(seed, sampling.max_new_tokens) for seed in seeds]).to(device)  # [b, n]
+    device, most = features.device, sampling.max_new_tokens
+    embeddings, mask, places, cache = read_prompts(model, prompts, features, most)
+    uniforms = torch.stack([draws(seed, most) for seed in seeds]).to(device)  # [b, n]
     tokens: list[list[int]] = [[] for _ in prompts]
     states: list[list[Tensor]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))  # rows of the batch that still write
-    places = shared + (real.cumsum(dim=1) - 1).clamp(min=0)
-    real = torch.cat([real.new_ones(len(prompts), shared), real], dim=1)
-    for step in range(sampling.max_new_tokens):
+    length = mask.shape[1]
+    mask = torch.cat([mask, mask.new_ones(len(prompts), most)], dim=1)  # of all that may follow
+    for step in range(most):
         state = model.model(
             inputs_embeds=embeddings,
-            attention_mask=real.long(),
+            attention_mask=mask[:, : length + step],
             position_ids=places,
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state[:, -1]  # [b, d]
         chosen = next_tokens(model.lm_head(state), uniforms[rows, step], sampling)
-        for row, token, row_state in zip(rows, chosen.tolist(), state, strict=True):
+        # A state of its own: a view would keep those of all of the prompt.
+        for row, token, row_state in zip(rows, chosen.tolist(), state.contiguous(), strict=True):
             tokens[row].append(token)
             states[row].append(row_state)
         going = [place for place, row in enumerate(rows) if not ends(tokens[row], tokenizer)]
         if not going:
             break
         if len(going) < len(rows):
-            kept = torch.tensor(going, device=device)
+            kept = without_holes(going)
             cache.batch_select_indices(kept)
-            real, places, chosen = real[kept], places[kept], chosen[kept]
-            rows = [rows[place] for place in going]
+            mask, places, chosen = (each[kept.to(device)] for each in (mask, places, chosen))
+            rows = [rows[place] for place in kept.tolist()]
         embeddings = model.get_input_embeddings()(chosen[:, None])
-        real = torch.cat([real, real.new_ones(len(rows), 1)], dim=1)
         places = places[:, -1:] + 1
     return [Answer(done, torch.stack(kept)) for done, kept in zip(tokens, states, strict=True)]
+
+
+@torch.no_grad()
+def follow(
+    model: Llava,
+    prompts: Sequence[Sequence[int]],
+    features: Float[Tensor, "b p d"],
+    answers: Sequence[Sequence[int]],
+) -> list[Float[Tensor, "_ d"]]:
+    """The states that `answer` would have kept, had it written these answers: one pass, nothing is drawn.
+
+    Args:
+        model: the VLLM.
+        prompts: token ids with one image token each.
+        features: the images' projected features.
+        answers: token ids of each answer, its end mark included where it has one; at least one a row.
+
+    Returns:
+        A row's states that predict each of its answer's tokens, [n, d].
+    """
+    read = [[*prompt, *given[:-1]] for prompt, given in zip(prompts, answers, strict=True)]
+    embeddings, mask, places, cache = read_prompts(model, read, features)
+    states = model.model(
+        inputs_embeds=embeddings, attention_mask=mask, position_ids=places, past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state  # [b, t, d]  # fmt: skip
+    return [row[-len(given) :].clone() for row, given in zip(states, answers, strict=True)]
 
 
 def ends(tokens: list[int], tokenizer: PreTrainedTokenizerBase) -> bool:
