@@ -325,6 +325,16 @@ def save(
         processor.save_pretrained(folder)
 
 
+def fast_dtype(device: torch.device) -> str:
+    """The type of `--dtype auto`: bfloat16 where the device multiplies it in hardware, else float32."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            has = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if has else "float32"
+
+
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
     """The device of that name; `auto` takes the process's own GPU where there is one.
 

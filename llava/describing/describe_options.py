@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from egogen.cli import flag
 from egogen.errors import shorten
 from egogen.features.store_names import ROW_TYPES, STORES, RowType, Store
+from egogen.layout import DESCRIPTION_KEY
 from llava.question.labels import CUTS, QUESTION, Cut, check_query
 from llava.question.lemmas import LEMMAS, Lemmas
 
@@ -48,6 +49,10 @@ class DescribeOptions:
         "online: text rows, and what computes image features from frames", choices=STORES, default="npy",
     )  # fmt: skip
     text_type: RowType = flag("of text rows in shards", choices=ROW_TYPES, default="float16")
+    texts: Path | None = flag(
+        "features of these texts, one for each action, by one pass; nothing is generated. An annotation file "
+        f"with {DESCRIPTION_KEY}, or JSON clip -> action -> text or description", type=Path,
+    )  # fmt: skip
     seed: int = flag("draws depend on it and on the action's id", type=int, default=42)
     num_chunks: int = flag("the published split of clips into contiguous chunks", type=int, default=1)
     chunk_idx: int = flag("which chunk, counted from 1", type=int, default=1)
@@ -70,8 +75,9 @@ class DescribeOptions:
     vision_tower: Path | None = flag("CLIP folder to use instead of the checkpoint's", type=Path)
     device: str = flag("auto, cpu, cuda or cuda:N", default="auto")
     dtype: str | None = flag(
-        "default: float16 on a GPU, float32 on the CPU", choices=["float16", "bfloat16", "float32"]
-    )
+        "of weights and features; auto: bfloat16 where the GPU or, by AMX, the CPU has it, else float32 "
+        "[float16 on a GPU, float32 on the CPU]", choices=["auto", "float16", "bfloat16", "float32"],
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "top_k", "num_chunks"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +13,14 @@ from egogen.annotations import Annotations, Item, text_feature_names
 from egogen.errors import UserError, shorten
 from egogen.frames import FrameStore, open_frames
 from egogen.layout import feature_name
-from egogen.manifest import checkpoint_hash
+from egogen.manifest import checkpoint_hash, file_hash
 from egogen.shards import parse_shard, process, take_chunk, take_shard
 from llava.checkpoints.config_json import patches_across, places, vision_settings
 from llava.checkpoints.tokenizer import load_tokenizer
 from llava.describing.decode import Sampling
 from llava.describing.describe_options import DescribeOptions
-from llava.model import Checkpoint, pick_device, read_checkpoint
+from llava.describing.given_texts import ActionKey, check_texts, read_texts
+from llava.model import Checkpoint, fast_dtype, pick_device, read_checkpoint
 from llava.question.labels import action_words, guess_dataset
 from llava.question.prompts import check_length, check_words, own_signs
 
@@ -47,6 +48,8 @@ class DescribingJob:
     @property
     def dtype(self) -> str:
         """Type of the model's weights."""
+        if self.options.dtype == "auto":
+            return fast_dtype(self.device)
         return self.options.dtype or ("float32" if self.device.type == "cpu" else "float16")
 
     @property
@@ -59,6 +62,12 @@ class DescribingJob:
     def checkpoint(self) -> Checkpoint:
         """The model's folder, found whole; its weights are not read yet."""
         return read_checkpoint(self.options.model_path, self.options.vision_tower)
+
+    @cached_property
+    def given(self) -> Mapping[ActionKey, str] | None:
+        """The texts that are to be followed, by clip and action id; None where they are to be written."""
+        texts = self.options.texts
+        return None if texts is None else read_texts(texts, self.everything, self.options.action_label)
 
     @cached_property
     def settings(self) -> dict[str, object]:
@@ -77,6 +86,7 @@ class DescribingJob:
             "seed": options.seed,
             "sampling": asdict(self.sampling),
             "dtype": self.dtype,
+            **({"given_texts": file_hash(options.texts)} if options.texts else {}),
         }
 
     def image(self, item: Item) -> str:
@@ -104,7 +114,7 @@ class DescribingJob:
         return text_feature_names(self.everything, lambda action: getattr(action, frame))
 
     def check_texts(self) -> None:
-        """Checks that every question can be asked, and has its places in the model.
+        """Checks that every question can be asked, and has its places in the model; and the given texts.
 
         Raises:
             UserError: a text is blank, holds signs of the model or is too long; names the action.
@@ -125,6 +135,8 @@ class DescribingJob:
                 f"{self.options.action_label}: {faults[0]} ({len(faults)} of {len(self.items)} actions are "
                 "so); mend the labels, or leave these actions out of the file"
             )
+        if self.options.texts is not None and self.given is not None:
+            check_texts(self.given, signs, self.options.texts)
 
     def check_names(self) -> None:
         """Feature files are named by the frame without its suffix: two frames must not share one.

@@ -14,16 +14,17 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from egogen.annotations import Item
 from egogen.errors import UserError
 from egogen.progress import Progress
+from egogen.reserved import text_fault
 from egogen.seeds import item_seed
 from egogen.shards import process
 from llava.checkpoints.clip_tower import pixels
 from llava.checkpoints.config_json import places, text_settings
-from llava.describing.decode import Sampling, answer, to_text
+from llava.describing.decode import Sampling, answer, follow, to_text
 from llava.describing.describing_job import DescribingJob
 from llava.describing.saving import Description, Saver
 from llava.model import Llava
 from llava.question.labels import QUESTION
-from llava.question.prompts import check_words, own_signs, prompt_ids
+from llava.question.prompts import answer_ids, check_words, own_signs, prompt_ids
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,9 @@ def describe(
     seeds: Sequence[int] | None = None,
     query: str = QUESTION,
     sampling: Sampling | None = None,
+    texts: Sequence[str] | None = None,
 ) -> list[Description]:
-    """Describes a batch.
+    """Describes a batch, or makes the features of texts that are given.
 
     Args:
         model: the VLLM.
@@ -53,30 +55,40 @@ def describe(
         seeds: one a frame; equal seeds give equal draws. By default keyed by the action's words.
         query: the question, with `{}` for the action.
         sampling: temperature 0.2, top k 50 and at most 1024 tokens by default, as published.
+        texts: what the model is taken to have answered, one a frame: nothing is drawn, one pass makes the
+            features. A longer one than the most tokens is cut there, as its generation would have been.
 
     Raises:
-        UserError: the numbers of images, actions and seeds differ or are 0, a text is blank or holds signs of
-            the model, or the query has no single `{}`.
+        UserError: the numbers of images, actions, seeds and texts differ or are 0, a text is blank or holds
+            signs of the model, or the query has no single `{}`.
     """
     seeds = [item_seed(0, action) for action in actions] if seeds is None else seeds
-    if not 0 < len(images) == len(actions) == len(seeds):
-        raise UserError(
-            f"describe: got {len(images)} images, {len(actions)} actions and {len(seeds)} seeds; "
-            "expected as many of each, at least one"
-        )
+    counts = {"images": len(images), "actions": len(actions), "seeds": len(seeds)}
+    if texts is not None:
+        counts["texts"] = len(texts)
+    if len(set(counts.values())) > 1 or not images:
+        found = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise UserError(f"describe: got {found}; expected as many of each, at least one")
     signs = own_signs(tokenizer)
     for action in actions:
         check_words(action, query, signs)
+    for text in texts or ():
+        if fault := text_fault(text, signs):
+            raise UserError(f"text {text[:80]!r}: {fault}")
     prompts = [prompt_ids(query, action, tokenizer) for action in actions]
     with torch.no_grad():
         patches = model.model.see(pixels(images, image_processor).to(model.device))  # [b, p, v]
         features = model.model.multi_modal_projector(patches)  # [b, p, d]
-    answers = answer(model, tokenizer, prompts, features, seeds, sampling or Sampling())
+    sampling = sampling or Sampling()
+    if texts is None:
+        answers = answer(model, tokenizer, prompts, features, seeds, sampling)
+        texts, states = [to_text(one.tokens, tokenizer) for one in answers], [one.states for one in answers]
+    else:
+        ids = [answer_ids(query, *pair, tokenizer) for pair in zip(actions, texts, strict=True)]
+        states = follow(model, prompts, features, [one[: sampling.max_new_tokens] for one in ids])
     return [
-        Description(
-            to_text(given.tokens, tokenizer), *(kept.float().cpu() for kept in (image, given.states, seen))
-        )
-        for image, given, seen in zip(features, answers, patches, strict=True)
+        Description(text, *(kept.float().cpu() for kept in made))
+        for text, *made in zip(texts, features, states, patches, strict=True)
     ]
 
 
@@ -85,11 +97,13 @@ def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver
     model, tokenizer, processor = loaded
     saver.begin(model, processor)
     prompts = [prompt_ids(job.options.query, job.words(item), tokenizer) for item in todo]
+    texts = None if job.given is None else [job.given[item.clip, item.id] for item in todo]
+    written = [0] * len(todo) if texts is None else text_lengths(job, todo, texts, tokenizer)
     size = job.options.batch_size or fitting_batch_size(model, max(map(len, prompts)), job.sampling)
     log.info("batch size: %d", size)
-    # Prompts of nearly equal length go together, so that little is padded.
+    # What is read of nearly equal length goes together, so that little is padded.
     room, past = places(model.config), 0
-    order = sorted(range(len(todo)), key=lambda place: len(prompts[place]))
+    order = sorted(range(len(todo)), key=lambda place: len(prompts[place]) + written[place])
     with (
         closing(saver),
         Progress(total=len(todo), desc="describe", unit="frame", disable=process().rank > 0) as bar,
@@ -104,6 +118,7 @@ def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver
                     seeds=[item_seed(job.options.seed, item.clip, item.id) for item in items],
                     query=job.options.query,
                     sampling=job.sampling,
+                    texts=None if texts is None else [texts[place] for place in order[:size]],
                 )
             except torch.OutOfMemoryError:
                 if size == 1:
@@ -124,6 +139,24 @@ def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver
             "%d of %d answers went past the model's %d places (max_position_embeddings); "
             "lower --max-new-tokens", past, len(todo), room,
         )  # fmt: skip
+
+
+def text_lengths(
+    job: DescribingJob, todo: Sequence[Item], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> list[int]:
+    """Tokens that are read of each given text; says how many are cut."""
+    query, most = job.options.query, job.sampling.max_new_tokens
+    counts = [
+        len(answer_ids(query, job.words(item), text, tokenizer))
+        for item, text in zip(todo, texts, strict=True)
+    ]
+    log.info("%d texts are given; nothing is generated", len(texts))
+    if cut := sum(count > most for count in counts):
+        log.warning(
+            "%d of %d texts have more than --max-new-tokens %d tokens (end mark included); what is behind "
+            "has no features", cut, len(texts), most,
+        )  # fmt: skip
+    return [min(count, most) for count in counts]
 
 
 def fitting_batch_size(model: Llava, prompt_length: int, sampling: Sampling) -> int:

@@ -151,6 +151,21 @@ def prompt_ids(query: str, action: str, tokenizer: PreTrainedTokenizerBase) -> l
     return tokenize(render([question(query, action), None]), tokenizer)
 
 
+def answer_ids(query: str, action: str, text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of an answer as training has them: its words, the lone space before `</s>`, and `</s>`.
+
+    Raises:
+        UserError: the text's first letters and the question's end make one token, so that neither is whole.
+    """
+    asked = prompt_ids(query, action, tokenizer)
+    whole = tokenize(render([question(query, action), text]), tokenizer)
+    if whole[: len(asked)] != asked:
+        raise UserError(
+            f"text {text[:80]!r}: its beginning cannot be told from the question; begin with a word"
+        )
+    return whole[len(asked) :]
+
+
 def check_length(action: str, query: str, tokenizer: PreTrainedTokenizerBase, most: int) -> None:
     """Checks that a question has no more than so many tokens, its image counted as one.
 
