@@ -30,7 +30,10 @@ class EditOptions:
 
     input: Path = flag("the photo", type=Path, required=True)
     prompt: str = flag("the action, such as 'open the drawer'", required=True)
-    output: Path | None = flag(".png, .jpg or .webp [RUN_ROOT/edits/<photo>_<prompt>.png]", type=Path)
+    output: Path | None = flag(
+        ".png, .jpg or .webp [RUN_ROOT/edits/<photo>_<prompt>.png; where that is taken, ..._2.png and so on]",
+        type=Path,
+    )
     ckpt: Path = flag("checkpoint, a file or a diffusers folder", type=Path, required=True)
     config: Path | None = flag("YAML with what no tensor of a file tells [read off it]", type=Path)
     preset: str = flag(
@@ -61,6 +64,9 @@ class EditOptions:
         "or as said", choices=get_args(Precision), default=get_args(Precision)[0],
     )  # fmt: skip
     vllm: Path | None = flag("folder of a fine-tuned VLLM", type=Path)
+    description: str | None = flag(
+        "with --vllm: how the action is done, in place of the text that stage 1 would write for --prompt"
+    )
     vllm_python: Path = flag("Python of stage 1", type=Path, default=Path(".venvs/vllm/bin/python"))
     image_feature: Path | None = flag("image feature file of the photo", type=Path)
     text_feature: Path | None = flag("text feature file of the description in --prompt", type=Path)
@@ -81,12 +87,19 @@ class EditOptions:
         check("--resolution", side, allowed, side is None or (side % 16 == 0 and 0 < side <= MAX_SIDE))
         kind = self.target.suffix.lower()
         check("--output", str(self.target), f"a name that ends in {', '.join(FORMATS)}", kind in FORMATS)
-        if self.target.exists() and self.input.exists() and self.target.samefile(self.input):
-            raise UserError(f"--output {self.target}: is the photo itself, which would be lost")
+        out = self.output  # without it, what is there is kept
+        if out and out.exists() and self.input.exists() and out.samefile(self.input):
+            raise UserError(f"--output {out}: is the photo itself, which would be lost")
         if (self.image_feature is None) != (self.text_feature is None):
             raise UserError("--image-feature and --text-feature: give both or neither")
         if self.vllm and (fault := text_fault(self.prompt)):
             raise UserError(f"--prompt {self.prompt!r}: {fault}")
+        if self.description is not None and not self.vllm:
+            raise UserError(
+                "--description: its features are made by --vllm; without stage 1 give these words to --prompt"
+            )
+        if self.description is not None and (fault := text_fault(self.description)):
+            raise UserError(f"--description {self.description!r}: {fault}")
         if self.vllm and self.image_feature:
             raise UserError("--vllm makes what --image-feature and --text-feature name; give one of the two")
 
@@ -119,6 +132,6 @@ class EditOptions:
 
     @property
     def target(self) -> Path:
-        """Where the frame goes."""
+        """Where the frame goes; without `--output`, unless a file is there already."""
         words = "_".join(re.findall(r"\w+", self.prompt))[:NAME_LENGTH]
         return self.output or run_root() / "edits" / f"{self.input.stem[:NAME_LENGTH]}_{words}.png"

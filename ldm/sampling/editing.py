@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import subprocess
 import tempfile
+from contextlib import nullcontext
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,11 +15,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from egogen.annotations import check_object
 from egogen.errors import UserError
 from egogen.features import fit_tokens, read_image_feature, read_text_feature
 from egogen.files import atomic_open, read_json, write_json
 from egogen.frames import read_frame
 from egogen.layout import feature_path
+from egogen.locks import hold
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import resolution_of
 from ldm.config.sections import SamplingConfig
@@ -33,7 +37,7 @@ from ldm.sampling.edit_options import FORMATS, RESOLUTION, EditOptions
 from ldm.sampling.methods import prepare
 
 log = logging.getLogger(__name__)
-CLIP, ACTION, FRAME = "photo", "0", "photo.png"
+CLIP, ACTION, FRAME, TEXTS = "photo", "0", "photo.png", "given.json"
 
 
 class Condition(NamedTuple):
@@ -50,6 +54,9 @@ def edit(options: EditOptions) -> None:
     photo = read_frame(options.input)
     needs_conditioner = True if options.vllm or options.image_feature else None
     parts = load_parts(options.ckpt, options.config, not options.no_ema, needs_conditioner)
+    width = None if parts.conditioner is None else int(parts.conditioner.config.llm_width)
+    if options.vllm:
+        check_vllm(options, options.vllm, width)
     distilled = distilled_of(parts.unet, f"{options.ckpt}")
     sampling = options.sampling(distilled)
     precisions = choose_precisions(sampling.precision, device, parts.unet.config.block_out_channels[0])
@@ -61,15 +68,63 @@ def edit(options: EditOptions) -> None:
             "(python -m ldm.distill)", options.ckpt,
         )  # fmt: skip
     side = side_of(options, resolution_of(parts))
-    width = None if parts.conditioner is None else int(parts.conditioner.config.llm_width)
     frame = draw(pipeline, photo, read_condition(options, width), side, sampling, options.seed)
     log.info(
         "drawn in %d steps of %s, %d passes of the UNet; UNet in %s, VAE in %s",
         sampling.steps, sampling.scheduler, pipeline.passes, *precisions,
     )  # fmt: skip
-    with atomic_open(options.target) as file:
-        frame.save(file, format=FORMATS[options.target.suffix.lower()])
-    log.info("wrote %s, %d x %d", options.target, frame.width, frame.height)
+    # Without --output nothing is written over, and two edits at once take two names.
+    with nullcontext() if options.output else hold(options.target, "an edit", wait=True):
+        target = options.output or free_path(options.target)
+        with atomic_open(target) as file:
+            frame.save(file, format=FORMATS[target.suffix.lower()])
+    log.info("wrote %s, %d x %d", target, frame.width, frame.height)
+
+
+def free_path(path: Path) -> Path:
+    """The path itself or, where something is there, the first of `NAME_2`, `NAME_3` ... that is free."""
+    others = (path.with_stem(f"{path.stem}_{number}") for number in count(2))
+    return next(each for each in chain([path], others) if not each.exists())
+
+
+def check_vllm(options: EditOptions, folder: Path, width: int | None) -> None:
+    """Checks before stage 1 is started that it can be, and that its features fit the checkpoint.
+
+    Raises:
+        UserError: its Python or the folder is not there, or the features are of another width.
+    """
+    if not options.vllm_python.exists():
+        raise UserError(
+            f"--vllm-python {options.vllm_python}: not found; run bash scripts/setup.sh vllm, or name the "
+            "Python of stage 1's environment"
+        )
+    if not folder.is_dir():
+        raise UserError(f"--vllm {folder}: no such folder; name the VLLM that llava.train wrote")
+    found = vllm_width(folder)
+    if found not in (None, width):
+        raise UserError(
+            f"--vllm {folder}: its features are {found} wide, {options.ckpt} takes {width}; give the VLLM "
+            "whose features the checkpoint was trained on"
+        )
+
+
+def vllm_width(folder: Path) -> int | None:
+    """Width of a VLLM's features by its settings, or by those of its adapters' base; None if they do not say.
+
+    Raises:
+        UserError: the settings cannot be read.
+    """
+    adapters = folder / "adapter_config.json"
+    if adapters.is_file():
+        base = check_object(read_json(adapters), f"{adapters}", "settings").get("base_model_name_or_path")
+        folder = Path(f"{base}")
+    path = folder / "config.json"
+    if not path.is_file():  # stage 1 says what is wrong with the folder
+        return None
+    settings = check_object(read_json(path), f"{path}", "settings")
+    text = settings.get("text_config", settings)  # Hugging Face's form nests it
+    width = text.get("hidden_size") if isinstance(text, dict) else None
+    return width if isinstance(width, int) else None
 
 
 def side_of(options: EditOptions, stated: int | None) -> int:
@@ -103,16 +158,11 @@ def with_features(text: str, image_feature: Path, text_feature: Path, width: int
 
 
 def ask_vllm(options: EditOptions, width: int | None) -> Condition:
-    """Runs stage 1 on the photo, in its own environment.
+    """Runs stage 1 on the photo, in its own environment: it writes a description, or follows the given one.
 
     Raises:
-        UserError: it cannot be started, or fails.
+        UserError: it fails.
     """
-    if not options.vllm_python.exists():
-        raise UserError(
-            f"--vllm-python {options.vllm_python}: not found; run bash scripts/setup.sh vllm, or name the "
-            "Python of stage 1's environment"
-        )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         read_frame(options.input).save(folder / FRAME)
@@ -126,6 +176,9 @@ def ask_vllm(options: EditOptions, width: int | None) -> Condition:
             "--save-path", str(folder / "texts"), "--save-image-feature-path", str(folder / "image"),
             "--save-text-feature-path", str(folder / "text"), "--seed", str(options.seed),
         ]  # fmt: skip
+        if options.description is not None:
+            write_json(folder / TEXTS, {CLIP: {ACTION: options.description}})
+            command += ["--texts", str(folder / TEXTS)]
         done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 - our own command
         if done.returncode:
             raise UserError(f"--vllm {options.vllm}: stage 1 ended with code {done.returncode}; see above")
