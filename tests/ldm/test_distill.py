@@ -180,7 +180,7 @@ def draw_split(run: Run, ckpt: Path, out: str, *words: str) -> Path:
 
 
 def frames(folder: Path) -> dict[str, np.ndarray]:
-    found = sorted((folder / "images").rglob("*.jpg"))
+    found = sorted(path for path in (folder / "images").rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): np.array(Image.open(path)) for path in found}
 
 
