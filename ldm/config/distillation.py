@@ -71,6 +71,9 @@ class DistillConfig(TrainConfig):
         names = ("sampling.scales_txt", "sampling.scales_img")
         stated.check_scales(sampling.scales_txt[0], sampling.scales_img[0], names)
         stated.check_steps("sampling.steps", sampling.steps)
+        for name in ("interval_txt", "interval_img"):
+            levels = getattr(sampling, name)
+            check(f"sampling.{name}", levels, "[] in a distillation: all noise levels are guided", not levels)
         if stated.phases:
             scheduler = sampling.scheduler
             check("sampling.scheduler", scheduler, DDIM_TRAILING, scheduler == DDIM_TRAILING)

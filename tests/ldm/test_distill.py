@@ -41,6 +41,7 @@ WORDS = [
     "trainer.images=0",
     "trainer.threads=1",
     "trainer.save_every_steps=1",
+    "trainer.validate_every_epochs=100",
     "optimizer.schedule=constant",
     "sampling.scales_txt=[3]",
     "sampling.scales_img=[1.5]",
@@ -92,7 +93,7 @@ def phased(run: Run, guided: Path) -> Path:
     """A student of two phases, from that one, trained for three steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RUN_ROOT", str(run.root / "runs"))
-        distill(command(run, "phases", "p", guided, "trainer.max_steps=3"))
+        distill(command(run, "phases", "p", guided, "trainer.max_steps=3", "trainer.validate_every_epochs=3"))
     return last(run, "phases", "p")
 
 
@@ -107,6 +108,7 @@ def test_a_student_states_what_it_was_distilled_for(
     for name in ("vae", "text_encoder", "conditioner"):
         kept = getattr(end, name).state_dict()
         assert all(value.equal(kept[own]) for own, value in getattr(start, name).state_dict().items())
+    assert phased.with_name("best.ckpt").exists()  # it was validated
     images = run.root / "logs" / "distill_guidance_toy_g" / "images"
     assert [path.name for path in images.iterdir()] == ["step_0000002.png"]
     merged = read_yaml(images.parent / "configs" / "merged.yaml")
@@ -178,7 +180,7 @@ def draw_split(run: Run, ckpt: Path, out: str, *words: str) -> Path:
 
 
 def frames(folder: Path) -> dict[str, np.ndarray]:
-    found = sorted((folder / "images").rglob("*.jpg"))
+    found = sorted(path for path in (folder / "images").rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): np.array(Image.open(path)) for path in found}
 
 

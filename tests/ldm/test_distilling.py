@@ -321,8 +321,14 @@ def test_validation_compares_a_jump_with_the_teachers_path(batch: dict[str, obje
         (["model.train_conditioner=true"], r"train_conditioner: got True, allowed: false in a"),
         (["model.drop_each=0.05"], r"model.drop_each: got 0.05, allowed: 0.0 in a distillation"),
         (["sampling.scales_txt=[20]"], r"sampling.scales_txt: got 20.0, allowed: 1 to 14"),
+        (["sampling.interval_txt=[0.3,5]"], r"sampling.interval_txt: got \[0.3, 5.0\], allowed: \[\] in a"),
         (["distill.method=consistency"], r"sampling.steps: got 100, allowed: 4: this checkpoint"),
         (["distill.method=consistency", "sampling.steps=4"], r"sampling.scheduler: got 'euler_ancestral'"),
+        (
+            ["distill.method=consistency", "sampling.steps=4", "sampling.scheduler=ddim_trailing",
+             "optimizer.p2_gamma=1"],
+            r"optimizer.p2_gamma: got 1.0, allowed: 0 with distill.method=consistency",
+        ),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_are_named(words: list[str], message: str) -> None:
