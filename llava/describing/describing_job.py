@@ -128,8 +128,9 @@ class DescribingJob:
                 check_words(self.words(item), query, signs, item.action.action)
                 check_length(self.words(item), query, tokenizer, most)
             except UserError as error:
-                label = shorten(item.action.action)
-                faults.append(f"clip {item.clip!r} action {item.id!r}, label {label}: {error}")
+                said = f"{error}"
+                label = "" if said.startswith("label ") else f"label {shorten(item.action.action)}: "
+                faults.append(f"clip {item.clip!r} action {item.id!r}, {label}{said}")
         if faults:
             raise UserError(
                 f"{self.options.action_label}: {faults[0]} ({len(faults)} of {len(self.items)} actions are "

@@ -127,7 +127,8 @@ def test_a_baked_network_is_plain_and_draws_the_same(phases: int | None) -> None
     assert not takes_scales(pipeline.unet)
     assert not any("cond_proj" in name for name in pipeline.unet.state_dict())
     assert distilled_of(pipeline.unet) == Distilled([3, 3], [1.5, 1.5], phases, baked=True)
-    torch.testing.assert_close(drawn(pipeline), unbaked, rtol=0, atol=1e-5)
+    # 1e-5 in 32 bits, of each latent's size: after several steps some are larger than 3.
+    torch.testing.assert_close(drawn(pipeline), unbaked, rtol=1e-5, atol=1e-5)
     with pytest.raises(UserError, match=r"guidance_scale: got 4.0, allowed: 3, which is baked in"):
         drawn(pipeline, text=4.0)
     with pytest.raises(UserError, match=r"takes no guidance scales: w_T 3 and w_I 1.5 are baked in"):
