@@ -56,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         bake(words[1:])
         return
     options = cli.options(
-        DistillOptions, words, PROG, __doc__, epilog=f"{PROG} {BAKE} --help tells of baking."
+        DistillOptions,
+        words,
+        PROG,
+        __doc__,
+        epilog=f"{PROG} {BAKE} SRC DST --scales W_T W_I: see {PROG} {BAKE} --help.",
     )
     from ldm.config.distillation import DistillConfig
 
