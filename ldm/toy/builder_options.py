@@ -30,6 +30,11 @@ class StartOptions(BuilderOptions):
     """The builder's own flags."""
 
     resolution: int = flag("side of the squashed frames, in pixels", type=int, default=48)
+    shape: str = flag(
+        "the networks: small (minutes) or sharp (hours: four pixels a latent, an encoder that learns)",
+        choices=["small", "sharp"],
+        default="small",
+    )
     vae_steps: int = flag("optimiser steps of the autoencoder", type=int, default=350)
     text_steps: int = flag("optimiser steps of the text encoder alone", type=int, default=500)
     unet_steps: int = flag("optimiser steps of the text-to-image model", type=int, default=300)

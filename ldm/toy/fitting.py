@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
+from transformers import CLIPTextModel
 
 from egogen.annotations import Annotations
 from egogen.conversations import read_conversations
@@ -24,7 +25,9 @@ from egogen.layout import Layout
 from egogen.locks import hold
 from egogen.progress import Progress
 from ldm.checkpoints.safe_reading import is_made
+from ldm.conditioner import embed
 from ldm.networks.pixels import to_model
+from ldm.networks.text import make_tokenizer
 from ldm.toy.builder_options import BuilderOptions
 from ldm.toy.crops import target_of
 
@@ -105,6 +108,28 @@ def draw_prompts(
     return prompts
 
 
+class PromptBook:
+    """What a frozen text encoder makes of every prompt that a training may draw, computed once.
+
+    Args:
+        encoder: the text encoder, on the CPU.
+        world: whose texts and labels may be asked for, and the empty one.
+        captions: further ones.
+    """
+
+    def __init__(self, encoder: CLIPTextModel, world: World, captions: Sequence[str]) -> None:
+        known = sorted({"", *world.texts, *world.labels, *captions})
+        tokenizer = make_tokenizer()
+        self.places = {text: place for place, text in enumerate(known)}
+        parts = [known[first : first + 64] for first in range(0, len(known), 64)]
+        with torch.no_grad():
+            self.states = torch.cat([embed(encoder, tokenizer, part) for part in parts])  # n 77 ctx
+
+    def read(self, prompts: Sequence[str]) -> Float[Tensor, "b 77 ctx"]:
+        """The prompts' embeddings."""
+        return self.states[[self.places[prompt] for prompt in prompts]]
+
+
 def optimize(
     optimizer: Adam,
     loss: Callable[[Tensor], Tensor],
@@ -121,7 +146,7 @@ def optimize(
 
     A step has the loss of `batch` of `count` rows, at random. The rate rises for a share of the steps,
     `warmup`. `clip` is the largest norm of the gradient. A file `keep` holds the training every `KEEP_EVERY`
-    steps; one that is stopped goes on from it.
+    steps and at its end; one that is stopped goes on from it.
     """
     (group,) = optimizer.param_groups
     schedule = OneCycleLR(optimizer, group["lr"], total_steps=max(steps, 2), pct_start=warmup)
@@ -138,7 +163,7 @@ def optimize(
         schedule.step()
         smooth += (value.item() - smooth) / min(step - done + 1, 50)
         bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
-        if keep and (step + 1) % KEEP_EVERY == 0:
+        if keep and ((step + 1) % KEEP_EVERY == 0 or step + 1 == steps):
             save(keep, optimizer, schedule, step + 1)
     log.info("%s: loss %.4f after %d steps, %.0f s", title, smooth, steps, time.monotonic() - began)
 

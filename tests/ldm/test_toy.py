@@ -28,6 +28,7 @@ from ldm.networks.shapes import LATENT_SCALE
 from ldm.networks.text import make_tokenizer, tokenize
 from ldm.toy import editor, editor_training, fitting
 from ldm.toy.__main__ import main
+from ldm.toy.autoencoder_training import train_autoencoder, train_decoder
 from ldm.toy.crops import cells, close_ups, curated, objects, part_around, zoomed
 from ldm.toy.fitting import encode, read_world
 from ldm.toy.linear import (
@@ -37,7 +38,8 @@ from ldm.toy.linear import (
     pass_noise_through,
     standardize_latents,
 )
-from ldm.toy.start_training import SHAPE, train_decoder, train_text_encoder
+from ldm.toy.start_training import train_text_encoder
+from ldm.toy.toy_shapes import SHARP, SMALL
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def test_the_command_writes_a_published_file_once(world: Path, tmp_path: Path) -
     state = read(out)["state_dict"]
     found = infer(state)
     assert found.unet.in_channels == 4
-    assert found.unet.channels == SHAPE.unet.channels
+    assert found.unet.channels == SMALL.unet.channels
     assert "betas" in state
     assert not any(name.startswith(("projection_", "model_ema")) for name in state)
     parts = load_parts(out)
@@ -77,7 +79,7 @@ def decoded(vae: AutoencoderKL, frames: Tensor) -> Tensor:
 @pytest.mark.slow
 def test_the_autoencoder_starts_as_averaging_and_its_decoder_learns(world: Path) -> None:
     torch.manual_seed(0)
-    vae = build(SHAPE, conditioner=False).vae
+    vae = build(SMALL, conditioner=False).vae
     frames, texts, _ = read_world(Layout(world, "ego4d"), 32)
     assert len(frames) == 2 * len(texts) == 24
     pass_colours_through(vae)
@@ -97,7 +99,7 @@ def test_the_autoencoder_starts_as_averaging_and_its_decoder_learns(world: Path)
 
 def test_standardized_latents_have_the_published_spread(world: Path) -> None:
     torch.manual_seed(0)
-    vae = build(SHAPE, conditioner=False).vae
+    vae = build(SMALL, conditioner=False).vae
     frames, *_ = read_world(Layout(world, "ego4d"), 32)
     pass_colours_through(vae)
     before = decoded(vae, frames)
@@ -234,7 +236,7 @@ def test_a_wrong_device_is_refused_before_any_work(world: Path, tmp_path: Path) 
 def test_the_text_encoder_keeps_its_words(world: Path) -> None:
     """Trained on changes alone it forgets colours; the default keeps every word readable by a linear head."""
     torch.manual_seed(0)
-    encoder = build(SHAPE, conditioner=False).text_encoder
+    encoder = build(SMALL, conditioner=False).text_encoder
     frames, texts, _ = read_world(Layout(world, "ego4d"), 32)
     train_text_encoder(encoder, frames[12:] - frames[:12], texts, 60)
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
@@ -285,11 +287,11 @@ def test_a_stopped_editor_goes_on_as_if_never_stopped(
 
 def test_the_unet_starts_as_the_identity_on_noise() -> None:
     torch.manual_seed(0)
-    unet = build(SHAPE, conditioner=False).unet
+    unet = build(SMALL, conditioner=False).unet
     pass_noise_through(unet)
     noise = torch.randn(2, 4, 16, 16)
     with torch.no_grad():
-        found = unet(noise, torch.tensor([999, 500]), torch.zeros(2, 77, SHAPE.text.width)).sample
+        found = unet(noise, torch.tensor([999, 500]), torch.zeros(2, 77, SMALL.text.width)).sample
     # The last norm divides by the spread of noise and constants, which is known up to the sampling error.
     torch.testing.assert_close(found, noise, rtol=0, atol=0.02)
 
