@@ -40,7 +40,7 @@ editor() {
     step start-sd "build a toy Stable Diffusion" python -m ldm.toy "${world[@]}" --resolution "$SIZE" \
         --out "$START/sd.ckpt" --shape sharp --vae-steps "$VAE_STEPS" --text-steps "$TEXT_STEPS" --unet-steps "$SD_STEPS"
     step start-editor "tune it to a toy InstructPix2Pix" python -m ldm.toy.editor "${world[@]}" --resolution "$SIZE" \
-        --start "$START/sd.ckpt" --out "$START/ip2p.ckpt" --steps "$EDIT_STEPS"
+        --start "$START/sd.ckpt" --out "$START/ip2p.ckpt" --steps "$EDIT_STEPS" --hold
 }
 
 # The language model: built, tuned, and what it says of every frame.

@@ -47,6 +47,11 @@ class EditorOptions(BuilderOptions):
     start: Path = flag("the .ckpt of python -m ldm.toy", type=Path, required=True)
     resolution: int = flag("side of the squashed frames, in pixels", type=int, default=48)
     steps: int = flag("optimiser steps, of 32 pairs each", type=int, default=6000)
+    hold: bool = flag(
+        "hold the rate until the last fifth, and keep the training as it was there: once OUT is deleted, the "
+        "same command with more --steps goes on from it",
+        default=False,
+    )
     device: str = flag(f"where the UNet trains: {HELP}", default="cpu")
 
 

@@ -54,9 +54,10 @@ def build_editor(options: EditorOptions) -> None:
     world = world._replace(frames=world.frames[:0])  # of pictures the latents are enough
     kept = options.out.with_suffix(".training")
     where = objects(layout, side // shape.vae.factor)
-    train_editor(parts, latents, where, world, captions, options.steps, kept, device)
+    train_editor(parts, latents, where, world, captions, options, kept, device)
     write(options.out, published_state(parts, shape), shape, side)
-    kept.unlink(missing_ok=True)
+    if not options.hold:
+        kept.unlink(missing_ok=True)
 
 
 def train_editor(
@@ -65,7 +66,7 @@ def train_editor(
     where: Bool[Tensor, "n 1 h w"],
     world: World,
     captions: Sequence[str],
-    steps: int,
+    options: EditorOptions,
     keep: Path,
     device: torch.device,
 ) -> None:
@@ -96,7 +97,10 @@ def train_editor(
         return (weights.to(device) * (predicted - noise.to(device)).square()).mean()
 
     optimizer, count = Adam(parts.unet.parameters(), 7e-4), len(where)
-    optimize(optimizer, loss, count, steps, batch=32, title="editor", clip=1.0, keep=keep)
+    optimize(
+        optimizer, loss, count, options.steps,
+        batch=32, title="editor", clip=1.0, keep=keep, hold=options.hold,
+    )  # fmt: skip
     nn.Module.to(parts.unet, "cpu")
 
 

@@ -23,6 +23,7 @@ from egogen.toy.verdict import Known
 from egogen.toy.world import write_world
 from ldm.checkpoints.safe_reading import read
 from ldm.checkpoints.source import load_parts
+from ldm.conditioner import embed
 from ldm.networks.architecture import build, infer
 from ldm.networks.shapes import LATENT_SCALE
 from ldm.networks.text import make_tokenizer, tokenize
@@ -300,3 +301,73 @@ def test_an_empty_world_is_named(tmp_path: Path) -> None:
     write_world(tmp_path, 0, 1, size=32, workers=1)
     with pytest.raises(UserError, match="holds no conversations"):
         main(["--data-root", str(tmp_path), "--out", str(tmp_path / "sd.ckpt")])
+
+
+def fit(steps: int, keep: Path | None) -> torch.nn.Parameter:
+    """A parameter that follows the rows drawn, at a held rate."""
+    torch.manual_seed(0)
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.Adam([parameter], 1e-2)
+    goal = torch.randn(8, 3)
+    loss = lambda rows: (parameter - goal[rows]).square().mean()  # noqa: E731
+    fitting.optimize(optimizer, loss, len(goal), steps, batch=2, title="x", keep=keep, hold=True)
+    return parameter
+
+
+def test_a_held_training_made_longer_is_the_longer_one(tmp_path: Path) -> None:
+    keep = tmp_path / "x.training"
+    fit(10, keep)
+    assert torch.load(keep, weights_only=True)["done"] == 8  # before the rate falls
+    longer = fit(20, keep)
+    torch.testing.assert_close(longer, fit(20, None), rtol=0, atol=0)
+    with pytest.raises(UserError, match="kept by a training with other settings"):
+        fit(10, keep)  # its rate would have fallen before what is kept
+
+
+def test_a_held_rate_rises_stays_and_falls_to_nothing() -> None:
+    rates = [fitting.held_rate(step, 1000) for step in range(1000)]
+    assert rates[0] == pytest.approx(1 / 300)
+    assert set(rates[300:800]) == {1.0}
+    assert rates[800] == 1.0
+    assert rates[999] == pytest.approx(1 / 200)
+    assert fitting.held_rate(4, 4) == 0
+
+
+def test_sharp_networks_begin_as_averaging_and_as_the_identity() -> None:
+    torch.manual_seed(0)
+    parts = build(SHARP, conditioner=False)
+    pass_colours_through(parts.vae)
+    pass_noise_through(parts.unet)
+    frames = functional.interpolate(torch.rand(2, 3, 4, 4) * 2 - 1, scale_factor=8)
+    # Closed form: flat blocks of 4 x 4 pixels are their own means, but for borders that the decoder's
+    # convolutions do not know; the norms divide by nearly a constant.
+    found = decoded(parts.vae, frames)
+    assert float((found - frames).abs().median()) < 0.03
+    noise = torch.randn(2, 4, 16, 16)
+    with torch.no_grad():
+        same = parts.unet(noise, torch.tensor([999, 500]), torch.zeros(2, 77, SHARP.text.width)).sample
+    torch.testing.assert_close(same, noise, rtol=0, atol=0.02)
+
+
+def test_both_halves_of_a_sharp_autoencoder_learn(world: Path) -> None:
+    torch.manual_seed(0)
+    vae = build(SHARP, conditioner=False).vae
+    frames, *_ = read_world(Layout(world, "ego4d"), 32)
+    pass_colours_through(vae)
+    standardize_latents(vae, frames)
+    before, error = encode(vae, frames), float((decoded(vae, frames) - frames).square().mean())
+    train_autoencoder(vae, frames, 8)
+    assert not encode(vae, frames).equal(before)
+    assert float((decoded(vae, frames) - frames).square().mean()) < error
+    assert not any(parameter.requires_grad for parameter in vae.parameters())
+
+
+def test_a_prompt_book_says_what_the_encoder_says(world: Path) -> None:
+    torch.manual_seed(0)
+    encoder = build(SMALL, conditioner=False).text_encoder.eval()
+    made = read_world(Layout(world, "ego4d"), 32)
+    book = fitting.PromptBook(encoder, made, ["the red cup"])
+    asked = [made.texts[3], "", "the red cup", made.labels[0], made.texts[3]]
+    with torch.no_grad():
+        wanted = embed(encoder, make_tokenizer(), asked)
+    torch.testing.assert_close(book.read(asked), wanted, rtol=0, atol=1e-5)
