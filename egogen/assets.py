@@ -21,7 +21,7 @@ class AssetOptions:
     """What to do with them."""
 
     folder: Path = flag("the toy start", type=Path, default=TOY_START)
-    verify: bool = flag("read every file and compare its hash with the manifest's", default=False)
+    verify: bool = flag("read every file and compare its hash with the manifest's", action="store_true")
     path: str | None = flag("print where a file or folder of this name is", default=None)
     seal: Path | None = flag("write the manifest: DATA_ROOT of the world it was made from", type=Path)
     scores: list[Path] = flag("with --seal: metric.json files", type=Path, nargs="*", default=[])

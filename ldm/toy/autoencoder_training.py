@@ -17,6 +17,7 @@ from ldm.toy.fitting import encode, optimize
 # Latents that are a little wrong, as those that a UNet draws, must not spoil the frame.
 LATENT_NOISE = 0.05  # standard deviations of the latents
 EDGE_WEIGHT, LENGTH_WEIGHT = 1.0, 1e-3
+PEAK_RATE = 2e-3
 
 
 def train_decoder(
@@ -30,7 +31,7 @@ def train_decoder(
         return functional.mse_loss(decoded, frames[rows]) + 0.3 * functional.l1_loss(decoded, frames[rows])
 
     trained = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
-    optimize(Adam(trained, 2e-3), loss, len(frames), steps, batch=8, title="decoder", keep=keep)
+    optimize(Adam(trained, PEAK_RATE), loss, len(frames), steps, batch=8, title="decoder", keep=keep)
     vae.requires_grad_(False).eval()
 
 
@@ -58,7 +59,15 @@ def train_autoencoder(
         size = latents.square().mean()
         return wrong.square().mean() + wrong.abs().mean() + EDGE_WEIGHT * edges + LENGTH_WEIGHT * size
 
-    silent = [parameter for parameter in vae.parameters() if parameter.requires_grad]
-    optimize(Adam(silent, 2e-3), loss, len(frames), steps, batch=16, title="autoencoder", clip=1.0, keep=keep)
+    optimize(
+        Adam(vae.parameters(), PEAK_RATE),
+        loss,
+        len(frames),
+        steps,
+        batch=16,
+        title="autoencoder",
+        clip=1.0,
+        keep=keep,
+    )
     vae.to(memory_format=torch.contiguous_format)
     vae.requires_grad_(False).eval()

@@ -50,7 +50,7 @@ class EditorOptions(BuilderOptions):
     hold: bool = flag(
         "hold the rate until the last fifth, and keep the training as it was there: once OUT is deleted, the "
         "same command with more --steps goes on from it",
-        default=False,
+        action="store_true",
     )
     device: str = flag(f"where the UNet trains: {HELP}", default="cpu")
 

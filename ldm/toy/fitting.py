@@ -184,7 +184,7 @@ def held_until(steps: int) -> int:
 def held_rate(step: int, steps: int) -> float:
     """Share of the peak rate: it rises over 300 steps, stays, and falls to nothing over the last fifth."""
     until = held_until(steps)
-    return min(1.0, (step + 1) / 300) if step < until else (steps - step) / max(steps - until, 1)
+    return min(1.0, (step + 1) / 300) * min(1.0, (steps - step) / max(steps - until, 1))
 
 
 def save(path: Path, optimizer: Adam, schedule: LRScheduler, done: int) -> None:

@@ -27,7 +27,7 @@ from ldm.conditioner import embed
 from ldm.networks.architecture import build, infer
 from ldm.networks.shapes import LATENT_SCALE
 from ldm.networks.text import make_tokenizer, tokenize
-from ldm.toy import editor, editor_training, fitting
+from ldm.toy import autoencoder_training, editor, editor_training, fitting
 from ldm.toy.__main__ import main
 from ldm.toy.autoencoder_training import train_autoencoder, train_decoder
 from ldm.toy.crops import cells, close_ups, curated, objects, part_around, zoomed
@@ -349,7 +349,8 @@ def test_sharp_networks_begin_as_averaging_and_as_the_identity() -> None:
     torch.testing.assert_close(same, noise, rtol=0, atol=0.02)
 
 
-def test_both_halves_of_a_sharp_autoencoder_learn(world: Path) -> None:
+def test_both_halves_of_a_sharp_autoencoder_learn(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autoencoder_training, "PEAK_RATE", 2e-4)  # the usual one needs hundreds of steps
     torch.manual_seed(0)
     vae = build(SHARP, conditioner=False).vae
     frames, *_ = read_world(Layout(world, "ego4d"), 32)
