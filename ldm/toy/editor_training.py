@@ -48,10 +48,10 @@ def build_editor(options: EditorOptions) -> None:
     parts.text_encoder.requires_grad_(False).eval()
     world = read_world(layout, side)
     close, captions = close_ups(layout, side, seed)
-    views = [world.frames, zoomed(layout, side, seed), torch.cat([torch.zeros_like(close), close])]
-    latents = torch.stack([encode(parts.vae, view) for view in views])
-    del views, close
-    world = world._replace(frames=world.frames[:0])  # of pictures the latents are enough
+    whole, near = (encode(parts.vae, view) for view in (world.frames, zoomed(layout, side, seed)))
+    large = encode(parts.vae, close)
+    latents = torch.stack([whole, near, torch.cat([torch.zeros_like(large), large])])
+    world = world._replace(frames=world.frames[:0])  # their latents are enough
     kept = options.out.with_suffix(".training")
     where = objects(layout, side // shape.vae.factor)
     train_editor(parts, latents, where, world, captions, options, kept, device)
