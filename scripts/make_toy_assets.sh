@@ -20,7 +20,7 @@ OUT=$(from_root "$OUT")
 
 SIZE=64                                  # of the frames, and of the squashed squares that the networks draw
 TRAIN=8000 VAL=150                       # pairs
-VAE_STEPS=2500 TEXT_STEPS=800 SD_STEPS=500 # the toy Stable Diffusion
+VAE_STEPS=2500 TEXT_STEPS=800 SD_STEPS=400 # the toy Stable Diffusion
 EDIT_STEPS=${EDIT_STEPS:-12000}          # the editor, in steps of 32 pairs
 VISION_STEPS=1500 TALK_STEPS=400 EPOCHS=3 # the toy LLaVA, and tuning it
 GUIDANCE=2.5 DRAW_STEPS=10               # two passes a step: 20 a frame
