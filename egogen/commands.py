@@ -42,12 +42,14 @@ COMMANDS = (
     Command("download", "egogen.download"),
     Command("toy", "egogen.toy"),
     Command("paths", "egogen.paths"),
+    Command("assets", "egogen.assets"),
     Command("curate", "llava.curate"),
     Command("finetune", "llava.train"),
     Command("describe", "llava.describe"),
     Command("merge", "llava.merge"),
     Command("convert-llava", "llava.convert"),
     Command("toy-llava", "llava.toy"),
+    Command("ship-llava", "llava.toy.ship"),
     Command("train", "ldm.train"),
     Command("distill", "ldm.distill"),
     Command("sample", "ldm.sample"),
@@ -62,6 +64,7 @@ COMMANDS = (
     Command("toy-sd", "ldm.toy"),
     Command("toy-editor", "ldm.toy.editor"),
     Command("toy-classifier", "ldm.toy.classifier"),
+    Command("ship-networks", "ldm.toy.ship"),
 )
 
 

@@ -1,10 +1,11 @@
-"""The configurations that ship with the packages, wherever these are installed."""
+"""What ships with the packages, wherever these are installed: the configurations, and the toy start."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 CONFIGS = Path(__file__).with_name("configs")
+TOY_START = Path(__file__).with_name("toy_assets")
 
 
 def find_config(path: Path) -> Path:

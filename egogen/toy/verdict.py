@@ -81,13 +81,24 @@ def success(
     Raises:
         UserError: the metadata is not that of a toy clip.
     """
+    return all(signs_seen(frame, metadata).values())
+
+
+def signs_seen(
+    frame: Image.Image | UInt8[np.ndarray, "h w 3"], metadata: Mapping[str, object] | ClipMetadata
+) -> dict[str, bool]:
+    """Which signs of the event are visible, by what they are; see `success`.
+
+    Raises:
+        UserError: the metadata is not that of a toy clip.
+    """
     entry = metadata.model_dump() if isinstance(metadata, ClipMetadata) else dict(metadata)
     facts = validate(ToyFacts, entry, "toy metadata")
     image = frame if isinstance(frame, Image.Image) else Image.fromarray(frame)
     scale = JUDGED_HEIGHT / facts.height
     pixels = judged(image, facts.width, facts.height)
     known = Known(facts.skin, facts.sleeve, facts.table)
-    return all(sign.holds(known.share(pixels, sign.colour, sign.box, scale)) for sign in facts.signs)
+    return {sign.what: sign.holds(known.share(pixels, sign.colour, sign.box, scale)) for sign in facts.signs}
 
 
 def judged(image: Image.Image, width: int, height: int) -> Float32[np.ndarray, "64 w 3"]:

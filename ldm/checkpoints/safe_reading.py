@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 
 from egogen.errors import UserError, reason
 from egogen.features.weight_files import BROKEN, SAFETENSORS, ZIP, form_of
 from egogen.files import regular
 from egogen.hints import hint
+from ldm.checkpoints.compact_files import read_tensors
 from ldm.networks.distilled import DISTILLED
 
 log = logging.getLogger(__name__)
@@ -102,9 +101,8 @@ def is_made(path: Path) -> bool:
 
 def read_safetensors(path: Path) -> dict[str, Any]:
     """Reads tensors, and what our files state in their header."""
-    with safe_open(path, "pt") as file:
-        header = file.metadata() or {}
+    state, header = read_tensors(path)
     stated = {
         name: json.loads(header[name]) for name in (ARCHITECTURE, RESOLUTION, DISTILLED) if name in header
     }
-    return {"state_dict": load_file(path), **stated}
+    return {"state_dict": state, **stated}

@@ -1,18 +1,21 @@
-"""Networks into published single files (`.ckpt`, `.safetensors`)."""
+"""Networks into published single files (`.ckpt`, `.safetensors`), whole or compact."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from safetensors.torch import save_file
 from torch import Tensor
 
 from egogen.errors import UserError
 from egogen.files import atomic_open
+from egogen.manifest import file_hash
+from ldm.checkpoints.compact_files import BESIDE, ROWS, STORED
 from ldm.checkpoints.published_names import POSITION_IDS, SCALE_LAYER, published_names
 from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION
 from ldm.diffusion.schedule import training_schedule
@@ -71,3 +74,45 @@ def write(
         return
     with atomic_open(path) as file:
         torch.save({"state_dict": dict(state), **stated}, file)
+
+
+def write_compact(
+    path: Path,
+    state: Mapping[str, Tensor],
+    shape: Architecture,
+    resolution: int,
+    rows: Mapping[str, Int[Tensor, " n"]] | None = None,
+    beside: Sequence[Path] = (),
+) -> None:
+    """Writes tensors in 16 bits, as `ldm.checkpoints.compact_files` reads them.
+
+    Args:
+        path: the file; it appears whole.
+        state: tensors by published name.
+        shape: sizes of the networks.
+        resolution: side in pixels of the squares that they were trained to draw.
+        rows: of some tables, the rows that are used.
+        beside: finished compact files in the same folder that hold the rest of the tensors.
+
+    Raises:
+        UserError: a value is too large for 16 bits.
+    """
+    rows = rows or {}
+    stored: dict[str, Tensor] = {}
+    for name, value in state.items():
+        used = rows.get(name)
+        if used is not None:
+            stored[name + STORED] = used.to(torch.int32)
+        half = (value if used is None else value[used]).detach().cpu().half().contiguous().clone()
+        if not half.isfinite().all():
+            raise UserError(f"{path}: tensor {name!r} holds values that 16 bits cannot; expected |x| < 65504")
+        stored[name] = half
+    header = {
+        "format": "pt",
+        ARCHITECTURE: json.dumps(asdict(shape)),
+        RESOLUTION: json.dumps(resolution),
+        ROWS: json.dumps({name: len(state[name]) for name in rows}),
+        BESIDE: json.dumps({other.name: file_hash(other) for other in beside}),
+    }
+    with atomic_open(path) as file:
+        save_file(stored, file.name, metadata=header)

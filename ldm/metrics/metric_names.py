@@ -29,6 +29,9 @@ KEYS = {
     "blip_large": "blip_large_egovlp_sim",
     "ssim": "ssim",
     "toy_success": "toy_success",
+    "toy_hand": "toy_hand",
+    "toy_object": "toy_object",
+    "toy_place": "toy_place",
     "toy_similarity": "toy_similarity",
     "toy_fid": "toy_fid",
 }

@@ -19,7 +19,7 @@ METRICS = {
         *lpips.METRICS,
         *blip.METRICS,
         ssim.METRIC,
-        toy_success.METRIC,
+        *toy_success.METRICS,
         *toy_features.METRICS,
     )
 }

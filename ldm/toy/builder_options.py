@@ -30,6 +30,11 @@ class StartOptions(BuilderOptions):
     """The builder's own flags."""
 
     resolution: int = flag("side of the squashed frames, in pixels", type=int, default=48)
+    shape: str = flag(
+        "the networks: small (minutes) or sharp (hours: four pixels a latent, an encoder that learns)",
+        choices=["small", "sharp"],
+        default="small",
+    )
     vae_steps: int = flag("optimiser steps of the autoencoder", type=int, default=350)
     text_steps: int = flag("optimiser steps of the text encoder alone", type=int, default=500)
     unet_steps: int = flag("optimiser steps of the text-to-image model", type=int, default=300)
@@ -42,6 +47,11 @@ class EditorOptions(BuilderOptions):
     start: Path = flag("the .ckpt of python -m ldm.toy", type=Path, required=True)
     resolution: int = flag("side of the squashed frames, in pixels", type=int, default=48)
     steps: int = flag("optimiser steps, of 32 pairs each", type=int, default=6000)
+    hold: bool = flag(
+        "hold the rate until the last fifth, and keep the training as it was there: once OUT is deleted, the "
+        "same command with more --steps goes on from it",
+        action="store_true",
+    )
     device: str = flag(f"where the UNet trains: {HELP}", default="cpu")
 
 

@@ -12,15 +12,14 @@ from torch.optim import Adam
 
 from ldm.checkpoints.source import load_parts, open_source, sizes_of
 from ldm.checkpoints.writing import published_state, write
-from ldm.conditioner import embed
 from ldm.diffusion.schedule import p2_weight, training_schedule
 from ldm.networks.architecture import Parts
 from ldm.networks.devices import find_device
 from ldm.networks.shapes import LATENT_SCALE
-from ldm.networks.text import make_tokenizer
 from ldm.toy.builder_options import EditorOptions
 from ldm.toy.crops import close_ups, objects, zoomed
 from ldm.toy.fitting import (
+    PromptBook,
     World,
     add_noise,
     draw_prompts,
@@ -45,42 +44,44 @@ def build_editor(options: EditorOptions) -> None:
     torch.manual_seed(seed)
     source = open_source(options.start)
     parts, shape = load_parts(source), sizes_of(source)
+    parts.vae.requires_grad_(False).eval()
+    parts.text_encoder.requires_grad_(False).eval()
     world = read_world(layout, side)
     close, captions = close_ups(layout, side, seed)
-    views = [world.frames, zoomed(layout, side, seed), torch.cat([torch.zeros_like(close), close])]
+    whole, near = (encode(parts.vae, view) for view in (world.frames, zoomed(layout, side, seed)))
+    large = encode(parts.vae, close)
+    latents = torch.stack([whole, near, torch.cat([torch.zeros_like(large), large])])
+    world = world._replace(frames=world.frames[:0])  # their latents are enough
     kept = options.out.with_suffix(".training")
     where = objects(layout, side // shape.vae.factor)
-    train_editor(parts, views, where, world, captions, options.steps, kept, device)
+    train_editor(parts, latents, where, world, captions, options, kept, device)
     write(options.out, published_state(parts, shape), shape, side)
-    kept.unlink(missing_ok=True)
+    if not options.hold:
+        kept.unlink(missing_ok=True)
 
 
 def train_editor(
     parts: Parts,
-    views: Sequence[Float[Tensor, "n2 3 r r"]],
+    latents: Float[Tensor, "v n2 4 h w"],
     where: Bool[Tensor, "n 1 h w"],
     world: World,
     captions: Sequence[str],
-    steps: int,
+    options: EditorOptions,
     keep: Path,
     device: torch.device,
 ) -> None:
     """Fits the UNet to predict the noise in target latents from source latents and text.
 
-    `views` are source frames, then target frames: whole, zoomed, and close-ups with their `captions`, whose
-    sources are not shown. `where` are latents of the whole frames in which the object is or was. UNet and
-    text encoder compute on the device; every draw is made on the CPU.
+    `latents` are of source frames, then target frames: whole, zoomed, and close-ups with their `captions`,
+    whose sources are not shown. `where` are those of the whole frames in which the object is or was. The UNet
+    computes on the device; every draw is made on the CPU.
     """
-    parts.vae.requires_grad_(False)
-    parts.text_encoder.requires_grad_(False).eval()
-    latents = torch.stack([encode(parts.vae, view) for view in views])
     sources, targets = latents.chunk(2, dim=1)
     schedule = training_schedule()
     weight = p2_weight(schedule, k=0.005, gamma=1.0)  # learn layout before texture
     weight /= weight.mean()
     care = cares(LATENT_SCALE * (targets - sources), where)
-    tokenizer = make_tokenizer()
-    nn.Module.to(parts.text_encoder, device)
+    book = PromptBook(parts.text_encoder, world, captions)
     nn.Module.to(parts.unet, device)
 
     def loss(rows: Tensor) -> Tensor:
@@ -90,14 +91,16 @@ def train_editor(
         is_shown = (torch.rand(len(rows)) >= SOURCELESS_SHARE) & (view != CLOSE)
         shown = is_shown[:, None, None, None] * sources[view, rows]
         prompts = draw_prompts(rows, world, captions, view == CLOSE)
-        state = embed(parts.text_encoder, tokenizer, prompts)
+        state = book.read(prompts).to(device)
         predicted = parts.unet(torch.cat([noisy, shown], dim=1).to(device), t.to(device), state).sample
         weights = weight[t][:, None, None, None] * care[view, rows]
         return (weights.to(device) * (predicted - noise.to(device)).square()).mean()
 
     optimizer, count = Adam(parts.unet.parameters(), 7e-4), len(where)
-    optimize(optimizer, loss, count, steps, batch=32, title="editor", clip=1.0, keep=keep)
-    nn.Module.to(parts.text_encoder, "cpu")
+    optimize(
+        optimizer, loss, count, options.steps,
+        batch=32, title="editor", clip=1.0, keep=keep, hold=options.hold,
+    )  # fmt: skip
     nn.Module.to(parts.unet, "cpu")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -13,7 +14,8 @@ from diffusers import AutoencoderKL
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.optim import Adam
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from transformers import CLIPTextModel
 
 from egogen.annotations import Annotations
 from egogen.conversations import read_conversations
@@ -24,7 +26,9 @@ from egogen.layout import Layout
 from egogen.locks import hold
 from egogen.progress import Progress
 from ldm.checkpoints.safe_reading import is_made
+from ldm.conditioner import embed
 from ldm.networks.pixels import to_model
+from ldm.networks.text import make_tokenizer
 from ldm.toy.builder_options import BuilderOptions
 from ldm.toy.crops import target_of
 
@@ -105,6 +109,28 @@ def draw_prompts(
     return prompts
 
 
+class PromptBook:
+    """What a frozen text encoder makes of every prompt that a training may draw, computed once.
+
+    Args:
+        encoder: the text encoder, on the CPU.
+        world: whose texts and labels may be asked for, and the empty one.
+        captions: further ones.
+    """
+
+    def __init__(self, encoder: CLIPTextModel, world: World, captions: Sequence[str]) -> None:
+        known = sorted({"", *world.texts, *world.labels, *captions})
+        tokenizer = make_tokenizer()
+        self.places = {text: place for place, text in enumerate(known)}
+        parts = [known[first : first + 64] for first in range(0, len(known), 64)]
+        with torch.no_grad():
+            self.states = torch.cat([embed(encoder, tokenizer, part) for part in parts])  # n 77 ctx
+
+    def read(self, prompts: Sequence[str]) -> Float[Tensor, "b 77 ctx"]:
+        """The prompts' embeddings."""
+        return self.states[[self.places[prompt] for prompt in prompts]]
+
+
 def optimize(
     optimizer: Adam,
     loss: Callable[[Tensor], Tensor],
@@ -116,16 +142,23 @@ def optimize(
     warmup: float = 0.1,
     clip: float | None = None,
     keep: Path | None = None,
+    hold: bool = False,
 ) -> None:
-    """Runs an optimiser with one cycle of its rate; shows loss and time.
+    """Runs an optimiser with one cycle of its rate, or one that can be made longer; shows loss and time.
 
     A step has the loss of `batch` of `count` rows, at random. The rate rises for a share of the steps,
     `warmup`. `clip` is the largest norm of the gradient. A file `keep` holds the training every `KEEP_EVERY`
-    steps; one that is stopped goes on from it.
+    steps and at its end; one that is stopped goes on from it. With `hold` the rate stays at its height until
+    the last fifth, which the file does not follow: a training with more steps goes on from there.
     """
     (group,) = optimizer.param_groups
-    schedule = OneCycleLR(optimizer, group["lr"], total_steps=max(steps, 2), pct_start=warmup)
-    done = resume(keep, optimizer, schedule) if keep and is_made(keep) else 0
+    schedule: LRScheduler = (
+        LambdaLR(optimizer, partial(held_rate, steps=steps))
+        if hold
+        else OneCycleLR(optimizer, group["lr"], total_steps=max(steps, 2), pct_start=warmup)
+    )
+    done = resume(keep, optimizer, schedule, steps) if keep and is_made(keep) else 0
+    last_kept = held_until(steps) if hold else steps
     began, smooth = time.monotonic(), 0.0
     bar = Progress(range(done, steps), desc=title, unit="step", initial=done, total=steps)
     for step in bar:
@@ -138,12 +171,23 @@ def optimize(
         schedule.step()
         smooth += (value.item() - smooth) / min(step - done + 1, 50)
         bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
-        if keep and (step + 1) % KEEP_EVERY == 0:
+        if keep and step < last_kept and ((step + 1) % KEEP_EVERY == 0 or step + 1 == last_kept):
             save(keep, optimizer, schedule, step + 1)
     log.info("%s: loss %.4f after %d steps, %.0f s", title, smooth, steps, time.monotonic() - began)
 
 
-def save(path: Path, optimizer: Adam, schedule: OneCycleLR, done: int) -> None:
+def held_until(steps: int) -> int:
+    """The step from which a held rate falls."""
+    return steps - steps // 5
+
+
+def held_rate(step: int, steps: int) -> float:
+    """Share of the peak rate: it rises over 300 steps, stays, and falls to nothing over the last fifth."""
+    until = held_until(steps)
+    return min(1.0, (step + 1) / 300) * min(1.0, (steps - step) / max(steps - until, 1))
+
+
+def save(path: Path, optimizer: Adam, schedule: LRScheduler, done: int) -> None:
     """Keeps a training after some steps."""
     state = {
         "done": done,
@@ -156,15 +200,17 @@ def save(path: Path, optimizer: Adam, schedule: OneCycleLR, done: int) -> None:
         torch.save(state, file)
 
 
-def resume(path: Path, optimizer: Adam, schedule: OneCycleLR) -> int:
-    """Takes up a kept training; returns the steps that are done.
+def resume(path: Path, optimizer: Adam, schedule: LRScheduler, steps: int) -> int:
+    """Takes up a kept training, of `steps` in all; returns the steps that are done.
 
     Raises:
         UserError: the file is of a training of another length or shape.
     """
     state, parameters = torch.load(path, weights_only=True), optimizer.param_groups[0]["params"]
     same = [value.shape for value in state["parameters"]] == [own.shape for own in parameters]
-    if not same or state["schedule"]["total_steps"] != schedule.total_steps:
+    length = getattr(schedule, "total_steps", None)  # None: a rate that is held
+    fits = length is not None or state["done"] <= held_until(steps)
+    if not same or not fits or state["schedule"].get("total_steps") != length:
         raise UserError(f"{path}: kept by a training with other settings; delete it to begin anew")
     for own, value in zip(parameters, state["parameters"], strict=True):
         own.data.copy_(value)

@@ -75,21 +75,32 @@ def centre(size: int = 3) -> Float[Tensor, "k k"]:
 
 @torch.no_grad()
 def pass_colours_through(vae: AutoencoderKL) -> None:
-    """Starts a two-level autoencoder: a 2 x 2 block's mean colour and one edge; decoded by repetition."""
+    """Starts an autoencoder: the mean colour of a latent's block and one edge; decoded by repetition."""
     mute_branches(vae)
     encoder, decoder = vae.encoder, vae.decoder
     silence(encoder.conv_out, decoder.conv_out, vae.quant_conv, vae.post_quant_conv)
-    down, up = encoder.down_blocks[0].downsamplers[0].conv, decoder.up_blocks[0].upsamplers[0].conv
     block_mean, edge = torch.zeros(3, 3), torch.zeros(3, 3)
     block_mean[:2, :2] = 0.25
     edge[0, 0], edge[1, 1] = DETAIL_GAIN, -DETAIL_GAIN
+    downs = [block.downsamplers[0].conv for block in encoder.down_blocks[:-1]]
+    ups = [block.upsamplers[0].conv for block in decoder.up_blocks[:-1]]
+    shortcuts = [
+        resnet.conv_shortcut
+        for block in (*encoder.down_blocks, *decoder.up_blocks)
+        for resnet in block.resnets
+        if resnet.conv_shortcut is not None
+    ]
     for lane in range(LATENT_CHANNELS):
         colours = torch.tensor(LUMINANCE) if lane == 3 else torch.eye(3)[lane]
         write_lane(encoder.conv_in, lane, colours[:, None, None] * centre())
-        pass_lane(down, lane, edge if lane == 3 else block_mean)
+        for level, down in enumerate(downs):
+            pass_lane(down, lane, edge if lane == 3 and level == 0 else block_mean)
         read_lane(encoder.conv_out, lane, lane)
         write_lane(decoder.conv_in, lane, torch.eye(LATENT_CHANNELS)[lane][:, None, None] * centre())
-        pass_lane(up, lane, centre())
+        for shortcut in shortcuts:
+            pass_lane(shortcut, lane, centre(1))
+        for up in ups:
+            pass_lane(up, lane, centre())
         vae.quant_conv.weight[lane, lane] = vae.post_quant_conv.weight[lane, lane] = 1
         if lane < 3:
             read_lane(decoder.conv_out, lane, lane)

@@ -23,11 +23,13 @@ from egogen.toy.verdict import Known
 from egogen.toy.world import write_world
 from ldm.checkpoints.safe_reading import read
 from ldm.checkpoints.source import load_parts
+from ldm.conditioner import embed
 from ldm.networks.architecture import build, infer
 from ldm.networks.shapes import LATENT_SCALE
 from ldm.networks.text import make_tokenizer, tokenize
-from ldm.toy import editor, editor_training, fitting
+from ldm.toy import autoencoder_training, editor, editor_training, fitting
 from ldm.toy.__main__ import main
+from ldm.toy.autoencoder_training import train_autoencoder, train_decoder
 from ldm.toy.crops import cells, close_ups, curated, objects, part_around, zoomed
 from ldm.toy.fitting import encode, read_world
 from ldm.toy.linear import (
@@ -37,7 +39,8 @@ from ldm.toy.linear import (
     pass_noise_through,
     standardize_latents,
 )
-from ldm.toy.start_training import SHAPE, train_decoder, train_text_encoder
+from ldm.toy.start_training import train_text_encoder
+from ldm.toy.toy_shapes import SHARP, SMALL
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def test_the_command_writes_a_published_file_once(world: Path, tmp_path: Path) -
     state = read(out)["state_dict"]
     found = infer(state)
     assert found.unet.in_channels == 4
-    assert found.unet.channels == SHAPE.unet.channels
+    assert found.unet.channels == SMALL.unet.channels
     assert "betas" in state
     assert not any(name.startswith(("projection_", "model_ema")) for name in state)
     parts = load_parts(out)
@@ -77,7 +80,7 @@ def decoded(vae: AutoencoderKL, frames: Tensor) -> Tensor:
 @pytest.mark.slow
 def test_the_autoencoder_starts_as_averaging_and_its_decoder_learns(world: Path) -> None:
     torch.manual_seed(0)
-    vae = build(SHAPE, conditioner=False).vae
+    vae = build(SMALL, conditioner=False).vae
     frames, texts, _ = read_world(Layout(world, "ego4d"), 32)
     assert len(frames) == 2 * len(texts) == 24
     pass_colours_through(vae)
@@ -97,7 +100,7 @@ def test_the_autoencoder_starts_as_averaging_and_its_decoder_learns(world: Path)
 
 def test_standardized_latents_have_the_published_spread(world: Path) -> None:
     torch.manual_seed(0)
-    vae = build(SHAPE, conditioner=False).vae
+    vae = build(SMALL, conditioner=False).vae
     frames, *_ = read_world(Layout(world, "ego4d"), 32)
     pass_colours_through(vae)
     before = decoded(vae, frames)
@@ -234,7 +237,7 @@ def test_a_wrong_device_is_refused_before_any_work(world: Path, tmp_path: Path) 
 def test_the_text_encoder_keeps_its_words(world: Path) -> None:
     """Trained on changes alone it forgets colours; the default keeps every word readable by a linear head."""
     torch.manual_seed(0)
-    encoder = build(SHAPE, conditioner=False).text_encoder
+    encoder = build(SMALL, conditioner=False).text_encoder
     frames, texts, _ = read_world(Layout(world, "ego4d"), 32)
     train_text_encoder(encoder, frames[12:] - frames[:12], texts, 60)
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
@@ -285,11 +288,11 @@ def test_a_stopped_editor_goes_on_as_if_never_stopped(
 
 def test_the_unet_starts_as_the_identity_on_noise() -> None:
     torch.manual_seed(0)
-    unet = build(SHAPE, conditioner=False).unet
+    unet = build(SMALL, conditioner=False).unet
     pass_noise_through(unet)
     noise = torch.randn(2, 4, 16, 16)
     with torch.no_grad():
-        found = unet(noise, torch.tensor([999, 500]), torch.zeros(2, 77, SHAPE.text.width)).sample
+        found = unet(noise, torch.tensor([999, 500]), torch.zeros(2, 77, SMALL.text.width)).sample
     # The last norm divides by the spread of noise and constants, which is known up to the sampling error.
     torch.testing.assert_close(found, noise, rtol=0, atol=0.02)
 
@@ -298,3 +301,89 @@ def test_an_empty_world_is_named(tmp_path: Path) -> None:
     write_world(tmp_path, 0, 1, size=32, workers=1)
     with pytest.raises(UserError, match="holds no conversations"):
         main(["--data-root", str(tmp_path), "--out", str(tmp_path / "sd.ckpt")])
+
+
+def fit(steps: int, keep: Path | None) -> torch.nn.Parameter:
+    """A parameter that follows the rows drawn, at a held rate."""
+    torch.manual_seed(0)
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.Adam([parameter], 1e-2)
+    goal = torch.randn(8, 3)
+    loss = lambda rows: (parameter - goal[rows]).square().mean()  # noqa: E731
+    fitting.optimize(optimizer, loss, len(goal), steps, batch=2, title="x", keep=keep, hold=True)
+    return parameter
+
+
+def test_a_held_training_made_longer_is_the_longer_one(tmp_path: Path) -> None:
+    keep = tmp_path / "x.training"
+    fit(10, keep)
+    assert torch.load(keep, weights_only=True)["done"] == 8  # before the rate falls
+    longer = fit(20, keep)
+    torch.testing.assert_close(longer, fit(20, None), rtol=0, atol=0)
+    with pytest.raises(UserError, match="kept by a training with other settings"):
+        fit(10, keep)  # its rate would have fallen before what is kept
+
+
+def test_a_held_rate_rises_stays_and_falls_to_nothing() -> None:
+    rates = [fitting.held_rate(step, 1000) for step in range(1000)]
+    assert rates[0] == pytest.approx(1 / 300)
+    assert set(rates[300:800]) == {1.0}
+    assert rates[800] == 1.0
+    assert rates[999] == pytest.approx(1 / 200)
+    assert fitting.held_rate(4, 4) == 0
+
+
+def test_sharp_networks_begin_as_averaging_and_as_the_identity() -> None:
+    torch.manual_seed(0)
+    parts = build(SHARP, conditioner=False)
+    pass_colours_through(parts.vae)
+    pass_noise_through(parts.unet)
+    frames = functional.interpolate(torch.rand(2, 3, 4, 4) * 2 - 1, scale_factor=8)
+    # Closed form: flat blocks of 4 x 4 pixels are their own means, but for borders that the decoder's
+    # convolutions do not know; the norms divide by nearly a constant.
+    found = decoded(parts.vae, frames)
+    assert float((found - frames).abs().median()) < 0.03
+    noise = torch.randn(2, 4, 16, 16)
+    with torch.no_grad():
+        same = parts.unet(noise, torch.tensor([999, 500]), torch.zeros(2, 77, SHARP.text.width)).sample
+    torch.testing.assert_close(same, noise, rtol=0, atol=0.02)
+
+
+def test_both_halves_of_a_sharp_autoencoder_learn(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step's loss is the sum that is stated, and its gradient reaches encoder and decoder."""
+    torch.manual_seed(0)
+    vae = build(SHARP, conditioner=False).vae
+    frames = read_world(Layout(world, "ego4d"), 32)[0][:2]
+    pass_colours_through(vae)
+    standardize_latents(vae, frames)
+    wrong = decoded(vae, frames) - frames
+    steps = [wrong.diff(dim=2).abs().mean(), wrong.diff(dim=3).abs().mean()]
+    length = (LATENT_SCALE * encode(vae, frames)).square().mean()
+    wanted = wrong.square().mean() + wrong.abs().mean() + sum(steps) + 1e-3 * length
+    found = []
+
+    def one_step(_: torch.optim.Adam, loss: Any, count: int, *__: object, **___: object) -> None:
+        assert count == 2
+        value = loss(torch.arange(count))
+        value.backward()
+        found.append(float(value.detach()))
+
+    monkeypatch.setattr(autoencoder_training, "LATENT_NOISE", 0.0)
+    monkeypatch.setattr(autoencoder_training, "optimize", one_step)
+    train_autoencoder(vae, frames, 1)
+    assert found == [pytest.approx(float(wanted), rel=0.05)]  # 16 bits, where the processor has tiles
+    for half in (vae.encoder.conv_in, vae.decoder.conv_out):
+        assert half.weight.grad is not None
+        assert half.weight.grad.abs().sum() > 0
+    assert not any(parameter.requires_grad for parameter in vae.parameters())
+
+
+def test_a_prompt_book_says_what_the_encoder_says(world: Path) -> None:
+    torch.manual_seed(0)
+    encoder = build(SMALL, conditioner=False).text_encoder.eval()
+    made = read_world(Layout(world, "ego4d"), 32)
+    book = fitting.PromptBook(encoder, made, ["the red cup"])
+    asked = [made.texts[3], "", "the red cup", made.labels[0], made.texts[3]]
+    with torch.no_grad():
+        wanted = embed(encoder, make_tokenizer(), asked)
+    torch.testing.assert_close(book.read(asked), wanted, rtol=0, atol=1e-5)

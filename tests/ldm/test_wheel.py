@@ -13,7 +13,9 @@ import pytest
 
 from tests.workbench import ROOT
 
-TREES = ("egogen", "llava", "ldm", "configs")
+TREES = ("egogen", "llava", "ldm", "configs", "assets")
+# Links in the packages: what they lead to is packed under their names.
+LINKS = {"configs/": "egogen/configs/", "assets/toy/": "egogen/toy_assets/"}
 # The commands one after the other in one process, since torch takes its time.
 COMMANDS = """
 import sys
@@ -78,8 +80,10 @@ def test_the_wheel_holds_all_that_is_tracked(wheel: Path) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", *TREES], cwd=ROOT, text=True, capture_output=True, check=True
     ).stdout.splitlines()
-    wanted = {f"egogen/{name}" if name.startswith("configs/") else name for name in tracked}
-    assert wanted - names == {"egogen/configs"}
+    wanted = set(tracked)
+    for place, link in LINKS.items():
+        wanted = {link + name.removeprefix(place) if name.startswith(place) else name for name in wanted}
+    assert wanted - names == {"egogen/configs", "egogen/toy_assets"}
     assert {f"{package}/py.typed" for package in ("egogen", "llava", "ldm")} <= names
 
 

@@ -11,11 +11,14 @@ import torch
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
 from egogen.toy.__main__ import main as make_world
+from llava.checkpoints.config_json import read_config
+from llava.checkpoints.weights import read_file
 from llava.model import load
 from llava.question.labels import QUESTION
 from llava.question.prompts import prompt_ids
 from llava.toy.__main__ import main
 from llava.toy.pointing import Marks, marks, pointers, pointing_loss
+from llava.toy.ship import main as ship
 from llava.toy.toy_frames import SUBJECTS, talk, targets, views
 from llava.tuning.conversations import encode, fault
 
@@ -150,3 +153,29 @@ def test_a_world_of_another_version_is_refused(data: Path, tmp_path: Path) -> No
 def test_no_steps_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--vision-steps 0"):
         build(data, tmp_path / "llava", ["--vision-steps", "0"])
+
+
+def test_what_is_shipped_reads_as_what_was_built(built: Path, tmp_path: Path) -> None:
+    """Stage 1's half of the toy start: both folders in 16 bits, CLIP once, read by the published loader."""
+    ship(["--start", str(built), "--tuned", str(built), "--out", str(tmp_path)])
+    wanted = load(built)[0].state_dict()
+    for name in ("llava", "vllm"):
+        model, tokenizer, processor = load(tmp_path / name)
+        assert model.state_dict().keys() == wanted.keys()
+        for key, value in model.state_dict().items():
+            torch.testing.assert_close(value, wanted[key].half().to(value.dtype), rtol=0, atol=0)
+        assert tokenizer("the red cup").input_ids == load(built)[1]("the red cup").input_ids
+        assert processor.crop_size["height"] == 64
+        assert not any("vision" in key for key in read_file(tmp_path / name / "model.safetensors"))
+    clip = tmp_path / read_config(built)["mm_vision_tower"]
+    assert sorted(path.name for path in clip.iterdir()) == [
+        "config.json", "model.safetensors", "preprocessor_config.json",
+    ]  # fmt: skip
+
+
+def test_llavas_of_two_clips_are_not_shipped(built: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(built, other)
+    write_json(other / "config.json", {**read_json(other / "config.json"), "mm_vision_tower": "a/b"})
+    with pytest.raises(UserError, match="expected the CLIP beside"):
+        ship(["--start", str(built), "--tuned", str(other), "--out", str(tmp_path / "out")])

@@ -182,13 +182,16 @@ def test_several_runs_share_a_table(scene, capsys: pytest.CaptureFixture[str]) -
 
 def test_toy_success_of_targets_and_sources(toy: Path, tmp_path: Path) -> None:
     metadata = ["--metadata", str(toy / "epickitchen_metadata.json")]
-    rates = {}
+    rates, parts = {}, ("toy_hand", "toy_object", "toy_place")
     for key in ("image_0", "image_1"):
         generate(toy, tmp_path / key, key)
-        evaluate.main([*toy_flags(toy, tmp_path / key), *metadata, "--metrics", "psnr,ssim,toy_success"])
+        asked = ",".join(("psnr", "ssim", "toy_success", *parts))
+        evaluate.main([*toy_flags(toy, tmp_path / key), *metadata, "--metrics", asked])
         details = read(tmp_path / key / "metric" / "details.json")["metrics"]
-        assert set(details) == {"psnr", "ssim", "toy_success"}
+        assert set(details) == {"psnr", "ssim", "toy_success", *parts}
         rates[key] = details["toy_success"]["mean"]
+        # A frame shows the event if it shows every sign: no rate of one is below that of all.
+        assert all(details[name]["mean"] >= rates[key] for name in parts)
         evaluate.main(toy_flags(toy, tmp_path / key))  # without the metadata, which loses nothing
         assert read(tmp_path / key / "metric" / "details.json")["metrics"] == details
     assert rates == {"image_0": 0.0, "image_1": 1.0}

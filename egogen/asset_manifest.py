@@ -1,0 +1,151 @@
+"""The manifest of the toy start: what made its files, from which data, their hashes and scores."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import get_args
+
+from pydantic import BaseModel, ConfigDict
+
+from egogen.annotations import JsonObject, check_object, validate
+from egogen.errors import UserError
+from egogen.files import read_json, write_json
+from egogen.layout import FOLDERS, Layout, Split
+from egogen.manifest import NAME as SETTINGS
+from egogen.manifest import file_hash
+
+NAME, UNLISTED = "manifest.json", {"manifest.json", "README.md"}
+MOST_BYTES = 24_000_000  # of all files together
+LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "Pillow")
+
+
+class AssetFile(BaseModel):
+    """One file: its size and its hash."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: int
+    sha256: str
+
+
+class AssetManifest(BaseModel):
+    """All that the manifest says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command: str
+    seed: int
+    versions: dict[str, str]
+    data: JsonObject
+    scores: dict[str, JsonObject]
+    files: dict[str, AssetFile]
+
+
+def read_manifest(folder: Path) -> AssetManifest:
+    """Reads the manifest of a toy start.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise UserError(
+            f"{path}: missing; bash scripts/make_toy_assets.sh makes a toy start and its manifest"
+        )
+    return validate(AssetManifest, read_json(path), f"{path}")
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """The files that a manifest lists, by their names below the folder."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in UNLISTED and not path.name.startswith("."):
+            yield name
+
+
+def verify(folder: Path) -> int:
+    """Compares every file with the manifest; returns how many there are.
+
+    Raises:
+        UserError: a file is missing, another than the manifest says, or unknown to it.
+    """
+    listed = read_manifest(folder).files
+    for name, wanted in listed.items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path}: missing; the manifest lists it: copy it again, or git checkout {path}")
+        if path.stat().st_size != wanted.bytes or file_hash(path) != wanted.sha256:
+            raise UserError(f"{path}: is not the file of the manifest; copy it again, or git checkout {path}")
+    for name in files_below(folder):
+        if name not in listed:
+            raise UserError(f"{folder / name}: unknown to the manifest; delete it")
+    return len(listed)
+
+
+def table(folder: Path) -> str:
+    """The files with their sizes, and the scores."""
+    manifest = read_manifest(folder)
+    lines = [f"{each.bytes:>10,}  {name}" for name, each in manifest.files.items()]
+    lines.append(f"{sum(each.bytes for each in manifest.files.values()):>10,}  bytes in {folder}")
+    lines += [f"{name}: {scores}" for name, scores in manifest.scores.items()]
+    return "\n".join(lines) + "\n"
+
+
+def seal(folder: Path, data_root: Path, scores: Sequence[Path], command: str, seed: int) -> None:
+    """Writes the manifest of the files that are there.
+
+    Args:
+        folder: the toy start.
+        data_root: of the toy world that it was made from.
+        scores: `metric.json` files; each counts under its folder's name.
+        command: what a person types to make all of it.
+        seed: of the trainings.
+
+    Raises:
+        UserError: the files are too large together, or there are none.
+    """
+    files = {
+        name: AssetFile(bytes=(folder / name).stat().st_size, sha256=file_hash(folder / name))
+        for name in files_below(folder)
+    }
+    size = sum(each.bytes for each in files.values())
+    if not 0 < size <= MOST_BYTES:
+        raise UserError(f"{folder}: holds {size:,} bytes of weights; expected 1 to {MOST_BYTES:,}")
+    manifest = AssetManifest(
+        command=command,
+        seed=seed,
+        versions={"python": platform.python_version(), **dict(versions())},
+        data=data_facts(data_root),
+        scores={path.parent.name: check_object(read_json(path), f"{path}", "scores") for path in scores},
+        files=files,
+    )
+    write_json(folder / NAME, manifest.model_dump())
+
+
+def versions() -> Iterator[tuple[str, str]]:
+    """The versions of the libraries that this environment has."""
+    for name in LIBRARIES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue
+
+
+def data_facts(data_root: Path) -> JsonObject:
+    """Settings of a toy world, and a hash over its texts: labels, descriptions, and what frames show.
+
+    Raises:
+        UserError: it is no toy world.
+    """
+    world = Layout(data_root, next(iter(FOLDERS))).egogen / SETTINGS
+    digest = hashlib.sha256()
+    for dataset in FOLDERS:
+        layout = Layout(data_root, dataset)
+        for path in (*map(layout.annotations, get_args(Split)), layout.metadata, layout.conversations):
+            digest.update(f"{path.name}\0{file_hash(path)}\0".encode())
+    settings = check_object(read_json(world), f"{world}", "the settings of a toy world")
+    return {**settings, "sha256": digest.hexdigest()}

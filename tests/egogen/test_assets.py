@@ -1,0 +1,85 @@
+"""The toy start's manifest: sealed, verified, listed; every kind of damage is named."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from egogen import asset_manifest
+from egogen.assets import main, place
+from egogen.errors import UserError
+from egogen.files import read_json, write_json
+from egogen.toy.world import write_world
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    """A sealed toy start of two files."""
+    write_world(tmp_path / "data", 2, 1, size=32, workers=1)
+    folder = tmp_path / "start"
+    (folder / "llava").mkdir(parents=True)
+    (folder / "a.safetensors").write_bytes(b"weights")
+    (folder / "llava" / "config.json").write_text("{}")
+    (folder / "README.md").write_text("what this is")
+    write_json(tmp_path / "lego" / "metric.json", {"toy_success": 0.8})
+    words = ["--folder", folder, "--seal", tmp_path / "data", "--scores", tmp_path / "lego" / "metric.json"]
+    main(list(map(str, words)))
+    return folder
+
+
+def test_a_sealed_start_is_verified_and_listed(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--folder", str(start), "--verify"])
+    assert capsys.readouterr().out == "2 files are as the manifest says\n"
+    manifest = read_json(start / "manifest.json")
+    assert manifest["files"]["a.safetensors"] == {
+        "bytes": 7,
+        "sha256": hashlib.sha256(b"weights").hexdigest(),
+    }
+    assert manifest["scores"] == {"lego": {"toy_success": 0.8}}
+    assert manifest["data"]["train"] == 2
+    assert len(manifest["data"]["sha256"]) == 64
+    main(["--folder", str(start)])
+    listed = capsys.readouterr().out
+    assert "llava/config.json" in listed
+    assert "toy_success" in listed
+
+
+def test_a_part_is_found_by_its_name(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--folder", str(start), "--path", "llava"])
+    assert capsys.readouterr().out == f"{start / 'llava'}\n"
+    with pytest.raises(
+        UserError, match=r"no such part of the toy start; in .* there is README.md, a.safeten"
+    ):
+        place("lego", start)
+
+
+def test_the_data_hash_is_of_the_world(start: Path, tmp_path: Path) -> None:
+    write_world(tmp_path / "same", 2, 1, size=32, workers=1)
+    write_world(tmp_path / "other", 2, 1, size=32, seed=1, workers=1)
+    wanted = read_json(start / "manifest.json")["data"]
+    assert asset_manifest.data_facts(tmp_path / "same") == wanted
+    assert asset_manifest.data_facts(tmp_path / "other")["sha256"] != wanted["sha256"]
+
+
+def test_damage_is_named(start: Path) -> None:
+    words = ["--folder", str(start), "--verify"]
+    (start / "b.safetensors").touch()
+    with pytest.raises(UserError, match=r"b.safetensors: unknown to the manifest"):
+        main(words)
+    (start / "a.safetensors").write_bytes(b"Weights")
+    with pytest.raises(UserError, match=r"a.safetensors: is not the file of the manifest"):
+        main(words)
+    (start / "a.safetensors").unlink()
+    with pytest.raises(UserError, match=r"a.safetensors: missing; the manifest lists it"):
+        main(words)
+    (start / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"manifest.json: missing; bash scripts/make_toy_assets.sh makes"):
+        main(words)
+
+
+def test_too_much_is_not_sealed(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asset_manifest, "MOST_BYTES", 8)
+    with pytest.raises(UserError, match=r"holds 9 bytes of weights; expected 1 to 8"):
+        main(["--folder", str(start), "--seal", str(tmp_path / "data")])

@@ -1,0 +1,51 @@
+"""scripts/toy_fast.sh with a stand-in for Python: each distillation in its turn, every row of every seed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.workbench import Workbench
+
+ROWS = 21
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Workbench:
+    return Workbench(tmp_path, "uv python3.11")
+
+
+def test_every_row_is_drawn_by_its_own_checkpoint(bench: Workbench) -> None:
+    output = bench.run("toy_fast.sh", "--seeds", "0 3", "--teacher", "LEGO.ckpt")
+    calls = bench.calls()
+    distilled = [call for call in calls if "ldm.distill" in call]
+    names = [re.search(r"--name (\w+)", call)[1] for call in distilled]
+    assert names == ["guidance", "phases8", "phases4", "phases2", "phases1", "direct4"]
+    teachers = [re.search(r"--teacher (\S+)", call)[1] for call in distilled]
+    logs = "runs/toy_fast/small/logs"
+    assert teachers == ["LEGO.ckpt", *[f"{logs}/guidance/checkpoints/last.ckpt"] * 4, "LEGO.ckpt"]
+    assert f"distill.student={logs}/phases8/checkpoints/last.ckpt" in distilled[2]
+    drawn = [call for call in calls if "ldm.sample" in call]
+    assert len(drawn) == 2 * ROWS
+    assert {re.search(r"--shard (\S+)", call)[1] for call in drawn} == {"1/2", "2/2"}
+    (phases,) = [call for call in drawn if "seed3/points/phases/4 " in call]
+    assert f"--ckpt {logs}/phases4/checkpoints/last.ckpt" in phases
+    assert phases.endswith("sampling.scheduler=ddim_trailing sampling.steps=4")
+    assert sum("ldm.evaluate" in call for call in calls) == 2
+    again = bench.run("toy_fast.sh", "--seeds", "0 3", "--teacher", "LEGO.ckpt")
+    assert again.count("done before") == output.count("\n== ") // 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--budget", "huge"], "--budget huge: allowed are small and full"),
+        (["--seeds", "a"], "--seeds 'a': expected whole numbers"),
+        (["x"], "argument 'x'; usage: bash scripts/toy_fast.sh"),
+        (["--teacher"], "--teacher needs a value"),
+    ],
+)
+def test_wrong_arguments_are_named(bench: Workbench, words: list[str], message: str) -> None:
+    assert message in bench.run("toy_fast.sh", *words, code=2)
