@@ -1,7 +1,7 @@
 """Distils LEGO: one UNet pass a step in place of three, then a few steps; `bake` fixes the guidance scales.
 
-Its runs are trained, resumed and looked at as those of `main.py`. `python -m ldm.distill bake SRC DST --scales
-W_T W_I` writes a distilled checkpoint, for one pair of scales, as a plain InstructPix2Pix one.
+Its runs are trained, resumed and looked at as those of `main.py`. `python -m ldm.distill bake SRC DST
+--scales W_T W_I` writes a distilled checkpoint, for one pair of scales, as a plain InstructPix2Pix one.
 """
 
 from __future__ import annotations
