@@ -102,12 +102,12 @@ def networks_of(size: str) -> tuple[Architecture, int]:
     from ldm.config.merge import load_config  # stage 1's environment has no ldm
     from ldm.config.sections import TrainConfig
     from ldm.networks.shapes import Architecture, TextShape, UNetShape, VAEShape
-    from ldm.toy.start_training import SHAPE
+    from ldm.toy.toy_shapes import SMALL
 
     if size == "toy":
         config = load_config(TrainConfig, [Path(__file__).parents[1] / "configs" / "train_toy.yaml"])
-        unet = replace(SHAPE.unet, in_channels=UNetShape().in_channels)  # the toy's starts with half of them
-        return replace(SHAPE, unet=unet), config.data.resolution
+        unet = replace(SMALL.unet, in_channels=UNetShape().in_channels)  # the toy's starts with half of them
+        return replace(SMALL, unet=unet), config.data.resolution
     if size == "tiny":
         unet = UNetShape([32, 64, 128, 128], [True, True, True, False], 1, 4)
         return Architecture(unet, VAEShape([32, 64, 128, 128], 1), TextShape(768, 2, 12, 256)), 64
