@@ -18,7 +18,7 @@ die() {
 
 # Prints the comment at the head of the running script.
 show_help() {
-    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$ROOT/scripts/$(basename "$0")"
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
 }
 
 # --help among a script's own words shows its head. A script that hands words on to a command of the user's says in

@@ -36,7 +36,7 @@ check() {
 
 scripts_parse() {
     local script
-    for script in scripts/*.sh .ci/run; do
+    for script in scripts/*.sh benchmarks/*.sh .ci/run; do
         bash -n "$script" || return
     done
 }
@@ -59,6 +59,9 @@ coverage_of_both() {
     coverage combine --quiet "$work/coverage" && coverage report
 }
 
+# Tests of stage 2 that the lane of stage 1 runs: both lanes then take as long.
+OTHER_LANE=(tests/ldm/baselines tests/ldm/test_flow.py tests/ldm/test_feature_stores.py)
+
 # The checks of one environment, one after the other; that of stage 1, which is done sooner, helps the other out.
 lane_vllm() {
     use_env vllm
@@ -70,14 +73,14 @@ lane_vllm() {
     [[ $mode != --lint ]] || return 0
     check "tests, vllm" tests vllm tests/egogen tests/llava tests/test_*.py
     use_env ldm
-    check "tests, ldm, a part" tests ldm_part tests/ldm/baselines
+    check "tests, ldm, a part" tests ldm_part "${OTHER_LANE[@]}"
     check "egogen's tests, ldm" tests_again ldm_egogen tests/egogen
 }
 
 lane_ldm() {
     use_env ldm
     check "types, ldm" mypy --cache-dir .mypy_cache/ldm egogen ldm main.py
-    [[ $mode == --lint ]] || check "tests, ldm" tests ldm tests/ldm --ignore tests/ldm/baselines
+    [[ $mode == --lint ]] || check "tests, ldm" tests ldm tests/ldm "${OTHER_LANE[@]/#/--ignore=}"
 }
 
 if [[ $mode == --long ]]; then

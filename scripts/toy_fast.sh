@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fewer UNet passes a frame, on one strong toy LEGO: how far down, and what it costs. docs/fast.md has what came out.
+# Fewer UNet passes a frame, on one strong toy LEGO: how far down, and what it costs.
 #   bash scripts/toy_fast.sh [--budget small|full] [--seeds "0 1 2"] [--teacher FILE] [--vllm DIR]
 # small: one seed, a look at every row; full: three seeds, 150 frames, distillations of hours.
 # The teacher is the LEGO that ships with its VLLM, assets/toy, unless flags name others.
@@ -17,6 +17,7 @@ while (($#)); do
     declare "${name^^}=$2"
     shift 2
 done
+TUNED=$VLLM # `paths` has a VLLM of its own
 # What a budget buys: pairs, and steps of each distillation.
 case $BUDGET in
     small) train=500 val=24 classifier=400 guidance=300 phases=150 seeds=0 ;;
@@ -45,8 +46,8 @@ ROWS=(
     "teacher/60 teacher scheduler=dpmpp_2m steps=20"
     "teacher/30 teacher scheduler=dpmpp_2m steps=10"
     "interval/122 teacher scheduler=euler_ancestral steps=50 $interval"
-    "interval/61 teacher scheduler=dpmpp_2m steps=25 $interval"
-    "interval/48 teacher scheduler=dpmpp_2m steps=20 $interval"
+    "interval/63 teacher scheduler=dpmpp_2m steps=25 $interval"
+    "interval/50 teacher scheduler=dpmpp_2m steps=20 $interval"
     "interval/24 teacher scheduler=dpmpp_2m steps=10 timesteps=ays $interval"
     "unguided/20 teacher scheduler=dpmpp_2m steps=20 scales_txt=[1] scales_img=[1]"
     "guidance/100 guidance scheduler=euler_ancestral steps=100"
@@ -128,7 +129,7 @@ report() {
 
 # --- the flow --------------------------------------------------------------------------------------
 
-begin_steps "budget $BUDGET, seeds $SEEDS, teacher $TEACHER"
+begin_steps "budget $BUDGET, seeds $SEEDS, teacher $TEACHER, vllm $TUNED"
 run_group bash scripts/setup.sh all || die "the set-up failed; its message is above"
 use_env ldm
 RUN_ROOT=$WORK/toy paths ego4d val
@@ -139,7 +140,7 @@ step classifier "train the classifier that toy_fid looks through" python -m ldm.
 use_env vllm
 for split in train val; do
     step "describe-$split" "stage 1: describe the $split frames and keep the features" \
-        describe "$WORK/toy" "$VLLM" "$split"
+        describe "$WORK/toy" "$TUNED" "$split"
 done
 
 use_env ldm
@@ -160,8 +161,8 @@ step join-close "the same frames, to be held to the teacher's" join_seeds "$WORK
 step to-teacher "measure how far each row is from the teacher's 200 steps" \
     evaluate "$WORK/close" "$WORK/points/teacher/600/images" psnr
 step report "table, tests, pictures and curves on one page" report
-step claims "what few passes should not lose" python -m ldm.report.claims "$WORK/points" --out "$WORK/report/claims.md" \
-    "teacher/60>guidance/20" "teacher/60>phases/4" "phases/4>direct/4" "phases/4>ddim/12"
+step claims "what few passes should not lose" python -m ldm.report.claims "$WORK/points" \
+    "teacher/60>guidance/20" "teacher/60>phases/4" "phases/4>direct/4" "phases/4>ddim/12" --out "$WORK/report/claims.md"
 
 print_steps
 printf '\nreport: %s\n' "$WORK/report/index.html"

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 # What the scripts may use of a bare POSIX machine.
-SYSTEM = "bash basename cat cksum cp dirname env flock getconf grep ln mkdir mktemp mv rm sed sleep tail wc"
+SYSTEM = (
+    "bash basename cat cksum cp dirname env flock getconf grep ln mkdir mktemp mv rm sed sleep tail tee wc"
+)
 # One text for all stand-ins: it notes its name and arguments, then plays the part that its name says.
 STAND_IN = r"""#!/usr/bin/env bash
 me=$(basename "$0")
@@ -63,7 +65,7 @@ class Workbench:
         self.calls_file = folder / "calls"
         self.conda = folder / "conda envs"
         self.calls_file.touch()
-        for name in ("scripts", "requirements"):
+        for name in ("scripts", "requirements", "benchmarks"):
             shutil.copytree(ROOT / name, self.root / name)
         for path in [*ROOT.glob("*_env.yaml"), ROOT / "pyproject.toml"]:
             shutil.copy(path, self.root)

@@ -83,6 +83,7 @@ def write_compact(
     resolution: int,
     rows: Mapping[str, Int[Tensor, " n"]] | None = None,
     beside: Sequence[Path] = (),
+    distilled: Distilled | None = None,
 ) -> None:
     """Writes tensors in 16 bits, as `ldm.checkpoints.compact_files` reads them.
 
@@ -93,6 +94,7 @@ def write_compact(
         resolution: side in pixels of the squares that they were trained to draw.
         rows: of some tables, the rows that are used.
         beside: finished compact files in the same folder that hold the rest of the tensors.
+        distilled: what the networks were distilled for.
 
     Raises:
         UserError: a value is too large for 16 bits.
@@ -113,6 +115,7 @@ def write_compact(
         RESOLUTION: json.dumps(resolution),
         ROWS: json.dumps({name: len(state[name]) for name in rows}),
         BESIDE: json.dumps({other.name: file_hash(other) for other in beside}),
+        **({} if distilled is None else {DISTILLED: json.dumps(asdict(distilled))}),
     }
     with atomic_open(path) as file:
         save_file(stored, file.name, metadata=header)

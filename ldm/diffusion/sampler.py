@@ -78,9 +78,9 @@ class LogLinearEulerAncestral(EulerAncestralDiscreteScheduler):
 
 def log_linear_sigmas(alphas_cumprod: Float[Tensor, " steps"], times: Real[Tensor, " n"]) -> list[float]:
     """sqrt((1 - alpha) / alpha) at timesteps, between whole ones interpolated in its logarithm."""
-    alpha = alphas_cumprod.double().cpu()
+    alpha = alphas_cumprod.cpu().double()
     sigma = ((1 - alpha) / alpha).sqrt()
-    log_sigma = np.interp(times.double().cpu().numpy(), np.arange(len(sigma)), sigma.log().numpy())
+    log_sigma = np.interp(times.cpu().double().numpy(), np.arange(len(sigma)), sigma.log().numpy())
     found: list[float] = np.exp(log_sigma).tolist()
     return found
 

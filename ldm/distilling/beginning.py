@@ -74,8 +74,23 @@ def first_student(teacher: Parts, config: DistillConfig) -> UNet2DConditionModel
         raise UserError(
             f"{source.path}: guidance scales are baked into it; distill.student takes the one that was baked"
         )
+    if source.distilled:
+        check_student(source, source.distilled, config.distill.stated)
     student: UNet2DConditionModel = load_parts(source, config.model.shape, conditioner=False).unet
     return student
+
+
+def check_student(source: Source, has: Distilled, wanted: Distilled) -> None:
+    """Raises a `UserError` unless a student can go on: to no more phases, for scales that it knows."""
+    if has.phases and (not wanted.phases or wanted.phases > has.phases):
+        raise UserError(
+            f"distill.student: {source.path} jumps over {has.phases} phases; expected "
+            f"distill.method=consistency with distill.phases of at most {has.phases}"
+        )
+    for name in ("text", "image"):
+        (low, high), (first, last) = getattr(has, name), getattr(wanted, name)
+        allowed = f"within {low:g} to {high:g}, for which distill.student was distilled ({source.path})"
+        check(f"distill.{name}_scales", [first, last], allowed, low <= first <= last <= high)
 
 
 DISTILLATION = Recipe(load_teacher, begin)

@@ -40,7 +40,13 @@ def distilled_of(unet: UNet2DConditionModel, place: str = "unet") -> Distilled |
                 f"{place}: takes guidance scales as an input, but does not state those it was trained for "
                 f"({IN_CONFIG} in config.json, {DISTILLED} in a single file), as those of ldm.distill do"
             )
-    return None if stated is None else read_distilled(stated, place)
+    if stated is None:
+        return None
+    found = read_distilled(stated, place)
+    if found.baked != (width is None):
+        layer = "has no layer that reads guidance scales" if width is None else "reads guidance scales"
+        raise UserError(f"{place}: {IN_CONFIG} says baked={found.baked}, but its UNet {layer}")
+    return found
 
 
 def embed_scales(scales: Float[Tensor, "b 2"]) -> Float[Tensor, "b 512"]:

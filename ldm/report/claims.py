@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     pairs = [split(claim) for claim in options.claims]
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
-    runs = {each.folder.name: each for each in read_runs([options.folder / name for name in names])}
+    runs = dict(zip(names, read_runs([options.folder / name for name in names]), strict=True))
     written = text_table(
         [f"claim, by {options.metric}", "first", "second", "p", "verdict"],
         [verdict(runs[first], runs[second], options.metric) for first, second in pairs],

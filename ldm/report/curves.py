@@ -20,9 +20,9 @@ from egogen.walks import walk_files
 
 # matplotlib writes this colour; the page's own text colour takes its place.
 INK = "#010203"
-SERIES = ("#3b82f6", "#f59e0b", "#10b981", "#ec4899", "#8b5cf6", "#64748b")
+SERIES = ("#3b82f6", "#f59e0b", "#10b981", "#ec4899", "#8b5cf6", "#64748b", "#dc2626")
 # Scalars whose names contain one of these are drawn.
-DRAWN = ("loss", "success")
+DRAWN = ("loss", "success", "toy_fid")
 # Loss of neighbouring steps is averaged over this share of a curve.
 SMOOTHING = 0.04
 

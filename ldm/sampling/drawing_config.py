@@ -52,7 +52,10 @@ def for_checkpoint(sampling: SamplingConfig, stated: Distilled | None) -> Sampli
     for text, image in product(sampling.scales_txt, sampling.scales_img):
         stated.check_scales(text, image, ("sampling.scales_txt", "sampling.scales_img"))
     stated.check_steps("sampling.steps", sampling.steps)
-    return replace(sampling, scheduler=stated.scheduler(sampling.scheduler))
+    scheduler = stated.scheduler(sampling.scheduler)
+    if scheduler != sampling.scheduler:
+        log.info("sampling.scheduler: %s, since this checkpoint was distilled into phases", scheduler)
+    return replace(sampling, scheduler=scheduler)
 
 
 def adapted(sampling: SamplingConfig, stated: Distilled) -> SamplingConfig:
@@ -62,8 +65,9 @@ def adapted(sampling: SamplingConfig, stated: Distilled) -> SamplingConfig:
     phases makes a step for each, by DDIM.
     """
     made: dict[str, Any] = {
-        "scales_txt": [within(scale, *stated.text) for scale in sampling.scales_txt],
-        "scales_img": [within(scale, *stated.image) for scale in sampling.scales_img],
+        # Each once: a pair of scales has one folder.
+        "scales_txt": list(dict.fromkeys(within(scale, *stated.text) for scale in sampling.scales_txt)),
+        "scales_img": list(dict.fromkeys(within(scale, *stated.image) for scale in sampling.scales_img)),
         "interval_txt": [],
         "interval_img": [],
     }

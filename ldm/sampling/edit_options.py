@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,15 @@ from egogen.cli import flag
 from egogen.errors import UserError, check
 from egogen.layout import run_root
 from egogen.reserved import text_fault
-from ldm.diffusion.choices import PRESETS, Precision, Timesteps, check_interval, check_scale, check_steps
+from ldm.diffusion.choices import (
+    DDIM_TRAILING,
+    PRESETS,
+    Precision,
+    Timesteps,
+    check_interval,
+    check_scale,
+    check_steps,
+)
 from ldm.networks.devices import HELP
 
 if TYPE_CHECKING:
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
     from ldm.networks.distilled import Distilled
 
 NAME_LENGTH = 25  # of each half of a frame's name: with four bytes a letter it fits a file system
+HIGHEST = 1e9  # noise level; above all there are
 RESOLUTION = 256  # of the published checkpoints, which do not state it
 MAX_SIDE = 4096
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
@@ -60,9 +70,10 @@ class EditOptions:
         "the scheduler's own, or ten that were optimised [the preset's]", choices=get_args(Timesteps)
     )
     precision: str = flag(
-        "numbers that are computed with: 16 bits where they are faster and the frame is the same to 40 dB, "
-        "or as said", choices=get_args(Precision), default=get_args(Precision)[0],
-    )  # fmt: skip
+        "numbers that are computed with: 16 bits where they are faster, or as said",
+        choices=get_args(Precision),
+        default=get_args(Precision)[0],
+    )
     vllm: Path | None = flag("folder of a fine-tuned VLLM", type=Path)
     description: str | None = flag(
         "with --vllm: how the action is done, in place of the text that stage 1 would write for --prompt"
@@ -116,7 +127,7 @@ class EditOptions:
         from ldm.sampling.presets import read_preset, with_given
 
         preset = read_preset(self.preset)
-        return with_given(
+        made = with_given(
             adapted(preset, distilled) if distilled and preset.adapt else preset,
             {
                 "scheduler": self.scheduler,
@@ -124,14 +135,32 @@ class EditOptions:
                 "timesteps": self.timesteps,
                 "scales_txt": None if self.cfg_text is None else [self.cfg_text],
                 "scales_img": None if self.cfg_image is None else [self.cfg_image],
-                "interval_txt": self.interval_text,
-                "interval_img": self.interval_image,
+                "interval_txt": finite(self.interval_text),
+                "interval_img": finite(self.interval_image),
                 "precision": self.precision,
             },
         )
+        if distilled:  # now, and not after stage 1 has described
+            distilled.check_scales(made.scales_txt[0], made.scales_img[0], ("--cfg-text", "--cfg-image"))
+            distilled.check_steps("--steps", made.steps)
+            if distilled.phases and self.scheduler not in (None, DDIM_TRAILING):
+                check(
+                    "--scheduler", self.scheduler, f"{DDIM_TRAILING}, as for all checkpoints of phases", False
+                )
+            given = made.interval_txt or made.interval_img
+            allowed = "none, nor --preset published: a distilled checkpoint is guided at all noise levels"
+            check("--interval-text, --interval-image", given, allowed, not given)
+        return made
 
     @property
     def target(self) -> Path:
         """Where the frame goes; without `--output`, unless a file is there already."""
         words = "_".join(re.findall(r"\w+", self.prompt))[:NAME_LENGTH]
         return self.output or run_root() / "edits" / f"{self.input.stem[:NAME_LENGTH]}_{words}.png"
+
+
+def finite(interval: list[float] | None) -> list[float] | None:
+    """An interval as settings have it: from 0 to infinity is none."""
+    if interval is None or interval[1] < math.inf:
+        return interval
+    return [] if interval[0] <= 0 else [interval[0], HIGHEST]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import torch
 from jaxtyping import Int
@@ -21,6 +21,8 @@ from ldm.checkpoints.source import load_parts, open_source, sizes_of
 from ldm.checkpoints.stated_sizes import resolution_of
 from ldm.checkpoints.writing import published_state, write_compact
 from ldm.networks.architecture import TEXT, UNET, VAE
+from ldm.networks.distilled import Distilled
+from ldm.networks.scales import distilled_of
 from ldm.networks.shapes import Architecture
 from ldm.networks.text import make_tokenizer, tokenize
 from ldm.toy.ship import ShipOptions
@@ -42,23 +44,32 @@ def ship(options: ShipOptions) -> None:
         raise UserError(
             f"--names {' '.join(options.names)}: expected one for each of {len(options.lego)} LEGOs"
         )
-    editor, shape, side = read_networks(options.editor)
-    frozen = {name: value for name, value in editor.items() if name.startswith((VAE, TEXT))}
+    editor = read_networks(options.editor)
+    frozen = {name: value for name, value in editor.state.items() if name.startswith((VAE, TEXT))}
     ids = used_ids(list(texts_of(options.data_root, options.described)))
     shared = options.out / FROZEN
-    write_compact(shared, frozen, shape, side, {TABLE: ids})
+    write_compact(shared, frozen, editor.shape, editor.side, {TABLE: ids})
     log.info("%s: %d of %d words", shared, len(ids), len(frozen[TABLE]))
     for name, path in zip(("ip2p", *options.names), (options.editor, *options.lego), strict=True):
-        state, own_shape, own_side = read_networks(path)
-        check_frozen(path, state, frozen)
-        own = {key: value for key, value in state.items() if key.startswith(OF_LEGO)}
+        read = read_networks(path)
+        check_frozen(path, read.state, frozen)
+        own = {key: value for key, value in read.state.items() if key.startswith(OF_LEGO)}
         goal = options.out / f"{name}.safetensors"
-        write_compact(goal, own, own_shape, own_side, beside=[shared])
+        write_compact(goal, own, read.shape, read.side, beside=[shared], distilled=read.distilled)
         log.info("%s: %.1f MB", goal, goal.stat().st_size / 1e6)
 
 
-def read_networks(path: Path) -> tuple[dict[str, Tensor], Architecture, int]:
-    """A checkpoint's weights by published name (moving averages where there are some), sizes, resolution.
+class Networks(NamedTuple):
+    """Weights by published name, sizes, the side of the frames, and what they were distilled for."""
+
+    state: dict[str, Tensor]
+    shape: Architecture
+    side: int
+    distilled: Distilled | None
+
+
+def read_networks(path: Path) -> Networks:
+    """Reads a checkpoint, the moving averages where there are some.
 
     Raises:
         UserError: it does not state the side of the frames that it draws.
@@ -68,7 +79,7 @@ def read_networks(path: Path) -> tuple[dict[str, Tensor], Architecture, int]:
     side = resolution_of(parts)
     if side is None:
         raise UserError(f"{path}: does not state a resolution; expected a file of our own trainings")
-    return published_state(parts, shape), shape, side
+    return Networks(published_state(parts, shape), shape, side, distilled_of(parts.unet, f"{path}"))
 
 
 def check_frozen(path: Path, state: dict[str, Tensor], frozen: dict[str, Tensor]) -> None:

@@ -49,7 +49,9 @@ class DescribingJob:
     def dtype(self) -> str:
         """Type of the model's weights."""
         if self.options.dtype == "auto":
-            return fast_dtype(self.device)
+            # On a CPU 16 bits choose other words where two logits are near (docs/stage1.md).
+            generates_on_cpu = self.device.type == "cpu" and not self.options.texts
+            return "float32" if generates_on_cpu else fast_dtype(self.device)
         return self.options.dtype or ("float32" if self.device.type == "cpu" else "float16")
 
     @property
@@ -83,11 +85,17 @@ class DescribingJob:
             "setting": options.setting,
             "query": options.query,
             "labels": [options.label_cut, options.lemmas],
-            "seed": options.seed,
-            "sampling": asdict(self.sampling),
             "dtype": self.dtype,
-            **({"given_texts": file_hash(options.texts)} if options.texts else {}),
+            **self.made_by,
         }
+
+    @property
+    def made_by(self) -> dict[str, object]:
+        """Where the texts come from: chance and how it is used, or a file, for which these change nothing."""
+        if self.options.texts:
+            most = self.sampling.max_new_tokens
+            return {"given_texts": file_hash(self.options.texts), "max_new_tokens": most}
+        return {"seed": self.options.seed, "sampling": asdict(self.sampling)}
 
     def image(self, item: Item) -> str:
         """The frame that is described, relative to the image folder."""

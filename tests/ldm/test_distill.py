@@ -152,6 +152,8 @@ def test_only_a_checkpoint_with_a_path_teaches(run: Run, guided: Path, phased: P
         UserError, match=r"distill.text_scales: got \[1.0, 9.0\], allowed: within 1 to 5, for"
     ):
         distill(command(run, "phases", "bad", guided, "distill.text_scales=[1,9]"))
+    with pytest.raises(UserError, match=r"jumps over 2 phases; expected .* distill.phases of at most 2"):
+        distill(command(run, "phases", "bad", guided, f"distill.student={phased}", "distill.phases=4"))
     baked = run.root / "baked_teacher.ckpt"
     distill(["bake", str(guided), str(baked), "--scales", "3", "1.5"])
     for words in (["phases", "bad", baked], ["phases", "bad", guided, f"distill.student={baked}"]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -121,6 +123,59 @@ def test_a_student_of_the_guidance_keeps_the_steps_and_a_baked_one_its_scales() 
 
 def test_flags_go_before_the_checkpoint_and_the_published_preset_is_not_adapted() -> None:
     assert options("--cfg-text", "4").sampling(STUDENT).scales_txt == [4.0]
-    assert options("--preset", "published").sampling(STUDENT) == read_preset("published")
+    with pytest.raises(UserError, match=r"--cfg-text: got 7.5, allowed: 1 to 5, for which"):
+        options("--preset", "published").sampling(STUDENT)
     with pytest.raises(UserError, match=r"sampling.scales_txt: got 7.5, allowed: 1 to 5"):
         for_checkpoint(read_preset("published"), STUDENT)
+
+
+def test_scales_that_become_one_are_one_folder() -> None:
+    made = adapted(SamplingConfig(scales_txt=[3, 7.5, 20], scales_img=[1.5, 3]), STUDENT)
+    assert (made.scales_txt, made.scales_img) == ([3, 5], [1.5, 2])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--cfg-text", "20"], "--cfg-text: got 20.0, allowed: 1 to 5"),
+        (["--cfg-image", "9"], "--cfg-image: got 9.0, allowed: 1 to 2"),
+        (["--steps", "8"], "--steps: got 8, allowed: 4"),
+        (["--scheduler", "euler_ancestral"], "--scheduler: got 'euler_ancestral', allowed: ddim_trailing"),
+        (["--interval-text", "0.3", "5"], "--interval-text, --interval-image: got"),
+    ],
+)
+def test_flags_that_a_student_cannot_follow_are_named_as_they_are_typed(
+    words: list[str], message: str
+) -> None:
+    with pytest.raises(UserError) as found:
+        options(*words).sampling(STUDENT)
+    assert message in f"{found.value}"
+
+
+def test_an_interval_may_end_at_infinity() -> None:
+    assert options("--interval-text", "0", "inf").sampling().interval_txt == []
+    assert options("--interval-text", "0.5", "inf").sampling().interval_txt == [0.5, 1e9]
+
+
+def test_every_row_of_the_table_of_few_passes_has_the_passes_of_its_name() -> None:
+    """`scripts/toy_fast.sh` draws curves over them."""
+    script = (ROOT / "scripts/toy_fast.sh").read_text()
+    interval = re.search(r'^interval="(.*?)"', script, re.MULTILINE)
+    scales = re.search(r"^SCALES=\(([\d.]+) ([\d.]+)\)", script, re.MULTILINE)
+    rows = re.findall(r'^    "(\w+)/(\d+) (\w+) (.*?)"$', script, re.MULTILINE)
+    assert interval
+    assert scales
+    assert len(rows) == 21
+    with torch.device("meta"):
+        unet = build(SHAPE).unet
+    for name, expected, checkpoint, settings in rows:
+        words = [f"sampling.{word}" for word in settings.replace("$interval", interval[1]).split()]
+        given = [f"sampling.scales_txt=[{scales[1]}]", f"sampling.scales_img=[{scales[2]}]"]
+        sampling = load_config(GenerateConfig, [CONFIGS / "generate_toy.yaml"], [*given, *words]).sampling
+        scheduler = make_scheduler(sampling.scheduler)
+        set_timesteps(scheduler, sampling.steps, sampling.timesteps)
+        intervals = Interval.of(sampling.interval_txt), Interval.of(sampling.interval_img)
+        guidance = Guidance(sampling.scales_txt[0], sampling.scales_img[0], *intervals)
+        levels = noise_levels(scheduler)
+        found = passes(unet, guidance, levels) if checkpoint == "teacher" else len(levels)
+        assert found == int(expected), name

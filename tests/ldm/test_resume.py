@@ -34,6 +34,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12
+OFTEN = "trainer.save_every_steps=1"
 # Three steps an epoch, two batches a step, so that most checkpoints lie within an epoch.
 SETTINGS = [
     *TRAINING,
@@ -41,7 +42,7 @@ SETTINGS = [
     "data.workers=2",
     "trainer.effective_batch=2",
     f"trainer.max_steps={STEPS}",
-    "trainer.save_every_steps=1",
+    "trainer.save_every_steps=2",
     "trainer.keep_last=2",
     "trainer.validate_every_epochs=2",
     "trainer.images=0",
@@ -225,14 +226,14 @@ def test_resumed_with_another_batch_size_it_takes_the_same_items(run: Run) -> No
 
 
 def test_which_checkpoints_stay(run: Run, whole: Path) -> None:
-    assert sorted(step_files(whole.parent)) == [11, 12]
+    assert sorted(step_files(whole.parent)) == [10, 12]
     assert {path.name for path in whole.parent.iterdir()} == {
-        "best.ckpt", "last.ckpt", "step=0000011.ckpt", "step=0000012.ckpt",
+        "best.ckpt", "last.ckpt", "step=0000010.ckpt", "step=0000012.ckpt",
     }  # fmt: skip
     assert whole.samefile(whole.parent / "step=0000012.ckpt")
     assert read(whole.parent / "best.ckpt")["global_step"] in (6, 12)
-    train(command(run, "kept", "trainer.keep_last=1", "trainer.keep_every_steps=5"))
-    assert sorted(step_files(folder(run, "kept"))) == [5, 10, 12]
+    train(command(run, "kept", "trainer.keep_last=1", "trainer.keep_every_steps=4"))
+    assert sorted(step_files(folder(run, "kept"))) == [4, 8, 12]
 
 
 def test_a_finished_run_is_left_alone(run: Run, whole: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -250,7 +251,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
     files = step_files(folder(run, "damaged"))
     newest = files[STEPS]  # last.ckpt is the same file
     os.truncate(newest, newest.stat().st_size // 2)
-    assert find_resume(folder(run, "damaged")) == files[STEPS - 1]
+    assert find_resume(folder(run, "damaged")) == files[STEPS - 2]
     assert "not a readable checkpoint" in caplog.text
     assert "resume from the checkpoint before it" in caplog.text
     train(command(run, "damaged"))
@@ -284,7 +285,7 @@ def test_a_full_disk_ends_neither_training_nor_what_was_saved(
         save(content, Full(file) if content.get("global_step") in (4, 5) else file)
 
     monkeypatch.setattr(torch, "save", full)
-    train(command(run, "full", "trainer.keep_last=0"))
+    train(command(run, "full", "trainer.keep_last=0", OFTEN))
     assert sorted(step_files(folder(run, "full"))) == [1, 2, 3, 6, 7, 8, 9, 10, 11, 12]
     assert "No space left on device" in caplog.text
     assert "training goes on" in caplog.text
@@ -297,10 +298,16 @@ def test_a_full_disk_ends_neither_training_nor_what_was_saved(
 
 
 def test_what_lies_beyond_the_resumed_step_is_set_aside(run: Run, whole: Path) -> None:
-    train(command(run, "branch", "trainer.max_steps=6", "trainer.keep_last=0"))
+    train(command(run, "branch", "trainer.max_steps=6", "trainer.keep_last=0", OFTEN))
     folder_of = folder(run, "branch")
     (folder_of / ".step=0000009.ckpt.abc.part").touch()
-    train([*command(run, "branch", "trainer.keep_last=0"), "--resume", str(folder_of / "step=0000003.ckpt")])
+    train(
+        [
+            *command(run, "branch", "trainer.keep_last=0", OFTEN),
+            "--resume",
+            str(folder_of / "step=0000003.ckpt"),
+        ]
+    )
     assert sorted(step_files(folder_of)) == [1, 2, 3, *range(4, 13)]
     assert len(list(folder_of.glob("abandoned-*"))) == 3
     assert not list(folder_of.glob(".*"))
@@ -310,14 +317,14 @@ def test_what_lies_beyond_the_resumed_step_is_set_aside(run: Run, whole: Path) -
 def test_a_run_that_began_elsewhere_goes_on_from_its_own(
     run: Run, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["--resume", str(whole.parent / "step=0000011.ckpt")]
+    words = ["--resume", str(whole.parent / "step=0000010.ckpt")]
     train([*command(run, "elsewhere"), *words])
     assert (
         find_checkpoint(folder(run, "elsewhere").parent, Path(words[1]))
         == folder(run, "elsewhere") / "last.ckpt"
     )
     # One of its own is what is asked for, but not when Slurm gives the same command again.
-    own = whole.parent / "step=0000011.ckpt"
+    own = whole.parent / "step=0000010.ckpt"
     assert find_checkpoint(whole.parents[1], own) == own
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert find_checkpoint(whole.parents[1], own) == whole.parent / "last.ckpt"

@@ -14,6 +14,7 @@ import pytest
 
 from egogen.download.catalogue import CATALOGUE
 from egogen.layout import FeatureKind, Split, merged_annotations, weights_root
+from ldm.config.distillation import DistillConfig
 from ldm.config.merge import load_config
 from ldm.config.sections import GenerateConfig, TrainConfig
 from tests.workbench import ROOT, Call, Workbench
@@ -29,7 +30,10 @@ READS = {
 }  # fmt: skip
 CONFIGS = {"--base": TrainConfig, "--config": GenerateConfig}
 SPLITS, KINDS = get_args(Split), get_args(FeatureKind)
-FLOWS = ("demo.sh", "toy_benchmark.sh")
+FLOWS = {
+    "demo.sh": (), "toy_benchmark.sh": (), "make_toy_assets.sh": ("--out", "runs/toy_assets/assets"),
+    "toy_fast.sh": ("--teacher", "runs/lego.ckpt", "--vllm", "runs/vllm"),
+}  # fmt: skip
 # All others that are not sourced, with the words that make each do its work.
 EVERY = {
     "finetune_toy.sh": (),
@@ -61,7 +65,8 @@ def moved(call: Call, flags: set[str]) -> Iterator[Moved]:
 
 def read_by_yaml(call: Call, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """What the YAML files of a call name, by the roots that it was called with."""
-    for flag, kind in CONFIGS.items():
+    for flag, usual in CONFIGS.items():
+        kind = DistillConfig if "ldm.distill" in call.words else usual
         files = [ROOT / path for _, path in moved(call, {flag}) if path.suffix == ".yaml"]
         if not files:
             continue
@@ -71,7 +76,7 @@ def read_by_yaml(call: Call, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield config.data.layout().egogen
         if kind is TrainConfig:
             yield Path(config.model.start)
-        for split in SPLITS if kind is TrainConfig else ("val",):
+        for split in SPLITS if isinstance(config, TrainConfig) else ("val",):
             yield config.data.annotations(split)
             yield from feature_folders(config, split)
 
@@ -93,6 +98,15 @@ def ready(folder: Path) -> Workbench:
     bench.run("setup.sh", "all")
     bench.full_calls()
     return bench
+
+
+def pretend_distillations(bench: Workbench) -> None:
+    """What the distillations leave."""
+    runs = bench.root / "runs/toy_fast/small/runs"
+    students = ("phases8", "phases4", "phases2", "phases1", "direct4")
+    for name in ["distill_guidance_toy_guidance", *(f"distill_phases_toy_{each}" for each in students)]:
+        (runs / name / "checkpoints").mkdir(parents=True)
+        (runs / name / "checkpoints/last.ckpt").touch()
 
 
 def pretend_checkpoints(bench: Workbench) -> None:
@@ -133,7 +147,9 @@ def test_what_a_flow_reads_was_written_by_it(
     bench = ready(tmp_path)
     if script == "toy_benchmark.sh":
         pretend_checkpoints(bench)
-    bench.run(script)
+    if script == "toy_fast.sh":
+        pretend_distillations(bench)
+    bench.run(script, *FLOWS[script])
     calls = bench.full_calls()
     written = check_roots(calls)
     read = {path for call in calls for _, path in moved(call, READS)}
@@ -141,8 +157,10 @@ def test_what_a_flow_reads_was_written_by_it(
         read |= set(read_by_yaml(call, monkeypatch))
     assert len(read) > 15
     # What the script itself makes, such as links, exists.
-    nowhere = {path for path in read if not written & {path, *path.parents}}
-    assert [path for path in nowhere if not (bench.root / path).exists()] == []
+    given = {Path(word) for word in FLOWS[script]}
+    nowhere = {path for path in read if not (written | given) & {path, *path.parents}}
+    folders = {parent for path in written for parent in path.parents}
+    assert [path for path in nowhere - folders if not (bench.root / path).exists()] == []
     features = {path for path in read if path.name in KINDS}
     assert features
     assert features <= written

@@ -13,6 +13,8 @@ from egogen.toy.world import write_world
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.writing import published_state, write
 from ldm.networks.architecture import Parts, build
+from ldm.networks.distilled import Distilled
+from ldm.networks.scales import add_scale_layer, bake, distilled_of, state_distilled
 from ldm.networks.text import make_tokenizer, tokenize
 from ldm.pipeline import LegoPipeline
 from ldm.toy.ship import main
@@ -53,6 +55,21 @@ def test_what_is_shipped_reads_as_what_was_trained(tmp_path: Path) -> None:
     (unknown,) = make_tokenizer()("zebra", add_special_tokens=False).input_ids
     assert not found.text_encoder.get_input_embeddings().weight[unknown].any()
     assert LegoPipeline.from_single_file(tmp_path / "out" / "lego.safetensors").conditioner is not None
+
+
+def test_distillations_still_know_what_they_are(tmp_path: Path) -> None:
+    write_world(tmp_path, 1, 1, size=32, workers=1)
+    lego = build(SHAPE)
+    save(lego._replace(conditioner=None), tmp_path / "editor.ckpt")
+    add_scale_layer(lego.unet)
+    state_distilled(lego.unet, Distilled([1, 5], [1, 2], phases=4))
+    bake(lego.unet, 3.0, 1.5)
+    stated = distilled_of(lego.unet)
+    write(tmp_path / "baked.ckpt", published_state(lego, SHAPE), SHAPE, 32, stated)
+    words = ["--data-root", tmp_path, "--editor", tmp_path / "editor.ckpt", "--out", tmp_path / "out"]
+    main(list(map(str, [*words, "--lego", tmp_path / "baked.ckpt", "--names", "lego-4"])))
+    found = load_parts(tmp_path / "out" / "lego-4.safetensors")
+    assert distilled_of(found.unet) == stated == Distilled([3, 3], [1.5, 1.5], phases=4, baked=True)
 
 
 def test_a_lego_of_another_editor_is_refused(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_two_actions_of_one_frame_have_a_text_feature_each(split: Path, tiny: Pa
 @pytest.mark.parametrize(
     ("label", "said"),
     [
-        ("#C C cuts </s>", r"label '#C C cuts </s>': label '#C C cuts </s>': it holds </s>"),
+        ("#C C cuts </s>", r", label '#C C cuts </s>': it holds </s>"),
         ("#C C [/INST]", r"it holds \[/INST\]"),
         ("#C C", "it is blank"),
         ("#C C \u200b", "it is blank"),

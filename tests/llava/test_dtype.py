@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from egogen.errors import UserError
+from egogen.files import write_json
 from llava.describe import main
 from llava.describing.decode import Sampling, answer, follow
 from llava.model import fast_dtype, load
 from llava.question.prompts import prompt_ids
 from tests.llava.conftest import Loaded
 from tests.llava.test_decode import RUNS, calls_of, project
-from tests.llava.test_given_texts import flags
+from tests.llava.test_given_texts import flags, nested
 
 # Of bfloat16, whose steps are 1/256, on the recorded model of random weights: measured 0.009 and 0.016.
 IMAGE_ERROR, TEXT_ERROR = 0.012, 0.025
@@ -67,10 +68,17 @@ def test_what_16_bits_change(name: str, loaded: Loaded, halved: Loaded) -> None:
             assert one.tokens == other.tokens
 
 
+def test_a_cpu_generates_in_32_bits(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    main(flags(tiny, tmp_path, "--max-new-tokens", "2", "--shard", "1/5", "--dtype", "auto"))
+    assert json.loads((tmp_path / "texts/manifest.json").read_text())["dtype"] == "float32"
+
+
 def test_the_manifest_has_the_type_that_was_used(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = ("--max-new-tokens", "2", "--shard", "1/5")
+    write_json(tmp_path / "given.json", nested(lambda _clip, _action, text: text))
+    few = ("--max-new-tokens", "2", "--shard", "1/5", "--texts", str(tmp_path / "given.json"))
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     main(flags(tiny, tmp_path, *few, "--dtype", "auto"))
     assert json.loads((tmp_path / "texts/manifest.json").read_text())["dtype"] == "bfloat16"

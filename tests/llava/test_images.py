@@ -55,7 +55,7 @@ def test_broken_and_missing_images_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=f"{name}.*{message}"):
             check_frames(frames, ["good.jpg", name])
-    with pytest.raises(UserError, match="and 1 more"):
+    with pytest.raises(UserError, match="1 more frames have faults"):
         check_frames(frames, ["cut.jpg", "none.jpg"])
 
 

@@ -27,7 +27,7 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
     choice("precision", wanted, PRECISIONS)
     if wanted == AUTO:
         on_tiles = device.type == "cpu" and has_tiles()
-        return "tf32" if device.type == "cuda" else "tiles" if on_tiles else "32"
+        return "tiles" if on_tiles else "32"
     if wanted == "tiles" and (device.type != "cpu" or not has_tiles()):
         raise UserError(f"precision 'tiles': {device} has none; allowed here are 32, tf32, bf16 and auto")
     return choice("precision", wanted, get_args(Precision))
