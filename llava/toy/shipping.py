@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from torch import Tensor
 from egogen.errors import UserError
 from egogen.files import atomic_open
 from llava.checkpoints.clip_tower import find_clip
-from llava.checkpoints.config_json import read_config
+from llava.checkpoints.config_json import is_published, read_config
+from llava.checkpoints.published_folder import write_published
 from llava.checkpoints.tokenizer import MODEL
 from llava.checkpoints.weights import VISION, WEIGHTS, our_name, read_file, weight_files
+from llava.model import load
 from llava.toy.ship import ShipLlavaOptions
 
 log = logging.getLogger(__name__)
@@ -35,16 +38,27 @@ def ship(options: ShipLlavaOptions) -> None:
     Raises:
         UserError: the two name different CLIPs, or theirs is nowhere.
     """
-    towers = {str(read_config(folder).get("mm_vision_tower")) for folder in (options.start, options.tuned)}
-    (name, *others) = towers
+    names = {str(read_config(folder).get("mm_vision_tower")) for folder in (options.start, options.tuned)}
+    (name, *others) = names
     clip = find_clip(name, options.start)
     if others or clip is None:
         raise UserError(
-            f"{options.tuned}: sees with {' and '.join(towers)}; expected the CLIP beside {options.start}"
+            f"{options.tuned}: sees with {' and '.join(names)}; expected the CLIP beside {options.start}"
         )
     write_half(clip, options.out / name, keep_vision=True)
     for source, target in ((options.start, "llava"), (options.tuned, "vllm")):
-        write_half(source, options.out / target, keep_vision=False)
+        with tempfile.TemporaryDirectory() as folder:
+            write_half(as_published(source, Path(folder)), options.out / target, keep_vision=False)
+
+
+def as_published(source: Path, folder: Path) -> Path:
+    """A LLaVA in the published format: the folder itself, or what is written of it into another one."""
+    raw = read_config(source)
+    if is_published(raw):
+        return source
+    model, tokenizer, _ = load(source)
+    write_published(model, tokenizer, folder, str(raw["mm_vision_tower"]))
+    return folder
 
 
 def write_half(source: Path, target: Path, keep_vision: bool) -> None:

@@ -13,7 +13,7 @@ from egogen.files import read_json, write_json
 from egogen.toy.__main__ import main as make_world
 from llava.checkpoints.config_json import read_config
 from llava.checkpoints.weights import read_file
-from llava.model import load
+from llava.model import load, save
 from llava.question.labels import QUESTION
 from llava.question.prompts import prompt_ids
 from llava.toy.__main__ import main
@@ -157,7 +157,8 @@ def test_no_steps_are_refused(data: Path, tmp_path: Path) -> None:
 
 def test_what_is_shipped_reads_as_what_was_built(built: Path, tmp_path: Path) -> None:
     """Stage 1's half of the toy start: both folders in 16 bits, CLIP once, read by the published loader."""
-    ship(["--start", str(built), "--tuned", str(built), "--out", str(tmp_path)])
+    save(*load(built), tmp_path / "tuned")  # as llava.train leaves it: in Hugging Face's format
+    ship(["--start", str(built), "--tuned", str(tmp_path / "tuned"), "--out", str(tmp_path)])
     wanted = load(built)[0].state_dict()
     for name in ("llava", "vllm"):
         model, tokenizer, processor = load(tmp_path / name)
