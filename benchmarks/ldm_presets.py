@@ -3,10 +3,11 @@
     python benchmarks/ldm_presets.py                  # toy size: seconds
     python benchmarks/ldm_presets.py --size sd15      # the true sizes, random weights: minutes on a CPU
 
-One frame at a time, encoding and decoding included. Of a drawing with more steps than `--whole` two short
-ones are measured, of 1 and 3 steps, and the other steps are added as their difference says (`scaled`). The
-last rows are one photo drawn and written as `ldm.edit` does, the model loaded, and frames of a split, without
-features of stage 1, read, drawn and written as `ldm.sample` does: `unet_share` is the UNet's part of it.
+One frame at a time, encoding and decoding included. Of a drawing with more steps than `--whole`, all guided
+alike, two short ones are measured, of 1 and 3 steps, and the other steps are added as their difference says
+(`scaled`). The last rows are one photo drawn and written as `ldm.edit` does, the model loaded, and frames of
+a split, without features of stage 1, read, drawn and written as `ldm.sample` does: `unet_share` is the UNet's
+part of it.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def seconds_per_frame(
     def measured(steps: int) -> float:
         return fastest(drawing(steps), options.repeats, options.device)
 
-    if sampling.steps <= options.whole:
+    # Steps that are not alike, and timesteps that are as many as they are, cannot be scaled.
+    uneven = sampling.interval_txt or sampling.interval_img or sampling.timesteps != "own"
+    if sampling.steps <= options.whole or uneven:
         return measured(sampling.steps), pipeline.passes, False
     short, longer = measured(SHORT), measured(LONGER)
     step = (longer - short) / (LONGER - SHORT)
