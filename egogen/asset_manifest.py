@@ -17,6 +17,7 @@ from egogen.files import read_json, write_json
 from egogen.layout import FOLDERS, Layout, Split
 from egogen.manifest import NAME as SETTINGS
 from egogen.manifest import file_hash
+from egogen.walks import walk_files
 
 NAME, UNLISTED = "manifest.json", {"manifest.json", "README.md"}
 MOST_BYTES = 24_000_000  # of all files together
@@ -61,9 +62,9 @@ def read_manifest(folder: Path) -> AssetManifest:
 
 def files_below(folder: Path) -> Iterator[str]:
     """The files that a manifest lists, by their names below the folder."""
-    for path in sorted(folder.rglob("*")):
+    for path in walk_files(folder):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in UNLISTED and not path.name.startswith("."):
+        if name not in UNLISTED and not path.name.startswith("."):
             yield name
 
 
@@ -71,9 +72,11 @@ def verify(folder: Path) -> int:
     """Compares every file with the manifest; returns how many there are.
 
     Raises:
-        UserError: a file is missing, another than the manifest says, or unknown to it.
+        UserError: a file is missing, another than the manifest says, or unknown to it; or it lists none.
     """
     listed = read_manifest(folder).files
+    if not listed:
+        raise UserError(f"{folder / NAME}: lists no files; bash scripts/make_toy_assets.sh makes them")
     for name, wanted in listed.items():
         path = folder / name
         if not path.is_file():

@@ -143,10 +143,8 @@ class EditOptions:
         if distilled:  # now, and not after stage 1 has described
             distilled.check_scales(made.scales_txt[0], made.scales_img[0], ("--cfg-text", "--cfg-image"))
             distilled.check_steps("--steps", made.steps)
-            if distilled.phases and self.scheduler not in (None, DDIM_TRAILING):
-                check(
-                    "--scheduler", self.scheduler, f"{DDIM_TRAILING}, as for all checkpoints of phases", False
-                )
+            fits = not distilled.phases or self.scheduler in (None, DDIM_TRAILING)
+            check("--scheduler", self.scheduler, f"{DDIM_TRAILING}, as for all checkpoints of phases", fits)
             given = made.interval_txt or made.interval_img
             allowed = "none, nor --preset published: a distilled checkpoint is guided at all noise levels"
             check("--interval-text, --interval-image", given, allowed, not given)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import Adam
 
+from ldm.networks.precision import has_tiles
 from ldm.networks.shapes import LATENT_SCALE
 from ldm.toy.fitting import encode, optimize
 
@@ -44,7 +45,7 @@ def train_autoencoder(
     published autoencoder's divergence from a normal distribution does. Where the processor has tiles of
     16 bits it computes in them.
     """
-    tiles = torch.cpu._is_amx_tile_supported()
+    tiles = has_tiles()
     vae.to(memory_format=torch.channels_last)
     pixels = frames.contiguous(memory_format=torch.channels_last)
 

@@ -83,3 +83,9 @@ def test_too_much_is_not_sealed(start: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(asset_manifest, "MOST_BYTES", 8)
     with pytest.raises(UserError, match=r"holds 9 bytes of weights; expected 1 to 8"):
         main(["--folder", str(start), "--seal", str(tmp_path / "data")])
+
+
+def test_a_manifest_of_nothing_is_no_proof(start: Path) -> None:
+    write_json(start / "manifest.json", {**read_json(start / "manifest.json"), "files": {}})
+    with pytest.raises(UserError, match=r"manifest.json: lists no files"):
+        main(["--folder", str(start), "--verify"])
