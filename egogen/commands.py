@@ -57,6 +57,7 @@ COMMANDS = (
     Command("evaluate", "ldm.evaluate"),
     Command("report", "ldm.report"),
     Command("claims", "ldm.report.claims"),
+    Command("passes", "ldm.report.passes"),
     Command("pool", "ldm.report.pool"),
     Command("over-steps", "ldm.report.over_steps"),
     Command("convert", "ldm.convert"),

@@ -20,8 +20,8 @@ done
 TUNED=$VLLM # `paths` has a VLLM of its own
 # What a budget buys: pairs, and steps of each distillation.
 case $BUDGET in
-    small) train=500 val=24 classifier=400 guidance=300 phases=150 seeds=0 ;;
-    full) train=4000 val=150 classifier=1000 guidance=5000 phases=2000 seeds="0 1 2" ;;
+    small) train=500 val=24 classifier=400 guidance=300 phases=150 validate=3 seeds=0 ;;
+    full) train=4000 val=150 classifier=1000 guidance=5000 phases=2000 validate=1 seeds="0 1 2" ;;
     *) die "--budget $BUDGET: allowed are small and full" ;;
 esac
 SEEDS=${SEEDS:-$seeds}
@@ -62,8 +62,9 @@ ROWS=(
     "direct/4 direct4 scheduler=ddim_trailing steps=4"
 )
 
+# Of a distillation the best one by its validation: longer training may get worse.
 checkpoint() {
-    if [[ $1 == teacher ]]; then echo "$TEACHER"; else echo "$WORK/logs/$1/checkpoints/last.ckpt"; fi
+    if [[ $1 == teacher ]]; then echo "$TEACHER"; else echo "$WORK/logs/$1/checkpoints/best.ckpt"; fi
 }
 
 # distill NAME CONFIG STEPS WORD...: one distillation; its run is logs/NAME.
@@ -72,59 +73,56 @@ distill() {
     shift 3
     step "distill-$name" "distil: $name" python -m ldm.distill --train --name "$name" --logdir "$WORK/runs" \
         --base "configs/$config.yaml" "$@" "data.resolution=$SIZE" "trainer.max_steps=$steps" \
+        "trainer.validate_every_epochs=$validate" trainer.threads=0 \
         "sampling.scales_txt=[${SCALES[0]}]" "sampling.scales_img=[${SCALES[1]}]"
     mkdir -p "$WORK/logs" && ln -sfn "../runs/${config}_$name" "$WORK/logs/$name"
 }
 
-# draw SEED: every row, the seed's own share of the val split.
+# draw SEED: every row, all of the val split.
 draw() {
-    local seed=$1 index shard row words name source settings
-    for index in "${!seed_list[@]}"; do
-        if [[ ${seed_list[$index]} == "$seed" ]]; then shard=$((index + 1))/${#seed_list[@]}; fi
-    done
+    local seed=$1 row words name source settings
     for row in "${ROWS[@]}"; do
         read -ra words <<<"$row"
         name=${words[0]} source=${words[1]} settings=("${words[@]:2}")
-        python -m ldm.sample --config configs/generate_toy.yaml --ckpt "$(checkpoint "$source")" --shard "$shard" \
-            --out "$WORK/seed$seed/points/$name" "data.resolution=$SIZE" "sampling.height=$SIZE" \
+        python -m ldm.sample --config configs/generate_toy.yaml --ckpt "$(checkpoint "$source")" \
+            --out "$WORK/seed$seed/$name" "data.resolution=$SIZE" "sampling.height=$SIZE" sampling.format=png \
             "sampling.seed=$seed" "sampling.scales_txt=[${SCALES[0]}]" "sampling.scales_img=[${SCALES[1]}]" \
             "${settings[@]/#/sampling.}"
     done
 }
 
-# join_seeds FOLDER: the shares of all seeds become one run for every row, below FOLDER.
-join_seeds() {
-    local row
-    for row in "${ROWS[@]}"; do
-        python -m ldm.report.pool "${seed_list[@]/#/$WORK/seed}" --below "points/${row%% *}" --out "$1/${row%% *}"
-    done
-}
-
-# evaluate FOLDER TARGETS METRICS WORD...: every row below FOLDER, held to these targets.
+# evaluate SEED: every row.
 evaluate() {
-    local folder=$1 targets=$2 metrics=$3 row folders=() names=()
-    shift 3
+    local row folders=() names=()
     for row in "${ROWS[@]}"; do
-        folders+=("$folder/${row%% *}")
         row=${row%% *}
+        folders+=("$WORK/seed$1/$row")
         names+=("${row/\//-}")
     done
-    python -m ldm.evaluate --dataset ego4d --gt_path "$targets" --edit_file "$DESCRIBED" --weights "$WORK/weights" \
-        --published none --metrics "$metrics" --gen_path "${folders[@]}" --name "${names[@]}" "$@"
+    python -m ldm.evaluate --dataset ego4d --gt_path "$METRIC_TARGETS" --edit_file "$DESCRIBED" --weights "$WORK/weights" \
+        --metrics psnr,ssim,toy_success,toy_hand,toy_object,toy_place,toy_fid --metadata "$METADATA" --bootstrap 0 \
+        --published none --gen_path "${folders[@]}" --name "${names[@]}"
 }
 
+# What few passes should not lose (shares of frames; toy FID), and the rows to look at.
+LIMITS=(
+    "guidance/20 within 0.03 of teacher/60 in toy_success"
+    "guidance/20 within 5% of teacher/60 in toy_fid"
+    "guidance/100 within 0.03 of teacher/300 in toy_success"
+    "guidance/100 within 5% of teacher/300 in toy_fid"
+    "phases/4 within 0.05 of teacher/60 in toy_success"
+    "phases/4 within 0.05 of teacher/300 in toy_success"
+    "interval/24 within 0.03 of teacher/300 in toy_success"
+    "interval/50 within 0.03 of teacher/300 in toy_success"
+    "direct/4 within 0 of phases/4 in toy_success"
+    "ddim/12 within 0 of phases/4 in toy_success"
+)
+SHOWN=(teacher/300 interval/24 guidance/20 phases/4 phases/1 ddim/6)
+
 report() {
-    local row folders=() close=()
-    for row in "${ROWS[@]}"; do
-        folders+=("$WORK/points/${row%% *}")
-        close+=("$WORK/close/${row%% *}")
-    done
-    python -m ldm.report.over_steps "$WORK/points" --out "$WORK/curves/success"
-    python -m ldm.report.over_steps "$WORK/points" --metric toy_fid --out "$WORK/curves/fid"
-    python -m ldm.report "${folders[@]}" --out "$WORK/report" --title "Fewer passes a frame, budget $BUDGET" \
-        --published none --annotations "$DESCRIBED" --frames "$FRAMES" --logs "over passes=$WORK/curves"
-    python -m ldm.report "${close[@]:1}" --out "$WORK/report/to_teacher" --published none \
-        --title "PSNR to the frames that the teacher draws in 600 passes"
+    python -m ldm.report.passes "${seed_list[@]/#/$WORK/seed}" --out "$WORK/report" --limits "${LIMITS[@]}" \
+        --title "Fewer UNet passes a frame, budget $BUDGET" --reference teacher/600 --show "${SHOWN[@]}" \
+        --curves toy_success toy_fid frames_per_second --annotations "$DESCRIBED" --frames "$FRAMES"
 }
 
 # --- the flow --------------------------------------------------------------------------------------
@@ -154,15 +152,8 @@ done
 distill direct4 distill_phases_toy "$phases" --teacher "$TEACHER" distill.phases=4
 
 for seed in "${seed_list[@]}"; do step "draw-$seed" "draw every row" draw "$seed"; done
-step join "join the seeds' shares of the val split" join_seeds "$WORK/points"
-step evaluate "measure every row" evaluate "$WORK/points" "$METRIC_TARGETS" \
-    psnr,ssim,toy_success,toy_hand,toy_object,toy_place,toy_fid --metadata "$METADATA"
-step join-close "the same frames, to be held to the teacher's" join_seeds "$WORK/close"
-step to-teacher "measure how far each row is from the teacher's 200 steps" \
-    evaluate "$WORK/close" "$WORK/points/teacher/600/images" psnr
-step report "table, tests, pictures and curves on one page" report
-step claims "what few passes should not lose" python -m ldm.report.claims "$WORK/points" \
-    "teacher/60>guidance/20" "teacher/60>phases/4" "phases/4>direct/4" "phases/4>ddim/12" --out "$WORK/report/claims.md"
+for seed in "${seed_list[@]}"; do step "evaluate-$seed" "measure every row" evaluate "$seed"; done
+step report "table, limits, pictures and curves on one page" report
 
 print_steps
-printf '\nreport: %s\n' "$WORK/report/index.html"
+printf '\nlimits: %s\nreport: %s\n' "$WORK/report/limits.md" "$WORK/report/index.html"

@@ -25,15 +25,22 @@ def test_every_row_is_drawn_by_its_own_checkpoint(bench: Workbench) -> None:
     assert names == ["guidance", "phases8", "phases4", "phases2", "phases1", "direct4"]
     teachers = [re.search(r"--teacher (\S+)", call)[1] for call in distilled]
     logs = "runs/toy_fast/small/logs"
-    assert teachers == ["LEGO.ckpt", *[f"{logs}/guidance/checkpoints/last.ckpt"] * 4, "LEGO.ckpt"]
-    assert f"distill.student={logs}/phases8/checkpoints/last.ckpt" in distilled[2]
+    assert teachers == ["LEGO.ckpt", *[f"{logs}/guidance/checkpoints/best.ckpt"] * 4, "LEGO.ckpt"]
+    assert f"distill.student={logs}/phases8/checkpoints/best.ckpt" in distilled[2]
     drawn = [call for call in calls if "ldm.sample" in call]
     assert len(drawn) == 2 * ROWS
-    assert {re.search(r"--shard (\S+)", call)[1] for call in drawn} == {"1/2", "2/2"}
-    (phases,) = [call for call in drawn if "seed3/points/phases/4 " in call]
-    assert f"--ckpt {logs}/phases4/checkpoints/last.ckpt" in phases
+    assert not any("--shard" in call for call in drawn)  # every seed draws all frames
+    assert {re.search(r"sampling.seed=(\S+)", call)[1] for call in drawn} == {"0", "3"}
+    (phases,) = [call for call in drawn if "seed3/phases/4 " in call]
+    assert f"--ckpt {logs}/phases4/checkpoints/best.ckpt" in phases
     assert phases.endswith("sampling.scheduler=ddim_trailing sampling.steps=4")
     assert sum("ldm.evaluate" in call for call in calls) == 2
+    (report,) = [call for call in calls if "ldm.report.passes" in call]
+    rows = {re.search(r"--out \S+/seed0/(\S+)", call)[1] for call in drawn if "/seed0/" in call}
+    asked = re.findall(r"(\S+) within \S+ of (\S+) in", report)
+    assert {name for pair in asked for name in pair} <= rows
+    shown = report.partition("--show ")[2].split(" --")[0].split()
+    assert set(shown) <= rows
     again = bench.run("toy_fast.sh", "--seeds", "0 3", "--teacher", "LEGO.ckpt")
     assert again.count("done before") == output.count("\n== ") // 2
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from egogen.errors import UserError
@@ -95,12 +95,14 @@ def smooth(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return (sums[last] - sums[first]) / (last - first)
 
 
-def draw(lines: Iterable[Curve], salt: str) -> str:
+def draw(lines: Iterable[Curve], salt: str, over: str = "step", *, is_log: bool = False) -> str:
     """Draws curves as an SVG element.
 
     Args:
         lines: what to draw.
         salt: keeps the element's ids apart from those of the page's other drawings.
+        over: what the values stand over.
+        is_log: whether that axis is logarithmic.
     """
     style = mpl.rc_context({
         "svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 10, "text.color": INK,
@@ -119,8 +121,12 @@ def draw(lines: Iterable[Curve], salt: str) -> str:
                 curve.steps, smooth(curve.values), color=colour, linewidth=1.8,
                 marker="o" if len(curve.steps) < 20 else "", markersize=3, label=curve.tag,
             )  # fmt: skip
-        axes.set_xlabel("step")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_xlabel(over)
+        if is_log:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.legend(frameon=False)
         file = io.StringIO()

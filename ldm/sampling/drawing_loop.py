@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from ldm.data.pairs import EgoGenPairs, Sample, SplitFiles, stack
 from ldm.networks.pixels import frame_size, to_frame
 from ldm.sampling.drawing_job import DrawingJob
 from ldm.sampling.methods import Drawer, Request, copy_frame
+from ldm.sampling.timing import note_time
 
 log = logging.getLogger(__name__)
 AHEAD = 1  # batches that are read, or wait to be written, while another is drawn
@@ -46,11 +48,14 @@ def draw_jobs(
     """
     broken: list[Path] = []
     for job in work:
+        began = time.monotonic()
         with Progress(desc="copy" if drawer is None else "draw", total=len(job.items), unit="frame") as bar:
             if drawer is None:
                 copy(job, files, bar)
             else:
                 broken += draw_job(job, drawings(drawer, files, job, device), bar)
+        if job.items and job.claimed:
+            note_time(job.out, len(job.items), time.monotonic() - began, device.type)
         log.info("wrote %s", job.out / "images")
     if broken:
         count = sum(len(job.items) for job in work)

@@ -106,7 +106,7 @@ def pretend_distillations(bench: Workbench) -> None:
     students = ("phases8", "phases4", "phases2", "phases1", "direct4")
     for name in ["distill_guidance_toy_guidance", *(f"distill_phases_toy_{each}" for each in students)]:
         (runs / name / "checkpoints").mkdir(parents=True)
-        (runs / name / "checkpoints/last.ckpt").touch()
+        (runs / name / "checkpoints/best.ckpt").touch()
 
 
 def pretend_checkpoints(bench: Workbench) -> None:
