@@ -1,12 +1,13 @@
 """scripts/demo.sh with a stand-in for Python: steps run once, in order, and an interrupted demo goes on."""
 
 import re
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.workbench import Workbench
+from tests.workbench import ROOT, Workbench
 
 FINETUNE = (
     "#!/usr/bin/env bash\nsource scripts/env.sh\nuse_env vllm\npython -m llava.train --from-finetune-toy\n"
@@ -27,17 +28,38 @@ def modules(bench: Workbench) -> list[str]:
 
 
 FLOW = [
-    *("egogen.toy", "ldm.toy", "llava.toy", "llava.train"),
+    *("egogen.toy", "llava.train"),
     *("llava.describe", "llava.merge", "llava.describe", "llava.merge"),
     *("main.py", "ldm.sample", "ldm.sample", "ldm.sample"),
     *("ldm.evaluate", "ldm.report"),
 ]
 
 
+def test_both_stages_start_from_what_ships(bench: Workbench) -> None:
+    (bench.root / "scripts/finetune_toy.sh").unlink()
+    shutil.copy(ROOT / "scripts/finetune_toy.sh", bench.root / "scripts")
+    bench.run("demo.sh")
+    calls = bench.calls()
+    (tune,) = [call for call in calls if "llava.train" in call]
+    assert tune.endswith("--model_name_or_path assets/toy/llava")  # the last one counts
+    (train,) = [call for call in calls if "main.py" in call]
+    assert "--base configs/train_toy.yaml configs/toy_demo.yaml --train" in train
+    (untrained,) = [call for call in calls if "samples/untrained" in call and "ldm.sample" in call]
+    assert "--method ip2p --ckpt assets/toy/ip2p.safetensors" in untrained
+
+
+def test_from_scratch_builds_the_start(bench: Workbench) -> None:
+    output = bench.run("demo.sh", "--from-scratch", "--size", "32")
+    assert modules(bench) == [FLOW[0], "ldm.toy", "llava.toy", *FLOW[1:]]
+    assert "from scratch, size 32" in output
+    assert "assets/toy" not in " ".join(bench.calls())
+
+
 def test_the_flow_runs_once(bench: Workbench) -> None:
     output = bench.run("demo.sh")
     assert modules(bench) == FLOW
     assert "report: runs/toy/report/index.html" in output
+    assert output.rstrip().splitlines()[-1].endswith("bash scripts/run.sh ldm python app.py")
     assert re.search(r"^all steps +\d+$", output, re.MULTILINE)
     again = bench.run("demo.sh")
     assert modules(bench) == []
@@ -46,7 +68,17 @@ def test_the_flow_runs_once(bench: Workbench) -> None:
 
 
 def test_settings_reach_the_toy_world(bench: Workbench) -> None:
-    bench.run("demo.sh", "--size", "32", "--seed", "7", TOY_TRAIN="9", TOY_VAL="4", RUN_ROOT="else where")
+    bench.run(
+        "demo.sh",
+        "--from-scratch",
+        "--size",
+        "32",
+        "--seed",
+        "7",
+        TOY_TRAIN="9",
+        TOY_VAL="4",
+        RUN_ROOT="else where",
+    )
     call = next(call for call in bench.calls() if "egogen.toy" in call)
     data = bench.root.parent / "else where/toy/data"
     assert call == f"python -m egogen.toy --out {data} --train 9 --val 4 --size 32 --seed 7"
@@ -55,16 +87,16 @@ def test_settings_reach_the_toy_world(bench: Workbench) -> None:
 def test_other_settings_are_refused(bench: Workbench) -> None:
     bench.run("demo.sh")
     bench.calls()
-    output = bench.run("demo.sh", "--size", "32", code=2)
-    assert "was begun with size 48, seed 0" in output
-    assert "this run has size 32, seed 0" in output
+    output = bench.run("demo.sh", "--seed", "1", code=2)
+    assert "was begun with size 64, seed 0" in output
+    assert "this run has size 64, seed 1" in output
     assert "RUN_ROOT" in output
     assert modules(bench) == []
-    bench.run("demo.sh", "--size", "32", RUN_ROOT="other")
+    bench.run("demo.sh", "--seed", "1", RUN_ROOT="other")
     assert modules(bench) == FLOW
 
 
-@pytest.mark.parametrize(("failing", "done"), [("main.py", 8), ("llava.merge", 5), ("egogen.toy", 0)])
+@pytest.mark.parametrize(("failing", "done"), [("main.py", 6), ("llava.merge", 3), ("egogen.toy", 0)])
 def test_a_failed_step_is_tried_again(bench: Workbench, failing: str, done: int) -> None:
     output = bench.run("demo.sh", code=2, FAIL_ON=failing)
     assert "failed with code 7" in output
@@ -75,7 +107,7 @@ def test_a_failed_step_is_tried_again(bench: Workbench, failing: str, done: int)
 
 
 @pytest.mark.parametrize(
-    ("at", "done"), [("python main.py", 8), ("llava.train --from", 3), ("ldm.evaluate", 12)]
+    ("at", "done"), [("python main.py", 6), ("llava.train --from", 1), ("ldm.evaluate", 10)]
 )
 def test_ctrl_c_ends_at_once_and_the_next_run_goes_on(bench: Workbench, at: str, done: int) -> None:
     begin = time.monotonic()
@@ -98,6 +130,7 @@ def test_a_failed_set_up_stops_the_demo(bench: Workbench) -> None:
     [
         (["--size"], "--size needs a number"),
         (["--size", "big"], "TOY_SIZE=big: expected a whole number"),
+        (["--size", "48"], "TOY_SIZE=48: the networks of assets/toy draw 64 pixels; give --from-scratch"),
         (["--steps", "3"], "argument '--steps'; usage:"),
     ],
 )
