@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import get_args
@@ -98,13 +98,13 @@ def table(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def seal(folder: Path, data_root: Path, scores: Sequence[Path], command: str, seed: int) -> None:
+def seal(folder: Path, data_root: Path, scores: Mapping[str, Path], command: str, seed: int) -> None:
     """Writes the manifest of the files that are there.
 
     Args:
         folder: the toy start.
         data_root: of the toy world that it was made from.
-        scores: `metric.json` files; each counts under its folder's name.
+        scores: `metric.json` files by the name of what was measured.
         command: what a person types to make all of it.
         seed: of the trainings.
 
@@ -123,7 +123,7 @@ def seal(folder: Path, data_root: Path, scores: Sequence[Path], command: str, se
         seed=seed,
         versions={"python": platform.python_version(), **dict(versions())},
         data=data_facts(data_root),
-        scores={path.parent.name: check_object(read_json(path), f"{path}", "scores") for path in scores},
+        scores={name: check_object(read_json(path), f"{path}", "scores") for name, path in scores.items()},
         files=files,
     )
     write_json(folder / NAME, manifest.model_dump())

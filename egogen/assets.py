@@ -24,7 +24,9 @@ class AssetOptions:
     verify: bool = flag("read every file and compare its hash with the manifest's", action="store_true")
     path: str | None = flag("print where a file or folder of this name is", default=None)
     seal: Path | None = flag("write the manifest: DATA_ROOT of the world it was made from", type=Path)
-    scores: list[Path] = flag("with --seal: metric.json files", type=Path, nargs="*", default=[])
+    scores: list[str] = flag(
+        "with --seal: what was measured", nargs="*", default=[], metavar="NAME=METRIC.JSON"
+    )
     command: str = flag("with --seal: what made the files", default="bash scripts/make_toy_assets.sh")
     seed: int = flag("with --seal: of weights, batches and noise", type=int, default=0)
 
@@ -37,11 +39,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.path is not None:
         sys.stdout.write(f"{place(options.path, options.folder)}\n")
     elif options.seal is not None:
-        seal(options.folder, options.seal, options.scores, options.command, options.seed)
+        scores = dict(map(named, options.scores))
+        seal(options.folder, options.seal, scores, options.command, options.seed)
     elif options.verify:
         sys.stdout.write(f"{verify(options.folder)} files are as the manifest says\n")
     else:
         sys.stdout.write(table(options.folder))
+
+
+def named(text: str) -> tuple[str, Path]:
+    """Both sides of `NAME=FILE`; a `UserError` tells that it has none."""
+    name, _, path = text.partition("=")
+    if not (name and path):
+        raise UserError(
+            f"--scores {text!r}: expected NAME=FILE, such as lego=samples/lego/metric/metric.json"
+        )
+    return name, Path(path)
 
 
 def place(name: str, folder: Path = TOY_START) -> Path:

@@ -23,6 +23,7 @@ TRAIN=8000 VAL=150                       # pairs
 VAE_STEPS=2500 TEXT_STEPS=800 SD_STEPS=400 # the toy Stable Diffusion
 EDIT_STEPS=${EDIT_STEPS:-12000}          # the editor, in steps of 32 pairs
 VISION_STEPS=1500 TALK_STEPS=400 EPOCHS=3 # the toy LLaVA, and tuning it
+GUIDE_STEPS=${GUIDE_STEPS:-5000} PHASE_STEPS=${PHASE_STEPS:-2000} # its distillations, in steps of 12 pairs
 GUIDANCE=2.5 DRAW_STEPS=10               # two passes a step: 20 a frame
 
 WORK=$RUN_ROOT/toy_assets COMMAND="toy assets"
@@ -63,20 +64,31 @@ train_lego() {
         --base configs/train_toy.yaml configs/toy_assets.yaml
 }
 
+# distill NAME CONFIG STEPS TEACHER WORD...: one distillation of the LEGO.
+distill() {
+    local name=$1 config=$2 steps=$3 teacher=$4
+    shift 4
+    step "distill-$name" "distil: $name" python -m ldm.distill --train --name "$name" --logdir "$WORK/logs" \
+        --base "configs/$config.yaml" --teacher "$teacher" --seed "$SEED" "$@" "data.resolution=$SIZE" \
+        "trainer.max_steps=$steps" trainer.validate_every_epochs=1 trainer.threads=0 \
+        "sampling.scales_txt=[$GUIDANCE]"
+}
+
 ship() {
     use_env vllm
     python -m llava.toy.ship --start "$START/llava" --tuned "$WORK/toy/vllm" --out "$OUT"
     use_env ldm
     python -m ldm.toy.ship --data-root "$DATA_ROOT" --editor "$START/ip2p.ckpt" --out "$OUT" \
-        --lego "$WORK/logs/train_toy_lego/checkpoints/last.ckpt" --names lego \
+        --lego "$LEGO" "$FEW" --names lego lego-4 \
         --described "$DESCRIBED" "${DESCRIBED/_val/_train}"
 }
 
-# draw NAME: frames of the val split by a shipped file.
+# draw NAME WORD...: frames of the val split by a shipped file.
 draw() {
-    python -m ldm.sample --config configs/generate_toy.yaml --ckpt "$OUT/$1.safetensors" --out "$WORK/samples/$1" \
-        "data.resolution=$SIZE" "sampling.height=$SIZE" "sampling.seed=$SEED" \
-        "sampling.scales_txt=[$GUIDANCE]" "sampling.steps=$DRAW_STEPS"
+    local name=$1
+    shift
+    python -m ldm.sample --config configs/generate_toy.yaml --ckpt "$OUT/$name.safetensors" --out "$WORK/samples/$name" \
+        "data.resolution=$SIZE" "sampling.height=$SIZE" "sampling.seed=$SEED" "sampling.scales_txt=[$GUIDANCE]" "$@"
 }
 
 evaluate() {
@@ -100,10 +112,18 @@ side_by_side editor stage_1
 use_env ldm
 export OMP_NUM_THREADS=$cores
 step train "stage 2: train LEGO on frames, descriptions and features" train_lego
+LEGO=$WORK/logs/train_toy_lego/checkpoints/last.ckpt
+guided=$WORK/logs/distill_guidance_toy_guidance/checkpoints/best.ckpt
+eight=$WORK/logs/distill_phases_toy_8/checkpoints/best.ckpt
+FEW=$WORK/logs/distill_phases_toy_4/checkpoints/best.ckpt
+distill guidance distill_guidance_toy "$GUIDE_STEPS" "$LEGO"
+distill 8 distill_phases_toy "$PHASE_STEPS" "$guided" distill.phases=8
+distill 4 distill_phases_toy "$PHASE_STEPS" "$guided" distill.phases=4 "distill.student=$eight"
 step ship "write all in 16 bits" ship
-step sample-lego "draw the val frames by the shipped LEGO" draw lego
-step evaluate "measure them" evaluate "$WORK/samples/lego"
+step sample-lego "draw the val frames by the shipped LEGO" draw lego "sampling.steps=$DRAW_STEPS"
+step sample-lego-4 "the same in four passes" draw lego-4 sampling.adapt=true
+step evaluate "measure them" evaluate "$WORK/samples/lego" "$WORK/samples/lego-4"
 step seal "write the manifest" python -m egogen.assets --folder "$OUT" --seal "$DATA_ROOT" --seed "$SEED" \
-    --scores "$WORK/samples/lego/metric.json"
+    --scores "lego=$WORK/samples/lego/metric/metric.json" "lego-4=$WORK/samples/lego-4/metric/metric.json"
 python -m egogen.assets --folder "$OUT" --verify
 print_steps

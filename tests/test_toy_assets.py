@@ -9,8 +9,8 @@ import pytest
 from tests.workbench import Workbench
 
 ORDER = [
-    "egogen.toy", "ldm.toy ", "ldm.toy.editor", "main.py", "llava.toy.ship", "ldm.toy.ship", "ldm.sample",
-    "ldm.evaluate", "--seal", "--verify",
+    "egogen.toy", "ldm.toy ", "ldm.toy.editor", "main.py", "ldm.distill", "llava.toy.ship", "ldm.toy.ship",
+    "ldm.sample", "ldm.evaluate", "--seal", "--verify",
 ]  # fmt: skip
 
 
@@ -29,6 +29,7 @@ def test_every_step_runs_once_in_order(bench: Workbench) -> None:
     places = [next(index for index, call in enumerate(calls) if word in call) for word in ORDER]
     assert places == sorted(places)
     assert sum("llava.describe" in call for call in calls) == 2
+    assert ["phases" in call for call in calls if "ldm.distill" in call] == [False, True, True]
     assert any("llava.train runs/toy_assets" in call for call in calls)
     assert any("--seal runs/toy_assets/toy/data" in call and "--folder there" in call for call in calls)
     again = bench.run("make_toy_assets.sh", "--out", "there")

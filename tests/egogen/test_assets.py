@@ -24,7 +24,14 @@ def start(tmp_path: Path) -> Path:
     (folder / "llava" / "config.json").write_text("{}")
     (folder / "README.md").write_text("what this is")
     write_json(tmp_path / "lego" / "metric.json", {"toy_success": 0.8})
-    words = ["--folder", folder, "--seal", tmp_path / "data", "--scores", tmp_path / "lego" / "metric.json"]
+    words = [
+        "--folder",
+        folder,
+        "--seal",
+        tmp_path / "data",
+        "--scores",
+        f"lego={tmp_path / 'lego' / 'metric.json'}",
+    ]
     main(list(map(str, words)))
     return folder
 
@@ -44,6 +51,13 @@ def test_a_sealed_start_is_verified_and_listed(start: Path, capsys: pytest.Captu
     listed = capsys.readouterr().out
     assert "llava/config.json" in listed
     assert "toy_success" in listed
+
+
+@pytest.mark.parametrize("scores", ["lego", "=metric.json", "lego="])
+def test_scores_have_names(start: Path, tmp_path: Path, scores: str) -> None:
+    words = ["--folder", str(start), "--seal", str(tmp_path / "data"), "--scores", scores]
+    with pytest.raises(UserError, match="expected NAME=FILE"):
+        main(words)
 
 
 def test_a_part_is_found_by_its_name(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
