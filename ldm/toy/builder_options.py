@@ -35,6 +35,10 @@ class StartOptions(BuilderOptions):
         choices=["small", "sharp"],
         default="small",
     )
+    like: Path | None = flag(
+        "a finished start or editor: its autoencoder and text encoder are taken, the UNet alone is trained",
+        type=Path,
+    )
     vae_steps: int = flag("optimiser steps of the autoencoder", type=int, default=350)
     text_steps: int = flag("optimiser steps of the text encoder alone", type=int, default=500)
     unet_steps: int = flag("optimiser steps of the text-to-image model", type=int, default=300)

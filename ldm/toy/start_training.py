@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,10 +14,11 @@ from torch.nn import functional
 from torch.optim import Adam
 from transformers import CLIPTextModel
 
+from ldm.checkpoints.source import load_parts, open_source, sizes_of
 from ldm.checkpoints.writing import published_state, write
 from ldm.diffusion.schedule import p2_weight, training_schedule
 from ldm.networks.architecture import Parts, build
-from ldm.networks.shapes import LATENT_SCALE
+from ldm.networks.shapes import LATENT_CHANNELS, LATENT_SCALE, Architecture
 from ldm.networks.text import make_tokenizer, tokenize
 from ldm.toy.autoencoder_training import train_autoencoder, train_decoder
 from ldm.toy.builder_options import StartOptions
@@ -46,24 +48,44 @@ def build_start(options: StartOptions) -> None:
     world = read_world(layout, options.resolution)
     log.info("train on %d frames of %s", len(world.frames), layout.frames("train"))
     torch.manual_seed(options.seed)
-    shape = SHAPES[options.shape]
-    parts = build(shape, conditioner=False)
-    pass_colours_through(parts.vae)
-    standardize_latents(parts.vae, world.frames)
     kept = {part: options.out.with_suffix(f".{part}.training") for part in ("vae", "text", "unet")}
-    if options.shape == "sharp":
-        train_autoencoder(parts.vae, world.frames, options.vae_steps, kept["vae"])
-        standardize_latents(parts.vae, world.frames)
+    if options.like:
+        parts, shape = frozen_parts(options.like)
     else:
-        train_decoder(parts.vae, world.frames, options.vae_steps, kept["vae"])
+        shape = SHAPES[options.shape]
+        parts = build(shape, conditioner=False)
+        train_frozen_parts(parts, world, options, kept)
     pass_noise_through(parts.unet)
-    sources, targets = world.frames.chunk(2)
-    train_text_encoder(parts.text_encoder, targets - sources, world.texts, options.text_steps, kept["text"])
     close, captions = close_ups(layout, options.resolution, options.seed)
     train_unet(parts, world, close, captions, options.unet_steps, kept["unet"])
     write(options.out, published_state(parts, shape), shape, options.resolution)
     for path in kept.values():
         path.unlink(missing_ok=True)
+
+
+def frozen_parts(path: Path) -> tuple[Parts, Architecture]:
+    """A finished start's autoencoder and text encoder with a new text-to-image UNet, and the sizes of all."""
+    source = open_source(path)
+    sizes = sizes_of(source)
+    shape = replace(sizes, unet=replace(sizes.unet, in_channels=LATENT_CHANNELS))
+    found = load_parts(source)
+    parts = build(shape, conditioner=False)._replace(vae=found.vae, text_encoder=found.text_encoder)
+    for part in (parts.vae, parts.text_encoder):
+        part.requires_grad_(False).eval()
+    return parts, shape
+
+
+def train_frozen_parts(parts: Parts, world: World, options: StartOptions, kept: Mapping[str, Path]) -> None:
+    """Trains the autoencoder, then the text encoder; both stay as they are from then on."""
+    pass_colours_through(parts.vae)
+    standardize_latents(parts.vae, world.frames)
+    if options.shape == "sharp":
+        train_autoencoder(parts.vae, world.frames, options.vae_steps, kept["vae"])
+        standardize_latents(parts.vae, world.frames)
+    else:
+        train_decoder(parts.vae, world.frames, options.vae_steps, kept["vae"])
+    sources, targets = world.frames.chunk(2)
+    train_text_encoder(parts.text_encoder, targets - sources, world.texts, options.text_steps, kept["text"])
 
 
 def train_text_encoder(

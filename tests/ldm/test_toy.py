@@ -303,6 +303,20 @@ def test_an_empty_world_is_named(tmp_path: Path) -> None:
         main(["--data-root", str(tmp_path), "--out", str(tmp_path / "sd.ckpt")])
 
 
+def test_a_start_like_another_shares_all_but_the_unet(world: Path, tmp_path: Path) -> None:
+    first, second, edits = tmp_path / "first.ckpt", tmp_path / "second.ckpt", tmp_path / "ip2p.ckpt"
+    words = ["--data-root", str(world), "--resolution", "32"]
+    main([*words, "--out", str(first), "--vae-steps", "2", "--text-steps", "2", "--unet-steps", "2"])
+    editor.main([*words, "--start", str(first), "--out", str(edits), "--steps", "1"])
+    main([*words, "--out", str(second), "--like", str(edits), "--unet-steps", "1"])
+    one, other = read(first)["state_dict"], read(second)["state_dict"]
+    assert one.keys() == other.keys()  # a text-to-image model again, though the editor has 8 channels
+    frozen = [name for name in one if not name.startswith("model.diffusion_model.")]
+    assert all(torch.equal(one[name], other[name]) for name in frozen)
+    (unlike, *_) = [name for name in one if name.endswith("conv_in.weight") or "input_blocks.0" in name]
+    assert not torch.equal(one[unlike], other[unlike])
+
+
 def fit(steps: int, keep: Path | None) -> torch.nn.Parameter:
     """A parameter that follows the rows drawn, at a held rate."""
     torch.manual_seed(0)
