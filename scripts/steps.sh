@@ -97,7 +97,7 @@ print_steps() {
     printf '%-28s %7d\n' 'all steps' "$total"
 }
 
-# describe RUNS MODEL SPLIT: scripts/describe.sh on the toy world by a VLLM, with results below RUNS.
+# describe RUNS MODEL SPLIT [DATASET]: scripts/describe.sh on the toy world by a VLLM, with results below RUNS.
 describe() {
-    env NPROC=1 RUN_ROOT="$1" MODEL="$2" bash scripts/describe.sh ego4d "$3"
+    env NPROC=1 RUN_ROOT="$1" MODEL="$2" bash scripts/describe.sh "${4:-ego4d}" "$3"
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The paper's table and ablation on the toy world: every system under one budget, several seeds, one report.
 #   bash scripts/toy_benchmark.sh [--budget small|full] [--device cpu|cuda] [--seeds "0 1 2"] [--jobs N]
-# small: one seed, minutes on two CPU cores; full: three seeds, 2.5 hours. --jobs systems train at a time.
+# small: one seed, minutes on two CPU cores; full: three seeds, an hour. --jobs systems train at a time.
+# All systems start from the networks that ship, assets/toy.
 # Results go to $RUN_ROOT/toy_benchmark/<budget>; the page to open at the end is report/index.html there.
 # Ctrl-C ends it at any point; the same command goes on where it stopped.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -17,18 +18,10 @@ while (($#)); do
     shift 2
 done
 
-# What a budget buys: pairs, the starting points, stage 1. Stage 2: configs/benchmark/<budget>.yaml.
+# What a budget buys: pairs, and steps of the text-to-image model. Stage 2: configs/benchmark/<budget>.yaml.
 case $BUDGET in
-    small)
-        train=1000 val=48 classifier=600 seeds=0
-        text_steps=600 unet_steps=400 edit_steps=600
-        vision_steps=250 talk_steps=180 epochs=2
-        ;;
-    full)
-        train=6000 val=150 classifier=1000 seeds="0 1 2"
-        text_steps=800 unet_steps=3000 edit_steps=11000
-        vision_steps=1000 talk_steps=300 epochs=4
-        ;;
+    small) train=600 val=48 classifier=400 unet_steps=400 seeds=0 ;;
+    full) train=3000 val=300 classifier=1000 unet_steps=3000 seeds="0 1 2" ;;
     *) die "--budget $BUDGET: allowed are small and full" ;;
 esac
 SEEDS=${SEEDS:-$seeds}
@@ -47,25 +40,27 @@ esac
 JOBS=${JOBS:-$((jobs > 6 ? 6 : jobs))}
 [[ $JOBS =~ ^[1-9][0-9]*$ ]] || die "--jobs $JOBS: expected a whole number above 0"
 
-SIZE=48 RESOLUTION=32 # of the frames and, squashed, of what the diffusion model draws
-GUIDANCE=2.5          # by text: on 120 train frames 2 and 3 did equally well, 5 worse
+SIZE=64      # of the frames and, squashed, of what the diffusion model draws
+GUIDANCE=2.5 # by text: on 120 train frames 2 and 3 did equally well, 5 worse
+START=assets/toy
 WORK=$RUN_ROOT/toy_benchmark/$BUDGET COMMAND="toy benchmark"
 source scripts/steps.sh
 export RUN_ROOT=$WORK DATA_ROOT=$WORK/toy/data
-START=$WORK/toy/start
-toy=(--data-root "$DATA_ROOT" --resolution "$RESOLUTION" --seed 0) # of ldm.toy and ldm.toy.editor
+SD=$WORK/toy/start/sd.ckpt
 
 # The systems: name, files to lay over train_toy.yaml and generate_toy.yaml.
 declare -A TRAINED=(
     [lego]=configs/ablation/description_both.yaml
+    [joint]=configs/ablation/description_both.yaml
     [image]=configs/ablation/description_image.yaml
     [text]=configs/ablation/description_text.yaml
     [description]=configs/ablation/description.yaml
     [untuned]=configs/ablation/untuned.yaml
     [ip2p]=configs/methods/ip2p.yaml
 )
-TRAINED_ORDER=(lego image text description ip2p untuned)
-OTHERS=(proxmasactrl proxnpi sdedit copy) # by the starting point, or by nothing
+declare -A TRAINED_ON=([joint]=configs/benchmark/joint.yaml) # more than the others
+TRAINED_ORDER=(lego joint image text description ip2p untuned)
+OTHERS=(proxmasactrl proxnpi sdedit copy) # by the text-to-image model, or by nothing
 
 # --- the parts of the flow -------------------------------------------------------------------------
 
@@ -73,26 +68,24 @@ OTHERS=(proxmasactrl proxnpi sdedit copy) # by the starting point, or by nothing
 start_sd() {
     use_env ldm
     export OMP_NUM_THREADS=$half
-    step start-sd "build a toy Stable Diffusion" python -m ldm.toy "${toy[@]}" \
-        --out "$START/sd.ckpt" --text-steps "$text_steps" --unet-steps "$unet_steps"
+    step start-sd "train a toy Stable Diffusion on the start's autoencoder and text encoder" \
+        python -m ldm.toy --data-root "$DATA_ROOT" --resolution "$SIZE" --seed 0 --like "$START/ip2p.safetensors" \
+        --out "$SD" --unet-steps "$unet_steps"
     step classifier "train the classifier that toy_fid and toy_similarity look through" \
         python -m ldm.toy.classifier --data-root "$DATA_ROOT" \
         --out "$WORK/weights/toy_classifier.safetensors" --steps "$classifier" --device "$DEVICE"
 }
 
-# Stage 1: tunes the VLLM, describes with it, and takes the features of the VLLM it started from.
+# Stage 1: describes with the tuned VLLM, and takes the features of the one it was tuned from.
 stage_1() {
     local split
     use_env vllm
     export OMP_NUM_THREADS=$half
-    step start-llava "build a toy LLaVA, the language model's starting point" \
-        python -m llava.toy --data-root "$DATA_ROOT" --out "$START/llava" --seed 0 \
-        --vision-steps "$vision_steps" --language-steps "$talk_steps"
-    step finetune "stage 1: tune the toy LLaVA on the curated descriptions" env NPROC=1 \
-        bash scripts/finetune_toy.sh --num_train_epochs "$epochs" --per_device_train_batch_size 8
     for split in train val; do
         step "describe-$split" "stage 1: describe the $split frames and keep the features" \
-            describe "$WORK/toy" "$WORK/toy/vllm" "$split"
+            describe "$WORK/toy" "$START/vllm" "$split"
+        step "joint-$split" "stage 1: the same of the other data set" \
+            describe "$WORK/toy" "$START/vllm" "$split" epickitchen
         step "untuned-$split" "stage 1: features of the $split frames by the LLaVA before tuning" \
             describe "$WORK/untuned" "$START/llava" "$split"
     done
@@ -103,7 +96,7 @@ train_one() {
     local seed=$1 system=$2
     step "seed$seed-train-$system" "stage 2: train" env OMP_NUM_THREADS="$threads" \
         python main.py --train --name "$system" --logdir "$WORK/seed$seed/logs" --seed "$seed" "${gpus[@]}" \
-        --base configs/train_toy.yaml "configs/benchmark/$BUDGET.yaml" "${TRAINED[$system]}"
+        --base configs/train_toy.yaml "configs/benchmark/$BUDGET.yaml" "${TRAINED[$system]}" ${TRAINED_ON[$system]:-}
 }
 
 # draw SEED OUT METHOD CHECKPOINT FILE...: the seed's own share of the val split.
@@ -116,7 +109,7 @@ draw() {
     env OMP_NUM_THREADS="$threads" python -m ldm.sample --method "$method" \
         ${checkpoint:+--ckpt "$checkpoint"} --device "$DEVICE" --out "$out" --shard "$shard" \
         --config configs/generate_toy.yaml "$@" \
-        "data.resolution=$RESOLUTION" "sampling.height=$SIZE" "sampling.seed=$seed"
+        "data.resolution=$SIZE" "sampling.height=$SIZE" "sampling.seed=$seed"
 }
 
 # Every checkpoint of a trained system draws: the last one for the table, all of them for the curve.
@@ -131,7 +124,7 @@ draw_trained() {
 }
 
 draw_other() {
-    local seed=$1 method=$2 checkpoint=$START/sd.ckpt files=("configs/methods/$2.yaml")
+    local seed=$1 method=$2 checkpoint=$SD files=("configs/methods/$2.yaml")
     case $method in
         copy) checkpoint='' files=() ;;
         proxmasactrl) files+=(proxmasactrl.masa_layer=4) ;; # of 7 blocks: the decoder, as 10 is of 16
@@ -200,7 +193,7 @@ curves() {
 
 # What the paper claims.
 CLAIMS=("lego>ip2p" "ip2p>sdedit" "ip2p>proxnpi" "ip2p>proxmasactrl" "description>ip2p" "image>description"
-    "text>description" "lego>description" "lego>untuned")
+    "text>description" "lego>description" "lego>untuned" "joint>lego")
 
 # --- the flow --------------------------------------------------------------------------------------
 
@@ -208,8 +201,8 @@ begin_steps "budget $BUDGET, device $DEVICE, seeds $SEEDS"
 run_group bash scripts/setup.sh all || die "the set-up failed; its message is above"
 cores=$(getconf _NPROCESSORS_ONLN)
 threads=$((cores > JOBS ? cores / JOBS : 1)) # of each of the systems that train at a time
-half=$((cores > 1 ? cores / 2 : 1))          # of the starting points and of stage 1, side by side
-mkdir -p "$WORK/samples" "$START" "$WORK/report"
+half=$((cores > 1 ? cores / 2 : 1))          # of the text-to-image model and of stage 1, side by side
+mkdir -p "$WORK/samples" "$WORK/report"
 
 use_env ldm
 RUN_ROOT=$WORK/toy paths ego4d val
@@ -220,10 +213,6 @@ step data "draw egocentric pairs of frames with labels and descriptions" \
 side_by_side start_sd stage_1
 
 use_env ldm
-step start-editor "tune the toy Stable Diffusion to a toy InstructPix2Pix, which all systems start from" \
-    env OMP_NUM_THREADS="$cores" python -m ldm.toy.editor "${toy[@]}" --start "$START/sd.ckpt" \
-    --out "$START/ip2p.ckpt" --steps "$edit_steps" --device "$DEVICE"
-
 lanes_of_jobs=()
 for ((number = 0; number < JOBS; number++)); do
     lanes_of_jobs+=("lane $number")

@@ -7,18 +7,14 @@ import pytest
 
 from tests.workbench import Workbench
 
-TRAINED = ("lego", "image", "text", "description", "ip2p", "untuned")
+TRAINED = ("lego", "joint", "image", "text", "description", "ip2p", "untuned")
 OTHERS = ("sdedit", "proxnpi", "proxmasactrl", "copy")
 STEPS = ("70", "140")
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Workbench:
-    made = Workbench(tmp_path, "uv python3.11")
-    (made.root / "scripts/finetune_toy.sh").write_text(
-        "#!/usr/bin/env bash\nsource scripts/env.sh\nuse_env vllm\npython -m llava.train $RUN_ROOT $*\n"
-    )
-    return made
+    return Workbench(tmp_path, "uv python3.11")
 
 
 def pretend(bench: Workbench, budget: str, seeds: str) -> None:
@@ -41,6 +37,9 @@ def test_every_system_trains_and_draws_once(bench: Workbench) -> None:
     trained = [call for call in calls if call.startswith("python main.py")]
     assert sorted(re.search(r"--name (\w+)", call)[1] for call in trained) == sorted(TRAINED)
     assert all("--seed 0" in call and "configs/benchmark/small.yaml" in call for call in trained)
+    assert [call for call in trained if "configs/benchmark/joint.yaml" in call] == [
+        call for call in trained if "--name joint" in call
+    ]
     drawn = [call for call in calls if "ldm.sample" in call]
     assert len(drawn) == len(TRAINED) * len(STEPS) + len(OTHERS)
     assert all("--shard 1/1" in call for call in drawn)
@@ -58,7 +57,9 @@ def test_seeds_share_the_val_split(bench: Workbench) -> None:
     assert [re.search(r"--shard (\S+)", call)[1] for call in of_copy] == ["1/2", "2/2"]
     assert [re.search(r"sampling.seed=(\d+)", call)[1] for call in of_copy] == ["0", "4"]
     assert all("--gpus 0" in call for call in calls if call.startswith("python main.py"))
-    assert sum("llava.train" in call for call in calls) == 1  # one VLLM for all seeds, as published
+    described = [call for call in calls if "llava.describe" in call]  # one VLLM for all seeds, as published
+    models = [re.search(r"--model-path (\S+)", call)[1] for call in described]
+    assert sorted(models) == ["assets/toy/llava"] * 2 + ["assets/toy/vllm"] * 4
     pools = [call for call in calls if "ldm.report.pool" in call]
     assert len(pools) == len(TRAINED) * len(STEPS) + len(OTHERS)
 
@@ -74,11 +75,11 @@ def test_a_failed_system_is_tried_again(bench: Workbench) -> None:
 
 def test_ctrl_c_ends_all_lanes(bench: Workbench) -> None:
     pretend(bench, "small", "0")
-    code, output = bench.interrupt("toy_benchmark.sh", "--name image", SLOW_ON="--train --name")
+    code, output = bench.interrupt("toy_benchmark.sh", "--name joint", SLOW_ON="--train --name")
     assert code == 130
     assert output.endswith("toy benchmark: stopped; the same command goes on where it stopped\n")
     done = bench.root / "runs/toy_benchmark/small/.done"
-    assert (done / "finetune").exists()
+    assert (done / "describe-train").exists()
     assert not list(done.glob("seed0-train-*"))
     bench.calls()
     bench.run("toy_benchmark.sh")

@@ -1,4 +1,4 @@
-"""scripts/toy_benchmark.sh --budget small for real, from the data to the report: 17 minutes on two cores."""
+"""scripts/toy_benchmark.sh --budget small for real, from the data to the report: minutes on two cores."""
 
 import json
 import os

@@ -112,7 +112,7 @@ def pretend_distillations(bench: Workbench) -> None:
 def pretend_checkpoints(bench: Workbench) -> None:
     """What trained systems of the toy benchmark leave, and no stand-in makes."""
     work = bench.root / "runs/toy_benchmark/small"
-    for system in ("lego", "image", "text", "description", "ip2p", "untuned"):
+    for system in ("lego", "joint", "image", "text", "description", "ip2p", "untuned"):
         (work / f"seed0/steps/{system}/80").mkdir(parents=True)
         (work / f"points/{system}/80").mkdir(parents=True)
         file = work / f"seed0/logs/train_toy_{system}/checkpoints/step=000000080.ckpt"
