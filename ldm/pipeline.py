@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
@@ -37,7 +38,7 @@ from ldm.networks.architecture import Parts
 from ldm.networks.distilled import UNBAKED
 from ldm.networks.scales import distilled_of, takes_scales
 from ldm.networks.shapes import LATENT_SCALE
-from ldm.networks.text import make_tokenizer
+from ldm.networks.text import make_tokenizer, unknown_words
 from ldm.pipeline_inputs import (
     Images,
     check_distilled,
@@ -49,6 +50,8 @@ from ldm.pipeline_inputs import (
     latent_shape,
     prompts_of,
 )
+
+log = logging.getLogger(__name__)
 
 
 class LegoPipeline(DiffusionPipeline):
@@ -65,6 +68,7 @@ class LegoPipeline(DiffusionPipeline):
 
     Attributes:
         passes: of the UNet, a frame, in the last drawing.
+        unknown: words of the prompts so far that the checkpoint does not know.
     """
 
     passes: int = 0
@@ -90,6 +94,7 @@ class LegoPipeline(DiffusionPipeline):
             scheduler=scheduler,
             conditioner=conditioner,
         )
+        self.unknown: set[str] = set()
 
     @classmethod
     def from_parts(cls, parts: Parts, scheduler: str = PUBLISHED) -> LegoPipeline:
@@ -248,6 +253,7 @@ class LegoPipeline(DiffusionPipeline):
             UserError: the features are not those that the checkpoint takes.
         """
         check_features(image_features, text_features, self.conditioner, len(prompts))
+        self._say_unknown(prompts)
         text = embed(self.text_encoder, self.tokenizer, prompts)  # b 77 ctx
         null_text = embed(self.text_encoder, self.tokenizer, [""])
         vllm = None
@@ -288,6 +294,17 @@ class LegoPipeline(DiffusionPipeline):
         self.to_instruct_pix2pix().save_pretrained(folder)
         if self.conditioner is not None:
             self.conditioner.save_pretrained(Path(folder) / "conditioner")
+
+    def _say_unknown(self, prompts: Sequence[str]) -> None:
+        """Tells of words that the checkpoint does not know, each once."""
+        table = self.text_encoder.get_input_embeddings().weight
+        new = [word for word in unknown_words(table, self.tokenizer, prompts) if word not in self.unknown]
+        self.unknown.update(new)
+        if new:
+            log.warning(
+                "the checkpoint does not know %s, and reads nothing there; use the words that it was "
+                "trained on", ", ".join(map(repr, new)),
+            )  # fmt: skip
 
     def _step_options(
         self, generator: Generator | list[Generator] | None, draws: Tensor | None

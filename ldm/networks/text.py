@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers import CLIPTokenizer
 
@@ -69,6 +69,16 @@ def say_lost(tokenizer: CLIPTokenizer, texts: Sequence[str], where: str) -> None
     ):
         if count:
             log.warning("%s: %d of %d texts %s", where, count, len(texts), what)
+
+
+def unknown_words(table: Float[Tensor, "v d"], tokenizer: CLIPTokenizer, texts: Sequence[str]) -> list[str]:
+    """Words, or their parts, that a checkpoint reads as nothing: their rows of its embedding table are zero.
+
+    Small checkpoints keep the rows of the words that they were trained on (`ldm.checkpoints.compact_files`).
+    """
+    ids = tokenize(tokenizer, texts).unique().to(table.device)
+    lost = ids[(table[ids] == 0).all(dim=1)]
+    return sorted({tokenizer.decode([index]).strip() for index in lost.tolist()})
 
 
 def count_longer(tokenizer: Any, texts: Sequence[str], most: int) -> int:  # noqa: ANN401 - CLIP's or BERT's

@@ -17,6 +17,8 @@ from ldm.checkpoints.safe_reading import read
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.writing import published_state, write, write_compact
 from ldm.networks.architecture import TEXT, UNET, VAE, Parts, build
+from ldm.networks.text import make_tokenizer, tokenize
+from ldm.pipeline import LegoPipeline
 from tests.ldm.toy_run import SHAPE
 
 TABLE = f"{TEXT}embeddings.token_embedding.weight"
@@ -117,3 +119,20 @@ def test_the_header_states_sizes_and_resolution(parts: Parts, tmp_path: Path) ->
     with safe_open(split(parts, tmp_path), "pt") as file:
         assert json.loads(file.metadata()["resolution"]) == 32
     assert read(tmp_path / "lego.safetensors")["architecture"]["text"]["vocab"] == SHAPE.text.vocab
+
+
+def test_words_that_are_not_kept_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    whole = build(SHAPE)
+    kept = tokenize(make_tokenizer(), ["open the drawer"]).unique()
+    write_compact(tmp_path / "frozen.safetensors", pick(whole, VAE, TEXT), SHAPE, 32, {TABLE: kept})
+    own = tmp_path / "lego.safetensors"
+    write_compact(own, pick(whole, UNET), SHAPE, 32, beside=[tmp_path / "frozen.safetensors"])
+    pipeline = LegoPipeline.from_single_file(own)
+    pipeline.encode_context(["open the drawer", ""])
+    assert not caplog.text
+    pipeline.encode_context(["open the red drawer"])
+    assert "the checkpoint does not know 'red', and reads nothing there" in caplog.text
+    caplog.clear()
+    pipeline.encode_context(["open the red drawer"])
+    assert not caplog.text
