@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # Fewer UNet passes a frame, on one strong toy LEGO: how far down, and what it costs.
-#   bash scripts/toy_fast.sh [--budget small|full] [--seeds "0 1 2"] [--teacher FILE] [--vllm DIR]
-# small: one seed, a look at every row; full: three seeds, 150 frames, distillations of hours.
-# The teacher is the LEGO that ships with its VLLM, assets/toy, unless flags name others.
+#   bash scripts/toy_fast.sh [--budget small|full] [--seeds "0 1 2"] [--teacher FILE] [--vllm DIR] [--students DIR]
+# small: one seed, a look at every row; full: three seeds, 150 frames, distillations of an hour or more.
+# The teacher is the LEGO that ships with its VLLM, assets/toy, unless flags name others. --students: logs of
+# make_toy_assets.sh, whose distillations of guidance and into 8 and 4 phases are taken in place of new ones.
+# TRAIN (pairs) and PHASE_STEPS change the budget.
 # Results go to $RUN_ROOT/toy_fast/<budget>; the page to open at the end is report/index.html there.
 # Ctrl-C ends it at any point; the same command goes on where it stopped.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-BUDGET=small SEEDS= TEACHER=assets/toy/lego.safetensors VLLM=assets/toy/vllm
+BUDGET=small SEEDS= TEACHER=assets/toy/lego.safetensors VLLM=assets/toy/vllm STUDENTS=
 while (($#)); do
     case $1 in
-        --budget | --seeds | --teacher | --vllm) (($# > 1)) || die "$1 needs a value" ;;
-        *) die "argument '$1'; usage: bash scripts/toy_fast.sh [--budget small|full] [--seeds LIST] [--teacher FILE] [--vllm DIR]" ;;
+        --budget | --seeds | --teacher | --vllm | --students) (($# > 1)) || die "$1 needs a value" ;;
+        *) die "argument '$1'; usage: bash scripts/toy_fast.sh [--budget small|full] [--seeds LIST] [--teacher FILE] [--vllm DIR] [--students DIR]" ;;
     esac
     name=${1#--}
     declare "${name^^}=$2"
@@ -24,7 +26,7 @@ case $BUDGET in
     full) train=4000 val=150 classifier=1000 guidance=5000 phases=2000 validate=1 seeds="0 1 2" ;;
     *) die "--budget $BUDGET: allowed are small and full" ;;
 esac
-SEEDS=${SEEDS:-$seeds}
+SEEDS=${SEEDS:-$seeds} train=${TRAIN:-$train} phases=${PHASE_STEPS:-$phases}
 [[ $SEEDS =~ ^[0-9]+(\ [0-9]+)*$ ]] || die "--seeds '$SEEDS': expected whole numbers, such as \"0 1 2\""
 read -ra seed_list <<<"$SEEDS"
 
@@ -67,10 +69,15 @@ checkpoint() {
     if [[ $1 == teacher ]]; then echo "$TEACHER"; else echo "$WORK/logs/$1/checkpoints/best.ckpt"; fi
 }
 
-# distill NAME CONFIG STEPS WORD...: one distillation; its run is logs/NAME.
+# distill NAME CONFIG STEPS WORD...: one distillation; its run is logs/NAME. One that is there already is taken.
 distill() {
-    local name=$1 config=$2 steps=$3
+    local name=$1 config=$2 steps=$3 made=$STUDENTS/${2}_${1#phases}
     shift 3
+    if [[ -n $STUDENTS && -d $made ]]; then
+        mkdir -p "$WORK/logs" && ln -sfn "$(cd "$made" && pwd -P)" "$WORK/logs/$name"
+        echo "== distill-$name: $made is taken"
+        return
+    fi
     step "distill-$name" "distil: $name" python -m ldm.distill --train --name "$name" --logdir "$WORK/runs" \
         --base "configs/$config.yaml" "$@" "data.resolution=$SIZE" "trainer.max_steps=$steps" \
         "trainer.validate_every_epochs=$validate" trainer.threads=0 \
@@ -127,7 +134,8 @@ report() {
 
 # --- the flow --------------------------------------------------------------------------------------
 
-begin_steps "budget $BUDGET, seeds $SEEDS, teacher $TEACHER, vllm $TUNED"
+[[ -z $STUDENTS || -d $STUDENTS ]] || die "--students $STUDENTS: no such folder; expected logs of make_toy_assets.sh"
+begin_steps "budget $BUDGET, train $train, phases $phases, seeds $SEEDS, teacher $TEACHER, vllm $TUNED${STUDENTS:+, students $STUDENTS}"
 run_group bash scripts/setup.sh all || die "the set-up failed; its message is above"
 use_env ldm
 RUN_ROOT=$WORK/toy paths ego4d val

@@ -45,12 +45,26 @@ def test_every_row_is_drawn_by_its_own_checkpoint(bench: Workbench) -> None:
     assert again.count("done before") == output.count("\n== ") // 2
 
 
+def test_distillations_that_are_there_are_taken(bench: Workbench) -> None:
+    logs = bench.root / "assets logs"
+    for name in ("distill_guidance_toy_guidance", "distill_phases_toy_8", "distill_phases_toy_4"):
+        (logs / name).mkdir(parents=True)
+    bench.run("toy_fast.sh", "--students", str(logs))
+    calls = bench.calls()
+    names = [re.search(r"--name (\w+)", call)[1] for call in calls if "ldm.distill" in call]
+    assert names == ["phases2", "phases1", "direct4"]
+    taken = bench.root / "runs/toy_fast/small/logs"
+    assert (taken / "phases4").resolve() == logs / "distill_phases_toy_4"
+    assert (taken / "guidance").resolve() == logs / "distill_guidance_toy_guidance"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--budget", "huge"], "--budget huge: allowed are small and full"),
         (["--seeds", "a"], "--seeds 'a': expected whole numbers"),
         (["x"], "argument 'x'; usage: bash scripts/toy_fast.sh"),
+        (["--students", "nowhere"], "--students nowhere: no such folder"),
         (["--teacher"], "--teacher needs a value"),
     ],
 )
