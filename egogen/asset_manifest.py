@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from egogen.annotations import JsonObject, check_object, validate
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.files import read_json, write_json
 from egogen.layout import FOLDERS, Layout, Split
 from egogen.manifest import NAME as SETTINGS
@@ -20,6 +20,7 @@ from egogen.manifest import file_hash
 from egogen.walks import walk_files
 
 NAME, UNLISTED = "manifest.json", {"manifest.json", "README.md"}
+FIRST_LOSSES = 5
 MOST_BYTES = 24_000_000  # of all files together
 LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "Pillow")
 
@@ -33,6 +34,13 @@ class AssetFile(BaseModel):
     sha256: str
 
 
+class LoggedLoss(BaseModel):
+    """A line of a training's log."""
+
+    step: int
+    loss: float
+
+
 class AssetManifest(BaseModel):
     """All that the manifest says."""
 
@@ -43,6 +51,9 @@ class AssetManifest(BaseModel):
     versions: dict[str, str]
     data: JsonObject
     scores: dict[str, JsonObject]
+    losses: dict[
+        int, float
+    ]  # of stage 1's training, by step, at its beginning: the path to compare a rebuilding with
     files: dict[str, AssetFile]
 
 
@@ -98,13 +109,16 @@ def table(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def seal(folder: Path, data_root: Path, scores: Mapping[str, Path], command: str, seed: int) -> None:
+def seal(
+    folder: Path, data_root: Path, scores: Mapping[str, Path], losses: Path | None, command: str, seed: int
+) -> None:
     """Writes the manifest of the files that are there.
 
     Args:
         folder: the toy start.
         data_root: of the toy world that it was made from.
         scores: `metric.json` files by the name of what was measured.
+        losses: `trainer_state.json` of stage 1's training.
         command: what a person types to make all of it.
         seed: of the trainings.
 
@@ -124,9 +138,25 @@ def seal(folder: Path, data_root: Path, scores: Mapping[str, Path], command: str
         versions={"python": platform.python_version(), **dict(versions())},
         data=data_facts(data_root),
         scores={name: check_object(read_json(path), f"{path}", "scores") for name, path in scores.items()},
+        losses={} if losses is None else first_losses(losses),
         files=files,
     )
     write_json(folder / NAME, manifest.model_dump())
+
+
+def first_losses(path: Path) -> dict[int, float]:
+    """The losses that a training logged first, by step.
+
+    Raises:
+        UserError: the file is not that of a training.
+    """
+    state = check_object(read_json(path), f"{path}", "the state of a training")
+    lines = TypeAdapter(list[LoggedLoss])
+    try:
+        logged = lines.validate_python(state.get("log_history", [])[:FIRST_LOSSES])
+    except ValidationError as error:
+        raise UserError(f"{path}: log_history: {reason(error)}") from None
+    return {each.step: each.loss for each in logged}
 
 
 def versions() -> Iterator[tuple[str, str]]:

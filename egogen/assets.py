@@ -27,6 +27,7 @@ class AssetOptions:
     scores: list[str] = flag(
         "with --seal: what was measured", nargs="*", default=[], metavar="NAME=METRIC.JSON"
     )
+    losses: Path | None = flag("with --seal: trainer_state.json of stage 1's training", type=Path)
     command: str = flag("with --seal: what made the files", default="bash scripts/make_toy_assets.sh")
     seed: int = flag("with --seal: of weights, batches and noise", type=int, default=0)
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout.write(f"{place(options.path, options.folder)}\n")
     elif options.seal is not None:
         scores = dict(map(named, options.scores))
-        seal(options.folder, options.seal, scores, options.command, options.seed)
+        seal(options.folder, options.seal, scores, options.losses, options.command, options.seed)
     elif options.verify:
         sys.stdout.write(f"{verify(options.folder)} files are as the manifest says\n")
     else:

@@ -96,6 +96,12 @@ evaluate() {
         --edit_file "$DESCRIBED" --metadata "$METADATA" --metrics psnr,ssim,toy_success --published none
 }
 
+# The log of stage 1's training, which its checkpoints keep.
+newest_state() {
+    local states=("$WORK/toy/vllm"/checkpoint-*/trainer_state.json)
+    echo "${states[-1]}"
+}
+
 # --- the flow --------------------------------------------------------------------------------------
 
 begin_steps "seed $SEED"
@@ -124,6 +130,6 @@ step sample-lego "draw the val frames by the shipped LEGO" draw lego "sampling.s
 step sample-lego-4 "the same in four passes" draw lego-4 sampling.adapt=true
 step evaluate "measure them" evaluate "$WORK/samples/lego" "$WORK/samples/lego-4"
 step seal "write the manifest" python -m egogen.assets --folder "$OUT" --seal "$DATA_ROOT" --seed "$SEED" \
-    --scores "lego=$WORK/samples/lego/metric/metric.json" "lego-4=$WORK/samples/lego-4/metric/metric.json"
+    --losses "$(newest_state)" --scores "lego=$WORK/samples/lego/metric/metric.json" "lego-4=$WORK/samples/lego-4/metric/metric.json"
 python -m egogen.assets --folder "$OUT" --verify
 print_steps

@@ -24,14 +24,10 @@ def start(tmp_path: Path) -> Path:
     (folder / "llava" / "config.json").write_text("{}")
     (folder / "README.md").write_text("what this is")
     write_json(tmp_path / "lego" / "metric.json", {"toy_success": 0.8})
-    words = [
-        "--folder",
-        folder,
-        "--seal",
-        tmp_path / "data",
-        "--scores",
-        f"lego={tmp_path / 'lego' / 'metric.json'}",
-    ]
+    logged = [{"step": 10 * step, "loss": 9.5 - step, "epoch": 0.1} for step in range(1, 9)]
+    write_json(tmp_path / "state.json", {"log_history": [*logged, {"step": 80, "train_loss": 1.0}]})
+    scores, losses = f"lego={tmp_path / 'lego' / 'metric.json'}", tmp_path / "state.json"
+    words = ["--folder", folder, "--seal", tmp_path / "data", "--scores", scores, "--losses", losses]
     main(list(map(str, words)))
     return folder
 
@@ -44,6 +40,7 @@ def test_a_sealed_start_is_verified_and_listed(start: Path, capsys: pytest.Captu
         "bytes": 7,
         "sha256": hashlib.sha256(b"weights").hexdigest(),
     }
+    assert manifest["losses"] == {"10": 8.5, "20": 7.5, "30": 6.5, "40": 5.5, "50": 4.5}
     assert manifest["scores"] == {"lego": {"toy_success": 0.8}}
     assert manifest["data"]["train"] == 2
     assert len(manifest["data"]["sha256"]) == 64
@@ -51,6 +48,13 @@ def test_a_sealed_start_is_verified_and_listed(start: Path, capsys: pytest.Captu
     listed = capsys.readouterr().out
     assert "llava/config.json" in listed
     assert "toy_success" in listed
+
+
+def test_losses_are_those_of_a_training(start: Path, tmp_path: Path) -> None:
+    write_json(tmp_path / "state.json", {"log_history": [{"step": 1, "train_loss": 1.0}]})
+    words = ["--folder", start, "--seal", tmp_path / "data", "--losses", tmp_path / "state.json"]
+    with pytest.raises(UserError, match=r"state.json: log_history: .*loss"):
+        main(list(map(str, words)))
 
 
 @pytest.mark.parametrize("scores", ["lego", "=metric.json", "lego="])
