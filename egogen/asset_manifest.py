@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import get_args
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from egogen.annotations import JsonObject, check_object, validate
-from egogen.errors import UserError, reason
+from egogen.errors import UserError
 from egogen.files import read_json, write_json
 from egogen.layout import FOLDERS, Layout, Split
 from egogen.manifest import NAME as SETTINGS
@@ -151,11 +151,8 @@ def first_losses(path: Path) -> dict[int, float]:
         UserError: the file is not that of a training.
     """
     state = check_object(read_json(path), f"{path}", "the state of a training")
-    lines = TypeAdapter(list[LoggedLoss])
-    try:
-        logged = lines.validate_python(state.get("log_history", [])[:FIRST_LOSSES])
-    except ValidationError as error:
-        raise UserError(f"{path}: log_history: {reason(error)}") from None
+    rows = state.get("log_history", [])[:FIRST_LOSSES]
+    logged = [validate(LoggedLoss, row, f"{path}: log_history") for row in rows]
     return {each.step: each.loss for each in logged}
 
 
