@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -9,7 +10,9 @@ import venv
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.workbench import ROOT
 
@@ -18,7 +21,7 @@ TREES = ("egogen", "llava", "ldm", "configs", "assets")
 LINKS = {"configs/": "egogen/configs/", "assets/toy/": "egogen/toy_assets/"}
 # The commands one after the other in one process, since torch takes its time.
 COMMANDS = """
-import sys
+import shutil, sys
 from pathlib import Path
 import egogen, ldm, llava
 from egogen import commands
@@ -47,9 +50,18 @@ lego(
     "evaluate", "--dataset", "ego4d", "--gen_path", "drawn", "--gt_path", data.metric_targets,
     "--edit_file", data.annotations("val"), "--metrics", "psnr",
 )
+shutil.copy(next(data.frames("val").rglob("*.jpg")), "photo.jpg")
+exec(sys.stdin.read(), {})
 lego("report", "drawn", "--out", "report", "--published", "ego4d")
 print("VERSIONS", egogen.__version__, ldm.__version__, llava.__version__, egogen.__file__)
 """
+
+
+def ten_lines() -> str:
+    """What the README says draws a frame from Python."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(code.strip().splitlines()) <= 10
+    return code
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +120,19 @@ def test_commands_run_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     (place,) = (tmp_path / "env" / "lib").glob("*/site-packages")
     (place / "libraries.pth").write_text(sysconfig.get_path("purelib"))
     ran = subprocess.run(
-        [str(python), "-c", COMMANDS], cwd=work, env=plain, text=True, capture_output=True, check=False
-    )
+        [str(python), "-c", COMMANDS], cwd=work, env=plain, input=ten_lines(),
+        text=True, capture_output=True, check=False,
+    )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     (*_, versions) = ran.stdout.splitlines()
     word, *told, file = versions.split(" ")
     assert word == "VERSIONS"
     assert len(set(told)) == 1
     assert Path(file).is_relative_to(place)
+    with Image.open(work / "action.png") as drawn, Image.open(work / "photo.jpg") as photo:
+        assert drawn.size == photo.size
+        colours = np.asarray(drawn, np.float32) - np.asarray(photo.convert("RGB"), np.float32)
+    assert 1 < np.abs(colours).mean() < 60  # another frame of the same scene, not noise
     assert "LEGO" in (work / "report" / "table.md").read_text()  # the paper's rows
     assert "Traceback" not in ran.stderr
     assert "\r" not in ran.stderr
