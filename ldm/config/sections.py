@@ -197,6 +197,7 @@ class TrainerConfig:
     keep_last: Natural = 3  # checkpoints besides last.ckpt and best.ckpt; 0 keeps all
     keep_every_steps: Natural = 0  # checkpoints at multiples of this stay for good; 0 is none
     validate_every_epochs: Count = 4
+    validate_items: Natural = 0  # of the val split, evenly spread; 0 is all of it
     images_every_steps: Count = 500
     images: Natural = 4
     log_every_steps: Count = 10

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 from transformers import CLIPTokenizer
 
 from egogen.errors import check
@@ -107,8 +107,8 @@ class PairsModule(lightning.LightningDataModule):
         return TimedLoader(dataset, batch_sampler=order, **self.loading())
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """This process's share, in file order."""
-        dataset, trainer = self.dataset("val"), self.trainer
+        """This process's share of the items that are validated, in file order."""
+        dataset, trainer = spread(self.dataset("val"), self.config.trainer.validate_items), self.trainer
         world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         sampler: DistributedSampler[Sample] = DistributedSampler(dataset, world, rank, shuffle=False)
         return DataLoader(dataset, sampler=sampler, batch_size=self.config.data.batch_size, **self.loading())
@@ -125,6 +125,14 @@ class PairsModule(lightning.LightningDataModule):
             "pin_memory": data.pin_memory and torch.cuda.is_available(),
             "persistent_workers": data.persistent_workers and data.workers > 0,
         }
+
+
+def spread(dataset: Dataset[Sample], most: int) -> Dataset[Sample]:
+    """At most so many items of a data set, evenly spread over it; all of them for 0."""
+    count = len(dataset)  # type: ignore[arg-type] - ours have a length
+    if not 0 < most < count:
+        return dataset
+    return Subset(dataset, [index * count // most for index in range(most)])
 
 
 class TimedLoader(DataLoader[Sample]):

@@ -37,9 +37,9 @@ SAID = [
     "data.frame_tars", "data.text_key", "data.resolution", "data.flip", "features.store", "joint",
     "optimizer.lr", "optimizer.betas", "optimizer.eps", "optimizer.weight_decay", "optimizer.warmup_steps",
     "optimizer.schedule", "optimizer.p2_gamma", "optimizer.p2_k", "trainer.effective_batch",
-    "trainer.max_epochs", "trainer.max_steps", "trainer.precision", "trainer.tf32", "trainer.seed",
-    "distill.student", "distill.text_scales", "distill.image_scales", "distill.scale_layer_rate",
-    "distill.grid", "distill.huber",
+    "trainer.max_epochs", "trainer.max_steps", "trainer.validate_items", "trainer.precision",
+    "trainer.tf32", "trainer.seed", "distill.student", "distill.text_scales", "distill.image_scales",
+    "distill.scale_layer_rate", "distill.grid", "distill.huber",
 ]  # fmt: skip
 # The checkpoint's tensors would not fit, or not be what they are told to be: an error.
 REFUSED = [

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from egogen.errors import UserError
+from ldm.data.loaders import spread
 from ldm.data.noise import draw
 from ldm.data.order import Key, StepOrder
 
@@ -79,3 +81,13 @@ def test_draws_are_spread_as_they_should_be() -> None:
     drop = torch.stack([one.drop for one in many])
     assert (drop < 0.15).double().mean().item() == pytest.approx(0.15, abs=0.03)
     assert sum(one.flip < 0.5 for one in many) == pytest.approx(1000, abs=100)
+
+
+@pytest.mark.parametrize(
+    ("most", "taken"),
+    [(0, [*range(10)]), (10, [*range(10)]), (99, [*range(10)]), (4, [0, 2, 5, 7]), (1, [0])],
+)
+def test_what_is_validated_is_spread_over_the_split(most: int, taken: list[int]) -> None:
+    numbers = TensorDataset(torch.arange(10))
+    found = spread(numbers, most)
+    assert [int(found[index][0]) for index in range(len(found))] == taken
