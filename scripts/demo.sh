@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # LEGO from a photo's data to a report, on a CPU: sets up, then every step of the flow on the toy world.
 #   bash scripts/demo.sh [--from-scratch] [--size 64] [--seed 0] [--train 800] [--val 100]
-# Both stages start from the small networks in assets/toy, as the real ones start from what others published.
-# --from-scratch builds them too: quarter of an hour, frames of 48 pixels, blurred.
+# Both stages start from the small networks in assets/toy: stage 1 goes on with the tuned VLLM, whose tuning took 3,000
+# updates, stage 2 begins with the editor. --from-scratch builds them too: quarter of an hour, frames of 48 pixels, blurred.
 # Results go to $RUN_ROOT/toy, by default runs/toy; the page to open at the end is runs/toy/report/index.html.
 # The settings may also come as TOY_SIZE (frame height in pixels), TOY_SEED, TOY_TRAIN and TOY_VAL (pairs).
 # Ctrl-C ends it at any point; the same command goes on where it stopped.
@@ -80,11 +80,17 @@ RUN_ROOT=$TOY paths ego4d val
 step data "draw egocentric pairs of frames with labels and descriptions" \
     python -m egogen.toy --out "$DATA_ROOT" --train "$TOY_TRAIN" --val "$TOY_VAL" --size "$TOY_SIZE" --seed "$TOY_SEED"
 settings=(configs/train_toy.yaml)
-if [[ -n $FROM_SCRATCH ]]; then build_start; else settings+=(configs/toy_demo.yaml); fi
+if [[ -n $FROM_SCRATCH ]]; then
+    build_start
+    tuning=(--model_name_or_path "$START/llava")
+else
+    settings+=(configs/toy_demo.yaml)
+    tuning=(--model_name_or_path "$START/vllm" --num_train_epochs 1 --learning_rate 2e-4)
+fi
 
 use_env vllm
 step finetune "stage 1: tune the toy LLaVA on the curated descriptions" \
-    bash scripts/finetune_toy.sh --model_name_or_path "$START/llava"
+    bash scripts/finetune_toy.sh "${tuning[@]}"
 step describe-train "stage 1: describe the train frames and keep the features" describe "$TOY" "$TOY/vllm" train
 step describe-val "stage 1: describe the val frames and keep the features" describe "$TOY" "$TOY/vllm" val
 

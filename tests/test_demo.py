@@ -41,7 +41,7 @@ def test_both_stages_start_from_what_ships(bench: Workbench) -> None:
     bench.run("demo.sh")
     calls = bench.calls()
     (tune,) = [call for call in calls if "llava.train" in call]
-    assert tune.endswith("--model_name_or_path assets/toy/llava")  # the last one counts
+    assert "--model_name_or_path assets/toy/vllm --num_train_epochs 1" in tune.rpartition("runs/toy")[2]
     (train,) = [call for call in calls if "main.py" in call]
     assert "--base configs/train_toy.yaml configs/toy_demo.yaml --train" in train
     (untrained,) = [call for call in calls if "samples/untrained" in call and "ldm.sample" in call]
