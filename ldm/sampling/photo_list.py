@@ -83,7 +83,8 @@ def listed(options: PhotoListOptions) -> Found:
 
 def photos_below(folder: Path) -> list[Path]:
     """The photos of a folder by their suffixes, links to nothing too; hidden ones are passed over."""
-    found, others = [], []
+    found: list[Path] = []
+    others: list[Path] = []
     for here, folders, files, lost in walk(folder, tolerant=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in sorted([*files, *lost]):

@@ -122,16 +122,15 @@ def test_each_photo_is_drawn_as_if_it_were_alone(folder: Path, photos: Path, tmp
 def test_a_table_says_all_of_each_photo(folder: Path, photos: Path, tmp_path: Path) -> None:
     table = photos / "pairs.csv"
     table.write_text("photo,action,seed,output\na.png,open the box,,\na.png,open the box,7,x/one.jpg\n")
-    edit(flags(folder, tmp_path / "out", "--input", table, "--seed", 3))
-    for name, seed in (("a_open_the_box.png", 3), ("x/one.png", 7)):
-        alone = tmp_path / Path(name).name
-        edit(flags(folder, alone, "--input", photos / "a.png", "--prompt", "open the box", "--seed", seed))
+    edit(flags(folder, tmp_path / "out", "--input", table, "--seed", 3, "--batch-size", 1))
+    alone = flags(folder, tmp_path / "alone.png", "--input", photos / "a.png", "--prompt", "open the box")
     drawn = tmp_path / "out/images"
-    assert abs(pixels(drawn / "a_open_the_box.png") - pixels(tmp_path / "a_open_the_box.png")).max() <= 1
-    with Image.open(drawn / "x/one.jpg") as image:
-        assert image.format == "JPEG"
+    edit([*alone, "--seed", "3"])
+    assert (drawn / "a_open_the_box.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+    edit([*alone, "--seed", "7", "--output", str(tmp_path / "alone.jpg")])
+    assert (drawn / "x/one.jpg").read_bytes() == (tmp_path / "alone.jpg").read_bytes()
     # What it wrote is a table that it takes.
-    edit(flags(folder, tmp_path / "again", "--input", tmp_path / "out/photos.csv"))
+    edit(flags(folder, tmp_path / "again", "--input", tmp_path / "out/photos.csv", "--batch-size", 1))
     again = tmp_path / "again/images/a_open_the_box.png"
     assert again.read_bytes() == (drawn / "a_open_the_box.png").read_bytes()
 
