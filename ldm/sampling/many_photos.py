@@ -188,32 +188,38 @@ def condition(wish: Wish, answers: Mapping[str, Answer], width: int | None) -> C
 
 
 def show(out: Path, wishes: Sequence[Wish], answers: Mapping[str, Answer]) -> None:
-    """Writes the table and the sheets of what is drawn; descriptions of earlier runs stay in the table."""
-    drawn = [wish for wish in wishes if (out / IMAGES / wish.name).exists()]
-    texts = known_texts(out / TABLE) | {name: answer.text for name, answer in answers.items()}
+    """Writes the table and the sheets of what is drawn, by this run or an earlier one."""
+    home = Path(os.path.realpath(out))  # paths in the table are relative to it
+    rows = {name: row for name, row in known_rows(out / TABLE).items() if (out / IMAGES / name).exists()}
+    for wish in wishes:
+        if (out / IMAGES / wish.name).exists():
+            photo = Path(os.path.realpath(wish.photo.parent), wish.photo.name)
+            text = answers[wish.name].text if wish.name in answers else None
+            rows[wish.name] = {
+                "photo": os.path.relpath(photo, home), "action": wish.action, "seed": f"{wish.seed}",
+                "description": text or rows.get(wish.name, {}).get("description", ""), "output": wish.name,
+            }  # fmt: skip
     lines = io.StringIO()
     writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for wish in drawn:
-        writer.writerow({
-            "photo": os.path.relpath(wish.photo, out), "action": wish.action, "seed": wish.seed,
-            "description": texts.get(wish.name, ""), "output": wish.name,
-        })  # fmt: skip
+    writer.writerows(rows.values())
     with atomic_open(out / TABLE) as file:
         file.write(lines.getvalue().encode())
-    for number, first in enumerate(range(0, len(drawn), ON_A_SHEET), 1):
+    shown = [row for row in rows.values() if (home / row["photo"]).is_file()]
+    for number, first in enumerate(range(0, len(shown), ON_A_SHEET), 1):
         tiles = [
-            tile([read_frame(wish.photo), read_frame(out / IMAGES / wish.name)], wish.action)
-            for wish in drawn[first : first + ON_A_SHEET]
+            tile([read_frame(home / row["photo"]), read_frame(out / IMAGES / row["output"])], row["action"])
+            for row in shown[first : first + ON_A_SHEET]
         ]
         target = out / (SHEET if number == 1 else f"{Path(SHEET).stem}_{number}.jpg")
         with atomic_open(target) as file:
             sheet(tiles).save(file, "JPEG", quality=92, subsampling=0)
 
 
-def known_texts(path: Path) -> dict[str, str]:
-    """The descriptions of a table that an earlier run wrote, by the frames' names."""
+def known_rows(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of a table that an earlier run wrote, by the frames' names."""
     if not path.exists():
         return {}
     with path.open(encoding="utf-8", newline="") as file:
-        return {row.get("output", ""): row.get("description") or "" for row in csv.DictReader(file)}
+        rows = [{name: row.get(name) or "" for name in COLUMNS} for row in csv.DictReader(file)]
+    return {row["output"]: row for row in rows if row["output"]}

@@ -178,6 +178,8 @@ def photo_faults(photos: Iterable[Path]) -> dict[Path, str]:
     """What is wrong with photos, each read once to its end, by those that cannot be drawn."""
 
     def fault(photo: Path) -> str | None:
+        if not is_text(f"{photo}"):
+            return f"{shorten(f'{photo}')}: its name is not UTF-8; give it another"
         try:
             read_frame(photo, coarse=True)
         except UserError as error:
@@ -187,6 +189,15 @@ def photo_faults(photos: Iterable[Path]) -> dict[Path, str]:
     each = list(dict.fromkeys(photos))
     with ThreadPoolExecutor(THREADS) as pool:
         return {photo: why for photo, why in zip(each, pool.map(fault, each), strict=True) if why}
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name can be written into a table: its bytes may be no characters."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def named_apart(wishes: Sequence[Wish]) -> list[Wish]:

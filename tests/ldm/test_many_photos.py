@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -158,6 +159,8 @@ def test_a_second_run_draws_what_is_left_and_refuses_other_settings(
     edit(asked)
     assert first.stat().st_mtime_ns == before
     assert len([*(out / "images").iterdir()]) == 4
+    edit([*asked, "--input", str(photos / "a.png"), str(photos / "b.jpg")])  # the others stay in the table
+    assert len(rows(out)) == 4
     monkeypatch.setattr(many_photos, "decode", lambda *_, **__: pytest.fail("nothing is left"))
     edit(asked)
     with pytest.raises(UserError, match=r"was made with .*steps.*this run has"):
@@ -203,11 +206,11 @@ def test_what_lies_in_a_folder_and_is_no_photo_is_named_and_loses_nothing(
     (photos / "cut.jpg").write_bytes((photos / "b.jpg").read_bytes()[:900])
     (photos / "lost.png").symlink_to("nowhere.png")
     (photos / "same.png").symlink_to("a.png")
+    Path(os.fsdecode(os.fsencode(photos) + b"/\xff.png")).write_bytes((photos / "a.png").read_bytes())
     caplog.set_level("INFO")
     out = tmp_path / "out"
-    told = (
-        r"2 photos are not drawn, all others are: .*cut\.jpg: not a readable image.*lost\.png: no such frame"
-    )
+    faults = r"cut\.jpg: not a readable image.*lost\.png: no such frame.*udcff\.png': its name is not UTF-8"
+    told = f"3 photos are not drawn, all others are: .*{faults}"
     with pytest.raises(UserError, match=told):
         edit(flags(folder, out, "--input", photos / "a.png", photos, "--prompt", "open"))
     assert len([*(out / "images").iterdir()]) == 3
