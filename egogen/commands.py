@@ -57,6 +57,7 @@ COMMANDS = (
     Command("edit", "ldm.edit"),
     Command("evaluate", "ldm.evaluate"),
     Command("report", "ldm.report"),
+    Command("study", "ldm.study"),
     Command("claims", "ldm.report.claims"),
     Command("passes", "ldm.report.passes"),
     Command("pool", "ldm.report.pool"),

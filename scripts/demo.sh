@@ -64,7 +64,7 @@ sample_untrained() {
 
 evaluate() {
     python -m ldm.evaluate --dataset ego4d --gen_path "$@" \
-        --gt_path "$METRIC_TARGETS" --edit_file "$DESCRIBED" --metadata "$METADATA" --metrics psnr,ssim,toy_success --published none
+        --gt_path "$METRIC_TARGETS" --edit_file "$DESCRIBED" --metadata "$METADATA" --metrics psnr,psnr_box,ssim,ssim_box,toy_success --published none
 }
 
 # --- the flow --------------------------------------------------------------------------------------

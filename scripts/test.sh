@@ -80,7 +80,7 @@ lane_vllm() {
 lane_ldm() {
     use_env ldm
     check "types, ldm" mypy --cache-dir .mypy_cache/ldm egogen ldm main.py
-    [[ $mode == --lint ]] || check "tests, ldm" tests ldm tests/ldm "${OTHER_LANE[@]/#/--ignore=}"
+    [[ $mode == --lint ]] || check "tests, ldm" tests ldm tests/ldm tests/browser "${OTHER_LANE[@]/#/--ignore=}"
 }
 
 if [[ $mode == --long ]]; then

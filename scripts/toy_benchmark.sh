@@ -221,7 +221,7 @@ side_by_side "${lanes_of_jobs[@]}"
 
 step join "join the seeds' shares of the val split" join_seeds
 step curves "success over training steps" curves
-step evaluate "measure every system" evaluate psnr,ssim,toy_success,toy_fid,toy_similarity \
+step evaluate "measure every system" evaluate psnr,psnr_box,ssim,ssim_box,toy_success,toy_fid,toy_similarity \
     --gen_path "${TRAINED_ORDER[@]/#/$WORK/samples/}" "${OTHERS[@]/#/$WORK/samples/}" \
     --name "${TRAINED_ORDER[@]}" "${OTHERS[@]}"
 step report "table, intervals, tests, pictures and curves on one page" \

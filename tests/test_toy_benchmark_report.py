@@ -35,7 +35,7 @@ def test_the_small_budget_ends_in_a_report(tmp_path: Path) -> None:
     assert set(systems) == {*TRAINED, *OTHERS}
     for name, values in systems.items():
         counts = {metric: value["n"] for metric, value in values.items()}
-        wanted = ("psnr", "ssim", "toy_success", "toy_fid", "toy_similarity")
+        wanted = ("psnr", "psnr_box", "ssim", "ssim_box", "toy_success", "toy_fid", "toy_similarity")
         assert counts == dict.fromkeys(wanted, HELD_OUT), name
     success = {name: values["toy_success"]["mean"] for name, values in systems.items()}
     similarity = {name: values["toy_similarity"]["mean"] for name, values in systems.items()}

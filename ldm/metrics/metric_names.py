@@ -28,6 +28,8 @@ KEYS = {
     "blip_base": "blip_base_egovlp_sim",
     "blip_large": "blip_large_egovlp_sim",
     "ssim": "ssim",
+    "psnr_box": "psnr_box",
+    "ssim_box": "ssim_box",
     "toy_success": "toy_success",
     "toy_hand": "toy_hand",
     "toy_object": "toy_object",

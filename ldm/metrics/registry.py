@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ldm.metrics import blip, clip, egovlp, egovlp_plus, fid, lpips, psnr, ssim, toy_features, toy_success
+from ldm.metrics import (
+    blip,
+    changed_box,
+    clip,
+    egovlp,
+    egovlp_plus,
+    fid,
+    lpips,
+    psnr,
+    ssim,
+    toy_features,
+    toy_success,
+)
 from ldm.metrics.metric import Metric, MetricSetting
 from ldm.metrics.metric_names import metric_names
 
@@ -19,6 +31,7 @@ METRICS = {
         *lpips.METRICS,
         *blip.METRICS,
         ssim.METRIC,
+        *changed_box.METRICS,
         *toy_success.METRICS,
         *toy_features.METRICS,
     )

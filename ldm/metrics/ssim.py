@@ -21,6 +21,13 @@ def score(generated: Float[Tensor, "b 3 h w"], reference: Float[Tensor, "b 3 h w
     Raises:
         ValueError: a side has fewer than 6 pixels.
     """
+    return ssim_map(generated, reference).flatten(1).mean(1)
+
+
+def ssim_map(
+    generated: Float[Tensor, "b 3 h w"], reference: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, "b 3 h w"]:
+    """SSIM of each pixel's window and channel, of which `score` is the mean; raises as that."""
     if min(generated.shape[-2:]) <= RADIUS:
         height, width = generated.shape[-2:]
         raise ValueError(
@@ -29,7 +36,9 @@ def score(generated: Float[Tensor, "b 3 h w"], reference: Float[Tensor, "b 3 h w
     # Takes ten seconds to import, so a wrong argument or a finished run does not wait for it.
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    values = structural_similarity_index_measure(generated, reference, data_range=1.0, reduction="none")
+    _, values = structural_similarity_index_measure(
+        generated, reference, data_range=1.0, reduction="none", return_full_image=True
+    )
     assert isinstance(values, Tensor)
     return values
 

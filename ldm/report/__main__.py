@@ -1,7 +1,7 @@
-"""Compares measured runs: a table beside the paper's, how sure the differences are, pictures, loss curves.
+"""Compares measured runs: pictures, success, what people preferred, a table beside the paper's, loss curves.
 
-The table is printed; --out writes a page (index.html), table.md, table.tex and metrics.json too. The first
-run is the main one, against which the others are tested.
+The table is printed, with how sure the differences are; --out writes a page (index.html), table.md, table.tex
+and metrics.json too. The first run is the main one, against which the others are tested.
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ldm.report.formats import WRITERS
     from ldm.report.gallery import open_album
     from ldm.report.page import Page, write
+    from ldm.report.preferences import read_preferences
+    from ldm.report.preferences import text as preferences_text
     from ldm.report.results_table import make_table
     from ldm.report.runs import read_runs
+    from ldm.report.shares import successes
 
     # It tells of every event file that it has read to the end.
     logging.getLogger("tensorboard").setLevel(logging.WARNING)
     runs = read_runs(options.runs)
     table = make_table([run.details for run in runs], options.published, "Measured")
     compared = comparison.compare(runs)
+    study = None if options.study is None else read_preferences(options.study)
     if options.out:
         shown = open_album(options, runs)
         if shown is None:
@@ -41,12 +45,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             gallery=shown.cards(options.max_items) if shown else (),
             extremes=shown.extremes() if shown else (),
             panels=panels(options.logs),
+            successes=successes(runs),
+            study=study,
         )  # fmt: skip
         write(options.out, page)
         log.info("written: %s", options.out / "index.html")
     sys.stdout.write(WRITERS[options.format](table) + "\n")
     if options.format == "text":
         sys.stdout.write(f"\n{comparison.text(compared)}")
+        if study is not None:
+            sys.stdout.write(f"\n{preferences_text(study)}")
 
 
 if __name__ == "__main__":

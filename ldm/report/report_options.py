@@ -35,6 +35,7 @@ class ReportOptions:
     )
     max_items: int = flag("size of the gallery", type=int, default=24)
     logs: list[str] = flag("TensorBoard logs, for loss curves", nargs="+", default=[], metavar="[TITLE=]DIR")
+    study: Path | None = flag("answers.csv of ldm.study: what people preferred", type=Path)
     published: str | None = flag(PUBLISHED, metavar="DATASET")
 
     def __post_init__(self) -> None:

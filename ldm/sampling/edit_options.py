@@ -1,10 +1,12 @@
-"""The flags of `python -m ldm.edit`."""
+"""The flags of `python -m ldm.edit`: of one photo, of many, and those of both."""
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from argparse import ArgumentTypeError
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -31,19 +33,14 @@ NAME_LENGTH = 25  # of each half of a frame's name: with four bytes a letter it 
 HIGHEST = 1e9  # noise level; above all there are
 RESOLUTION = 256  # of the published checkpoints, which do not state it
 MAX_SIDE = 4096
+COLUMNS = ("photo", "action", "description", "seed", "output")  # of a table
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 
 
 @dataclass(frozen=True)
-class EditOptions:
-    """The reference's flags, and ours."""
+class DrawingOptions:
+    """How frames are drawn, of one photo or of many."""
 
-    input: Path = flag("the photo", type=Path, required=True)
-    prompt: str = flag("the action, such as 'open the drawer'", required=True)
-    output: Path | None = flag(
-        ".png, .jpg or .webp [RUN_ROOT/edits/<photo>_<prompt>.png; where that is taken, ..._2.png and so on]",
-        type=Path,
-    )
     ckpt: Path = flag("checkpoint, a file or a diffusers folder", type=Path, required=True)
     config: Path | None = flag("YAML with what no tensor of a file tells [read off it]", type=Path)
     preset: str = flag(
@@ -96,15 +93,8 @@ class EditOptions:
         side = self.resolution
         allowed = f"a multiple of 16, up to {MAX_SIDE}"
         check("--resolution", side, allowed, side is None or (side % 16 == 0 and 0 < side <= MAX_SIDE))
-        kind = self.target.suffix.lower()
-        check("--output", str(self.target), f"a name that ends in {', '.join(FORMATS)}", kind in FORMATS)
-        out = self.output  # without it, what is there is kept
-        if out and out.exists() and self.input.exists() and out.samefile(self.input):
-            raise UserError(f"--output {out}: is the photo itself, which would be lost")
         if (self.image_feature is None) != (self.text_feature is None):
             raise UserError("--image-feature and --text-feature: give both or neither")
-        if self.vllm and (fault := text_fault(self.prompt)):
-            raise UserError(f"--prompt {self.prompt!r}: {fault}")
         if self.description is not None and not self.vllm:
             raise UserError(
                 "--description: its features are made by --vllm; without stage 1 give these words to --prompt"
@@ -150,11 +140,106 @@ class EditOptions:
             check("--interval-text, --interval-image", given, allowed, not given)
         return made
 
+
+@dataclass(frozen=True)
+class OnePhoto:
+    """One photo, its action, and the frame."""
+
+    input: Path = flag("the photo", type=Path, required=True)
+    prompt: str = flag("the action, such as 'open the drawer'", required=True)
+    output: Path | None = flag("the frame", type=Path)
+
     @property
     def target(self) -> Path:
         """Where the frame goes; without `--output`, unless a file is there already."""
-        words = "_".join(re.findall(r"\w+", self.prompt))[:NAME_LENGTH]
-        return self.output or run_root() / "edits" / f"{self.input.stem[:NAME_LENGTH]}_{words}.png"
+        return self.output or run_root() / "edits" / frame_name(self.input, self.prompt)
+
+
+@dataclass(frozen=True)
+class EditOptions(DrawingOptions, OnePhoto):
+    """What draws one photo."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kind = self.target.suffix.lower()
+        check("--output", str(self.target), f"a name that ends in {', '.join(FORMATS)}", kind in FORMATS)
+        out = self.output  # without it, what is there is kept
+        if out and out.exists() and self.input.exists() and out.samefile(self.input):
+            raise UserError(f"--output {out}: is the photo itself, which would be lost")
+        if self.vllm and (fault := text_fault(self.prompt)):
+            raise UserError(f"--prompt {self.prompt!r}: {fault}")
+
+
+@dataclass(frozen=True)
+class PhotoList:
+    """Photos and actions as the command takes them: one photo, several, folders, or a table."""
+
+    input: Sequence[Path] = flag(
+        "the photo; or photos and folders, which are drawn with one action; or a .csv with the columns "
+        f"{', '.join(COLUMNS[:2])} and, if wanted, {', '.join(COLUMNS[2:])}",
+        type=Path, nargs="+", required=True,
+    )  # fmt: skip
+    prompt: str | None = flag("the action, such as 'open the drawer'; with a .csv the rows have it")
+    output: Path | None = flag(
+        ".png, .jpg or .webp [RUN_ROOT/edits/<photo>_<prompt>.png; where that is taken, ..._2.png and so "
+        "on]; of many photos the folder, in which a second run goes on",
+        type=Path,
+    )
+    batch_size: int = flag("of many photos: how many at a time", type=int, default=4)
+
+
+@dataclass(frozen=True)
+class PhotoListOptions(DrawingOptions, PhotoList):
+    """What the command is asked for."""
+
+    def __post_init__(self) -> None:
+        if self.prompt is None and not self.is_table:
+            raise ArgumentTypeError("the following arguments are required: --prompt")
+        super().__post_init__()
+        if self.is_one:
+            return
+        check("--batch-size", self.batch_size, "at least 1", self.batch_size > 0)
+        if self.output is None:
+            raise UserError("--output: needed for more than one photo; name the folder of the frames")
+        if self.image_feature:
+            raise UserError("--image-feature, --text-feature: of one photo alone; for many, give --vllm")
+        if not self.is_table and any(map(is_table, self.input)):
+            raise UserError("--input: a .csv stands alone; write the other photos into it")
+        for name, value in (("--prompt", self.prompt), ("--description", self.description)):
+            if self.is_table and value is not None:
+                raise UserError(f"{name} {value!r}: each row of {self.input[0]} has its own; leave it out")
+        if self.vllm and self.prompt is not None and (fault := text_fault(self.prompt)):
+            raise UserError(f"--prompt {self.prompt!r}: {fault}")
+
+    @property
+    def is_table(self) -> bool:
+        """Whether a table says what is drawn."""
+        return len(self.input) == 1 and is_table(self.input[0])
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is one photo, whose frame is a file."""
+        return len(self.input) == 1 and not self.is_table and not self.input[0].is_dir()
+
+    def one(self) -> EditOptions:
+        """The same of the one photo.
+
+        Raises:
+            UserError: `--output` is none for it.
+        """
+        values = {each.name: getattr(self, each.name) for each in fields(EditOptions)}
+        return EditOptions(**{**values, "input": self.input[0]})
+
+
+def is_table(path: Path) -> bool:
+    """Whether a path is that of a table of photos and actions."""
+    return path.suffix.lower() == ".csv" and not path.is_dir()
+
+
+def frame_name(photo: Path, action: str) -> str:
+    """A frame's file name where nobody names it."""
+    words = "_".join(re.findall(r"\w+", action))[:NAME_LENGTH]
+    return f"{photo.stem[:NAME_LENGTH]}_{words}.png"
 
 
 def finite(interval: list[float] | None) -> list[float] | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import tempfile
+from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import chain, count
 from pathlib import Path
@@ -15,12 +15,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from egogen.annotations import check_object
-from egogen.errors import UserError
 from egogen.features import fit_tokens, read_image_feature, read_text_feature
-from egogen.files import atomic_open, read_json, write_json
+from egogen.files import atomic_open
 from egogen.frames import read_frame
-from egogen.layout import feature_path
 from egogen.locks import hold
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import resolution_of
@@ -28,16 +25,16 @@ from ldm.config.sections import SamplingConfig
 from ldm.data.noise import item_generator
 from ldm.networks.devices import find_device
 from ldm.networks.pixels import to_frame, to_model
-from ldm.networks.precision import choose_precisions
+from ldm.networks.precision import Precisions, choose_precisions
 from ldm.networks.scales import distilled_of
 from ldm.networks.shapes import BOTH
 from ldm.networks.text import say_lost
 from ldm.pipeline import LegoPipeline
-from ldm.sampling.edit_options import FORMATS, RESOLUTION, EditOptions
+from ldm.sampling.asking import ACTION, CLIP, Question, ask, check_vllm
+from ldm.sampling.edit_options import FORMATS, RESOLUTION, DrawingOptions, EditOptions
 from ldm.sampling.methods import prepare
 
 log = logging.getLogger(__name__)
-CLIP, ACTION, FRAME, TEXTS = "photo", "0", "photo.png", "given.json"
 
 
 class Condition(NamedTuple):
@@ -48,10 +45,40 @@ class Condition(NamedTuple):
     text_feature: Float[Tensor, "1 77 d"] | None = None
 
 
+class Studio(NamedTuple):
+    """A loaded checkpoint, and how it draws: `side` of the square, `width` of the features that it takes."""
+
+    pipeline: LegoPipeline
+    sampling: SamplingConfig
+    precisions: Precisions
+    side: int
+    width: int | None
+
+
 def edit(options: EditOptions) -> None:
     """Describes if asked to, draws, writes."""
     device = find_device(options.device)
     photo = read_frame(options.input)
+    studio = open_studio(options, device)
+    condition = read_condition(options, studio.width)
+    frame = draw(studio.pipeline, photo, condition, studio.side, studio.sampling, options.seed)
+    log.info(
+        "drawn in %d steps of %s, %d passes of the UNet; UNet in %s, VAE in %s",
+        studio.sampling.steps, studio.sampling.scheduler, studio.pipeline.passes, *studio.precisions,
+    )  # fmt: skip
+    # Without --output nothing is written over, and two edits at once take two names.
+    with nullcontext() if options.output else hold(options.target, "an edit", wait=True):
+        target = options.output or free_path(options.target)
+        save(frame, target)
+    log.info("wrote %s, %d x %d", target, frame.width, frame.height)
+
+
+def open_studio(options: DrawingOptions, device: torch.device) -> Studio:
+    """Loads the checkpoint and settles how it draws.
+
+    Raises:
+        UserError: the checkpoint cannot be drawn as asked for, or stage 1 does not fit it.
+    """
     needs_conditioner = True if options.vllm or options.image_feature else None
     parts = load_parts(options.ckpt, options.config, not options.no_ema, needs_conditioner)
     width = None if parts.conditioner is None else int(parts.conditioner.config.llm_width)
@@ -67,18 +94,13 @@ def edit(options: EditOptions) -> None:
             "%s was not distilled: --preset fast draws it with more passes than the 4 of one that was "
             "(python -m ldm.distill)", options.ckpt,
         )  # fmt: skip
-    side = side_of(options, resolution_of(parts))
-    frame = draw(pipeline, photo, read_condition(options, width), side, sampling, options.seed)
-    log.info(
-        "drawn in %d steps of %s, %d passes of the UNet; UNet in %s, VAE in %s",
-        sampling.steps, sampling.scheduler, pipeline.passes, *precisions,
-    )  # fmt: skip
-    # Without --output nothing is written over, and two edits at once take two names.
-    with nullcontext() if options.output else hold(options.target, "an edit", wait=True):
-        target = options.output or free_path(options.target)
-        with atomic_open(target) as file:
-            frame.save(file, format=FORMATS[target.suffix.lower()])
-    log.info("wrote %s, %d x %d", target, frame.width, frame.height)
+    return Studio(pipeline, sampling, precisions, side_of(options, resolution_of(parts)), width)
+
+
+def save(frame: Image.Image, target: Path) -> None:
+    """Writes a frame in the format that its name ends in; it appears whole."""
+    with atomic_open(target) as file:
+        frame.save(file, format=FORMATS[target.suffix.lower()])
 
 
 def free_path(path: Path) -> Path:
@@ -87,47 +109,7 @@ def free_path(path: Path) -> Path:
     return next(each for each in chain([path], others) if not each.exists())
 
 
-def check_vllm(options: EditOptions, folder: Path, width: int | None) -> None:
-    """Checks before stage 1 is started that it can be, and that its features fit the checkpoint.
-
-    Raises:
-        UserError: its Python or the folder is not there, or the features are of another width.
-    """
-    if not options.vllm_python.exists():
-        raise UserError(
-            f"--vllm-python {options.vllm_python}: not found; run bash scripts/setup.sh vllm, or name the "
-            "Python of stage 1's environment"
-        )
-    if not folder.is_dir():
-        raise UserError(f"--vllm {folder}: no such folder; name the VLLM that llava.train wrote")
-    found = vllm_width(folder)
-    if found not in (None, width):
-        raise UserError(
-            f"--vllm {folder}: its features are {found} wide, {options.ckpt} takes {width}; give the VLLM "
-            "whose features the checkpoint was trained on"
-        )
-
-
-def vllm_width(folder: Path) -> int | None:
-    """Width of a VLLM's features by its settings, or by those of its adapters' base; None if they do not say.
-
-    Raises:
-        UserError: the settings cannot be read.
-    """
-    adapters = folder / "adapter_config.json"
-    if adapters.is_file():
-        base = check_object(read_json(adapters), f"{adapters}", "settings").get("base_model_name_or_path")
-        folder = Path(f"{base}")
-    path = folder / "config.json"
-    if not path.is_file():  # stage 1 says what is wrong with the folder
-        return None
-    settings = check_object(read_json(path), f"{path}", "settings")
-    text = settings.get("text_config", settings)  # Hugging Face's form nests it
-    width = text.get("hidden_size") if isinstance(text, dict) else None
-    return width if isinstance(width, int) else None
-
-
-def side_of(options: EditOptions, stated: int | None) -> int:
+def side_of(options: DrawingOptions, stated: int | None) -> int:
     """The side of the square to draw; one that is not what the checkpoint was trained for is said."""
     if options.resolution is None:
         log.info(
@@ -164,30 +146,10 @@ def ask_vllm(options: EditOptions, width: int | None) -> Condition:
         UserError: it fails.
     """
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        read_frame(options.input).save(folder / FRAME)
-        actions = folder / "actions.json"
-        entry = {"image_0": FRAME, "image_1": FRAME, "action": options.prompt}
-        write_json(actions, {CLIP: {ACTION: entry}})
-        # EPIC's labels go into the question as they are.
-        command = [
-            str(options.vllm_python), "-m", "llava.describe", "--model-path", str(options.vllm),
-            "--image-dir", str(folder), "--action-label", str(actions), "--dataset", "epickitchen",
-            "--save-path", str(folder / "texts"), "--save-image-feature-path", str(folder / "image"),
-            "--save-text-feature-path", str(folder / "text"), "--seed", str(options.seed),
-        ]  # fmt: skip
-        if options.description is not None:
-            write_json(folder / TEXTS, {CLIP: {ACTION: options.description}})
-            command += ["--texts", str(folder / TEXTS)]
-        done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 - our own command
-        if done.returncode:
-            raise UserError(f"--vllm {options.vllm}: stage 1 ended with code {done.returncode}; see above")
-        (texts,) = (folder / "texts").glob("chunk_*.json")
-        text = read_json(texts)[CLIP][ACTION]["description"]
-        log.info("description: %s", text)
-        return with_features(
-            text, feature_path(folder / "image", FRAME), feature_path(folder / "text", FRAME), width
-        )
+        question = Question(CLIP, options.input, options.prompt, options.seed, options.description)
+        answer = ask(options, Path(name), [question])[CLIP]
+        log.info("description: %s", answer.text)
+        return with_features(*answer, width)
 
 
 def draw(
@@ -199,16 +161,44 @@ def draw(
     seed: int,
 ) -> Image.Image:
     """Draws the frame and gives it the photo's aspect ratio."""
-    say_lost(pipeline.tokenizer, [condition.text], "the text")
-    source = to_model(photo, side)[None]
+    (decoded,) = decode(pipeline, [photo], [condition], side, sampling, [seed])
+    return shaped(decoded, photo)
+
+
+def decode(
+    pipeline: LegoPipeline,
+    photos: Sequence[Image.Image],
+    conditions: Sequence[Condition],
+    side: int,
+    sampling: SamplingConfig,
+    seeds: Sequence[int],
+    check_finite: bool = True,
+) -> Float[Tensor, "b 3 r r"]:
+    """Draws squares, in about [-1, 1]; all conditions have features, or none has.
+
+    Raises:
+        UserError: `check_finite`, and one is not finite.
+    """
+    say_lost(pipeline.tokenizer, [condition.text for condition in conditions], "the text")
     streams = BOTH if pipeline.conditioner is None else pipeline.conditioner.streams
-    decoded = pipeline(
-        source,
-        condition.text,
-        condition.image_feature if streams.image else None,
-        condition.text_feature if streams.text else None,
-        generator=item_generator(seed, CLIP, ACTION),
+    return pipeline(
+        torch.stack([to_model(photo, side) for photo in photos]),
+        [condition.text for condition in conditions],
+        joined([condition.image_feature for condition in conditions]) if streams.image else None,
+        joined([condition.text_feature for condition in conditions]) if streams.text else None,
+        generator=[item_generator(seed, CLIP, ACTION) for seed in seeds],
         output_type="pt",
+        check_finite=check_finite,
         **sampling.arguments,
-    ).images[0]
+    ).images
+
+
+def joined(features: Sequence[Tensor | None]) -> Tensor | None:
+    """Features of several photos as a batch; None where the first has none."""
+    there = [each for each in features if each is not None]
+    return torch.cat(there) if there else None
+
+
+def shaped(decoded: Float[Tensor, "3 r r"], photo: Image.Image) -> Image.Image:
+    """A drawn square with the photo's aspect ratio."""
     return Image.fromarray(to_frame(decoded, photo.height, photo.width, "clamp"))

@@ -54,6 +54,10 @@ class DescribeOptions:
         f"with {DESCRIPTION_KEY}, or JSON clip -> action -> text or description", type=Path,
     )  # fmt: skip
     seed: int = flag("draws depend on it and on the action's id", type=int, default=42)
+    seeds: Path | None = flag(
+        "JSON clip -> action -> the whole seed of its draws, in place of --seed and the action's id",
+        type=Path,
+    )
     num_chunks: int = flag("the published split of clips into contiguous chunks", type=int, default=1)
     chunk_idx: int = flag("which chunk, counted from 1", type=int, default=1)
     shard: str | None = flag("every N-th action from the I-th, instead of chunks", metavar="I/N")

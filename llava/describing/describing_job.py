@@ -14,11 +14,13 @@ from egogen.errors import UserError, shorten
 from egogen.frames import FrameStore, open_frames
 from egogen.layout import feature_name
 from egogen.manifest import checkpoint_hash, file_hash
+from egogen.seeds import item_seed
 from egogen.shards import parse_shard, process, take_chunk, take_shard
 from llava.checkpoints.config_json import patches_across, places, vision_settings
 from llava.checkpoints.tokenizer import load_tokenizer
 from llava.describing.decode import Sampling
 from llava.describing.describe_options import DescribeOptions
+from llava.describing.given_seeds import read_seeds
 from llava.describing.given_texts import ActionKey, check_texts, read_texts
 from llava.model import Checkpoint, fast_dtype, pick_device, read_checkpoint
 from llava.question.labels import action_words, guess_dataset
@@ -72,6 +74,17 @@ class DescribingJob:
         return None if texts is None else read_texts(texts, self.everything, self.options.action_label)
 
     @cached_property
+    def given_seeds(self) -> Mapping[ActionKey, int] | None:
+        """The seeds of the actions' draws, where they are given."""
+        return None if self.options.seeds is None else read_seeds(self.options.seeds, self.everything)
+
+    def seed(self, item: Item) -> int:
+        """What an action's draws are made from."""
+        if self.given_seeds is None:
+            return item_seed(self.options.seed, item.clip, item.id)
+        return self.given_seeds[item.clip, item.id]
+
+    @cached_property
     def settings(self) -> dict[str, object]:
         """What decides the texts and features; as JSON values."""
         model, options = self.options.model_path, self.options
@@ -95,7 +108,10 @@ class DescribingJob:
         if self.options.texts:
             most = self.sampling.max_new_tokens
             return {"given_texts": file_hash(self.options.texts), "max_new_tokens": most}
-        return {"seed": self.options.seed, "sampling": asdict(self.sampling)}
+        sampling = asdict(self.sampling)
+        if self.options.seeds:
+            return {"given_seeds": file_hash(self.options.seeds), "sampling": sampling}
+        return {"seed": self.options.seed, "sampling": sampling}
 
     def image(self, item: Item) -> str:
         """The frame that is described, relative to the image folder."""
@@ -175,6 +191,7 @@ def read_job(options: DescribeOptions) -> DescribingJob:
     job = DescribingJob(options, everything, items, part, pick_device(options.device, process().local_rank))
     job.check_names()
     job.check_texts()
+    _ = job.given_seeds  # read now, and not after the model
     return job
 
 

@@ -115,7 +115,7 @@ def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver
                     *loaded,
                     [job.frames.read(job.image(item)) for item in items],
                     [job.words(item) for item in items],
-                    seeds=[item_seed(job.options.seed, item.clip, item.id) for item in items],
+                    seeds=[job.seed(item) for item in items],
                     query=job.options.query,
                     sampling=job.sampling,
                     texts=None if texts is None else [texts[place] for place in order[:size]],

@@ -1,8 +1,9 @@
-"""The frame before each action, which EgoVLP+ shows first: finding and checking it."""
+"""The frame before each action, which EgoVLP+ shows first and boxes follow from: finding and checking it."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from egogen.errors import UserError
 from egogen.hints import hint
 from egogen.layout import METRIC_TARGETS, metric_target_path
 from egogen.progress import Progress
-from ldm.metrics.frames.frame_pairs import Pairs, digest
+from ldm.metrics.frames.frame_pairs import Pair, Pairs, digest
 from ldm.metrics.frames.images import check_image
 from ldm.metrics.frames.protocol import size_tolerance
 from ldm.metrics.metric import MetricSetting
@@ -36,8 +37,8 @@ def split_folder(targets: Path, given: Path | None) -> Path:
     if given is None and targets.absolute().name != METRIC_TARGETS:
         raise UserError(
             f"{targets}: the folder of targets is not named {METRIC_TARGETS}, so the frames before the "
-            "actions are not known to lie beside it; name their folder by --input_path, or leave egovlp_plus "
-            "out of --metrics"
+            "actions are not known to lie beside it; name their folder by --input_path, or leave "
+            "egovlp_plus, psnr_box and ssim_box out of --metrics"
         )
     if not folder.is_dir():
         raise UserError(
@@ -53,7 +54,27 @@ def contexts_of(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
 
 def contexts_sha256(pairs: Pairs, setting: MetricSetting) -> str:
     """Covers the contents of all frames before actions; they are found and checked for it."""
-    return digest(f"{name}\0{context.sha256}" for name, context in contexts_of(pairs, setting).items())
+    return contexts_digest(contexts_of(pairs, setting))
+
+
+def contexts_digest(contexts: Mapping[str, Context]) -> str:
+    """Covers the contents of frames before actions."""
+    return digest(f"{name}\0{context.sha256}" for name, context in contexts.items())
+
+
+def sources_of(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
+    """The frame before the action of each pair as the annotations name it, whatever the protocol.
+
+    Raises:
+        UserError: one is missing, broken or of another size than its target.
+    """
+    folder = split_folder(pairs.targets, setting.input_path)
+
+    def find() -> dict[str, Context]:
+        shown = Progress(pairs.pairs, desc="frames before the actions", unit="frame", leave=False)
+        return {pair.frame: checked(folder / pair.item.action.image_0, pair, setting) for pair in shown}
+
+    return setting.once(f"sources of {pairs.names_sha256}", find)
 
 
 def find_contexts(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
@@ -63,7 +84,6 @@ def find_contexts(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
         UserError: one is missing, broken or of another size than its target.
     """
     folder, first_of = split_folder(pairs.targets, setting.input_path), cache(first_of_folder)
-    tolerance = size_tolerance(setting.protocol, setting.dataset)
     found, others = {}, []
     for pair in Progress(pairs.pairs, desc="frames before the actions", unit="frame", leave=False):
         stated = folder / pair.item.action.image_0
@@ -77,18 +97,7 @@ def find_contexts(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
             )
         if path != stated:
             others.append(pair.frame)
-        if not path.is_file():
-            raise UserError(
-                f"{path}: no such frame; it is the one before {pair.item.clip}/{pair.item.id}{hint(path)}"
-            )
-        header = check_image(path)
-        size, target = header.size, pair.sizes[1]
-        if not size.near(target, tolerance):
-            raise UserError(
-                f"{path}: {size.width}x{size.height} pixels, its target {target.width}x{target.height}; the "
-                "frame before an action is expected in the target's size"
-            )
-        found[pair.frame] = Context(path, header.sha256)
+        found[pair.frame] = checked(path, pair, setting)
     if others:
         log.warning(
             "EgoVLP+: in %d of %d actions, %s first, the first file of the folder is not the annotated frame "
@@ -96,6 +105,26 @@ def find_contexts(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
             len(others), len(found), others[0],
         )  # fmt: skip
     return found
+
+
+def checked(path: Path, pair: Pair, setting: MetricSetting) -> Context:
+    """Reads the frame before a pair's action once, to its end.
+
+    Raises:
+        UserError: it is missing, broken or of another size than the pair's target.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such frame; it is the one before {pair.item.clip}/{pair.item.id}{hint(path)}"
+        )
+    header = check_image(path)
+    size, target = header.size, pair.sizes[1]
+    if not size.near(target, size_tolerance(setting.protocol, setting.dataset)):
+        raise UserError(
+            f"{path}: {size.width}x{size.height} pixels, its target {target.width}x{target.height}; the "
+            "frame before an action is expected in the target's size"
+        )
+    return Context(path, header.sha256)
 
 
 def first_of_folder(folder: Path) -> Path:

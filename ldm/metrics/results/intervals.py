@@ -34,6 +34,17 @@ def interval(values: Iterable[float], resamples: int) -> list[float] | None:
     return [float(ends.low), float(ends.high)]
 
 
+def wilson(count: int, total: int) -> tuple[float, float] | None:
+    """The 95 % interval of a share, `count` of `total` independent answers (Wilson 1927); None of none."""
+    if total < 1:
+        return None
+    # Takes seconds to import.
+    from scipy.stats import binomtest
+
+    ends = binomtest(count, total).proportion_ci(confidence_level=LEVEL, method="wilson")
+    return float(ends.low), float(ends.high)
+
+
 def paired_p_value(a: Sequence[float], b: Sequence[float]) -> float | None:
     """How likely two runs were to differ so much in mean if each item's two values could be swapped.
 

@@ -28,6 +28,7 @@ from tests.ldm.evaluation.recorded_run import QUICK, flags, fresh, read, values
 TABLE = [
     "egovlp_image_sim", "egovlp_plus_image_sim", "clip_image_sim", "fid", "psnr", "lpips_squeeze",
     "lpips_vgg", "lpips_alex", "lpips_corrected", "blip_base_egovlp_sim", "blip_large_egovlp_sim", "ssim",
+    "psnr_box", "ssim_box",
 ]  # fmt: skip
 TOLERANCE = {"psnr": 1e-4, "fid": 3e-6, "lpips_squeeze": 1e-7, "lpips_vgg": 1e-7, "lpips_alex": 1e-7}
 

@@ -1,0 +1,112 @@
+"""PSNR and SSIM inside the box that an action changes, against closed forms and the whole-frame metrics."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ldm import evaluate
+from ldm.metrics import changed_box, psnr, ssim
+from ldm.metrics.changed_box import THRESHOLD
+from tests.ldm.evaluation.failing import fails
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def acted(source: torch.Tensor, *corners: tuple[int, int]) -> torch.Tensor:
+    """The source with single pixels inverted, as far as they differ then."""
+    target = source.clone()
+    for row, column in corners:
+        target[..., row, column] = (target[..., row, column] + 0.5) % 1
+    return target
+
+
+def test_the_box_is_the_smallest_with_all_that_differs() -> None:
+    source = noise(2, 3, 20, 30)
+    target = torch.cat([acted(source[:1], (3, 4), (9, 25)), acted(source[1:], (0, 0))])
+    expected = torch.zeros(2, 20, 30, dtype=torch.bool)
+    expected[0, 3:10, 4:26] = expected[1, :1, :1] = True
+    assert torch.equal(changed_box.changed_box(source, target), expected)
+
+
+def test_less_than_the_threshold_is_no_change_and_without_any_the_box_is_the_frame() -> None:
+    source = torch.full((2, 3, 8, 8), 0.5)
+    target = source.clone()
+    target[0, 1, 2, 3] += THRESHOLD - 0.001
+    target[1, 1, 2, 3] += THRESHOLD + 0.001  # in one channel
+    assert changed_box.changed_box(source, target).sum((1, 2)).tolist() == [64, 1]
+
+
+def test_values_are_those_of_the_pixels_inside() -> None:
+    """A constant error e inside alone is 20 log10(1 / e); errors outside count for nothing."""
+    source = noise(1, 3, 24, 32) * 0.5
+    target = acted(source, (5, 6), (14, 20))
+    drawn = target.clone()
+    drawn[..., 5:15, 6:21] += 0.1
+    drawn[..., :4, :] = 0
+    assert float(changed_box.psnr(drawn, target, source)) == pytest.approx(20.0, abs=1e-4)
+    assert float(changed_box.psnr(target, target, source)) == math.inf
+    flat = torch.full((1, 3, 40, 40), 0.3)
+    moved = acted(flat, (10, 10), (29, 29)).fill_(0.3)
+    moved[..., 10, 10] = moved[..., 29, 29] = 0.3 + THRESHOLD + 0.01
+    # Without contrast only the luminance term of SSIM is left; the two corners are a tiny part.
+    value = changed_box.ssim(torch.full_like(flat, 0.6), torch.full_like(flat, 0.3), moved)
+    assert float(value) == pytest.approx((2 * 0.3 * 0.6 + 1e-4) / (0.3**2 + 0.6**2 + 1e-4), abs=1e-3)
+
+
+def test_a_copy_wins_by_the_frame_and_not_in_the_box() -> None:
+    """32 of 1,024 pixels change: a copy is perfect elsewhere; what draws the change, with some noise, not."""
+    source = noise(1, 3, 32, 32)
+    target = source.clone()
+    target[..., 8:12, 8:16] = 1 - target[..., 8:12, 8:16].round()
+    drawn = (target + 0.8 * (noise(1, 3, 32, 32, seed=1) - 0.5)).clamp(0, 1)
+    for whole, boxed in ((psnr.score, changed_box.psnr), (ssim.score, changed_box.ssim)):
+        assert float(whole(source, target)) > float(whole(drawn, target))
+        assert float(boxed(source, target, source)) < float(boxed(drawn, target, source))
+
+
+@pytest.mark.parametrize(("whole", "boxed"), [(psnr.score, changed_box.psnr), (ssim.score, changed_box.ssim)])
+def test_of_a_frame_that_changes_everywhere_it_is_the_metric_of_the_frame(whole, boxed) -> None:  # noqa: ANN001
+    drawn, target = noise(3, 3, 16, 24, seed=1), noise(3, 3, 16, 24, seed=2)
+    torch.testing.assert_close(boxed(drawn, target, 1 - target.round()), whole(drawn, target))
+    torch.testing.assert_close(boxed(drawn, target, target), whole(drawn, target))
+    alone = torch.cat(
+        [boxed(*each) for each in zip(*(part.split(1) for part in (drawn, target, 1 - target)), strict=True)]
+    )
+    torch.testing.assert_close(boxed(drawn, target, 1 - target), alone)
+
+
+def test_the_command_measures_it(scene, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
+    """The frames before are those that the annotations name; the run copies them."""
+    for index in range(4):
+        name = f"clip{index}/act/00000{{}}.jpg"
+        shutil.copy(scene.frames / name.format(1), scene.run / "images" / name.format(2))
+    evaluate.main(scene.flags("--metrics", "psnr,psnr_box,ssim,ssim_box"))
+    values = json.loads((scene.run / "metric/per_sample.json").read_text())
+    source, target, drawn = (
+        torch.from_numpy(np.array(Image.open(place / f"clip2/act/{name}.jpg"))).permute(2, 0, 1)[None] / 255
+        for place, name in (
+            (scene.frames, "000001"),
+            (scene.targets, "000002"),
+            (scene.run / "images", "000002"),
+        )
+    )
+    frame = "clip2/act/000002.jpg"
+    assert values["psnr_box"][frame] == pytest.approx(
+        float(changed_box.psnr(drawn, target, source)), abs=1e-4
+    )
+    assert values["ssim_box"][frame] == pytest.approx(
+        float(changed_box.ssim(drawn, target, source)), abs=1e-4
+    )
+    (scene.frames / "clip2/act/000001.jpg").unlink()
+    capsys.readouterr()
+    again = fails(evaluate.main, scene.flags("--metrics", "ssim_box"), capsys)
+    assert "clip2/act/000001.jpg: no such frame; it is the one before clip2/act" in again
