@@ -127,9 +127,9 @@ class PairsModule(lightning.LightningDataModule):
         }
 
 
-def spread(dataset: Dataset[Sample], most: int) -> Dataset[Sample]:
+def spread(dataset: EgoGenPairs, most: int) -> Dataset[Sample]:
     """At most so many items of a data set, evenly spread over it; all of them for 0."""
-    count = len(dataset)  # type: ignore[arg-type] - ours have a length
+    count = len(dataset)
     if not 0 < most < count:
         return dataset
     return Subset(dataset, [index * count // most for index in range(most)])

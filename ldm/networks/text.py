@@ -78,7 +78,7 @@ def unknown_words(table: Float[Tensor, "v d"], tokenizer: CLIPTokenizer, texts: 
     """
     ids = tokenize(tokenizer, texts).unique().to(table.device)
     lost = ids[(table[ids] == 0).all(dim=1)]
-    return sorted({tokenizer.decode([index]).strip() for index in lost.tolist()})
+    return sorted({f"{tokenizer.decode([index])}".strip() for index in lost.tolist()})
 
 
 def count_longer(tokenizer: Any, texts: Sequence[str], most: int) -> int:  # noqa: ANN401 - CLIP's or BERT's
