@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from transformers.initialization import no_init_weights
 
 from egogen.errors import UserError, shorten
 from egogen.features.weight_files import SHARDED
@@ -89,7 +91,10 @@ class SingleFile:
         Raises:
             UserError: missing or unknown tensors, or tensors of another shape; names the first, counts them.
         """
-        parts = build(shape, streams is not None, streams or BOTH)
+        # Random weights take seconds at full size: none are drawn where the file has them all.
+        drawn = streams is not None and self.streams is None
+        with nullcontext() if drawn else no_init_weights():
+            parts = build(shape, streams is not None, streams or BOTH)
         if SCALE_LAYER in self.state:
             add_scale_layer(parts.unet)
         if self.distilled:

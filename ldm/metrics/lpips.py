@@ -60,8 +60,10 @@ def load(net: Net, path: Path, device: torch.device) -> nn.Module:
     """
     # Takes seconds to import, so a wrong argument does not wait for it.
     import lpips
+    from transformers.initialization import no_init_weights
 
-    with warnings.catch_warnings():
+    # Drawing the 138 million weights of VGG at random takes seconds too; the file has them all.
+    with warnings.catch_warnings(), no_init_weights():
         warnings.simplefilter("ignore")  # it calls torchvision by old names
         network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     state = {
