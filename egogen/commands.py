@@ -6,6 +6,7 @@ import argparse
 import ast
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,6 +77,7 @@ def module_of(name: str) -> str:
     return f"{name}.{MAIN}" if is_package else name
 
 
+@cache
 def docstring(module: str) -> str:
     """What a module says of itself; it is read and not imported: no library is needed."""
     spec = find_spec(module_of(module))

@@ -190,7 +190,7 @@ def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(tmp_path: Pa
         (b"a: !!python/object/apply:os.getcwd []", "not valid YAML (could not determine a constructor for "),
         (b"\xff", "not UTF-8 text (invalid start byte at byte 0)"),
         (b"a: {b: 1, c: 2, b: 3}", "the key 'b' occurs twice in one object"),
-        (b"[" * 3000, "not ours (objects or lists nested too deeply)"),
+        (b"[" * 1000, "not ours (objects or lists nested too deeply)"),
     ],
 )
 def test_what_is_wrong_with_yaml_is_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -369,8 +369,8 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
     ("text", "message"),
     [
         ("9" * 5000, "a number of thousands of digits"),
-        ("[" * 5000, "nested too deeply"),
-        ("{a: " * 5000, "nested too deeply"),
+        ("[" * 1500, "nested too deeply"),
+        ("{a: " * 1500, "nested too deeply"),
         ("!!int x", "a value that is none of its type"),
         ("!!timestamp 3", "a value that is none of its type"),
         ("!!bool x", "a value that is none of its type"),

@@ -22,7 +22,7 @@ VALUES = (
     {"a": NAN}, {"a": 1}, {1: 2}, [[1]], [{}], [{"root": 3}],
 )  # fmt: skip
 WORDS = (
-    "9" * 5000, "0x" + "f" * 5000, "[" * 3000, "{a: " * 3000, "${", "${nope:1}", "${data}", "!!int x", "[1",
+    "9" * 5000, "0x" + "f" * 5000, "[" * 1000, "{a: " * 1000, "${", "${nope:1}", "${data}", "!!int x", "[1",
     "!!timestamp 3", "!!bool x", "!!python/name:os.system", "~nobody-of-this-name/x", "\0", "a: b: c",
     "1:2:3",
 )  # fmt: skip
