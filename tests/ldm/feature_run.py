@@ -22,7 +22,7 @@ from ldm.config.sections import TrainConfig
 from ldm.data.loaders import PairsModule
 from ldm.networks.architecture import Parts
 from ldm.networks.text import make_tokenizer
-from tests.ldm.toy_run import TRAINING, WIDTH, Run, make_run
+from tests.ldm.toy_run import TRAINING, WIDTH, Run, base, make_run
 
 STORES = ("npy", "compact", "online")
 PATCH_WIDTH = 16
@@ -83,12 +83,6 @@ def convert(run: Run, target: Path, *more: str) -> Path:
 def words(run: Run, store: str, *more: str) -> list[str]:
     root = run.features if store == "npy" else run.root / store
     return [*run.words(), f"data.features={root}", f"features.store={store}", *more]
-
-
-def base(run: Run) -> Path:
-    path = run.root / "tiny.yaml"
-    path.write_text(f"model: {{start: {run.start}, gradient_checkpointing: true}}\n")
-    return path
 
 
 def module(run: Run, store: str, *more: str) -> PairsModule:

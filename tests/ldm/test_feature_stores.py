@@ -26,14 +26,13 @@ from tests.ldm.feature_run import (
     PATCH_WIDTH,
     SHORT,
     STORES,
-    base,
     batches,
     convert,
     make_stores,
     module,
     words,
 )
-from tests.ldm.toy_run import WIDTH, Run
+from tests.ldm.toy_run import WIDTH, Run, training
 from tests.llava_oracle import ORACLE, write_published
 
 # Features are rounded to float16; so are patches, whose errors the projector adds up.
@@ -78,8 +77,7 @@ def test_8_bits_move_text_a_little(run: Run) -> None:
 
 
 def fit(run: Run, name: str, store: str, *more: str) -> dict[str, torch.Tensor]:
-    flags = ["--name", name, "--base", str(base(run)), "--train", "--logdir", str(run.root / "logs")]
-    train([*flags, *words(run, store, *SHORT, *more)])
+    train(training(run, name, *words(run, store, *SHORT, *more)))
     state: dict[str, torch.Tensor] = read(checkpoint(run, name))["state_dict"]
     return state
 

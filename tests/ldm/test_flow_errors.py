@@ -15,7 +15,7 @@ from egogen.cli import run as run_command
 from egogen.errors import UserError
 from ldm.sample import main as sample
 from ldm.train import main as train
-from tests.ldm.toy_run import TRAINING, Run, base, fit, make_run
+from tests.ldm.toy_run import TRAINING, Run, base, fit, make_run, training
 from tests.second_process import second_process
 from tests.small_disk import largest_file
 
@@ -171,8 +171,7 @@ def test_latents_on_a_full_disk_are_one_line_and_no_signal(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUN_ROOT", str(tmp_path))
-    words = [*run.words(), *TRAINING, "data.cache_latents=true"]
-    arguments = ["--name", "full", "--base", str(base(run)), "--logdir", str(tmp_path), "--train"]
+    words = training(run, "full", "data.cache_latents=true", logs=tmp_path)
     line = r"cache/ego4d_.*: not written .*File too large.* free"
     with largest_file(2000), pytest.raises(UserError, match=line):
-        train([*arguments, *words])
+        train(words)

@@ -20,7 +20,7 @@ from ldm.train import main as train
 from ldm.training.adamw import gradient_norm, make_optimizer, rate
 from ldm.training.callbacks.checkpoints import step_files
 from ldm.training.callbacks.grids import ImageGrids
-from tests.ldm.toy_run import SHAPE, TRAINING, WIDTH, Run, make_run
+from tests.ldm.toy_run import SHAPE, WIDTH, Run, make_run, training
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +44,8 @@ def poison(monkeypatch: pytest.MonkeyPatch, bad_steps: set[int]) -> list[str]:
 
 
 def fit(run: Run, name: str, *words: str) -> Path:
-    base = run.root / "tiny.yaml"
-    base.write_text(f"model: {{start: {run.start}}}\n")
-    logdir = ["--logdir", str(run.root / "logs")]
-    words = ("trainer.images=0", "trainer.save_every_steps=1", "trainer.keep_last=0", *words)
-    train(["--name", name, "--base", str(base), "--train", *logdir, *run.words(), *TRAINING, *words])
+    plain = ("trainer.images=0", "trainer.save_every_steps=1", "trainer.keep_last=0")
+    train(training(run, name, *plain, *words))
     return run.root / "logs" / f"tiny_{name}" / "checkpoints"
 
 

@@ -26,7 +26,7 @@ from ldm.training.callbacks.checkpoints import Checkpoints, find_resume, step_fi
 from ldm.training.run import find_checkpoint
 from tests import forked
 from tests.forked import Forked
-from tests.ldm.toy_run import TRAINING, Run, make_run
+from tests.ldm.toy_run import Run, make_run, training
 from tests.second_process import second_process
 from tests.small_disk import largest_file
 
@@ -37,7 +37,6 @@ STEPS = 12
 OFTEN = "trainer.save_every_steps=1"
 # Three steps an epoch, two batches a step, so that most checkpoints lie within an epoch.
 SETTINGS = [
-    *TRAINING,
     "data.batch_size=1",
     "data.workers=2",
     "trainer.effective_batch=2",
@@ -61,10 +60,7 @@ def run_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def command(run: Run, name: str, *words: str) -> list[str]:
-    base = run.root / "tiny.yaml"
-    base.write_text(f"model: {{start: {run.start}, gradient_checkpointing: true}}\n")
-    logdir = ["--logdir", str(run.root / "logs")]
-    return ["--name", name, "--base", str(base), "--train", *logdir, *run.words(), *SETTINGS, *words]
+    return training(run, name, *SETTINGS, *words)
 
 
 def folder(run: Run, name: str) -> Path:

@@ -25,7 +25,7 @@ from ldm.networks.architecture import build
 from ldm.train import main as train
 from ldm.training.adamw import make_optimizer, rate, renew
 from ldm.training.resuming import REFUSED, SAID, USED, Begun, read_begun
-from tests.ldm.toy_run import SHAPE, TRAINING, Run, make_run
+from tests.ldm.toy_run import SHAPE, Run, make_run, training
 
 DOCS = Path(__file__).parents[2] / "docs" / "stage2.md"
 
@@ -136,12 +136,10 @@ def test_moments_of_another_form_are_refused() -> None:
 
 
 def test_a_resumed_run_trains_by_its_new_settings(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    base = run.root / "tiny.yaml"
-    base.write_text(f"model: {{start: {run.start}, gradient_checkpointing: false}}\n")
     plain = ["trainer.images=0", "trainer.validate_every_epochs=100", "trainer.save_every_steps=1"]
-    words = ["--base", str(base), "--train", "--logdir", str(run.root), *run.words(), *TRAINING, *plain]
+    words = training(run, "lr", "model.gradient_checkpointing=false", *plain, logs=run.root)
     folder = run.root / "tiny_lr"
-    train(["--name", "lr", *words, "trainer.max_steps=1"])
+    train([*words, "trainer.max_steps=1"])
     changed = [
         "optimizer.lr=0.5",
         "optimizer.weight_decay=0.25",
@@ -149,7 +147,7 @@ def test_a_resumed_run_trains_by_its_new_settings(run: Run, caplog: pytest.LogCa
         "trainer.log_every_steps=2",
     ]
     with caplog.at_level(logging.INFO):
-        train(["--name", "lr", *words, *changed])
+        train([*words, *changed])
     assert (
         "in force from step 1 on: optimizer.lr: 0.0001 -> 0.5; optimizer.weight_decay: 0.01 -> 0.25; "
         in caplog.text

@@ -19,8 +19,8 @@ from ldm.data.stage_one import TEXT, StageOne
 from ldm.networks.shapes import Streams
 from ldm.sample import main as sample
 from ldm.train import main as train
-from tests.ldm.feature_run import SHORT, STORES, base, batches, make_stores, module, words
-from tests.ldm.toy_run import WIDTH, Run
+from tests.ldm.feature_run import SHORT, STORES, batches, make_stores, module, words
+from tests.ldm.toy_run import WIDTH, Run, training
 
 IMAGE_ALONE, TEXT_ALONE = Streams(True, False), Streams(False, True)
 # Stream -> the key that leaves the other one out, and the folder that nobody then needs.
@@ -110,8 +110,7 @@ def test_a_stream_alone_trains_and_draws(run: Run, streams: Streams, tmp_path: P
     key, left_out = LEFT_OUT[streams]
     settings = words(run, store, key, f"data.features={without(run, store, streams, tmp_path)}")
     name = f"no_{left_out}"
-    flags = ["--name", name, "--base", str(base(run)), "--train", "--logdir", str(tmp_path / "logs")]
-    train([*flags, *settings, *SHORT])
+    train(training(run, name, *settings, *SHORT, logs=tmp_path / "logs"))
     checkpoint = tmp_path / "logs" / f"tiny_{name}" / "checkpoints" / "last.ckpt"
     state = read(checkpoint)["state_dict"]
     found = Streams("projection_img.weight" in state, "projection_txt.weight" in state)

@@ -23,9 +23,11 @@ SHAPE = Architecture(
     vae=VAEShape(channels=[16, 32], blocks=1, groups=8),
     text=TextShape(width=32, layers=1, heads=2, intermediate=32),
     llm_width=WIDTH,
+    mixer_width=64,
 )
 OVERRIDES = [
     f"model.architecture.llm_width={WIDTH}",
+    "model.architecture.mixer_width=64",
     "model.architecture.text={width: 32, layers: 1, heads: 2, intermediate: 32}",
     "model.architecture.unet={channels: [32, 64], attention: [false, true], blocks: 1, groups: 8}",
     "model.architecture.vae={channels: [16, 32], blocks: 1, groups: 8}",
@@ -104,8 +106,13 @@ def base(run: Run) -> Path:
     return path
 
 
+def training(run: Run, name: str, *words: str, logs: Path | None = None) -> list[str]:
+    """Flags and settings of `main.py` for a tiny training; its folder is `tiny_<name>` below `logs`."""
+    flags = ["--name", name, "--base", str(base(run)), "--train", "--logdir", str(logs or run.root / "logs")]
+    return [*flags, *run.words(), *TRAINING, *words]
+
+
 def fit(run: Run, name: str, *words: str) -> Path:
     """Trains by the command; returns the folder of the training."""
-    arguments = ["--name", name, "--base", str(base(run)), "--train", "--logdir", str(run.root / "logs")]
-    train([*arguments, *run.words(), *TRAINING, *words])
+    train(training(run, name, *words))
     return run.root / "logs" / f"tiny_{name}"
