@@ -97,7 +97,9 @@ def test_a_frame_that_cannot_be_written_ends_the_drawing_and_leaves_the_others(t
             asked.append(len(drawn.items))
             yield drawn
 
+    drawing = watched()
     with pytest.raises(UserError, match=r"c/2/b\.jpg: is a folder"):
-        draw_job(job, watched(), Progress(total=6, disable=True))
+        draw_job(job, drawing, Progress(total=6, disable=True))
+    assert drawing.gi_frame is None  # it is closed, and what reads ahead for it
     assert job.path(job.items[0]).is_file()
     assert len(asked) <= 3

@@ -52,3 +52,18 @@ def test_autocast_forgets_its_copies_of_the_weights() -> None:
     assert found.item() == 10
     found.backward()
     assert parameters["w"].grad is not None
+
+
+def test_a_restored_average_goes_on_as_the_one_that_was_saved() -> None:
+    """Its updates count on: the decay of the next is not that of a first one."""
+    parameters = {"w": nn.Parameter(torch.zeros(2))}
+    saved, restored = Ema(parameters), Ema(parameters)
+    with torch.no_grad():
+        parameters["w"].fill_(1.0)
+    for _ in range(20):
+        saved.update(parameters)
+    restored.restore(saved.values(), saved.updates)
+    for ema in (saved, restored):
+        ema.update(parameters)
+    assert restored.values()["w"].tolist() == saved.values()["w"].tolist()
+    assert restored.updates == 21

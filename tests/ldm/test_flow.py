@@ -59,6 +59,7 @@ def test_training_leaves_checkpoint_pictures_curves_and_settings(run: Run, train
     assert (folder / "images" / "step_0000004.png").stat().st_size > 0
     assert (folder / "configs" / "merged.yaml").read_text().startswith("model:")
     assert list((folder / "tensorboard").glob("events*"))
+    assert read(trained)["resolution"] == 32
     before, after = read(run.start)["state_dict"], read(trained)["state_dict"]
     vae = "first_stage_model.decoder.conv_in.weight"
     unet = "model.diffusion_model.out.2.weight"

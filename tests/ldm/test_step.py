@@ -63,6 +63,34 @@ def test_the_loss_draws_from_all_timesteps(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == [(0, 1000)]
 
 
+@torch.no_grad()
+def test_cached_latents_are_those_that_are_encoded() -> None:
+    """Witness: the published scale of the target, none of the source."""
+    module, batch = make_module(), make_batch()
+    frames = {"source": batch["source"], "target": batch["source"].flip(0), "posterior_noise": batch["noise"]}
+    mode, posterior = (module.vae.encode(frames[name]).latent_dist for name in ("source", "target"))
+    cached = {
+        "source_latent": mode.mean,
+        "target_moments": torch.cat([posterior.mean, posterior.std], dim=1),
+        "posterior_noise": batch["noise"],
+    }
+    target = 0.18215 * (posterior.mean + posterior.std * batch["noise"])
+    for found in (module.latents(frames), module.latents(cached)):
+        torch.testing.assert_close(found, (mode.mean, target))
+
+
+def test_the_published_average_moves_between_steps_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two batches a step the first; after the second the step itself moves it."""
+    monkeypatch.setattr(LatentDiffusion, "trainer", SimpleNamespace(accumulate_grad_batches=2))
+    for every, expected in (("batch", [1, 1, 2, 2]), ("step", [0] * 4)):
+        module = make_module(f"model.ema_every={every}")
+        updates = []
+        for batch_idx in range(4):
+            module.on_train_batch_end(None, {}, batch_idx)
+            updates.append(module.ema.updates)
+        assert updates == expected
+
+
 def test_items_draw_from_all_timesteps() -> None:
     found = {int(draw(0, f"{item}", "0", 1, 1).t) for item in range(12000)}
     assert (min(found), max(found)) == (0, 999)
@@ -86,6 +114,25 @@ def test_dropout_is_that_of_the_settings_and_acts() -> None:
                     setattr(part, "p" if kind is nn.Dropout else "dropout", probability)
             once, again = (conditioner(batch["vllm_image"], batch["vllm_text"]) for _ in range(2))
             assert torch.equal(once, again) == alike
+
+
+def test_each_batch_of_each_step_and_process_has_its_own_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the same again when it is trained again."""
+    module = make_module()
+    trainer = SimpleNamespace(global_step=0)
+    monkeypatch.setattr(LatentDiffusion, "trainer", trainer)
+    monkeypatch.setattr(LatentDiffusion, "log", lambda *_, **__: None)
+    monkeypatch.setattr(LatentDiffusion, "global_rank", property(lambda module: module.trainer.global_rank))
+    monkeypatch.setattr(LatentDiffusion, "loss", lambda *_: torch.rand(2))
+
+    def drawn(step: int, batch_idx: int, rank: int) -> float:
+        trainer.global_step, trainer.global_rank = step, rank
+        return module.training_step({"item": ["a", "b"]}, batch_idx).item()
+
+    places = [(step, batch, rank) for step in range(2) for batch in range(2) for rank in range(2)]
+    once = [drawn(*place) for place in places]
+    assert len(set(once)) == len(places)
+    assert [drawn(*place) for place in places] == once
 
 
 def test_bad_items_are_those_of_their_own_step(
