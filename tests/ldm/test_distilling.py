@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,12 +13,14 @@ from diffusers import DDIMScheduler
 
 from egogen.errors import UserError
 from egogen.seeds import item_seed
+from ldm.checkpoints.single_file import SingleFile
 from ldm.config.distillation import DistillConfig
 from ldm.config.merge import load_config
 from ldm.data.noise import draw
 from ldm.diffusion.phases import CLEAN, Phases, jump, schedule_table
 from ldm.diffusion.sampler import make_scheduler
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
+from ldm.distilling.beginning import check_student
 from ldm.distilling.distiller import LAYER, Distiller
 from ldm.distilling.teacher import predict
 from ldm.guidance import build_context, guide
@@ -334,3 +337,14 @@ def test_validation_compares_a_jump_with_the_teachers_path(batch: dict[str, obje
 def test_settings_that_do_not_fit_are_named(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         settings(*words)
+
+
+def test_a_student_goes_on_to_as_many_phases_or_fewer() -> None:
+    source = SingleFile.__new__(SingleFile)
+    source.path = Path("student.ckpt")
+    has = Distilled([1, 5], [1, 2], phases=4)
+    for phases in (4, 2):
+        check_student(source, has, replace(has, phases=phases))
+    for phases in (8, None):
+        with pytest.raises(UserError, match=r"student.ckpt jumps over 4 phases; .* of at most 4"):
+            check_student(source, has, replace(has, phases=phases))

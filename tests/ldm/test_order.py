@@ -8,7 +8,7 @@ from torch.utils.data import TensorDataset
 
 from egogen.errors import UserError
 from ldm.data.loaders import spread
-from ldm.data.noise import draw
+from ldm.data.noise import draw, item_generator
 from ldm.data.order import Key, StepOrder
 
 
@@ -66,6 +66,13 @@ def test_draws_are_keyed_by_seed_item_and_epoch() -> None:
         assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
     for other in (draw(2, "a/0", "0", 6, 8), draw(1, "a/1", "0", 6, 8), draw(1, "a/0", "1", 6, 8)):
         assert not torch.equal(first.noise, other.noise)
+
+
+def test_a_frame_s_noise_is_keyed_by_seed_clip_and_action() -> None:
+    keys = [(1, "a", "0"), (2, "a", "0"), (1, "b", "0"), (1, "a", "1")]
+    first, *others = [torch.randn(8, generator=item_generator(*key)) for key in keys]
+    assert torch.equal(first, torch.randn(8, generator=item_generator(*keys[0])))
+    assert not any(torch.equal(first, other) for other in others)
 
 
 def test_draws_are_spread_as_they_should_be() -> None:

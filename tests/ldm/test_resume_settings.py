@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -24,7 +25,7 @@ from ldm.module import LatentDiffusion
 from ldm.networks.architecture import build
 from ldm.train import main as train
 from ldm.training.adamw import make_optimizer, rate, renew
-from ldm.training.resuming import REFUSED, SAID, USED, Begun, read_begun
+from ldm.training.resuming import REFUSED, SAID, USED, Begun, optimizer_settings, read_begun
 from tests.ldm.toy_run import SHAPE, Run, make_run, training
 
 DOCS = Path(__file__).parents[2] / "docs" / "stage2.md"
@@ -82,6 +83,16 @@ def test_a_changed_setting_is_what_was_decided(key: str) -> None:
     assert Begun(Path("last.ckpt"), 3, asdict(config)).changes(config) == []
 
 
+def test_of_a_file_without_settings_the_optimiser_tells_some() -> None:
+    """Its rate is the one it began with, not that of its last step."""
+    group = {"lr": 3e-5, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}
+    told = {name: group[name] for name in ("betas", "eps", "weight_decay")}
+    for more, rate_of in (({"initial_lr": 1e-4}, 1e-4), ({}, 3e-5)):
+        content = {"optimizer_states": [{"param_groups": [{**group, **more}]}]}
+        assert optimizer_settings(content) == {"optimizer": {"lr": rate_of, **told}}
+    assert optimizer_settings({}) == {}
+
+
 def test_a_run_goes_on_by_its_own_command() -> None:
     training, distillation = load_config(TrainConfig, [], []), load_config(DistillConfig, [], [])
     with pytest.raises(UserError, match=r"last.ckpt: is of a run of python -m ldm.distill, which alone"):
@@ -124,6 +135,20 @@ def test_the_optimiser_goes_on_with_the_new_settings(change: dict[str, Any]) -> 
         new.weight_decay,
     )
     assert found["optimizer_states"][0]["state"][0]["step"] == 4  # the moments are kept
+
+
+def test_the_first_step_of_a_resumed_run_has_the_rate_of_its_place() -> None:
+    """Half a cosine of ten steps at its third, warmed up by three sixths."""
+    settings = OptimizerConfig(schedule="cosine", warmup_steps=6)
+    saved = steps(settings)
+    renew(saved, replace(settings, lr=2e-3), 10, on_gpu=False)
+    expected = pytest.approx(2e-3 * 3 / 6 * 0.5 * (1 + math.cos(0.2 * math.pi)))
+    (group,) = saved["optimizer_states"][0]["param_groups"]
+    assert (group["lr"], group["initial_lr"]) == (expected, 2e-3)
+    assert (saved["lr_schedulers"][0]["_last_lr"], saved["lr_schedulers"][0]["base_lrs"]) == (
+        [expected],
+        [2e-3],
+    )
 
 
 def test_moments_of_another_form_are_refused() -> None:

@@ -37,6 +37,16 @@ def test_the_buffers_are_those_of_the_posterior() -> None:
     assert first["posterior_log_variance_clipped"] == pytest.approx(np.log(1e-20), rel=1e-6)
 
 
+def test_between_timesteps_sigma_is_interpolated_in_its_logarithm() -> None:
+    """Of three steps the middle one is at 499.5: the geometric mean of its neighbours."""
+    scheduler = make_scheduler()
+    scheduler.set_timesteps(3)
+    product = training_schedule()["alphas_cumprod"].double()
+    sigma = ((1 - product) / product).sqrt()
+    wanted = torch.stack([sigma[999], (sigma[499] * sigma[500]).sqrt(), sigma[0], torch.zeros(()).double()])
+    torch.testing.assert_close(scheduler.sigmas.double(), wanted, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("step", [0, 3, 4])
 def test_a_step_tells_the_clean_latent(step: int) -> None:
     """Of a latent that is x_0 + sigma epsilon, with the true epsilon predicted, it is x_0."""

@@ -79,6 +79,18 @@ def test_cached_latents_are_those_that_are_encoded() -> None:
         torch.testing.assert_close(found, (mode.mean, target))
 
 
+def test_the_average_moves_towards_the_weights_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a first step of -1 it has gone nine elevenths of the way."""
+    module = make_module()
+    monkeypatch.setattr(LatentDiffusion, "log", lambda *_, **__: None)
+    before = [value.detach().clone() for value in module.trained().values()]
+    for value in module.trained().values():
+        value.grad = torch.ones_like(value)
+    module.optimizer_step(0, 0, torch.optim.SGD(module.trained().values(), lr=1.0), lambda: 0.0)
+    for old, average in zip(before, module.ema.values().values(), strict=True):
+        torch.testing.assert_close(average, old - 9 / 11)
+
+
 def test_the_published_average_moves_between_steps_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two batches a step the first; after the second the step itself moves it."""
     monkeypatch.setattr(LatentDiffusion, "trainer", SimpleNamespace(accumulate_grad_batches=2))
