@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import chain, count
 from pathlib import Path
@@ -199,16 +200,47 @@ def draw(
     seed: int,
 ) -> Image.Image:
     """Draws the frame and gives it the photo's aspect ratio."""
-    say_lost(pipeline.tokenizer, [condition.text], "the text")
-    source = to_model(photo, side)[None]
+    (decoded,) = decode(pipeline, [photo], [condition], side, sampling, [seed])
+    return shaped(decoded, photo)
+
+
+def decode(
+    pipeline: LegoPipeline,
+    photos: Sequence[Image.Image],
+    conditions: Sequence[Condition],
+    side: int,
+    sampling: SamplingConfig,
+    seeds: Sequence[int],
+    check_finite: bool = True,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Float[Tensor, "b 3 r r"]:
+    """Draws squares, in about [-1, 1]; all conditions have features, or none has.
+
+    Raises:
+        UserError: `check_finite`, and one is not finite.
+    """
+    say_lost(pipeline.tokenizer, [condition.text for condition in conditions], "the text")
     streams = BOTH if pipeline.conditioner is None else pipeline.conditioner.streams
-    decoded = pipeline(
-        source,
-        condition.text,
-        condition.image_feature if streams.image else None,
-        condition.text_feature if streams.text else None,
-        generator=item_generator(seed, CLIP, ACTION),
+    drawn: Tensor = pipeline(
+        torch.stack([to_model(photo, side) for photo in photos]),
+        [condition.text for condition in conditions],
+        joined([condition.image_feature for condition in conditions]) if streams.image else None,
+        joined([condition.text_feature for condition in conditions]) if streams.text else None,
+        generator=[item_generator(seed, CLIP, ACTION) for seed in seeds],
         output_type="pt",
+        check_finite=check_finite,
+        on_step=on_step,
         **sampling.arguments,
-    ).images[0]
+    ).images
+    return drawn
+
+
+def joined(features: Sequence[Tensor | None]) -> Tensor | None:
+    """Features of several photos as a batch; None where the first has none."""
+    there = [each for each in features if each is not None]
+    return torch.cat(there) if there else None
+
+
+def shaped(decoded: Float[Tensor, "3 r r"], photo: Image.Image) -> Image.Image:
+    """A drawn square with the photo's aspect ratio."""
     return Image.fromarray(to_frame(decoded, photo.height, photo.width, "clamp"))
