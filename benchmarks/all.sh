@@ -51,6 +51,7 @@ measure describe vllm describe.py "${describe[@]}" --device "$DEVICE"
 measure evaluate ldm evaluate.py --pairs "$pairs" --batch "$pairs" --device "$DEVICE"
 measure pairs ldm ldm_data.py ${QUICK:+--pairs 16}
 measure features vllm features.py ${QUICK:+--pairs 16} --device "$DEVICE"
+measure page ldm page.py ${QUICK:+--requests 16} --device "$DEVICE"
 measure prepare ldm prepare.py ${QUICK:+--seconds 10 --actions 2000}
 
 use_env ldm

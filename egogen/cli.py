@@ -31,6 +31,7 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_UNREAD = 128 + signal.SIGPIPE
 DEBUG_FLAG = "--debug"
+ROOT_DOORS = {"ldm.train": "python main.py", "ldm.page": "python app.py"}  # published names
 OWN_FLAGS = (DEBUG_FLAG, logs.QUIET_FLAG, logs.JSON_FLAG)  # of every command
 
 Options = TypeVar("Options")
@@ -225,7 +226,7 @@ def full_somewhere(error: Exception) -> UserError | None:
 
 def typed(module: str) -> str:
     """What a person types to run a module."""
-    return "python main.py" if module == "ldm.train" else f"python -m {module}"
+    return ROOT_DOORS.get(module, f"python -m {module}")
 
 
 def elsewhere(error: Exception, main: Callable[[], object]) -> UserError | None:

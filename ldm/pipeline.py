@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -149,6 +149,7 @@ class LegoPipeline(DiffusionPipeline):
         noise: Tensor | None = None,
         output_type: str = "pil",
         check_finite: bool = True,
+        on_step: Callable[[int, Tensor], None] | None = None,
     ) -> ImagePipelineOutput:
         """Draws a batch of action frames.
 
@@ -169,6 +170,8 @@ class LegoPipeline(DiffusionPipeline):
             noise: every random draw, [steps + 1, b, 4, h, w]; entry 0 is the start.
             output_type: `pil`, `np` [b, h, w, 3] in [0, 1], `pt` [b, 3, h, w] in about [-1, 1], `latent`.
             check_finite: False returns drawn frames that are not finite, for a caller who looks at each.
+            on_step: is called at each step with its number, from 0, and the clean latents that the
+                prediction implies, [b, 4, h, w]; what it raises ends the drawing.
 
         Returns:
             An `ImagePipelineOutput` with `images`.
@@ -206,7 +209,10 @@ class LegoPipeline(DiffusionPipeline):
         steps = list(zip(self.scheduler.timesteps, noise_levels(self.scheduler), strict=True))
         with denoiser(self.unet, context, null, source_latent, guidance) as predict:
             for index, (t, sigma) in enumerate(self.progress_bar(steps)):
-                guided = predict(self.scheduler.scale_model_input(latents, t), t, sigma)
+                scaled = self.scheduler.scale_model_input(latents, t)
+                guided = predict(scaled, t, sigma)
+                if on_step is not None:
+                    on_step(index, implied(scaled, guided, sigma))
                 draws = None if noise is None else noise[index + 1].to(latents)
                 latents = self.scheduler.step(guided, t, latents, **self._step_options(generator, draws))[0]
 
@@ -312,3 +318,10 @@ class LegoPipeline(DiffusionPipeline):
         accepted = signature(self.scheduler.step).parameters
         options = {"generator": generator, "noise": draws, "return_dict": False}
         return {name: value for name, value in options.items() if name in accepted}
+
+
+def implied(
+    scaled: Float[Tensor, "b 4 h w"], noise: Float[Tensor, "b 4 h w"], sigma: float
+) -> Float[Tensor, "b 4 h w"]:
+    """The clean latents that a prediction implies: x = (x0 + sigma e) / sqrt(1 + sigma^2), solved for x0."""
+    return scaled * (1 + sigma**2) ** 0.5 - sigma * noise

@@ -79,7 +79,7 @@ lane_vllm() {
 
 lane_ldm() {
     use_env ldm
-    check "types, ldm" mypy --cache-dir .mypy_cache/ldm egogen ldm main.py
+    check "types, ldm" mypy --cache-dir .mypy_cache/ldm egogen ldm main.py app.py
     [[ $mode == --lint ]] || check "tests, ldm" tests ldm tests/ldm tests/browser "${OTHER_LANE[@]/#/--ignore=}"
 }
 
@@ -100,6 +100,13 @@ lane_vllm </dev/null &
 lane_ldm </dev/null &
 set +m
 wait
+
+# Tests of the page in a browser (tests/ldm/page/test_browser.py) need one.
+why=
+command -v "${CHROMIUM:-chromium}" chromium-browser google-chrome google-chrome-stable >/dev/null ||
+    why="no Chromium here; install one (Debian: apt-get install chromium) or name it in CHROMIUM"
+[[ $mode != --fast ]] || why="--fast leaves them out"
+[[ -z $why || $mode == --lint ]] || echo "not run tests of the page in a browser: $why"
 
 if [[ $mode == --all ]]; then
     use_env vllm

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from functools import cache
 
+from egogen.cli import ROOT_DOORS as NAMED
 from egogen.features.__main__ import ACTIONS
 from egogen.prepare.__main__ import COMMANDS
 from tests.workbench import ROOT
 
+ROOT_DOORS = [typed.split()[1] for typed in NAMED.values()]
 # All in one process.
 HELP = """
 import contextlib, io, json, runpy, sys
@@ -28,11 +30,11 @@ print(json.dumps(shown))
 
 
 def doors() -> list[str]:
-    """The commands, as `python -m` takes them, and `main.py`."""
+    """The commands, as `python -m` takes them, and the doors at the root."""
     files = [path for name in ("egogen", "llava", "ldm") for path in sorted(ROOT.glob(f"{name}/**/*.py"))]
     found = [path for path in files if re.search(r'^if __name__ == "__main__":$', path.read_text(), re.M)]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in found]
-    return [name.removesuffix(".__main__") for name in names] + ["main.py"]
+    return [name.removesuffix(".__main__") for name in names] + [*ROOT_DOORS]
 
 
 def subcommands() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import chain, count
 from pathlib import Path
@@ -173,6 +173,7 @@ def decode(
     sampling: SamplingConfig,
     seeds: Sequence[int],
     check_finite: bool = True,
+    on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Float[Tensor, "b 3 r r"]:
     """Draws squares, in about [-1, 1]; all conditions have features, or none has.
 
@@ -181,7 +182,7 @@ def decode(
     """
     say_lost(pipeline.tokenizer, [condition.text for condition in conditions], "the text")
     streams = BOTH if pipeline.conditioner is None else pipeline.conditioner.streams
-    return pipeline(
+    drawn: Tensor = pipeline(
         torch.stack([to_model(photo, side) for photo in photos]),
         [condition.text for condition in conditions],
         joined([condition.image_feature for condition in conditions]) if streams.image else None,
@@ -189,8 +190,10 @@ def decode(
         generator=[item_generator(seed, CLIP, ACTION) for seed in seeds],
         output_type="pt",
         check_finite=check_finite,
+        on_step=on_step,
         **sampling.arguments,
     ).images
+    return drawn
 
 
 def joined(features: Sequence[Tensor | None]) -> Tensor | None:

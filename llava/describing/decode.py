@@ -7,7 +7,7 @@ never all layers of all steps. A row's text does not depend on its batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -127,6 +127,7 @@ def answer(
     features: Float[Tensor, "b p d"],
     seeds: Sequence[int],
     sampling: Sampling,
+    on_tokens: Callable[[list[list[int]]], None] | None = None,
 ) -> list[Answer]:
     """Answers a batch of prompts.
 
@@ -137,6 +138,7 @@ def answer(
         features: the images' projected features.
         seeds: one a row; a row's draws come from nothing else.
         sampling: temperature, top k, limit.
+        on_tokens: is called at each step with all rows' tokens so far; what it raises ends the writing.
     """
     device, most = features.device, sampling.max_new_tokens
     embeddings, mask, places, cache = read_prompts(model, prompts, features, most)
@@ -159,6 +161,8 @@ def answer(
         for row, token, row_state in zip(rows, chosen.tolist(), state.contiguous(), strict=True):
             tokens[row].append(token)
             states[row].append(row_state)
+        if on_tokens is not None:
+            on_tokens(tokens)
         going = [place for place, row in enumerate(rows) if not ends(tokens[row], tokenizer)]
         if not going:
             break

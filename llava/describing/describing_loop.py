@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 
 import torch
 from PIL import Image
@@ -43,6 +44,7 @@ def describe(
     query: str = QUESTION,
     sampling: Sampling | None = None,
     texts: Sequence[str] | None = None,
+    on_texts: Callable[[list[str]], None] | None = None,
 ) -> list[Description]:
     """Describes a batch, or makes the features of texts that are given.
 
@@ -57,6 +59,7 @@ def describe(
         sampling: temperature 0.2, top k 50 and at most 1024 tokens by default, as published.
         texts: what the model is taken to have answered, one a frame: nothing is drawn, one pass makes the
             features. A longer one than the most tokens is cut there, as its generation would have been.
+        on_texts: is called at each token with what is written so far; what it raises ends the writing.
 
     Raises:
         UserError: the numbers of images, actions, seeds and texts differ or are 0, a text is blank or holds
@@ -81,7 +84,8 @@ def describe(
         features = model.model.multi_modal_projector(patches)  # [b, p, d]
     sampling = sampling or Sampling()
     if texts is None:
-        answers = answer(model, tokenizer, prompts, features, seeds, sampling)
+        watch = None if on_texts is None else partial(tell_texts, tokenizer, on_texts)
+        answers = answer(model, tokenizer, prompts, features, seeds, sampling, watch)
         texts, states = [to_text(one.tokens, tokenizer) for one in answers], [one.states for one in answers]
     else:
         ids = [answer_ids(query, *pair, tokenizer) for pair in zip(actions, texts, strict=True)]
@@ -90,6 +94,13 @@ def describe(
         Description(text, *(kept.float().cpu() for kept in made))
         for text, *made in zip(texts, features, states, patches, strict=True)
     ]
+
+
+def tell_texts(
+    tokenizer: PreTrainedTokenizerBase, on_texts: Callable[[list[str]], None], tokens: list[list[int]]
+) -> None:
+    """Hands on as texts what is written so far."""
+    on_texts([to_text(row, tokenizer) for row in tokens])
 
 
 def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver: Saver) -> None:

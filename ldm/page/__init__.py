@@ -1,0 +1,1 @@
+"""The web page for single frames: what is drawn on it, for whom, in which order."""
