@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from egogen.files import atomic_folder
     from ldm.checkpoints.diffusers_folder import INDEX, architecture_of
     from ldm.checkpoints.source import load_parts
-    from ldm.checkpoints.stated_sizes import resolution_of
+    from ldm.checkpoints.stated_sizes import guidance_of, resolution_of
     from ldm.checkpoints.writing import SUFFIXES, published_state, write
     from ldm.networks.scales import bake, distilled_of
     from ldm.pipeline import LegoPipeline
@@ -70,7 +70,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             bake(parts.unet, *args.bake)
         shape = architecture_of(parts)
         write(
-            args.target, published_state(parts, shape), shape, resolution_of(parts), distilled_of(parts.unet)
+            args.target,
+            published_state(parts, shape),
+            shape,
+            resolution_of(parts),
+            distilled_of(parts.unet),
+            guidance_of(parts),
         )
     log.info("wrote %s", args.target)
 

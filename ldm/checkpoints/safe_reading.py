@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 # Our files state beside `state_dict` the sizes of their networks, and the side of the frames they drew last.
 ARCHITECTURE = "architecture"
 RESOLUTION = "resolution"
+GUIDANCE = "guidance"
 SETTINGS = "settings"  # of the run that wrote them
 
 

@@ -17,8 +17,8 @@ from transformers.initialization import no_init_weights
 from egogen.errors import UserError, shorten
 from egogen.features.weight_files import SHARDED
 from ldm.checkpoints.published_names import KNOWN_EXTRAS, SCALE_LAYER, ema_name, published_names
-from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION, read
-from ldm.checkpoints.stated_sizes import Sizes, state_resolution, stated_sizes
+from ldm.checkpoints.safe_reading import ARCHITECTURE, GUIDANCE, RESOLUTION, SETTINGS, read
+from ldm.checkpoints.stated_sizes import Sizes, drawn_with, state_guidance, state_resolution, stated_sizes
 from ldm.config.merge import user_error
 from ldm.networks.architecture import TEXT, UNET, VAE, Parts, build, infer, overlay, widened
 from ldm.networks.distilled import DISTILLED, Distilled, read_distilled
@@ -102,6 +102,7 @@ class SingleFile:
         distilled_of(parts.unet, f"{self.path}")  # a layer without a statement is refused
         load_state(parts, shape, self.state, self.path, use_ema)
         state_resolution(parts, self.content.get(RESOLUTION))
+        state_guidance(parts, self.content.get(GUIDANCE) or drawn_with(self.content.get(SETTINGS)))
         return parts
 
 

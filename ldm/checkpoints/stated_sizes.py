@@ -1,4 +1,4 @@
-"""Sizes that are stated and not read off tensors: by a user in part, by a checkpoint those of its frames."""
+"""What is stated and not read off tensors: sizes by a user; by a checkpoint its frames' side, and guidance."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from egogen.files import read_yaml
 from ldm.networks.architecture import Parts
 from ldm.networks.shapes import UNET_HEADS, Architecture
 
+IN_CONFIG = "_guidance"  # in the UNet's config.json; diffusers passes over names that begin so
 # What a CompVis configuration calls the UNet's attention heads.
 COMPVIS_HEADS = "num_heads"
 
@@ -47,6 +48,30 @@ def state_resolution(parts: Parts, resolution: object) -> None:
     """Notes what `resolution_of` tells; what is no side, such as None, is not noted."""
     if isinstance(resolution, int) and resolution > 0:
         parts.unet.register_to_config(sample_size=resolution // factor_of(parts))
+
+
+def guidance_of(parts: Parts) -> list[float] | None:
+    """s_T and s_I that a checkpoint is drawn with where nobody says others; None where nothing says it.
+
+    Published files say nothing; ours say what their training drew its pictures with.
+    """
+    found: list[float] | None = parts.unet.config.get(IN_CONFIG)
+    return found
+
+
+def state_guidance(parts: Parts, scales: object) -> None:
+    """Notes what `guidance_of` tells; what is no pair of scales, such as None, is not noted."""
+    if isinstance(scales, list) and len(scales) == 2 and all(isinstance(each, float) for each in scales):
+        parts.unet.register_to_config(**{IN_CONFIG: scales})
+
+
+def drawn_with(settings: object) -> list[object] | None:
+    """The first pair of scales in the settings of a training."""
+    sampling = settings.get("sampling") if isinstance(settings, Mapping) else None
+    if not isinstance(sampling, Mapping):
+        return None
+    pairs = [sampling.get(name) for name in ("scales_txt", "scales_img")]
+    return [each[0] for each in pairs if isinstance(each, list) and each]
 
 
 def factor_of(parts: Parts) -> int:

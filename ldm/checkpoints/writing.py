@@ -17,7 +17,7 @@ from egogen.files import atomic_open
 from egogen.manifest import file_hash
 from ldm.checkpoints.compact_files import BESIDE, ROWS, STORED
 from ldm.checkpoints.published_names import POSITION_IDS, SCALE_LAYER, published_names
-from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION
+from ldm.checkpoints.safe_reading import ARCHITECTURE, GUIDANCE, RESOLUTION
 from ldm.diffusion.schedule import training_schedule
 from ldm.networks.architecture import Parts
 from ldm.networks.distilled import DISTILLED, UNBAKED, Distilled
@@ -45,6 +45,7 @@ def write(
     shape: Architecture | None = None,
     resolution: int | None = None,
     distilled: Distilled | None = None,
+    guidance: list[float] | None = None,
 ) -> None:
     """Writes a published single file atomically, with the sizes that its tensors do not tell.
 
@@ -54,6 +55,7 @@ def write(
         shape: the sizes.
         resolution: side in pixels of the squares that the networks were trained to draw.
         distilled: what the networks were distilled for.
+        guidance: s_T and s_I that they are drawn with where nobody says others.
 
     Raises:
         UserError: the UNet takes guidance scales, for which the published format has no place.
@@ -64,6 +66,7 @@ def write(
         ARCHITECTURE: None if shape is None else asdict(shape),
         RESOLUTION: resolution,
         DISTILLED: None if distilled is None else asdict(distilled),
+        GUIDANCE: guidance,
     }
     stated = {name: value for name, value in named.items() if value is not None}
     if path.suffix.lower() == ".safetensors":
@@ -84,6 +87,7 @@ def write_compact(
     rows: Mapping[str, Int[Tensor, " n"]] | None = None,
     beside: Sequence[Path] = (),
     distilled: Distilled | None = None,
+    guidance: list[float] | None = None,
 ) -> None:
     """Writes tensors in 16 bits, as `ldm.checkpoints.compact_files` reads them.
 
@@ -95,6 +99,7 @@ def write_compact(
         rows: of some tables, the rows that are used.
         beside: finished compact files in the same folder that hold the rest of the tensors.
         distilled: what the networks were distilled for.
+        guidance: s_T and s_I that they are drawn with where nobody says others.
 
     Raises:
         UserError: a value is too large for 16 bits.
@@ -116,6 +121,7 @@ def write_compact(
         ROWS: json.dumps({name: len(state[name]) for name in rows}),
         BESIDE: json.dumps({other.name: file_hash(other) for other in beside}),
         **({} if distilled is None else {DISTILLED: json.dumps(asdict(distilled))}),
+        **({} if guidance is None else {GUIDANCE: json.dumps(guidance)}),
     }
     with atomic_open(path) as file:
         save_file(stored, file.name, metadata=header)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from egogen.errors import UserError, check, check_choice
 from ldm.checkpoints.source import load_parts
-from ldm.checkpoints.stated_sizes import resolution_of
+from ldm.checkpoints.stated_sizes import guidance_of, resolution_of
 from ldm.config.sections import SamplingConfig
 from ldm.networks.architecture import Parts
 from ldm.networks.devices import find_device
@@ -108,7 +108,7 @@ class Engine:
         method = self.methods[name]
         try:
             asked = edit_options(settings, method.networks, photo)
-            sampling = asked.sampling(method.distilled)
+            sampling = asked.sampling(method.distilled, guidance_of(method.parts))
         except UserError as error:
             raise in_words(error) from None
         side = settings.resolution or method.side
@@ -193,7 +193,7 @@ def load_method(name: str, networks: Networks, device: torch.device, python: Pat
         networks = networks._replace(vllm=None)
     distilled = distilled_of(parts.unet, f"{networks.ckpt}")
     asked = edit_options(FrameSettings(action="check"), networks, Path("photo"))
-    sampling = asked.sampling(distilled)
+    sampling = asked.sampling(distilled, guidance_of(parts))
     if networks.vllm is not None:
         check_vllm(replace(asked, vllm_python=python), networks.vllm, width)
     precisions = choose_precisions(sampling.precision, device, parts.unet.config.block_out_channels[0])

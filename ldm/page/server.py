@@ -22,6 +22,7 @@ import ldm
 from egogen.errors import UserError
 from egogen.files import parse_json
 from egogen.reserved import text_fault
+from ldm.checkpoints.stated_sizes import guidance_of
 from ldm.diffusion.choices import PRESETS
 from ldm.page.desk import Desk
 from ldm.page.engine import Method
@@ -352,12 +353,14 @@ def shown(name: str, photo: Photo) -> Told:
 
 def about(method: Method) -> Told:
     """What the page is told of a method."""
-    distilled = method.distilled
+    distilled, guidance = method.distilled, guidance_of(method.parts) or [None, None]
     return {
         "name": method.name,
         "size": method.side,
         "described": method.networks.vllm is not None,
         "text_guidance": None if distilled is None else distilled.text,
         "image_guidance": None if distilled is None else distilled.image,
+        "cfg_text": guidance[0],
+        "cfg_image": guidance[1],
         "steps": None if distilled is None else distilled.phases,
     }

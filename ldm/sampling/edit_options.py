@@ -54,8 +54,10 @@ class DrawingOptions:
         type=int,
     )
     seed: int = flag("of the noise", type=int, default=0)
-    cfg_text: float | None = flag("guidance by text and features, s_T [7.5]", type=float)
-    cfg_image: float | None = flag("guidance by the photo, s_I [1.5]", type=float)
+    cfg_text: float | None = flag(
+        "guidance by text and features, s_T [the checkpoint's own where it states one, else 7.5]", type=float
+    )
+    cfg_image: float | None = flag("guidance by the photo, s_I [likewise, else 1.5]", type=float)
     interval_text: list[float] | None = flag(
         "noise levels at which s_T acts [the preset's]", type=float, nargs=2, metavar=("LOW", "HIGH")
     )
@@ -104,11 +106,14 @@ class DrawingOptions:
         if self.vllm and self.image_feature:
             raise UserError("--vllm makes what --image-feature and --text-feature name; give one of the two")
 
-    def sampling(self, distilled: Distilled | None = None) -> SamplingConfig:
+    def sampling(
+        self, distilled: Distilled | None = None, guidance: list[float] | None = None
+    ) -> SamplingConfig:
         """The preset, as a checkpoint can be drawn with it, and over it what is asked for.
 
         Args:
             distilled: what the checkpoint was distilled for.
+            guidance: s_T and s_I that it states.
 
         Raises:
             UserError: it does not fit together.
@@ -123,8 +128,8 @@ class DrawingOptions:
                 "scheduler": self.scheduler,
                 "steps": self.steps,
                 "timesteps": self.timesteps,
-                "scales_txt": None if self.cfg_text is None else [self.cfg_text],
-                "scales_img": None if self.cfg_image is None else [self.cfg_image],
+                "scales_txt": told(self.cfg_text, guidance, 0),
+                "scales_img": told(self.cfg_image, guidance, 1),
                 "interval_txt": finite(self.interval_text),
                 "interval_img": finite(self.interval_image),
                 "precision": self.precision,
@@ -139,6 +144,13 @@ class DrawingOptions:
             allowed = "none, nor --preset published: a distilled checkpoint is guided at all noise levels"
             check("--interval-text, --interval-image", given, allowed, not given)
         return made
+
+
+def told(asked: float | None, stated: list[float] | None, place: int) -> list[float] | None:
+    """A scale that is asked for, else the one that the checkpoint states."""
+    if asked is None:
+        return None if stated is None else [stated[place]]
+    return [asked]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from egogen.files import atomic_open
 from egogen.frames import read_frame
 from egogen.locks import hold
 from ldm.checkpoints.source import load_parts
-from ldm.checkpoints.stated_sizes import resolution_of
+from ldm.checkpoints.stated_sizes import guidance_of, resolution_of
 from ldm.config.sections import SamplingConfig
 from ldm.data.noise import item_generator
 from ldm.networks.devices import find_device
@@ -85,7 +85,7 @@ def open_studio(options: DrawingOptions, device: torch.device) -> Studio:
     if options.vllm:
         check_vllm(options, options.vllm, width)
     distilled = distilled_of(parts.unet, f"{options.ckpt}")
-    sampling = options.sampling(distilled)
+    sampling = options.sampling(distilled, guidance_of(parts))
     precisions = choose_precisions(sampling.precision, device, parts.unet.config.block_out_channels[0])
     prepare(parts, device, precisions, compiled=False)
     pipeline = LegoPipeline.from_parts(parts, sampling.scheduler)

@@ -18,7 +18,7 @@ from egogen.layout import DESCRIPTION_KEY, FOLDERS, Layout, Split
 from egogen.toy.palette import COLOURS
 from egogen.toy.scene import KINDS
 from ldm.checkpoints.source import load_parts, open_source, sizes_of
-from ldm.checkpoints.stated_sizes import resolution_of
+from ldm.checkpoints.stated_sizes import guidance_of, resolution_of
 from ldm.checkpoints.writing import published_state, write_compact
 from ldm.networks.architecture import TEXT, UNET, VAE
 from ldm.networks.distilled import Distilled
@@ -55,17 +55,26 @@ def ship(options: ShipOptions) -> None:
         check_frozen(path, read.state, frozen)
         own = {key: value for key, value in read.state.items() if key.startswith(OF_LEGO)}
         goal = options.out / f"{name}.safetensors"
-        write_compact(goal, own, read.shape, read.side, beside=[shared], distilled=read.distilled)
+        write_compact(
+            goal,
+            own,
+            read.shape,
+            read.side,
+            beside=[shared],
+            distilled=read.distilled,
+            guidance=read.guidance,
+        )
         log.info("%s: %.1f MB", goal, goal.stat().st_size / 1e6)
 
 
 class Networks(NamedTuple):
-    """Weights by published name, sizes, the side of the frames, and what they were distilled for."""
+    """Weights by published name, and what a checkpoint states: sizes, the frames' side, distillation, guidance."""
 
     state: dict[str, Tensor]
     shape: Architecture
     side: int
     distilled: Distilled | None
+    guidance: list[float] | None
 
 
 def read_networks(path: Path) -> Networks:
@@ -79,7 +88,9 @@ def read_networks(path: Path) -> Networks:
     side = resolution_of(parts)
     if side is None:
         raise UserError(f"{path}: does not state a resolution; expected a file of our own trainings")
-    return Networks(published_state(parts, shape), shape, side, distilled_of(parts.unet, f"{path}"))
+    return Networks(
+        published_state(parts, shape), shape, side, distilled_of(parts.unet, f"{path}"), guidance_of(parts)
+    )
 
 
 def check_frozen(path: Path, state: dict[str, Tensor], frozen: dict[str, Tensor]) -> None:

@@ -39,6 +39,7 @@ function setUp() {
   const [main] = known.methods;
   limit("cfg_text", main.text_guidance);
   limit("cfg_image", main.image_guidance);
+  for (const name of ["cfg_text", "cfg_image"]) if (main[name] !== null) by(name).value = main[name];
   if (main.steps) by("steps").placeholder = main.steps;
   if (known.methods.length > 1) {
     by("methods").hidden = false;
