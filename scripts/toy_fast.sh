@@ -31,7 +31,7 @@ SEEDS=${SEEDS:-$seeds} train=${TRAIN:-$train} phases=${PHASE_STEPS:-$phases}
 read -ra seed_list <<<"$SEEDS"
 
 SIZE=64
-SCALES=(1.5 1.5) # by text and features, by the frame: three passes a step
+SCALES=(1.5 1.2) # by text and features, by the frame: three passes a step
 WORK=$RUN_ROOT/toy_fast/$BUDGET COMMAND="toy fast"
 source scripts/steps.sh
 export RUN_ROOT=$WORK DATA_ROOT=$WORK/toy/data

@@ -104,6 +104,8 @@ def read_safetensors(path: Path) -> dict[str, Any]:
     """Reads tensors, and what our files state in their header."""
     state, header = read_tensors(path)
     stated = {
-        name: json.loads(header[name]) for name in (ARCHITECTURE, RESOLUTION, DISTILLED) if name in header
+        name: json.loads(header[name])
+        for name in (ARCHITECTURE, RESOLUTION, DISTILLED, GUIDANCE)
+        if name in header
     }
     return {"state_dict": state, **stated}

@@ -1,4 +1,4 @@
-"""What is stated and not read off tensors: sizes by a user; by a checkpoint its frames' side, and guidance."""
+"""What is stated and not read off tensors: sizes by a user; by a checkpoint its frames' side and guidance."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def ship(options: ShipOptions) -> None:
 
 
 class Networks(NamedTuple):
-    """Weights by published name, and what a checkpoint states: sizes, the frames' side, distillation, guidance."""
+    """Weights by published name, and what a checkpoint states: sizes, side, distillation, guidance."""
 
     state: dict[str, Tensor]
     shape: Architecture

@@ -15,6 +15,7 @@ from egogen.errors import UserError
 from ldm.checkpoints.published_names import published_names
 from ldm.checkpoints.safe_reading import read
 from ldm.checkpoints.source import load_parts
+from ldm.checkpoints.stated_sizes import guidance_of
 from ldm.checkpoints.writing import published_state, write, write_compact
 from ldm.networks.architecture import TEXT, UNET, VAE, Parts, build
 from ldm.networks.text import make_tokenizer, tokenize
@@ -127,7 +128,9 @@ def test_words_that_are_not_kept_are_told_once(tmp_path: Path, caplog: pytest.Lo
     kept = tokenize(make_tokenizer(), ["open the drawer"]).unique()
     write_compact(tmp_path / "frozen.safetensors", pick(whole, VAE, TEXT), SHAPE, 32, {TABLE: kept})
     own = tmp_path / "lego.safetensors"
-    write_compact(own, pick(whole, UNET), SHAPE, 32, beside=[tmp_path / "frozen.safetensors"])
+    beside = [tmp_path / "frozen.safetensors"]
+    write_compact(own, pick(whole, UNET), SHAPE, 32, beside=beside, guidance=[1.5, 1.0])
+    assert guidance_of(load_parts(own)) == [1.5, 1.0]
     pipeline = LegoPipeline.from_single_file(own)
     pipeline.encode_context(["open the drawer", ""])
     assert not caplog.text

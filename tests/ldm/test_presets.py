@@ -9,6 +9,7 @@ import torch
 
 from egogen import cli
 from egogen.errors import UserError
+from ldm.checkpoints.stated_sizes import drawn_with, guidance_of, state_guidance
 from ldm.config.merge import load_config
 from ldm.config.sections import GenerateConfig, SamplingConfig
 from ldm.denoiser import passes
@@ -162,7 +163,7 @@ def test_every_row_of_the_table_of_few_passes_has_the_passes_of_its_name() -> No
     script = (ROOT / "scripts/toy_fast.sh").read_text()
     interval = re.search(r'^interval="(.*?)"', script, re.MULTILINE)
     scales = re.search(r"^SCALES=\(([\d.]+) ([\d.]+)\)", script, re.MULTILINE)
-    rows = re.findall(r'^    "(\w+)/(\d+) (\w+) (.*?)"$', script, re.MULTILINE)
+    rows = re.findall(r'^    "(\w+)/(\d+) (\w+) (\S+=.*?)"$', script, re.MULTILINE)
     assert interval
     assert scales
     assert len(rows) == 21
@@ -179,3 +180,26 @@ def test_every_row_of_the_table_of_few_passes_has_the_passes_of_its_name() -> No
         levels = noise_levels(scheduler)
         found = passes(unet, guidance, levels) if checkpoint == "teacher" else len(levels)
         assert found == int(expected), name
+
+
+def test_a_checkpoint_states_its_guidance_and_flags_go_before() -> None:
+    assert options().sampling(None, [1.5, 1.0]).scales_txt == [1.5]
+    made = options("--cfg-image", "2").sampling(None, [1.5, 1.0])
+    assert (made.scales_txt, made.scales_img) == ([1.5], [2.0])
+    assert options().sampling(None, None).scales_txt == [7.5]
+
+
+@pytest.mark.parametrize(
+    ("settings", "stated"),
+    [
+        ({"sampling": {"scales_txt": [1.5, 3.0], "scales_img": [1.0]}}, [1.5, 1.0]),
+        ({"sampling": {"scales_txt": [], "scales_img": [1.0]}}, None),
+        ({"sampling": {"scales_txt": ["x"], "scales_img": [1.0]}}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_the_settings_of_a_training_tell_its_guidance(settings: object, stated: list[float] | None) -> None:
+    parts = build(SHAPE, conditioner=False)
+    state_guidance(parts, drawn_with(settings))
+    assert guidance_of(parts) == stated
