@@ -82,15 +82,15 @@ step data "draw egocentric pairs of frames with labels and descriptions" \
 settings=(configs/train_toy.yaml)
 if [[ -n $FROM_SCRATCH ]]; then
     build_start
-    tuning=(--model_name_or_path "$START/llava")
+    tuned_from=$START/llava tuning=()
 else
     settings+=(configs/toy_demo.yaml)
-    tuning=(--model_name_or_path "$START/vllm" --num_train_epochs 1 --learning_rate 2e-4)
+    tuned_from=$START/vllm tuning=(--num_train_epochs 1 --learning_rate 2e-4)
 fi
 
 use_env vllm
 step finetune "stage 1: tune the toy LLaVA on the curated descriptions" \
-    bash scripts/finetune_toy.sh "${tuning[@]}"
+    env MODEL="$tuned_from" bash scripts/finetune_toy.sh "${tuning[@]}"
 step describe-train "stage 1: describe the train frames and keep the features" describe "$TOY" "$TOY/vllm" train
 step describe-val "stage 1: describe the val frames and keep the features" describe "$TOY" "$TOY/vllm" val
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Stage 1, toy size: fine-tunes the toy LLaVA on the toy world's conversations, two CPU processes under ZeRO-2.
+# MODEL is what it starts from, by default the LLaVA that the toy world's flow has built.
 #   bash scripts/finetune_toy.sh [more flags of python -m llava.train]
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 use_env vllm
@@ -12,7 +13,7 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"     # one core each: more threads
 export TOKENIZERS_PARALLELISM=false
 
 exec python -m torch.distributed.run --standalone --nproc_per_node "${NPROC:-2}" -m llava.train \
-    --model_name_or_path "$TOY/start/llava" \
+    --model_name_or_path "${MODEL:-$TOY/start/llava}" \
     --data_path "$CONVERSATIONS" \
     --image_folder "$FRAMES" \
     --output_dir "$TOY/vllm" \

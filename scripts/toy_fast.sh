@@ -4,7 +4,7 @@
 # small: one seed, a look at every row; full: three seeds, 150 frames, distillations of an hour or more.
 # The teacher is the LEGO that ships with its VLLM, assets/toy, unless flags name others. --students: logs of
 # make_toy_assets.sh, whose distillations of guidance and into 8 and 4 phases are taken in place of new ones.
-# TRAIN (pairs) and PHASE_STEPS change the budget.
+# TRAIN and VAL (pairs) and PHASE_STEPS change the budget.
 # Results go to $RUN_ROOT/toy_fast/<budget>; the page to open at the end is report/index.html there.
 # Ctrl-C ends it at any point; the same command goes on where it stopped.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -26,7 +26,7 @@ case $BUDGET in
     full) train=4000 val=150 classifier=1000 guidance=5000 phases=2000 validate=1 seeds="0 1 2" ;;
     *) die "--budget $BUDGET: allowed are small and full" ;;
 esac
-SEEDS=${SEEDS:-$seeds} train=${TRAIN:-$train} phases=${PHASE_STEPS:-$phases}
+SEEDS=${SEEDS:-$seeds} train=${TRAIN:-$train} val=${VAL:-$val} phases=${PHASE_STEPS:-$phases}
 [[ $SEEDS =~ ^[0-9]+(\ [0-9]+)*$ ]] || die "--seeds '$SEEDS': expected whole numbers, such as \"0 1 2\""
 read -ra seed_list <<<"$SEEDS"
 
@@ -135,7 +135,7 @@ report() {
 # --- the flow --------------------------------------------------------------------------------------
 
 [[ -z $STUDENTS || -d $STUDENTS ]] || die "--students $STUDENTS: no such folder; expected logs of make_toy_assets.sh"
-begin_steps "budget $BUDGET, train $train, phases $phases, seeds $SEEDS, teacher $TEACHER, vllm $TUNED${STUDENTS:+, students $STUDENTS}"
+begin_steps "budget $BUDGET, train $train, val $val, phases $phases, seeds $SEEDS, teacher $TEACHER, vllm $TUNED${STUDENTS:+, students $STUDENTS}"
 run_group bash scripts/setup.sh all || die "the set-up failed; its message is above"
 use_env ldm
 RUN_ROOT=$WORK/toy paths ego4d val

@@ -23,7 +23,8 @@ from ldm.page.photos import Limits, Photo, decode_photo
 from ldm.page.shelf import Shelf
 from ldm.page.stage_one_worker import StageOneCancelledError, StageOneWorker
 from ldm.page.waiting import Line
-from ldm.sampling.editing import ACTION, CLIP, Condition, with_features
+from ldm.sampling.asking import ACTION, CLIP
+from ldm.sampling.editing import Condition, with_features
 
 log = logging.getLogger(__name__)
 PHOTOS, PHOTO_BYTES, FRAME_BYTES = 256, 10**9, 10**9  # that are kept

@@ -353,14 +353,14 @@ def shown(name: str, photo: Photo) -> Told:
 
 def about(method: Method) -> Told:
     """What the page is told of a method."""
-    distilled, guidance = method.distilled, guidance_of(method.parts) or [None, None]
+    distilled, guidance = method.distilled, guidance_of(method.parts)
     return {
         "name": method.name,
         "size": method.side,
         "described": method.networks.vllm is not None,
         "text_guidance": None if distilled is None else distilled.text,
         "image_guidance": None if distilled is None else distilled.image,
-        "cfg_text": guidance[0],
-        "cfg_image": guidance[1],
+        "cfg_text": guidance and guidance[0],
+        "cfg_image": guidance and guidance[1],
         "steps": None if distilled is None else distilled.phases,
     }
