@@ -46,9 +46,13 @@ def label(story: Story, dataset: str) -> str:
 
 def question(story: Story, dataset: str) -> str:
     """The question to stage 1: Ego4D's action as a base-form phrase, EPIC's label as it is."""
+    return QUESTION.format(action=phrase(story) if dataset == "ego4d" else label(story, dataset))
+
+
+def phrase(story: Story) -> str:
+    """The action as a person would ask for it: `pick up the cup`."""
     verb, rest = words(story)
-    action = f"{verb} {rest.format('the ', 'the ')}" if dataset == "ego4d" else label(story, dataset)
-    return QUESTION.format(action=action)
+    return f"{verb} {rest.format('the ', 'the ')}"
 
 
 def description(story: Story) -> str:

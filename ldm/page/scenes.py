@@ -9,7 +9,7 @@ from egogen.seeds import item_seed
 from egogen.toy.actions import OPENABLE, STANDING, imagine
 from egogen.toy.render import Renderer
 from egogen.toy.scene import Scene
-from egogen.toy.wording import label
+from egogen.toy.wording import phrase
 
 SEED = 2024
 MOST_ACTIONS = 12
@@ -35,19 +35,19 @@ def examples(count: int, height: int) -> list[Example]:
         story = imagine(item_seed(SEED, "page", str(number)))
         shown = io.BytesIO()
         Renderer(story.scene, height).draw(story.before).save(shown, "PNG")
-        own = label(story, "epickitchen")
+        own = phrase(story)
         actions = tuple(dict.fromkeys([own, *fitting(story.scene)]))[:MOST_ACTIONS]
         made.append(Example(f"scene {number + 1}", shown.getvalue(), actions))
     return made
 
 
 def fitting(scene: Scene) -> list[str]:
-    """What the toy world knows to do with each thing on a table, as its labels say it."""
+    """What the toy world knows to do with each thing on a table, as the questions to stage 1 say it."""
     found = []
     for thing in scene.things:
-        found.append(f"pick up {thing.kind}")
+        found.append(f"pick up the {thing.kind}")
         if thing.kind in STANDING:
-            found.append(f"push {thing.kind}")
+            found.append(f"push the {thing.kind}")
         if thing.kind in OPENABLE:
-            found.append(f"{'close' if thing.state == 'open' else 'open'} {thing.kind}")
+            found.append(f"{'close' if thing.state == 'open' else 'open'} the {thing.kind}")
     return found
