@@ -90,7 +90,7 @@ fi
 
 use_env vllm
 step finetune "stage 1: tune the toy LLaVA on the curated descriptions" \
-    env MODEL="$tuned_from" bash scripts/finetune_toy.sh "${tuning[@]}"
+    env MODEL="$tuned_from" bash scripts/finetune_toy.sh ${tuning[@]+"${tuning[@]}"}
 step describe-train "stage 1: describe the train frames and keep the features" describe "$TOY" "$TOY/vllm" train
 step describe-val "stage 1: describe the val frames and keep the features" describe "$TOY" "$TOY/vllm" val
 

@@ -51,7 +51,7 @@ stage_1() {
     export OMP_NUM_THREADS=$half
     step start-llava "build a toy LLaVA" python -m llava.toy "${world[@]}" --out "$START/llava" \
         --vision-steps "$VISION_STEPS" --language-steps "$TALK_STEPS" --seconds 86400
-    step finetune "stage 1: tune the toy LLaVA on the curated descriptions" env NPROC=1 \
+    step finetune "stage 1: tune the toy LLaVA on the curated descriptions" env NPROC=1 MODEL="$START/llava" \
         bash scripts/finetune_toy.sh --num_train_epochs "$EPOCHS" --per_device_train_batch_size 8
     for split in val train; do
         step "describe-$split" "stage 1: describe the $split frames and keep the features" \
@@ -104,7 +104,7 @@ newest_state() {
 
 # --- the flow --------------------------------------------------------------------------------------
 
-begin_steps "seed $SEED"
+begin_steps "seed $SEED, out $OUT, steps $EDIT_STEPS $GUIDE_STEPS $PHASE_STEPS"
 run_group bash scripts/setup.sh all || die "the set-up failed; its message is above"
 cores=$(getconf _NPROCESSORS_ONLN)
 half=$((cores > 1 ? cores / 2 : 1))

@@ -3,7 +3,7 @@
 #   bash scripts/test.sh          everything; what .ci/run calls
 #   bash scripts/test.sh --fast   without the tests marked slow, without coverage
 #   bash scripts/test.sh --lint   style, types and import contracts alone
-#   bash scripts/test.sh --long   the tests marked long alone: the toy benchmark's small budget, 17 minutes
+#   bash scripts/test.sh --long   the tests marked long alone: the toy benchmark's small budget, the toy start's rebuilding
 # A check that fails does not stop the others; its output is shown and the script ends with code 1.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 

@@ -197,7 +197,7 @@ CLAIMS=("lego>ip2p" "ip2p>sdedit" "ip2p>proxnpi" "ip2p>proxmasactrl" "descriptio
 
 # --- the flow --------------------------------------------------------------------------------------
 
-begin_steps "budget $BUDGET, device $DEVICE, seeds $SEEDS"
+begin_steps "budget $BUDGET, device $DEVICE, seeds $SEEDS, size $SIZE, train $train, val $val, start $START"
 run_group bash scripts/setup.sh all || die "the set-up failed; its message is above"
 cores=$(getconf _NPROCESSORS_ONLN)
 threads=$((cores > JOBS ? cores / JOBS : 1)) # of each of the systems that train at a time

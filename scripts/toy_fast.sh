@@ -73,7 +73,7 @@ checkpoint() {
 distill() {
     local name=$1 config=$2 steps=$3 made=$STUDENTS/${2}_${1#phases}
     shift 3
-    if [[ -n $STUDENTS && -d $made ]]; then
+    if [[ -n $STUDENTS && -f $STUDENTS/../.done/distill-${name#phases} ]]; then
         mkdir -p "$WORK/logs" && ln -sfn "$(cd "$made" && pwd -P)" "$WORK/logs/$name"
         echo "== distill-$name: $made is taken"
         return
@@ -134,6 +134,7 @@ report() {
 
 # --- the flow --------------------------------------------------------------------------------------
 
+[[ -z $STUDENTS || $TEACHER == assets/toy/lego.safetensors ]] || die "--students: are of the teacher that ships; leave --teacher out"
 [[ -z $STUDENTS || -d $STUDENTS ]] || die "--students $STUDENTS: no such folder; expected logs of make_toy_assets.sh"
 begin_steps "budget $BUDGET, train $train, val $val, phases $phases, seeds $SEEDS, teacher $TEACHER, vllm $TUNED${STUDENTS:+, students $STUDENTS}"
 run_group bash scripts/setup.sh all || die "the set-up failed; its message is above"

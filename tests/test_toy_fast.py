@@ -46,7 +46,10 @@ def test_every_row_is_drawn_by_its_own_checkpoint(bench: Workbench) -> None:
 
 
 def test_distillations_that_are_there_are_taken(bench: Workbench) -> None:
-    logs = bench.root / "assets logs"
+    logs, done = bench.root / "assets/logs", bench.root / "assets/.done"
+    done.mkdir(parents=True)
+    for name in ("guidance", "8", "4"):
+        (done / f"distill-{name}").touch()
     for name in ("distill_guidance_toy_guidance", "distill_phases_toy_8", "distill_phases_toy_4"):
         (logs / name).mkdir(parents=True)
     bench.run("toy_fast.sh", "--students", str(logs))
@@ -64,6 +67,7 @@ def test_distillations_that_are_there_are_taken(bench: Workbench) -> None:
         (["--budget", "huge"], "--budget huge: allowed are small and full"),
         (["--seeds", "a"], "--seeds 'a': expected whole numbers"),
         (["x"], "argument 'x'; usage: bash scripts/toy_fast.sh"),
+        (["--students", ".", "--teacher", "x"], "--students: are of the teacher that ships"),
         (["--students", "nowhere"], "--students nowhere: no such folder"),
         (["--teacher"], "--teacher needs a value"),
     ],

@@ -13,9 +13,9 @@ from egogen.annotations import check_object
 from egogen.errors import UserError, reason
 from egogen.files import read_yaml
 from ldm.networks.architecture import Parts
+from ldm.networks.distilled import GUIDANCE_IN_CONFIG
 from ldm.networks.shapes import UNET_HEADS, Architecture
 
-IN_CONFIG = "_guidance"  # in the UNet's config.json; diffusers passes over names that begin so
 # What a CompVis configuration calls the UNet's attention heads.
 COMPVIS_HEADS = "num_heads"
 
@@ -55,14 +55,14 @@ def guidance_of(parts: Parts) -> list[float] | None:
 
     Published files say nothing; ours say what their training drew its pictures with.
     """
-    found: list[float] | None = parts.unet.config.get(IN_CONFIG)
+    found: list[float] | None = parts.unet.config.get(GUIDANCE_IN_CONFIG)
     return found
 
 
 def state_guidance(parts: Parts, scales: object) -> None:
     """Notes what `guidance_of` tells; what is no pair of scales, such as None, is not noted."""
     if isinstance(scales, list) and len(scales) == 2 and all(isinstance(each, float) for each in scales):
-        parts.unet.register_to_config(**{IN_CONFIG: scales})
+        parts.unet.register_to_config(**{GUIDANCE_IN_CONFIG: scales})
 
 
 def drawn_with(settings: object) -> list[object] | None:

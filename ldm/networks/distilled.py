@@ -13,6 +13,7 @@ from ldm.diffusion.choices import DDIM_TRAILING, PUBLISHED
 
 Phases = Literal[1, 2, 4, 8]  # M
 DISTILLED = "distilled"  # in single files
+GUIDANCE_IN_CONFIG = "_guidance"  # s_T and s_I, there too
 IN_CONFIG = "_distilled"  # in the UNet's config.json; diffusers passes over names that begin so
 SCALE_WIDTH = 256  # of the embedding of one scale
 UNBAKED = (

@@ -11,7 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from egogen.errors import UserError, check
-from ldm.networks.distilled import DISTILLED, IN_CONFIG, SCALE_WIDTH, Distilled, read_distilled
+from ldm.networks.distilled import (
+    DISTILLED,
+    GUIDANCE_IN_CONFIG,
+    IN_CONFIG,
+    SCALE_WIDTH,
+    Distilled,
+    read_distilled,
+)
 
 SCALED_BY = 1000  # as timesteps are, so that the same frequencies tell them apart (Luo et al. 2023)
 
@@ -93,5 +100,5 @@ def bake(unet: UNet2DConditionModel, text: float, image: float) -> None:
     features = embed_scales(scales).double() @ layer.weight.double().T  # 1 c
     first.bias.copy_(first.bias.double() + (features @ first.weight.double().T)[0])
     embedding.cond_proj = None
-    unet.register_to_config(time_cond_proj_dim=None)
+    unet.register_to_config(time_cond_proj_dim=None, **{GUIDANCE_IN_CONFIG: [text, image]})
     state_distilled(unet, replace(stated, text=[text, text], image=[image, image], baked=True))

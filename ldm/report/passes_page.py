@@ -13,6 +13,7 @@ from egogen.errors import UserError
 from egogen.files import atomic_open, write_json
 from egogen.pages import render
 from egogen.table import text_table
+from ldm.metrics.results.result_files import finite
 from ldm.report.comparison import p_text
 from ldm.report.curves import Curve, Panel, draw
 from ldm.report.gallery import Album, Card
@@ -55,7 +56,11 @@ def write(options: PassesOptions, rows: Sequence[Row], judged: Sequence[Judged])
         with atomic_open(options.out / name) as file:
             file.write(text.encode())
     numbers = {
-        row.name: {"passes": row.passes, "frames_per_second": row.frames_per_second, **row.means}
+        row.name: {
+            "passes": row.passes,
+            "frames_per_second": row.frames_per_second,
+            **{name: finite(value) for name, value in row.means.items()},
+        }
         for row in rows
     }
     write_json(options.out / "rows.json", numbers)

@@ -20,6 +20,7 @@ from ldm.report.runs import Run, read_runs
 from ldm.sampling.timing import frames_per_second
 
 RESAMPLES = 10_000
+ROUNDING = 1e-9  # of sums, at a limit that is met to the frame
 LIMIT = re.compile(
     r"(?P<row>\S+) within (?P<margin>\d+(\.\d+)?)(?P<share>%?) of (?P<of>\S+) in (?P<metric>\S+)"
 )
@@ -58,7 +59,13 @@ def read_rows(seeds: Sequence[Path]) -> list[Row]:
             odd = sorted(set(found) ^ set(names[0]))[0]
             raise UserError(f"{seed}: its rows are not those of {seeds[0]}: {odd} is in one of them alone")
     by_seed = [read_runs([seed / name for name in names[0]]) for seed in seeds]
-    return [make_row(name, runs) for name, runs in zip(names[0], zip(*by_seed, strict=True), strict=True)]
+    rows = [make_row(name, runs) for name, runs in zip(names[0], zip(*by_seed, strict=True), strict=True)]
+    for row in rows:
+        if row.means.keys() != rows[0].means.keys():
+            raise UserError(
+                f"{row.runs[0].folder}: was measured in other metrics than {rows[0].runs[0].folder}"
+            )
+    return rows
 
 
 def row_names(folder: Path) -> list[str]:
@@ -162,12 +169,13 @@ class Judged(NamedTuple):
     @property
     def verdict(self) -> str:
         """`held` or `missed`, by the mean; `surely` where all of the interval says so."""
-        held = self.loss <= self.limit.margin
+        most = self.limit.margin + ROUNDING
+        held = self.loss <= most
         word = "held" if held else "missed"
         if self.interval is None:
             return word
         low, high = self.interval
-        return f"surely {word}" if (high <= self.limit.margin if held else low > self.limit.margin) else word
+        return f"surely {word}" if (high <= most if held else low > most) else word
 
 
 def judge(limit: Limit, rows: Sequence[Row]) -> Judged:

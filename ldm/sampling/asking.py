@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,17 +86,26 @@ def begin(folder: Path, questions: Sequence[Question]) -> None:
         each.name: {ACTION: {"image_0": frame_of(each), "image_1": frame_of(each), "action": each.action}}
         for each in questions
     }
-    asked = read_json(folder / ACTIONS) if (folder / ACTIONS).exists() else {}
-    if all(asked.get(name) == action for name, action in actions.items()):
+    given = {each.name: {ACTION: each.description} for each in questions}
+    seeds = {each.name: {ACTION: item_seed(each.seed, CLIP, ACTION)} for each in questions}
+    asked = {GIVEN: given, SEEDS: seeds, ACTIONS: actions}
+    photos = {folder / frame_of(each): each.photo.absolute() for each in questions}
+    if all(holds(folder / name, wanted) for name, wanted in asked.items()) and all(
+        link.is_symlink() and link.readlink() == photo for link, photo in photos.items()
+    ):
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for each in questions:
-        (folder / frame_of(each)).symlink_to(each.photo.absolute())
-    write_json(folder / GIVEN, {each.name: {ACTION: each.description} for each in questions})
-    seeds = {each.name: {ACTION: item_seed(each.seed, CLIP, ACTION)} for each in questions}
-    write_json(folder / SEEDS, seeds)
-    write_json(folder / ACTIONS, actions)
+    for link, photo in photos.items():
+        link.symlink_to(photo)
+    for name, wanted in asked.items():
+        write_json(folder / name, wanted)
+
+
+def holds(path: Path, wanted: Mapping[str, object]) -> bool:
+    """Whether a JSON file has these entries, and others perhaps."""
+    there = read_json(path) if path.exists() else {}
+    return all(name in there and there[name] == value for name, value in wanted.items())
 
 
 def frame_of(question: Question) -> str:

@@ -61,7 +61,9 @@ def edit_all(options: PhotoListOptions) -> None:
         claim(out, options, studio, wishes)
         todo = [wish for wish in wishes if not is_drawn(out / IMAGES / wish.name)]
         log.info("%d photos, %d of them are drawn already", len(wishes), len(wishes) - len(todo))
-        answers = described(options, out / STAGE_ONE, todo)
+        texts = {name for name, row in known_rows(out / TABLE).items() if row["description"]}
+        untold = [wish for wish in wishes if wish in todo or wish.name not in texts]
+        answers = described(options, out / STAGE_ONE, untold)  # an ended run has drawn some, and told of none
         failed += draw_all(out, studio, todo, answers, options.batch_size)
         show(out, wishes, answers)
         if not failed:

@@ -18,6 +18,7 @@ from ldm.diffusion.sampler import make_scheduler, noise_levels, set_timesteps
 from ldm.guidance import Guidance, Interval
 from ldm.networks.architecture import build
 from ldm.networks.distilled import Distilled
+from ldm.networks.scales import add_scale_layer, bake, distilled_of, state_distilled
 from ldm.sampling.drawing_config import adapted, for_checkpoint
 from ldm.sampling.edit_options import EditOptions
 from ldm.sampling.presets import read_preset
@@ -203,3 +204,14 @@ def test_the_settings_of_a_training_tell_its_guidance(settings: object, stated: 
     parts = build(SHAPE, conditioner=False)
     state_guidance(parts, drawn_with(settings))
     assert guidance_of(parts) == stated
+
+
+def test_what_is_baked_in_is_the_guidance_that_is_stated() -> None:
+    parts = build(SHAPE)
+    state_guidance(parts, [1.5, 1.0])
+    add_scale_layer(parts.unet)
+    state_distilled(parts.unet, STUDENT)
+    bake(parts.unet, 3.0, 1.2)
+    stated = guidance_of(parts)
+    assert stated == [3.0, 1.2]
+    assert options().sampling(distilled_of(parts.unet), stated).scales_txt == [3.0]

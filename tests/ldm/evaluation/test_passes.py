@@ -68,6 +68,7 @@ def seeds(tmp_path: Path) -> list[Path]:
     [
         ("student/20 within 0.03 of teacher/60 in toy_success", 1 / 40, "held"),  # not surely: 0 to 3 of 40
         ("student/20 within 0.5 of teacher/60 in toy_success", 1 / 40, "surely held"),
+        ("student/20 within 0.025 of teacher/60 in toy_success", 1 / 40, "held"),  # to the frame
         ("student/20 within 0.02 of teacher/60 in toy_success", 1 / 40, "missed"),
         ("student/4 within 0.05 of teacher/60 in toy_success", 26 / 40, "surely missed"),
         ("teacher/60 within 0 of student/20 in toy_success", -1 / 40, "surely held"),
@@ -123,6 +124,17 @@ def test_the_page_says_all_of_it(
     numbers: Mapping[str, Mapping[str, float]] = json.loads((tmp_path / "out/rows.json").read_text())
     assert numbers["student/20"]["toy_fid"] == pytest.approx(10.3)
     assert list(numbers) == ["student/20", "student/4", "teacher/60"]
+
+
+def test_rows_are_of_the_same_metrics(seeds: list[Path]) -> None:
+    details = seeds[0] / "student/4" / DETAILS
+    content = json.loads(details.read_text())
+    del content["metrics"]["toy_fid"]
+    details.write_text(json.dumps(content))
+    with pytest.raises(
+        UserError, match="teacher/60: was measured in other metrics than|student/4: was measured in"
+    ):
+        read_rows(seeds[:1])
 
 
 @pytest.mark.parametrize(
