@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
+from torch.utils.data import DataLoader, DistributedSampler, Subset
 from transformers import CLIPTokenizer
 
 from egogen.errors import check
@@ -108,7 +108,8 @@ class PairsModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """This process's share of the items that are validated, in file order."""
-        dataset, trainer = spread(self.dataset("val"), self.config.trainer.validate_items), self.trainer
+        whole, trainer = self.dataset("val"), self.trainer
+        dataset = Subset(whole, spread(len(whole), self.config.trainer.validate_items))
         world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         sampler: DistributedSampler[Sample] = DistributedSampler(dataset, world, rank, shuffle=False)
         return DataLoader(dataset, sampler=sampler, batch_size=self.config.data.batch_size, **self.loading())
@@ -127,12 +128,10 @@ class PairsModule(lightning.LightningDataModule):
         }
 
 
-def spread(dataset: EgoGenPairs, most: int) -> Dataset[Sample]:
-    """At most so many items of a data set, evenly spread over it; all of them for 0."""
-    count = len(dataset)
-    if not 0 < most < count:
-        return dataset
-    return Subset(dataset, [index * count // most for index in range(most)])
+def spread(count: int, most: int) -> list[int]:
+    """At most so many of `count` places, evenly spread; all of them for 0."""
+    taken = min(most or count, count)
+    return [index * count // taken for index in range(taken)]
 
 
 class TimedLoader(DataLoader[Sample]):

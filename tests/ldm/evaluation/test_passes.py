@@ -131,9 +131,7 @@ def test_rows_are_of_the_same_metrics(seeds: list[Path]) -> None:
     content = json.loads(details.read_text())
     del content["metrics"]["toy_fid"]
     details.write_text(json.dumps(content))
-    with pytest.raises(
-        UserError, match="teacher/60: was measured in other metrics than|student/4: was measured in"
-    ):
+    with pytest.raises(UserError, match=r"was measured in other metrics than"):
         read_rows(seeds[:1])
 
 
