@@ -20,6 +20,7 @@ from egogen.seeds import item_seed
 from egogen.sheets import GAP, HEIGHT, TEXT
 from ldm.edit import main as edit
 from ldm.sampling import many_photos
+from ldm.sampling.asking import Question, begin
 from ldm.sampling.edit_options import PhotoListOptions
 from ldm.sampling.photo_list import read_wishes
 from tests.ldm.test_edit import folder
@@ -182,6 +183,41 @@ def test_stage_one_runs_once_and_says_of_each_what_it_says_of_it_alone(
     edit(asked)
     assert len(calls(tmp_path)) == 1
     assert [row["description"] for row in rows(out)] == [own] * 3
+
+
+def test_descriptions_of_an_ended_run_are_kept(
+    folder: Path, photos: Path, tmp_path: Path, stage_one: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, shown = tmp_path / "out", many_photos.decode
+    asked = flags(folder, out, "--input", photos, "--prompt", "open", "--batch-size", 1, *stage_one)
+    left = iter([True])
+
+    def cut(*args: object, **how: object) -> torch.Tensor:
+        if next(left, False):
+            return shown(*args, **how)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(many_photos, "decode", cut)
+    with pytest.raises(KeyboardInterrupt):
+        edit(asked)
+    monkeypatch.setattr(many_photos, "decode", shown)
+    edit(asked)
+    assert all(row["description"].startswith("how to open") for row in rows(out))
+    assert len(rows(out)) == 3
+
+
+def test_what_stage_one_works_on_is_of_one_photo_seed_and_text(photos: Path, tmp_path: Path) -> None:
+    question = Question("x", photos / "a.png", "open", 0, "by hand")
+    begin(tmp_path / "asked", [question])
+    mark = tmp_path / "asked/mark"  # of what is begun anew, nothing is left
+    changes = ({"photo": photos / "b.jpg"}, {"seed": 1}, {"description": "by foot"}, {"action": "close"})
+    for change in changes:
+        mark.touch()
+        begin(tmp_path / "asked", [question])
+        assert mark.exists()
+        begin(tmp_path / "asked", [question._replace(**change)])
+        assert not mark.exists()
+        begin(tmp_path / "asked", [question])
 
 
 def test_given_descriptions_are_followed(
