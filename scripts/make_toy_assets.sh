@@ -23,7 +23,7 @@ TRAIN=8000 VAL=150                       # pairs
 VAE_STEPS=2500 TEXT_STEPS=800 SD_STEPS=400 # the toy Stable Diffusion
 EDIT_STEPS=${EDIT_STEPS:-12000}          # the editor, in steps of 32 pairs
 VISION_STEPS=1500 TALK_STEPS=400 EPOCHS=3 # the toy LLaVA, and tuning it
-GUIDE_STEPS=${GUIDE_STEPS:-5000} PHASE_STEPS=${PHASE_STEPS:-2000} # its distillations, in steps of 12 pairs
+GUIDE_STEPS=${GUIDE_STEPS:-1000} PHASE_STEPS=${PHASE_STEPS:-450} # its distillations, in steps of 12 pairs
 GUIDANCE=1.5 DRAW_STEPS=10               # by text and features: two passes a step, 20 a frame
 
 WORK=$RUN_ROOT/toy_assets COMMAND="toy assets"
