@@ -22,7 +22,7 @@ from ldm.page.jobs import Job, PageCancelledError, Told
 from ldm.page.photos import Limits, Photo, decode_photo
 from ldm.page.shelf import Shelf
 from ldm.page.stage_one_worker import StageOneCancelledError, StageOneWorker
-from ldm.page.waiting import Line
+from ldm.page.waiting import FullError, Line
 from ldm.sampling.asking import ACTION, CLIP
 from ldm.sampling.editing import Condition, with_features
 
@@ -48,8 +48,8 @@ class Desk:
         self.examples: Shelf[Photo] = Shelf(folder / "examples", PHOTOS, PHOTO_BYTES)
         self.photos: Shelf[Photo] = Shelf(folder / "photos", PHOTOS, PHOTO_BYTES)
         self.frames: Shelf[Told] = Shelf(folder / "frames", options.keep, FRAME_BYTES)
-        self.describing: Line[Job] = Line("describe", self.describe, 1, options.max_waiting)
-        self.drawing: Line[Job] = Line("draw", self.draw, engine.batch, options.max_waiting)
+        self.describing: Line[Job] = Line("describe", self.describe, 1)
+        self.drawing: Line[Job] = Line("draw", self.draw, engine.batch)
         self.going: set[Job] = set()
 
     def find(self, name: str) -> tuple[Photo, Path]:
@@ -64,32 +64,39 @@ class Desk:
                 return photo, shelf.path(name)
         raise UserError("this photo is not here any more; upload it again")
 
+    @property
+    def waiting(self) -> int:
+        """How many wait, in both lines."""
+        return len(self.describing.waiting) + len(self.drawing.waiting)
+
     def submit(self, jobs: Sequence[Job]) -> None:
         """Lets jobs in, all or none.
 
         Raises:
             FullError: too many wait.
         """
+        waiting, most = self.waiting, self.engine.options.max_waiting
+        if waiting + len(jobs) > most:
+            raise FullError(
+                f"{waiting} frames are waiting, of {most} that may; try again in a minute"
+                + (", or ask for fewer at once" if len(jobs) > 1 else "")
+            )
         described = [job for job in jobs if job.plan is None or job.plan.asks_stage_one]
-        drawn = [job for job in jobs if job not in described]
         self.going.update(jobs)
-        try:
-            if described:
-                self.describing.join(described)
-            if drawn:
-                self.drawing.join(drawn)
-        except UserError:
-            for job in jobs:
-                self.describing.leave(job)
-            self.going.difference_update(jobs)
-            raise
+        self.describing.join(described)
+        self.drawing.join([job for job in jobs if job not in described])
 
     def cancel(self, job: Job) -> None:
         """Takes a job out of its line, or has what is being made of it stopped."""
         job.cancelled.set()
         if self.describing.leave(job) or self.drawing.leave(job):
+            self.clear(job)
             job.say("cancelled")
         self.going.discard(job)
+
+    def clear(self, job: Job) -> None:
+        """Removes stage 1's features of a job, if there are any."""
+        shutil.rmtree(self.features / job.id, ignore_errors=True)
 
     def describe(self, jobs: Sequence[Job]) -> None:
         """Has stage 1 write the description of a job, or make the features of the one that is there."""
@@ -111,12 +118,15 @@ class Desk:
         try:
             job.text = self.worker.ask(question, job.on_text, job.on_note, job.cancelled)
         except StageOneCancelledError:
-            shutil.rmtree(self.features / job.id, ignore_errors=True)
+            self.clear(job)
             return job.say("cancelled")
+        except Exception:
+            self.clear(job)
+            raise
         if job.plan is None:
             return job.say("done", text=job.text)
         job.on_text(job.text)
-        self.drawing.join([job], may_be_full=True)
+        self.drawing.join([job])
         if job.cancelled.is_set():
             self.cancel(job)
         return None
@@ -132,7 +142,7 @@ class Desk:
             except Exception as error:  # noqa: BLE001 - each job's failure is its own
                 job.fail(error)
             finally:
-                shutil.rmtree(self.features / job.id, ignore_errors=True)
+                self.clear(job)
         if not ready:
             return
         plan = ready[0][0].plan

@@ -114,7 +114,7 @@ class PageServer:
                     "frames": options.max_frames,
                     "waiting": options.max_waiting,
                 },
-                "waiting": len(self.desk.describing.waiting) + len(self.desk.drawing.waiting),
+                "waiting": self.desk.waiting,
                 "examples": [shown(*each) for each in self.desk.examples.all()],
             }
         )

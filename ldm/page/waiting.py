@@ -1,4 +1,4 @@
-"""People wait in lines: in order, up to a limit, each with a place; those of a kind are served at once."""
+"""People wait in lines: in order, each with a place; those of a kind are served at once."""
 
 from __future__ import annotations
 
@@ -44,33 +44,19 @@ class Line(Generic[Who]):
         name: for those who wait.
         serve: is given those whose turn it is, all of one kind. What it raises is told to each of them.
         most: served together.
-        limit: who may wait.
     """
 
-    def __init__(self, name: str, serve: Callable[[Sequence[Who]], None], most: int, limit: int) -> None:
-        self.name, self.serve, self.most, self.limit = name, serve, most, limit
+    def __init__(self, name: str, serve: Callable[[Sequence[Who]], None], most: int) -> None:
+        self.name, self.serve, self.most = name, serve, most
         self.waiting: list[Who] = []
         self.changed = Condition()
         self.closed = False
         self.thread = Thread(target=self.run, name=f"line: {name}", daemon=True)
         self.thread.start()
 
-    def join(self, who: Sequence[Who], may_be_full: bool = False) -> None:
-        """Adds all of them at the end, or none.
-
-        Args:
-            who: in order.
-            may_be_full: they were let in before, and are not sent away.
-
-        Raises:
-            FullError: too many wait.
-        """
+    def join(self, who: Sequence[Who]) -> None:
+        """Adds them at the end, in order."""
         with self.changed:
-            if not may_be_full and len(self.waiting) + len(who) > self.limit:
-                raise FullError(
-                    f"{len(self.waiting)} frames are waiting, of {self.limit} that may; try again in a minute"
-                    + (", or ask for fewer at once" if len(who) > 1 else "")
-                )
             self.waiting += who
             self.tell()
             self.changed.notify()

@@ -121,27 +121,39 @@ function busy(is) {
   if (!is) job = null;
 }
 
-// Has stage 1 write the description into its field; whether it is there.
+// Has stage 1 write the description into its field; whether it is there. If not, what a person wrote comes back.
 async function describe() {
   const asked = { photo: photo.current.photo.photo, action: lines()[0], seed: Number(by("seed").value) };
+  const field = by("description");
+  const typed = field.value === written ? "" : field.value;
+  let whole = false;
   by("progress").removeAttribute("value");
-  by("description").value = "";
+  field.value = "";
+  field.readOnly = true;
   try {
-    return await hear(talk.events("api/describe", asked));
-  } catch (error) {
-    forget();  // half a text is none
-    throw error;
+    whole = await hear(asked);
+  } finally {
+    field.readOnly = false;
+    if (!whole) { field.value = typed; written = ""; }  // half a text is none
   }
+  return whole;
 }
 
-async function hear(events) {
-  for await (const told of events) {
+const isAsked = ({ photo: name, action }) => photo.current.photo.photo === name && lines()[0] === action;
+
+async function hear(asked) {
+  for await (const told of talk.events("api/describe", asked)) {
     if (told.event === "job") begun(told.job);
+    if (!isAsked(asked)) {
+      talk.cancel(job).catch(() => {});
+      status("The photo or the action is another now: press Draw or Describe it again.");
+      return false;
+    }
     if (told.event === "place") status(told.place ? `Waiting to be described: place ${told.place}.` : "Stage 1 looks at the photo ...");
     if (told.event === "text") { by("description").value = written = told.text; status("Stage 1 is writing ..."); }
     if (told.event === "note") status(told.message);
     if (told.event === "error") throw new talk.Refused(told.message);
-    if (told.event === "cancelled") { forget(); status("Cancelled."); return false; }
+    if (told.event === "cancelled") { status("Cancelled."); return false; }
     if (told.event === "done") { by("description").value = written = told.text; status("Described. Edit the text if you like, then draw."); return true; }
   }
   throw new talk.Refused("The server stopped in the middle; try again.");

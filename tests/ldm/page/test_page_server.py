@@ -7,12 +7,14 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from egogen.errors import UserError
 from ldm.edit import main as edit
 from tests.ldm.page.running_page import Page, png, running, until
 from tests.ldm.page.stand_in import features
@@ -117,6 +119,33 @@ def test_cancelling_takes_one_out_and_the_next_goes_on(page: Page, photo: str) -
     assert page.ask(f"/api/jobs/{name}", method="DELETE")["code"] == 404
 
 
+def test_features_are_gone_however_their_frame_ends(
+    page: Page, photo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, go_on = {"action": "open it", "steps": 1}, Event()
+    monkeypatch.setattr(page.desk.engine, "draw", lambda *_: go_on.wait(20) and [UserError("held")])
+    with ThreadPoolExecutor() as pool:
+        held = pool.submit(page.draw, photo, {**frame, "method": "ip2p"})
+        until(lambda: page.desk.going and not page.desk.waiting)
+        events = page.events("/api/draw", {"photo": photo, "frames": [frame]})
+        name = next(events)["job"]
+        until(lambda: page.desk.drawing.waiting)
+        assert list(page.desk.features.iterdir())
+        page.ask(f"/api/jobs/{name}", method="DELETE")
+        assert not list(page.desk.features.iterdir())
+        go_on.set()
+        assert held.result()["error"] == "held"
+    assert page.desk.worker is not None
+    monkeypatch.setattr(page.desk.worker, "ask", dies_after_its_features)
+    assert page.draw(photo, frame)["error"] == "it died"
+    assert not list(page.desk.features.iterdir())
+
+
+def dies_after_its_features(question: dict[str, Any], *_: object) -> str:
+    features("open it", Path(question["folder"]))
+    raise UserError("it died")
+
+
 def test_who_goes_away_is_not_drawn_for(page: Page, photo: str) -> None:
     events = page.events("/api/draw", {"photo": photo, "frames": [{"action": "slow two", "steps": 1}]})
     next(events)
@@ -133,7 +162,11 @@ def test_a_full_line_says_so(page: Page, photo: str) -> None:
     until(lambda: len(page.desk.describing.waiting) == 7)
     full = page.draw(photo, {"action": "open it"}, {"action": "close it"})
     assert full["code"] == 503
-    assert full["error"].startswith("7 frames are waiting, of 8 that may; try again in a minute")
+    assert full["error"].startswith("7 frames are waiting, of 8 that may; try again in a minute, or ask for")
+    mixed = page.draw(photo, {"action": "open it"}, {"action": "open it", "method": "ip2p"})
+    assert mixed["code"] == 503  # both lines count
+    assert page.draw(photo, {"action": "open it", "steps": 1, "method": "ip2p"})["code"] == 200
+    assert page.desk.waiting == 7
     page.ask(f"/api/jobs/{name}", method="DELETE")
     assert [each["event"] for each in events].count("cancelled") == 8
 

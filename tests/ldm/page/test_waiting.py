@@ -1,4 +1,4 @@
-"""Lines: order, places, kinds that are served at once, a limit, failures that are one's own."""
+"""Lines: order, places, kinds that are served at once, failures that are one's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from ldm.page.waiting import FullError, Line
+from ldm.page.waiting import Line
 from tests.ldm.page.running_page import until
 
 
@@ -43,9 +43,9 @@ def counter() -> Counter:
     return Counter()
 
 
-def full_line(counter: Counter, *people: Person, most: int = 2, limit: int = 9) -> Line[Person]:
+def full_line(counter: Counter, *people: Person, most: int = 2) -> Line[Person]:
     """A line whose counter is busy with the first."""
-    line = Line("test", counter, most, limit)
+    line = Line("test", counter, most)
     line.join([people[0]])
     until(lambda: counter.served)
     line.join(people[1:])
@@ -60,16 +60,6 @@ def test_those_of_a_kind_are_served_together_and_places_move_up(counter: Counter
     until(lambda: len(counter.served) == 4)
     assert counter.served == [["1"], ["2", "4"], ["3"], ["5"]]
     assert people[4].places == [4, 2, 1, 0]
-    line.close()
-
-
-def test_a_full_line_sends_away_and_takes_all_or_none(counter: Counter) -> None:
-    line = full_line(counter, *map(Person, "123"), limit=3)
-    with pytest.raises(FullError, match="2 frames are waiting, of 3 that may; try again in a minute, or ask"):
-        line.join([Person("4"), Person("5")])
-    line.join([Person("6"), Person("7")], may_be_full=True)
-    assert len(line.waiting) == 4
-    counter.open.set()
     line.close()
 
 
