@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from jaxtyping import Float
@@ -16,9 +17,9 @@ from torch import Tensor
 
 import ldm
 from egogen.errors import UserError
-from ldm.page.engine import Engine, Wanted, glimpse
+from ldm.page.engine import Engine, PageCancelledError, Wanted, glimpse
 from ldm.page.frame_settings import command
-from ldm.page.jobs import Job, PageCancelledError, Told
+from ldm.page.jobs import Job, Told
 from ldm.page.photos import Limits, Photo, decode_photo
 from ldm.page.shelf import Shelf
 from ldm.page.stage_one_worker import StageOneCancelledError, StageOneWorker
@@ -149,7 +150,7 @@ class Desk:
         assert plan is not None
         made: Sequence[Image.Image | Exception]
         try:
-            made = self.engine.draw(plan, [wanted for _, wanted in ready], Watch(ready))
+            made = self.engine.draw(plan, [wanted for _, wanted in ready], partial(watch, ready))
         except Exception as error:  # noqa: BLE001 - that nobody waits any more, too
             made = [error] * len(ready)
         for (job, wanted), frame in zip(ready, made, strict=True):
@@ -218,6 +219,11 @@ class Desk:
             self.worker.close()
         for line in (self.describing, self.drawing):
             line.thread.join(PATIENCE)
+
+
+def watch(ready: Sequence[tuple[Job, Wanted]], places: Sequence[int]) -> Watch:
+    """Shows the frames at these places."""
+    return Watch([ready[place] for place in places])
 
 
 class Watch:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +32,7 @@ from ldm.sampling.editing import Condition, decode, shaped
 from ldm.sampling.methods import prepare
 
 log = logging.getLogger(__name__)
+OnStep = Callable[[int, Float[Tensor, "b 4 h w"]], None]
 MAIN = "LEGO"
 GPU_BATCH = 8
 
@@ -74,6 +74,10 @@ class Plan(NamedTuple):
     def kind(self) -> Hashable:
         """Frames of one kind can be drawn in one batch."""
         return self.method.name, self.side, repr(self.sampling)
+
+
+class PageCancelledError(Exception):
+    """Nobody waits for what is being made."""
 
 
 class Wanted(NamedTuple):
@@ -122,9 +126,36 @@ class Engine:
         self,
         plan: Plan,
         wanted: Sequence[Wanted],
-        on_step: Callable[[int, Float[Tensor, "b 4 h w"]], None] | None = None,
-    ) -> list[Image.Image | UserError]:
-        """Draws frames of one kind together; one that fails is an error in its place."""
+        watch: Callable[[Sequence[int]], OnStep],
+    ) -> list[Image.Image | Exception]:
+        """Draws frames of one kind together; one that fails is an error in its place.
+
+        Args:
+            plan: of all of them.
+            wanted: the frames.
+            watch: what is told of each step of the frames at these places; it may raise `PageCancelledError`.
+        """
+        made = self.together(plan, wanted, watch(range(len(wanted))))
+        if made is None:
+            made = [self.by_itself(plan, each, watch([place])) for place, each in enumerate(wanted)]
+        return made
+
+    def by_itself(self, plan: Plan, wanted: Wanted, on_step: OnStep) -> Image.Image | Exception:
+        """Draws one frame of a batch that failed."""
+        try:
+            (made,) = self.together(plan, [wanted], on_step) or []
+        except PageCancelledError as error:
+            return error
+        return made
+
+    def together(
+        self, plan: Plan, wanted: Sequence[Wanted], on_step: OnStep
+    ) -> list[Image.Image | Exception] | None:
+        """Draws a batch; None if it failed and its frames are to be tried one by one.
+
+        Raises:
+            PageCancelledError: as `on_step` does.
+        """
         photos, conditions, seeds = zip(*wanted, strict=True)
         try:
             squares = decode(
@@ -135,7 +166,7 @@ class Engine:
             if len(wanted) == 1:
                 return [alone(error)]
             log.warning("a batch of %d failed; its frames are drawn one by one: %s", len(wanted), error)
-            return [self.draw(plan, [each])[0] for each in wanted]
+            return None
         return [finished(square, photo) for square, photo in zip(squares, photos, strict=True)]
 
 
@@ -174,17 +205,18 @@ def load_engine(options: PageOptions, chosen: Chosen) -> Engine:
     """
     device = find_device(options.device)
     main = Networks(
-        chosen.ckpt, options.config, chosen.vllm, options.no_ema, options.preset, options.precision
-    )
-    methods = [load_method(MAIN, main, device, options.vllm_python)]
+        chosen.ckpt, options.config, chosen.vllm, options.no_ema, options.preset, options.precision,
+        options.device, options.vllm_python,
+    )  # fmt: skip
+    methods = [load_method(MAIN, main, device)]
     for name, ckpt in options.others().items():
         networks = main._replace(ckpt=ckpt, config=None)
-        methods.append(load_method(name, networks, device, options.vllm_python))
+        methods.append(load_method(name, networks, device))
     batch = options.batch or (1 if device.type == "cpu" else GPU_BATCH)
     return Engine(methods, options, batch)
 
 
-def load_method(name: str, networks: Networks, device: torch.device, python: Path) -> Method:
+def load_method(name: str, networks: Networks, device: torch.device) -> Method:
     """Loads one checkpoint; of those to compare with, one that takes no features draws without stage 1."""
     needs = True if networks.vllm is not None and name == MAIN else None
     parts = load_parts(networks.ckpt, networks.config, not networks.no_ema, needs)
@@ -195,7 +227,7 @@ def load_method(name: str, networks: Networks, device: torch.device, python: Pat
     asked = edit_options(FrameSettings(action="check"), networks, Path("photo"))
     sampling = asked.sampling(distilled, guidance_of(parts))
     if networks.vllm is not None:
-        check_vllm(replace(asked, vllm_python=python), networks.vllm, width)
+        check_vllm(asked, networks.vllm, width)
     precisions = choose_precisions(sampling.precision, device, parts.unet.config.block_out_channels[0])
     prepare(parts, device, precisions, compiled=False)
     side = resolution_of(parts) or RESOLUTION

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -68,6 +69,8 @@ class Networks(NamedTuple):
     no_ema: bool
     preset: str
     precision: str
+    device: str
+    vllm_python: Path
 
 
 def read_settings(found: object) -> FrameSettings:
@@ -106,6 +109,8 @@ def edit_options(settings: FrameSettings, networks: Networks, photo: Path) -> Ed
             no_ema=networks.no_ema,
             preset=settings.preset or networks.preset,
             precision=networks.precision,
+            device=networks.device,
+            vllm_python=networks.vllm_python,
             seed=settings.seed,
             steps=settings.steps,
             cfg_text=settings.cfg_text,
@@ -125,6 +130,13 @@ def in_words(error: UserError) -> UserError:
     return UserError(said)
 
 
+def unusual(options: EditOptions, name: str) -> object | None:
+    """What an option is; None where it is what the flag's default says."""
+    usual = {each.name: each.metadata.get("default") for each in fields(options)}
+    value: object = getattr(options, name)
+    return None if value == usual[name] else value
+
+
 def command(options: EditOptions, photo: str) -> str:
     """What a person types to draw the same pixels, with the photo under its own name."""
     words = ["bash", "scripts/run.sh", "ldm", "python", "-m", "ldm.edit", "--input", photo]
@@ -136,6 +148,8 @@ def command(options: EditOptions, photo: str) -> str:
         "--vllm": options.vllm,
         "--preset": options.preset,
         "--precision": options.precision,
+        "--device": unusual(options, "device"),
+        "--vllm-python": options.vllm and unusual(options, "vllm_python"),
         "--seed": options.seed,
         "--steps": options.steps,
         "--cfg-text": options.cfg_text,

@@ -18,10 +18,6 @@ Tell = Callable[[Told], None]
 ENDS = ("done", "error", "cancelled")  # events after which nothing follows
 
 
-class PageCancelledError(Exception):
-    """Nobody waits for what is being made."""
-
-
 @dataclass(eq=False)
 class Job:
     """A description, or a frame.

@@ -28,6 +28,7 @@ from ldm.page.stage_one_worker import StageOneWorker, worker_command
 log = logging.getLogger(__name__)
 EXAMPLES = 8
 TOY_HEIGHTS = (32, 256)  # of example frames; a network of the toy world knows its own alone
+CONNECTIONS = 256  # at once, besides those of frames that wait
 GRACE = 2  # seconds for answers that are under way when the page ends
 
 
@@ -46,6 +47,7 @@ def serve(options: PageOptions) -> None:
         config = uvicorn.Config(
             make_app(desk), log_config=None, access_log=False, log_level="warning", lifespan="off",
             timeout_graceful_shutdown=GRACE, server_header=False,
+            limit_concurrency=CONNECTIONS + options.max_waiting,
         )  # fmt: skip
         server = uvicorn.Server(config)
         host, port = listening.getsockname()[:2]

@@ -8,7 +8,7 @@ let shown = null;
 export function show(frame) {
   shown = frame;
   const { settings } = frame;
-  by("viewer").hidden = false;
+  by("viewer").hidden = by("keeping").hidden = false;
   by("before").src = frame.view;
   by("after").src = frame.picture;
   by("after").alt = `Drawn: ${settings.action}`;
@@ -20,6 +20,24 @@ export function show(frame) {
   by("save-photo").href = `api/photos/${encodeURIComponent(settings.photo)}/original`;
   for (const card of document.querySelectorAll(".card"))
     card.setAttribute("aria-pressed", String(card.dataset.picture === frame.picture));
+}
+
+// A frame that is not finished, where the finished one will be; there is nothing to keep yet.
+export function glimpse(url, view, action) {
+  by("viewer").hidden = false;
+  by("keeping").hidden = true;
+  by("before").src = view;
+  by("after").src = url;
+  by("after").alt = "The frame as it appears";
+  by("caption").textContent = action;
+  by("said").textContent = "";
+}
+
+// Where a glimpse is left, the frame that was shown before it is again.
+export function settle() {
+  if (!by("keeping").hidden) return;
+  if (shown) show(shown);
+  else by("viewer").hidden = true;
 }
 
 export function begin(linkOf, onStatus) {

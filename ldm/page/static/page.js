@@ -12,6 +12,10 @@ let job = null;
 let drawing = false;
 let stop = false;
 let written = "";  // by stage 1, as it was
+let aside = "";  // what a person or a link wrote, while stage 1 writes
+let untouched = {};  // the form as it was at first
+const SCALES = ["cfg_text", "cfg_image"];
+const moved = new Set();  // scales that a person or a link has set; each checkpoint has its own of the others
 
 const status = (text) => { by("status").textContent = text; };
 const problem = (text) => {
@@ -39,7 +43,7 @@ function setUp() {
   const [main] = known.methods;
   limit("cfg_text", main.text_guidance);
   limit("cfg_image", main.image_guidance);
-  for (const name of ["cfg_text", "cfg_image"]) if (main[name] !== null) by(name).value = main[name];
+  for (const name of SCALES) if (main[name] !== null) hold(by(name), main[name]);
   if (main.steps) by("steps").placeholder = main.steps;
   if (known.methods.length > 1) {
     by("methods").hidden = false;
@@ -73,6 +77,11 @@ function limit(id, range) {
   by(id).disabled = low === high;
 }
 
+function hold(slider, stated) {
+  const { min, max } = slider;
+  Object.assign(slider, { min: Math.min(min, stated), max: Math.max(max, stated), value: stated });
+}
+
 function suggest(actions) {
   by("suggestions").replaceChildren(...actions.map((action) => {
     const button = document.createElement("button");
@@ -92,7 +101,7 @@ function settings(action, method, seed) {
   const description = by("description").value.trim();
   if (description && lines().length === 1) one.description = description;
   for (const name of ["cfg_text", "cfg_image", "steps", "resolution"])
-    if (by(name).value !== "") one[name] = Number(by(name).value);
+    if (by(name).value !== "" && (!SCALES.includes(name) || moved.has(name))) one[name] = Number(by(name).value);
   if (by("scheduler").value) one.scheduler = by("scheduler").value;
   return one;
 }
@@ -125,7 +134,7 @@ function busy(is) {
 async function describe() {
   const asked = { photo: photo.current.photo.photo, action: lines()[0], seed: Number(by("seed").value) };
   const field = by("description");
-  const typed = field.value === written ? "" : field.value;
+  aside = field.value === written ? "" : field.value;
   let whole = false;
   by("progress").removeAttribute("value");
   field.value = "";
@@ -134,7 +143,7 @@ async function describe() {
     whole = await hear(asked);
   } finally {
     field.readOnly = false;
-    if (!whole) { field.value = typed; written = ""; }  // half a text is none
+    if (!whole) { field.value = aside; if (written !== aside) written = ""; }  // half a text is none
   }
   return whole;
 }
@@ -193,7 +202,7 @@ async function draw() {
       by("progress").value = steps.reduce((sum, part) => sum + part, 0) / steps.length;
       each.note(`Step ${told.step} of ${told.steps}`);
       if (asked.length === 1) status(`Drawing: step ${told.step} of ${told.steps}.`);
-      if (told.preview) { each.preview(told.preview); if (asked.length === 1) glimpse(told.preview, from); }
+      if (told.preview) { each.preview(told.preview); if (asked.length === 1) frames.glimpse(told.preview, from.view, asked[0].action); }
     } else if (told.event in ended) {
       ended[told.event] += 1;
       steps[told.frame] = 1;
@@ -216,16 +225,6 @@ async function draw() {
   if (!ended.done) by("grid").replaceChildren();
 }
 
-// A frame that is not finished, where the finished one will be.
-function glimpse(url, from) {
-  by("viewer").hidden = false;
-  by("before").src = from.view;
-  by("after").src = url;
-  by("after").alt = "The frame as it appears";
-  by("caption").textContent = lines()[0] ?? "";
-  by("said").textContent = "";
-}
-
 async function run(work) {
   if (drawing || !ready()) return;
   busy(true);
@@ -238,6 +237,7 @@ async function run(work) {
     status("");
     problem(error instanceof talk.Refused ? error.message : `The page itself failed (${error.message}); reload it.`);
   } finally {
+    frames.settle();
     busy(false);
   }
 }
@@ -258,32 +258,36 @@ function linkOf(made) {
 }
 
 async function restore(show) {
+  if (!location.hash.includes("=")) return;
   const words = new URLSearchParams(location.hash.slice(1));
-  if (![...words].length) return;
+  problem("");
+  written = "";
+  aside = words.get("description") ?? "";
+  moved.clear();
   for (const name of FIELDS) {
+    by(name).value = untouched[name];
     if (!words.has(name)) continue;
     const value = words.get(name);
     if (NUMBERS.includes(name) && !Number.isFinite(Number(value))) continue;
     if (by(name).tagName === "SELECT" && ![...by(name).options].some((option) => option.value === value)) continue;
     by(name).value = value;
+    if (SCALES.includes(name)) moved.add(name);
   }
   for (const box of document.querySelectorAll("#methods input"))
     if (words.has("method")) box.checked = box.value === words.get("method");
   values();
   if (["steps", "resolution", "scheduler"].some((name) => words.has(name))) by("steps").closest("details").open = true;
-  if (!words.has("photo")) return;
-  const action = by("action").value;
   try {
-    show(await talk.knownPhoto(words.get("photo")));
-    by("action").value = action;
+    if (words.has("photo")) show(await talk.knownPhoto(words.get("photo")));
     status("Settings of the link are filled in.");
   } catch {
     problem("The photo of this link is not kept any more: choose it again. All other settings are filled in.");
   }
+  if (by("description").value === aside) written = aside;
 }
 
 function values() {
-  for (const id of ["cfg_text", "cfg_image"]) by(`${id}-value`).textContent = Number(by(id).value).toFixed(1);
+  for (const id of SCALES) by(`${id}-value`).textContent = Number(Number(by(id).value).toFixed(2));
 }
 
 function theme(name) {
@@ -308,11 +312,12 @@ async function begin() {
     return;
   }
   setUp();
+  untouched = Object.fromEntries(FIELDS.map((name) => [name, by(name).value]));
   values();
   status(known.waiting ? `Ready; ${known.waiting} frames of others are waiting.` : "Ready.");
   frames.begin(linkOf, status);
   const show = photo.begin(known.examples, known.limits.mb, (made) => { suggest(made.actions); forget(); }, problem, status);
-  for (const id of ["cfg_text", "cfg_image"]) by(id).addEventListener("input", values);
+  for (const id of SCALES) by(id).addEventListener("input", () => { moved.add(id); values(); });
   by("action").addEventListener("change", forget);
   by("form").addEventListener("submit", (event) => { event.preventDefault(); run(describeThenDraw); });
   by("describe").addEventListener("click", () => run(describe));
@@ -325,6 +330,7 @@ async function begin() {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); by("action").blur(); run(describeThenDraw); }
     if (event.key === "Escape" && drawing) by("cancel").click();
   });
+  window.addEventListener("hashchange", () => restore(show));
   await restore(show);
 }
 

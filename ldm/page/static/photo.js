@@ -5,12 +5,14 @@ import * as talk from "./talk.js";
 const by = (id) => document.getElementById(id);
 const TYPES = ["image/jpeg", "image/png", "image/webp"];
 let camera = null;
+let choice = 0;  // the newest counts, whichever upload ends last
 
 export const current = { photo: null };
 
 // `onPhoto` is told of a new photo, `onProblem` of what went wrong, `onStatus` of what goes on.
 export function begin(examples, most, onPhoto, onProblem, onStatus) {
   const show = (photo) => {
+    choice += 1;
     current.photo = photo;
     stopCamera();
     by("photo-view").src = photo.view;
@@ -27,10 +29,14 @@ export function begin(examples, most, onPhoto, onProblem, onStatus) {
       return;
     }
     onStatus("Uploading the photo ...");
+    const own = choice += 1;
     try {
-      show(await talk.upload(file));
+      const photo = await talk.upload(file);
+      if (own !== choice) return;
+      show(photo);
       onStatus("Now say what happens next.");
     } catch (error) {
+      if (own !== choice) return;
       onStatus("");
       onProblem(error.message);
     }

@@ -239,6 +239,85 @@ def test_cancel_by_key_and_button(visit: Open) -> None:
     sync_api.expect(tab.locator("#history .card")).to_have_count(0)
 
 
+def test_a_description_is_of_its_photo_and_action(visit: Open) -> None:
+    tab = visit()
+    fill(tab, "slow one", 1)
+    description, status = tab.get_by_label("How is it done?"), tab.get_by_role("status")
+    description.fill("by hand")
+    tab.get_by_role("button", name="Describe it").click()
+    sync_api.expect(description).to_have_value("the right")
+    tab.get_by_role("button", name="Example scene 2").click()
+    sync_api.expect(status).to_contain_text("The photo or the action is another now")
+    sync_api.expect(description).to_have_value("by hand")
+    description.fill("")
+    tab.get_by_role("button", name="Draw", exact=True).click()
+    sync_api.expect(description).to_have_value("the right")
+    tab.get_by_label("What happens next?").fill("open it")
+    sync_api.expect(status).to_contain_text("The photo or the action is another now")
+    sync_api.expect(description).to_have_value("")
+    tab.get_by_role("button", name="Draw", exact=True).click()
+    is_drawn(tab)
+    sync_api.expect(tab.locator("#said")).to_contain_text("does it: open it")
+
+
+def test_a_pasted_link_and_scales_that_nobody_moved(visit: Open, page: Page) -> None:
+    tab = visit()
+    fill(tab, "open it", 1)
+    with tab.expect_request("**/api/draw") as asked:
+        tab.get_by_role("button", name="Draw", exact=True).click()
+    assert "cfg_text" not in asked.value.post_data_json["frames"][0]
+    is_drawn(tab)
+    words = {
+        "photo": "scene-2", "action": "close it", "description": "as it was", "cfg_text": 3.25, "steps": 1,
+    }  # fmt: skip
+    tab.goto(f"{page.url}/#{urllib.parse.urlencode(words)}")
+    sync_api.expect(tab.get_by_role("status")).to_have_text("Settings of the link are filled in.")
+    sync_api.expect(tab.get_by_label("How is it done?")).to_have_value("as it was")
+    with tab.expect_request("**/api/draw") as asked:
+        tab.get_by_role("button", name="Draw", exact=True).click()
+    (frame,) = asked.value.post_data_json["frames"]
+    assert (frame["action"], frame["cfg_text"], "cfg_image" in frame) == ("close it", 3.25, False)
+    is_drawn(tab)
+    tab.get_by_role("button", name="Example scene 1").click()
+    sync_api.expect(tab.get_by_label("How is it done?")).to_have_value("")
+
+
+def test_a_glimpse_is_taken_away_where_no_frame_comes(visit: Open) -> None:
+    tab = visit()
+    fill(tab, "open it", 200)
+    draw, caption = tab.get_by_role("button", name="Draw", exact=True), tab.locator("#caption")
+    for shown in (False, True):
+        if shown:
+            tab.get_by_label("Steps").fill("1")
+            draw.click()
+            is_drawn(tab)
+            tab.get_by_label("What happens next?").fill("close it")
+            tab.get_by_label("Steps").fill("200")
+        draw.click()
+        sync_api.expect(tab.locator("#after")).to_have_attribute("alt", "The frame as it appears")
+        sync_api.expect(tab.get_by_role("link", name="Download picture")).to_be_hidden()
+        tab.keyboard.press("Escape")
+        sync_api.expect(tab.get_by_role("status")).to_have_text("Cancelled.")
+        sync_api.expect(tab.locator("#viewer")).to_be_visible(visible=shown)
+    sync_api.expect(caption).to_have_text("open it")
+    sync_api.expect(tab.get_by_role("link", name="Download picture")).to_be_visible()
+
+
+def test_the_photo_that_was_chosen_last_counts(visit: Open) -> None:
+    tab = visit()
+    waiting: list[Any] = []
+    tab.route("**/api/photos", lambda route: waiting.append(route))
+    tab.locator("#file").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": png()})
+    sync_api.expect(tab.get_by_role("status")).to_have_text("Uploading the photo ...")
+    tab.get_by_role("button", name="Example scene 2").click()
+    with tab.expect_response("**/api/photos"):
+        waiting[0].continue_()
+    sync_api.expect(tab.get_by_role("button", name="Example scene 2")).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    assert "scene-2" in tab.locator("#photo-view").get_attribute("src")
+
+
 def test_by_keyboard_alone(visit: Open) -> None:
     tab = visit()
     for key in ("Tab", "Enter"):

@@ -17,7 +17,11 @@ from ldm.page.page_options import PageOptions
 from ldm.page.scenes import COMMON
 from ldm.sampling.edit_options import EditOptions
 
-ALONE = Networks(Path("a.ckpt"), None, None, no_ema=False, preset="fast", precision="auto")
+PYTHON = Path(".venvs/vllm/bin/python")
+ALONE = Networks(
+    Path("a.ckpt"), None, None, no_ema=False, preset="fast", precision="auto", device="auto",
+    vllm_python=PYTHON,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -61,6 +65,16 @@ def test_the_command_says_the_same_as_the_settings(vllm: Path | None) -> None:
     assert asked.description == (None if vllm is None else settings.description)
     words = shlex.split(command(asked, "photo.jpg"))
     assert words[:6] == ["bash", "scripts/run.sh", "ldm", "python", "-m", "ldm.edit"]
+    assert cli.options(EditOptions, words[6:], "x", None) == asked
+
+
+def test_the_command_names_another_device_and_python_alone() -> None:
+    networks = ALONE._replace(vllm=Path("vllm"))
+    settings = read_settings({"action": "open"})
+    usual = shlex.split(command(edit_options(settings, networks, Path("a.png")), "a.png"))
+    assert not {"--device", "--vllm-python"} & {*usual}
+    asked = edit_options(settings, networks._replace(device="cpu", vllm_python=Path("p")), Path("a.png"))
+    words = shlex.split(command(asked, "a.png"))
     assert cli.options(EditOptions, words[6:], "x", None) == asked
 
 

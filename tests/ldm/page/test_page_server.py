@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -13,9 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from egogen.errors import UserError
 from ldm.edit import main as edit
+from ldm.page.engine import PageCancelledError, Wanted
+from ldm.page.frame_settings import read_settings
+from ldm.sampling.editing import Condition, decode
 from tests.ldm.page.running_page import Page, png, running, until
 from tests.ldm.page.stand_in import features
 
@@ -139,6 +145,33 @@ def test_features_are_gone_however_their_frame_ends(
     monkeypatch.setattr(page.desk.worker, "ask", dies_after_its_features)
     assert page.draw(photo, frame)["error"] == "it died"
     assert not list(page.desk.features.iterdir())
+
+
+def test_a_frame_of_a_batch_that_failed_can_be_cancelled(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = page.desk.engine
+    plan = engine.plan(read_settings({"action": "open it", "steps": 2, "method": "ip2p"}), Path("photo.png"))
+    wanted = [
+        Wanted(Image.open(io.BytesIO(png())).convert("RGB"), Condition("open it"), seed) for seed in range(3)
+    ]
+    monkeypatch.setattr("ldm.page.engine.decode", fails_of_many)
+    first, second, third = engine.draw(plan, wanted, second_has_gone)
+    assert isinstance(first, Image.Image)
+    assert isinstance(second, PageCancelledError)
+    assert isinstance(third, Image.Image)
+
+
+def fails_of_many(pipeline: object, photos: Sequence[object], *more: Any, **named: Any) -> Tensor:
+    if len(photos) > 1:
+        raise RuntimeError("too many")
+    return decode(pipeline, photos, *more, **named)
+
+
+def second_has_gone(places: Sequence[int]) -> Callable[..., None]:
+    return leaves if list(places) == [1] else lambda *_: None
+
+
+def leaves(*_: object) -> None:
+    raise PageCancelledError
 
 
 def dies_after_its_features(question: dict[str, Any], *_: object) -> str:
