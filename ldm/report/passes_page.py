@@ -130,7 +130,8 @@ def judged_cells(judged: Judged) -> list[str]:
 
 def amount(judged: Judged, value: float) -> str:
     """A loss as its margin is told."""
-    return f"{100 * value:.1f} %" if judged.limit.is_share else f"{value:.3f}"
+    rounded = round(value, 3) + 0.0  # no negative zero
+    return f"{100 * rounded:.1f} %" if judged.limit.is_share else f"{rounded:.3f}"
 
 
 def judged_text(judged: Sequence[Judged], *, markdown: bool = False) -> str:

@@ -88,7 +88,7 @@ def begin(folder: Path, questions: Sequence[Question]) -> None:
     }
     given = {each.name: {ACTION: each.description} for each in questions}
     seeds = {each.name: {ACTION: item_seed(each.seed, CLIP, ACTION)} for each in questions}
-    asked = {GIVEN: given, SEEDS: seeds, ACTIONS: actions}
+    asked: dict[str, Mapping[str, object]] = {GIVEN: given, SEEDS: seeds, ACTIONS: actions}
     photos = {folder / frame_of(each): each.photo.absolute() for each in questions}
     if all(holds(folder / name, wanted) for name, wanted in asked.items()) and all(
         link.is_symlink() and link.readlink() == photo for link, photo in photos.items()
