@@ -168,13 +168,16 @@ class Judged(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """`held` or `missed`, by the mean; `surely` where all of the interval says so."""
+        """`held` or `missed`, by the mean; `surely` where all of the interval says so.
+
+        An interval without width, of items that all differ alike, says nothing: resampling cannot widen it.
+        """
         most = self.limit.margin + ROUNDING
         held = self.loss <= most
         word = "held" if held else "missed"
-        if self.interval is None:
+        low, high = self.interval or (0.0, 0.0)
+        if low == high:
             return word
-        low, high = self.interval
         return f"surely {word}" if (high <= most if held else low > most) else word
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+from tests.chromium import FOUND, WHY_NOT
 
 
 @pytest.fixture(scope="session")
 def chromium_path() -> Path:
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no Chromium here (apt-get install chromium)")
-    return Path(found)
+    if FOUND is None:
+        pytest.skip(WHY_NOT)
+    return Path(FOUND)
 
 
 @pytest.fixture(scope="session")

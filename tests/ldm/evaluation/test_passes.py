@@ -86,6 +86,14 @@ def test_a_loss_is_held_to_its_limit(seeds: list[Path], limit: str, loss: float,
         assert low <= judged.loss <= high
 
 
+def test_items_that_all_differ_alike_are_no_sure_sign(seeds: list[Path]) -> None:
+    for seed in seeds:
+        write_row(seed / "student/20", [1.0] * 36 + [0.0] * 4, 10.0, 100)
+    judged = judge(parse_limit("student/20 within 0.5 of teacher/60 in toy_success"), read_rows(seeds))
+    assert judged.interval == [0.0, 0.0]
+    assert judged.verdict == "held"
+
+
 def test_an_item_counts_once_whatever_the_seeds(seeds: list[Path]) -> None:
     write_row(seeds[1] / "student/4", [1.0] * 40, 30.0, 100)
     (row,) = [row for row in read_rows(seeds) if row.name == "student/4"]

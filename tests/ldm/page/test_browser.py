@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,16 +18,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.chromium import FOUND, WHY_NOT
 from tests.ldm.page.running_page import Page, png
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here: bash scripts/setup.sh ldm")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FOUND = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not FOUND, reason="no Chromium here (apt-get install chromium, or name one in CHROMIUM)"
-    ),
+    pytest.mark.skipif(not FOUND, reason=WHY_NOT),
 ]
 Open = Callable[..., Any]
 
