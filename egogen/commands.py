@@ -44,6 +44,7 @@ COMMANDS = (
     Command("toy", "egogen.toy"),
     Command("paths", "egogen.paths"),
     Command("assets", "egogen.assets"),
+    Command("status", "egogen.status"),
     Command("curate", "llava.curate"),
     Command("finetune", "llava.train"),
     Command("describe", "llava.describe"),

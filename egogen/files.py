@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import glob
 import json
 import math
@@ -143,16 +144,22 @@ def clean_parts(folder: Path, pattern: str = "**/.*.part") -> None:
 
 def is_left(part: Path, host: str, process: int) -> bool:
     """Whether nobody writes an unfinished file or folder any more."""
-    if os.name == "posix" and host == this_host():
-        try:
-            with suppress(PermissionError):  # another user's
-                os.kill(process, 0)  # asks for the process, sends nothing
-        except ProcessLookupError:
-            return True
+    if os.name == "posix" and host == this_host() and not is_running(process):
+        return True
     with suppress(FileNotFoundError):  # finished meanwhile
         newest = max(path.stat().st_mtime for path in (part, *part.rglob("*")))
         return time.time() - newest > ABANDONED
     return False
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this machine runs."""
+    try:
+        with suppress(PermissionError):  # another user's
+            os.kill(process, 0)  # asks for the process, sends nothing
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def sync(path: Path) -> None:
@@ -224,6 +231,18 @@ def parse_json(content: bytes | str, where: str, finite: bool = True) -> Any:  #
                     f"{where}: holds half a character (a lone surrogate) in {around!r}; write it anew"
                 ) from None
         return value
+
+
+@contextmanager
+def no_garbage() -> Iterator[None]:
+    """Keeps Python from looking for cycles while millions of small objects are made that have none."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def unique_keys(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:

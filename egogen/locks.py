@@ -28,6 +28,10 @@ LONGEST_COMMAND = 200  # letters of it that a message shows
 log = logging.getLogger(__name__)
 
 
+class HeldError(UserError):
+    """Another process holds what is to be written."""
+
+
 @contextmanager
 def hold(path: Path, what: str, part: str = "", *, wait: bool = False) -> Iterator[None]:
     """Keeps other processes from a file or folder while the block runs.
@@ -43,7 +47,8 @@ def hold(path: Path, what: str, part: str = "", *, wait: bool = False) -> Iterat
         wait: wait for the other process instead of refusing.
 
     Raises:
-        UserError: another process holds it; names that. Or nothing can be written there.
+        HeldError: another process holds it; names that.
+        UserError: nothing can be written there.
     """
     place = path.resolve()
     file = place.parent / f".{place.name}{part and '.'}{part}.lock"
@@ -72,7 +77,8 @@ def acquire(lock: FileLock, path: Path, what: str, wait: bool) -> None:
     """Takes a lock at once or, with `wait`, when it is free.
 
     Raises:
-        UserError: another process holds it, and nobody wants to wait.
+        HeldError: another process holds it, and nobody wants to wait.
+        UserError: no lock can be made there.
     """
     try:
         lock.acquire(timeout=0)
@@ -81,7 +87,7 @@ def acquire(lock: FileLock, path: Path, what: str, wait: bool) -> None:
             raise UserError(f"{path}: cannot be written (no file can be made in its folder)") from None
         other = owner(Path(lock.lock_file))
         if not wait:
-            raise UserError(
+            raise HeldError(
                 f"{path}: {what} is under way in {other}; let it end or end it, or choose another folder"
             ) from None
         log.info("%s: %s is under way in %s; waiting for it", path, what, other)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tqdm import tqdm
@@ -18,14 +19,17 @@ log = logging.getLogger(__name__)
 class Progress(tqdm):  # type: ignore[type-arg]
     """tqdm's bar; where stderr is no terminal or tells in JSON, a log line every ten seconds and at the end.
 
-    With `--quiet` it is nothing; with `leave=False` the last line of short work is left out.
+    With `--quiet` it is nothing; with `leave=False` the last line of short work is left out. `also` is
+    called with every number of items that `update` is.
     """
 
     # Ctrl-C in `__init__`: what was not begun is closed all the same.
     disable, lines, is_brief, began = True, False, True, 0.0
     told: float = 0
+    also: Callable[[int], object] | None = None
 
-    def __init__(self, *args: Any, **how: Any) -> None:  # noqa: ANN401 - as tqdm takes them
+    def __init__(self, *args: Any, also: Callable[[int], object] | None = None, **how: Any) -> None:  # noqa: ANN401 - as tqdm takes them
+        self.also = also
         how.setdefault("file", sys.stderr)
         self.lines = in_json() or not how["file"].isatty()
         self.told, self.began = how.get("initial", 0), time.monotonic()
@@ -35,6 +39,13 @@ class Progress(tqdm):  # type: ignore[type-arg]
         if self.lines:  # tqdm itself writes nothing
             how |= {"mininterval": EVERY, "miniters": 1, "leave": False}
         super().__init__(*args, **{"dynamic_ncols": True, **how})
+
+    def update(self, n: int | float | None = 1) -> bool | None:
+        """Counts items that are done."""
+        shown: bool | None = super().update(n)
+        if self.also is not None and n is not None:
+            self.also(int(n))
+        return shown
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:  # type: ignore[override]  # tqdm gives one too
         """Shows the bar, or a line where the last one is long ago."""

@@ -1,4 +1,4 @@
-"""Which part of the work is mine: `i/n` shards and the published `--num-chunks/--chunk-idx` ranges."""
+"""Which part of the work is mine: `i/n` shards, shards that are claimed, the published chunks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,30 @@ from typing import NamedTuple, TypeVar
 from egogen.errors import UserError
 
 Item = TypeVar("Item")
+AUTO, AUTO_SHARDS, MOST_SHARDS = "auto", 64, 100_000
+SHARD = "i/n: every n-th item from the i-th; auto or auto/n: one of n after the other, as processes are free"
+
+
+class Shard(NamedTuple):
+    """One of `total` shards, from 1."""
+
+    number: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.total}"
+
+    @property
+    def name(self) -> str:
+        """As part of a file's name."""
+        return f"{self.number}_of_{self.total}"
+
+    def within(self, other: Shard) -> Shard:
+        """This shard of another shard, as one of all shards of all."""
+        return Shard((other.number - 1) * self.total + self.number, other.total * self.total)
+
+
+WHOLE = Shard(1, 1)
 
 
 class Process(NamedTuple):
@@ -82,19 +106,32 @@ def process(share_is_named: bool = False) -> Process:
     return found if launcher == "torchrun" or not share_is_named else found._replace(rank=0, world_size=1)
 
 
-def parse_shard(text: str) -> tuple[int, int]:
+def parse_shard(text: str) -> Shard:
     """Reads `i/n`, counted from 1: `2/3` is the second of three shards.
-
-    Returns:
-        (i, n) with 1 <= i <= n.
 
     Raises:
         UserError: the text is not of that form.
     """
     index, slash, count = text.partition("/")
     if slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
-        return int(index), int(count)
-    raise UserError(f"--shard {text!r}: expected i/n with 1 <= i <= n, such as 1/4")
+        return Shard(int(index), int(count))
+    raise UserError(f"--shard {text!r}: expected i/n with 1 <= i <= n, such as 1/4, or auto")
+
+
+def parse_auto(text: str | None) -> int | None:
+    """Reads `auto` or `auto/n`: how many shards processes are to claim; None for other words.
+
+    Raises:
+        UserError: n is no number of shards.
+    """
+    word, slash, count = (text or "").partition("/")
+    if word != AUTO:
+        return None
+    if not slash:
+        return AUTO_SHARDS
+    if count.isascii() and count.isdecimal() and 1 <= int(count[:9]) <= MOST_SHARDS:
+        return int(count[:9])
+    raise UserError(f"--shard {text!r}: expected auto, or auto/n with n from 1 to {MOST_SHARDS}")
 
 
 def take_shard(items: Sequence[Item], index: int, count: int) -> list[Item]:

@@ -10,16 +10,21 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.layout import DESCRIPTION_KEY, FOLDERS, weights_root
+from egogen.shards import SHARD, process
 from ldm.metrics.metric_names import KEYS, PRECISIONS, PROTOCOLS, choice, metric_names
 from ldm.networks.devices import HELP
 from ldm.report.report_options import PUBLISHED
+
+if TYPE_CHECKING:
+    from ldm.metrics.metric import Metric, MetricSetting
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +64,18 @@ class EvaluateOptions:
     device: str = flag(HELP, default="auto")
     name: list[str] | None = flag("the runs' names in tables; without it, their folders'", nargs="+")
     per_sample: Path | None = flag("write a row for each frame", type=Path, metavar="FILE.parquet")
+    shard: str | None = flag(
+        f"{SHARD}. Without it torchrun's processes share the work; i/n measures that shard, and the command "
+        "without it joins them", metavar="I/N|auto",
+    )  # fmt: skip
     published: str | None = flag(PUBLISHED, metavar="DATASET")
     bootstrap: int = flag("resamples; 0 for no intervals", type=int, default=1000, metavar="N")
+
+    @property
+    def shards(self) -> str | None:
+        """The flag; torchrun's processes claim as many shards as they are."""
+        together = process().world_size
+        return f"auto/{together}" if self.shard is None and together > 1 else self.shard
 
     def __post_init__(self) -> None:
         choice("data set", self.dataset, FOLDERS)
@@ -85,13 +100,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.dataset, options.metrics, options.metadata, options.protocol, options.precision,
         options.device, options.llava_key, options.input_path, options.weights, options.batch_size,
     )  # fmt: skip
+    for path in options.gen_path:
+        results.prepare(run_folder(path))
+    if options.shards and not share_work(options, options.shards, setting, metrics):
+        return
     runs = [
         evaluation.pair(setting, path, options.gt_path, options.edit_file) for path in options.gen_path
     ]  # all are checked before the first is measured
     with ExitStack() as held:
         for path in options.gen_path:
-            results.prepare(run_folder(path))
-            held.enter_context(hold(run_folder(path) / results.FOLDER, "an evaluation"))
+            place, wait = run_folder(path) / results.FOLDER, options.shards is not None
+            held.enter_context(hold(place, "an evaluation", wait=wait))
         done = [
             evaluation.measure_run(path, title, pairs, metrics, setting, options.bootstrap)
             for path, title, pairs in zip(options.gen_path, titles, runs, strict=True)
@@ -101,6 +120,34 @@ def main(argv: Sequence[str] | None = None) -> None:
             log.info("written %s", options.per_sample)
         details = [results.read_details(run_folder(path)) for path in options.gen_path]
     sys.stdout.write(summary(details, options.published))
+
+
+def share_work(
+    options: EvaluateOptions, shards: str, setting: MetricSetting, metrics: Sequence[Metric]
+) -> bool:
+    """Measures this process's part of each run; returns whether it is to join them, which are whole then."""
+    from egogen.claims import Claims
+    from egogen.shards import parse_auto, parse_shard, process
+    from ldm.metrics import evaluation
+    from ldm.metrics.frames.frame_pairs import run_folder
+    from ldm.metrics.results.result_files import DETAILS, FOLDER
+
+    count = parse_auto(shards)
+    for path in options.gen_path:
+        pair = partial(evaluation.pair, setting, path, options.gt_path, options.edit_file)
+        left = metrics
+        if (run_folder(path) / DETAILS).exists():
+            left = evaluation.missing_metrics(path, pair(), metrics, setting)
+        measure = partial(evaluation.measure_shard, path, pair, left, setting)
+        folder = run_folder(path) / FOLDER
+        if left and count is not None:
+            Claims(folder, count, keep=True).take(measure)
+        elif left:
+            shard = parse_shard(shards)
+            with Claims(folder, shard.total).own(shard) as work:
+                measure(work)
+            log.info("%s: shard %s is measured; the same without --shard joins all of them", path, shard)
+    return count is not None and process(options.shard is not None).rank == 0
 
 
 def run_names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:

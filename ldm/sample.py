@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from egogen import cli
@@ -16,7 +17,7 @@ from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.hints import hint
 from egogen.layout import run_root
-from egogen.shards import process
+from egogen.shards import SHARD, Shard, parse_auto, parse_shard, process
 from ldm.networks.devices import HELP, find_device
 from ldm.sampling.method_names import COPY, METHODS
 
@@ -40,7 +41,7 @@ class SampleOptions:
     chunk_idx: int = flag(
         "published split: which chunk, from 1", spelled=("--chunk_idx",), type=int, default=1
     )
-    shard: str | None = flag("i/n: every n-th item, starting at the i-th")
+    shard: str | None = flag(SHARD, metavar="I/N|auto")
     batch_size: int | None = flag("frames at a time [sampling.batch_size]", type=int)
     device: str = flag(f"{HELP}; several processes take a GPU each", default="auto")
     no_ema: bool = flag("use the last weights, not their moving average", action="store_true")
@@ -53,6 +54,11 @@ class SampleOptions:
             raise UserError(f"--ckpt: {'not used by' if self.ckpt else 'needed for'} --method {self.method}")
         if self.ckpt and not self.ckpt.exists():
             raise UserError(f"{self.ckpt}: no such checkpoint file or folder{hint(self.ckpt)}")
+
+    @property
+    def chunk(self) -> Shard:
+        """The published split's part."""
+        return Shard(self.chunk_idx, self.n_chunk)
 
     @property
     def folder(self) -> Path:
@@ -74,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.batch_size is not None:
         words.append(f"sampling.batch_size={options.batch_size}")
     config = read_config(words, options.method, options.ckpt)
+    from egogen.claims import Claims, Work
     from egogen.locks import hold
     from ldm.data.pairs import SplitFiles
     from ldm.sampling.drawing_job import Share, check_inputs, make_jobs
@@ -84,19 +91,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     width = config.model.shape.llm_width if config.model.vllm_features else None
     files = SplitFiles(config.data, "val", width, config.features.store, config.model.streams)
     plan = DrawingPlan(options.method, config, options.ckpt, not options.no_ema, device)
-    work = make_jobs(options.folder, plan, files)
-    share = Share(options.chunk_idx, options.n_chunk, options.shard)
-    with ExitStack() as held:
-        for job in work:
-            held.enter_context(hold(job.out, "drawing", share.name))
-        mine = share.take(files.items)
-        for job in work:
-            job.take(mine)
-        total, left = len(mine) * len(work), sum(len(job.items) for job in work)
-        log.info("%d frames, %d of them are there already", total, total - left)
-        if left:
-            check_inputs(work, plan, files)
-            draw_jobs(work, make_drawer(plan), files, device)
+    jobs = make_jobs(options.folder, plan, files)
+    drawer = cache(partial(make_drawer, plan))
+
+    def draw(share: Share, claim: AbstractContextManager[Work]) -> None:
+        with ExitStack() as held:
+            for job in jobs:
+                held.enter_context(hold(job.out, "drawing", share.name))
+            told = held.enter_context(claim)
+            mine = share.take(files.items)
+            for job in jobs:
+                job.take(mine)
+            total, left = len(mine) * len(jobs), sum(len(job.items) for job in jobs)
+            log.info("%d frames, %d of them are there already", total, total - left)
+            told.begin(total, total - left)
+            if left:
+                check_inputs(jobs, plan, files)
+                draw_jobs(jobs, drawer(), files, device, told.advance)
+
+    if (count := parse_auto(options.shard)) is not None:
+        shards = Claims(options.folder, count, keep=True)
+        shards.take(lambda told: draw(Share(options.chunk, told.shard, claimed=True), nullcontext(told)))
+    else:
+        share = Share(options.chunk, parse_shard(options.shard) if options.shard else None)
+        draw(share, Claims(options.folder, share.whole.total).own(share.whole))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from egogen import cli
-from egogen.disk import writing
 from egogen.later import later
 from llava.describing.describe_options import DescribeOptions
 
@@ -26,37 +27,29 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Describes one shard of a split."""
+    """Describes one shard of a split, or with `--shard auto` one after the other."""
     options = cli.options(DescribeOptions, argv, "python -m llava.describe", __doc__)
     import torch
 
-    from egogen.files import clean_parts, write_json
-    from egogen.frames import check_frames
-    from egogen.locks import hold
+    from egogen.claims import Claims
+    from egogen.disk import writing
     from egogen.manifest import claim
+    from egogen.shards import parse_auto
     from llava.describing.describing_job import read_job
-    from llava.describing.describing_loop import describe_all
-    from llava.describing.saving import Descriptions, NpySaver, ShardSaver
+    from llava.describing.describing_loop import describe_part
     from llava.model import load
 
     job = read_job(options)
-    kind, _, _, parts = job.part.split("_")
-    claim(options.save_path, {**job.settings, "parts": parts, "split_by": kind})
-    lines = options.save_path / f"{job.part}.jsonl"
-    with hold(lines, "describing"), writing(options.save_path):
-        for folder in (options.save_path, options.save_image_feature_path, options.save_text_feature_path):
-            clean_parts(folder)
-        journal = Descriptions(lines)
-        saver = (NpySaver if options.feature_store == "npy" else ShardSaver)(job, journal)
-        todo = [item for item in job.items if not saver.has(item)]
-        counts = len(job.items), len(job.items) - len(todo), len(todo)
-        log.info("%s: %d actions, %d done, %d to do", job.part, *counts)
-        if todo:
-            check_frames(job.frames, map(job.image, todo))
-            how = {"device": job.device, "dtype": getattr(torch, job.dtype)}
-            loaded = load(options.model_path, vision_tower=options.vision_tower, **how)
-            describe_all(job, todo, loaded, saver)
-        write_json(options.save_path / f"{job.part}.json", journal.published(job.items))
+    how = {"device": job.device, "dtype": getattr(torch, job.dtype)}
+    loaded = cache(partial(load, options.model_path, vision_tower=options.vision_tower, **how))
+    with writing(options.save_path):
+        together = parse_auto(options.shard) is not None
+        shards = Claims(options.save_path, job.shard.total, keep=together)
+        claim(options.save_path, {**job.settings, "parts": f"{shards.count}", "split_by": job.kind})
+        if together:
+            shards.take(lambda work: describe_part(job.of(work.shard), nullcontext(work), loaded))
+        else:
+            describe_part(job, shards.own(job.shard), loaded)
 
 
 if __name__ == "__main__":

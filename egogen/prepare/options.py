@@ -14,6 +14,7 @@ from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.layout import DESCRIPTION_KEY, FOLDERS, Split, data_root
 from egogen.prepare.frames.look import Look
+from egogen.shards import SHARD, parse_auto, parse_shard
 
 MAX_SIZE = 4096
 # Exit codes: 2 is a mistake, 130 is Ctrl-C.
@@ -46,6 +47,10 @@ class PrepareOptions:
     quality: int = flag("JPEG quality, 1 to 95", type=int, default=95)
     workers: int = flag("sources read at a time", type=int, default=lambda: os.cpu_count() or 1)
     limit: int | None = flag("stop after so many pairs; later runs may go on", type=int)
+    shard: str | None = flag(
+        f"of the sources: {SHARD}. With i/n frames alone are made; the command without it joins the shards",
+        metavar="I/N|auto",
+    )
     dry_run: bool = flag("count and estimate; write nothing", action="store_true")
     embedder: Path | None = flag(
         "open_clip weights file or CLIP folder", type=Path, metavar="PATH", group=FILTERS
@@ -63,6 +68,8 @@ class PrepareOptions:
     min_aesthetic: float | None = flag("keep pairs whose frames both score this", type=float, group=FILTERS)
 
     def __post_init__(self) -> None:
+        if self.shard is not None and parse_auto(self.shard) is None:
+            parse_shard(self.shard)
         bounds = {"size": (8, MAX_SIZE), "quality": (1, 95), "workers": (1, None), "limit": (1, None)}
         for name, (low, high) in bounds.items():
             value = getattr(self, name)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -237,13 +236,3 @@ class PairPlan:
                 del self.pairs[index:]
                 return cut
         return []
-
-
-@contextmanager
-def no_garbage() -> Iterator[None]:
-    """Keeps Python from looking for cycles while millions of small objects are made that have none."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()

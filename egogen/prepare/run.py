@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+from egogen.claims import Claims, Work
 from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.files import ends_with
@@ -18,7 +19,7 @@ from egogen.journal import Journal, Key
 from egogen.layout import Layout, Split
 from egogen.locks import hold
 from egogen.manifest import claim
-from egogen.prepare.frames.extract import Work, extract, remove
+from egogen.prepare.frames.extract import SourceWork, extract, remove
 from egogen.prepare.judge import judge, verdict
 from egogen.prepare.options import BROKEN_BASE, MOST_BROKEN, PrepareOptions
 from egogen.prepare.outputs import write_outputs
@@ -35,6 +36,7 @@ from egogen.prepare.pair_plan import (
 from egogen.prepare.processes import spread
 from egogen.prepare.run_report import broken_sources, estimate, summary, write_report
 from egogen.progress import Progress
+from egogen.shards import parse_auto, parse_shard, take_shard
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +79,17 @@ def carry_out(plan: PairPlan, job: Preparation) -> None:
     if job.options.dry_run:
         log.info("%s\n%s", summary(plan, job.splits), estimate(plan, job.options.look))
         return
-    # All splits of a data set share the metadata file.
-    with hold(job.layout.preparation / job.layout.dataset, "preparation"), writing(job.layout.egogen):
-        make(plan, behind, job)
+    shard = job.options.shard
+    with writing(job.layout.egogen):
+        if shard is not None:
+            claim_splits(job)
+            share_extraction(plan, job, shard)
+        if shard is not None and parse_auto(shard) is None:
+            log.info("shard %s is extracted; the same command without --shard joins all of them", shard)
+            return
+        # All splits of a data set share the metadata file.
+        with hold(job.layout.preparation / job.layout.dataset, "preparation", wait=shard is not None):
+            make(plan, behind, job)
     broken = {pair.files for pair in plan.pairs if pair.reason in BROKEN}
     if broken:
         log.warning("%d sources were missing or broken:\n%s", len(broken), broken_sources(plan))
@@ -100,6 +110,22 @@ def make(plan: PairPlan, behind: Sequence[ActionPair], job: Preparation) -> None
     write_report(plan, job.layout, job.splits, job.settings, job.folder)
     check_kept(plan, job)
     log.info("%s\nwritten: %s", summary(plan, job.splits), job.layout.egogen)
+
+
+def share_extraction(plan: PairPlan, job: Preparation, words: str) -> None:
+    """Extracts a shard of the sources; with `auto` one after the other, until all are done by somebody."""
+    scores, mine = pair_journal(job.folder / SCORES), plan.kept()
+
+    work = partial(extract_all, plan, job, scores)
+    if (count := parse_auto(words)) is not None:
+        Claims(job.folder, count, keep=True).take(work)
+    else:
+        shard = parse_shard(words)
+        claims = Claims(job.folder, shard.total)
+        with hold(job.folder / JOURNALS, "preparation", shard.name), claims.own(shard) as told:
+            work(told)
+    for pair in mine:  # who joins the shards reads what the journals say of all of them
+        pair.reason, pair.row = None, None
 
 
 def check_kept(plan: PairPlan, job: Preparation) -> None:
@@ -153,18 +179,28 @@ def keep_earlier(plan: PairPlan, behind: Sequence[ActionPair], job: Preparation,
                 plan.pairs.append(pair)
 
 
-def extract_all(plan: PairPlan, job: Preparation, scores: Journal) -> None:
-    """Extracts what is not there yet, source by source, and notes in each pair what became of it."""
+def extract_all(plan: PairPlan, job: Preparation, scores: Journal, told: Work | None = None) -> None:
+    """Extracts what is not there yet, source by source, and notes in each pair what became of it.
+
+    With `told` that of a shard of the sources, which hears of it.
+    """
     # Without a source are those that an earlier run extracted.
     sources = by_journal((pair for pair in plan.kept() if pair.source is not None), job)
+    if told is not None:
+        sources = dict(take_shard(list(sources.items()), *told.shard))
     work = []
     for journal, pairs in sources.items():
         left = recall(pairs, pair_journal(journal).rows, job, scores)
         if left and pairs[0].source is not None:
-            work.append(Work(pairs[0].source, left, journal))
+            work.append(SourceWork(pairs[0].source, left, journal))
     log.info("%d of %d sources are to be read", len(work), len(sources))
     make = partial(extract, layout=job.layout, look=job.options.look)
-    with Progress(total=sum(len(part.pairs) for part in work), desc="pairs", unit="pair") as bar:
+    total = sum(len(part.pairs) for part in work)
+    if told is not None:
+        every = sum(map(len, sources.values()))
+        told.begin(every, every - total)
+    also = None if told is None else told.advance
+    with Progress(total=total, desc="pairs", unit="pair", also=also) as bar:
         for part, signal in spread(make, work, job.options.workers):
             if signal:
                 log.warning("%s: signal %d ended the decoder", part.source.name, signal)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
@@ -14,13 +15,15 @@ from pathlib import Path
 import torch
 
 from egogen.annotations import Annotations, read_metadata
+from egogen.claims import Work
 from egogen.errors import UserError
 from egogen.layout import DESCRIPTION_KEY, FOLDERS, run_root, weights_root
 from egogen.progress import Progress
+from egogen.shards import WHOLE, Shard
 from ldm.metrics.feature_cache import Memory, Store
 from ldm.metrics.frames.frame_pairs import Pairs, frames_folder, read_pairs, run_folder
 from ldm.metrics.frames.protocol import choose_precision, fewer_bits, size_tolerance
-from ldm.metrics.metric import Metric, MetricSetting, Result
+from ldm.metrics.metric import Accumulator, Metric, MetricSetting, Result
 from ldm.metrics.metric_names import PROTOCOLS, choice
 from ldm.metrics.networks.metric_weights import locate, locate_all, sha256
 from ldm.metrics.registry import METRICS, choose
@@ -111,10 +114,12 @@ def prepare(
     return replace(setting, weights=locate_all(weights, files)), chosen
 
 
-def pair(setting: MetricSetting, gen_path: Path, gt_path: Path, edit_file: Path) -> Pairs:
-    """Pairs the frames under a setting's protocol, as `read_pairs` does."""
+def pair(
+    setting: MetricSetting, gen_path: Path, gt_path: Path, edit_file: Path, shard: Shard = WHOLE
+) -> Pairs:
+    """Pairs the frames of a shard under a setting's protocol, as `read_pairs` does."""
     tolerance = size_tolerance(setting.protocol, setting.dataset)
-    return read_pairs(Annotations.read(edit_file), gen_path, gt_path, tolerance)
+    return read_pairs(Annotations.read(edit_file), gen_path, gt_path, tolerance, shard)
 
 
 def measure(
@@ -131,20 +136,53 @@ def measure(
                 f"metric {metric.name!r}: {len(pairs)} frame; it compares two sets, of at least "
                 f"{metric.fewest} frames each"
             )
+    with torch.no_grad(), fewer_bits(setting.precision):
+        seen = see(pairs, metrics, setting, memory or Memory())
+        return {name: accumulator.compute() for name, accumulator in seen.items()}
+
+
+def see(
+    pairs: Pairs,
+    metrics: Sequence[Metric],
+    setting: MetricSetting,
+    memory: Memory,
+    told: Callable[[int], object] | None = None,
+) -> dict[str, Accumulator]:
+    """Lets metrics see all pairs; `told` is called with the number of those that they have seen."""
     opened = {
-        metric.name: metric.open(setting, pairs, (memory or Memory())._replace(kind=kind(metric, setting)))
+        metric.name: metric.open(setting, pairs, memory._replace(kind=kind(metric, setting)))
         for metric in metrics
     }
-    with (
-        torch.no_grad(),
-        fewer_bits(setting.precision),
-        Progress(total=len(pairs), unit="pair") as bar,
-    ):
+    with Progress(total=len(pairs), unit="pair", also=told) as bar:
         for batch in pairs.batches(setting.batch_size, setting.device):
             for accumulator in opened.values():
                 accumulator.update(batch)
             bar.update(len(batch.pairs))
-        return {name: accumulator.compute() for name, accumulator in opened.items()}
+    return opened
+
+
+def measure_shard(
+    gen_path: Path,
+    pair_up: Callable[[Shard], Pairs],
+    metrics: Sequence[Metric],
+    setting: MetricSetting,
+    work: Work,
+) -> None:
+    """Keeps what metrics see in the pairs of a shard; `measure_run` joins the shards."""
+    pairs = pair_up(work.shard)
+    work.begin(len(pairs), 0)
+    store = Store(run_folder(gen_path) / results.SHARDS / f"{work.shard.name}.sqlite")
+    with torch.no_grad(), fewer_bits(setting.precision):
+        see(pairs, metrics, setting, Memory("", store, store), work.advance)
+
+
+def missing_metrics(
+    gen_path: Path, pairs: Pairs, metrics: Sequence[Metric], setting: MetricSetting
+) -> list[Metric]:
+    """Those of the metrics that are not known of a run."""
+    asked = {metric.name: provenance(metric, pairs, setting) for metric in metrics}
+    found = results.known(run_folder(gen_path), asked, pairs)
+    return [metric for metric in metrics if metric.name not in found]
 
 
 def measure_run(
@@ -162,12 +200,17 @@ def measure_run(
     told = ", ".join(metric.name for metric in missing) or "nothing new"
     log.info("%s: %d pairs; measuring %s", name, len(pairs), told)
     if missing:
-        stores = Store(folder / results.PROGRESS), Store(run_root() / "cache" / "metrics.sqlite")
-        made = measure(pairs, missing, setting, Memory("", *stores))
+        own = Store(folder / results.PROGRESS)
+        shards = sorted((folder / results.SHARDS).glob("*.sqlite"))
+        for shard in shards:
+            own.take(shard)
+        targets = own if shards else Store(run_root() / "cache" / "metrics.sqlite")
+        made = measure(pairs, missing, setting, Memory("", own, targets))
         found |= {each: Measured(METRICS[each], result, asked[each]) for each, result in made.items()}
     ordered = {each: found[each] for each in METRICS if each in found}
     results.write(folder, about(setting, pairs, gen_path, name), ordered, pairs, resamples)
     (folder / results.PROGRESS).unlink(missing_ok=True)
+    shutil.rmtree(folder / results.SHARDS, ignore_errors=True)
     log.info("%s: written %s", name, folder / results.PUBLISHED)
     return ordered
 

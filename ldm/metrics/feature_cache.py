@@ -46,6 +46,17 @@ class Store:
         rows = [(kind, key, vector.dtype.str, vector.tobytes()) for key, vector in vectors.items()]
         self.attempt(lambda connection: connection.executemany(WRITE, rows), None)
 
+    def take(self, other: Path) -> None:
+        """Takes over what another file keeps; of what both know, this file's counts."""
+
+        def merge(connection: sqlite3.Connection) -> None:
+            connection.execute("ATTACH ? AS other", (str(other),))
+            connection.execute("INSERT OR IGNORE INTO vectors SELECT * FROM other.vectors")
+            connection.commit()
+            connection.execute("DETACH other")
+
+        self.attempt(merge, None)
+
     def attempt(self, work: Callable[[sqlite3.Connection], Answer], instead: Answer) -> Answer:
         """Does something with the open file; where that fails, says so and leaves it alone from then on."""
         if not self.usable:

@@ -19,7 +19,7 @@ from egogen.hints import require
 from egogen.layout import generated_path
 from egogen.manifest import NAME as MANIFEST
 from egogen.manifest import checkpoint_hash, file_hash
-from egogen.shards import parse_shard, process, take_chunk, take_shard
+from egogen.shards import ALONE, WHOLE, Process, Shard, process, take_chunk, take_shard
 from egogen.validate.frame_files import probe
 from ldm.baselines.token_maps import split_prompt
 from ldm.config.sections import GenerateConfig
@@ -39,35 +39,43 @@ YOUNGER = {"interval_txt": [], "interval_img": [], "timesteps": "own", "precisio
 
 
 class Share(NamedTuple):
-    """Which items are this process's: of a chunk, of a shard `i/n`, and among a launcher's processes."""
+    """Which items are this process's: of a chunk, of a shard, and among a launcher's processes.
 
-    chunk: int
-    chunks: int
-    shard: str | None
+    A shard that is `claimed` is one process's, whatever launched it.
+    """
+
+    chunk: Shard
+    shard: Shard | None = None
+    claimed: bool = False
 
     @property
-    def is_named(self) -> bool:
-        """Whether flags name it."""
-        return self.shard is not None or self.chunks > 1
+    def me(self) -> Process:
+        """This process among those that share what the flags name."""
+        return ALONE if self.claimed else process(self.shard is not None or self.chunk.total > 1)
 
     def take(self, items: Sequence[Item]) -> list[Item]:
         """Its items.
 
         Raises:
-            UserError: there is no such chunk or shard.
+            UserError: there is no such chunk.
         """
-        mine = take_chunk(items, self.chunk, self.chunks)
+        mine = take_chunk(items, *self.chunk)
         if self.shard:
-            mine = take_shard(mine, *parse_shard(self.shard))
-        me = process(self.is_named)
-        return take_shard(mine, me.rank + 1, me.world_size)
+            mine = take_shard(mine, *self.shard)
+        return take_shard(mine, self.me.rank + 1, self.me.world_size)
+
+    @property
+    def whole(self) -> Shard:
+        """It, as one of all shards that there are."""
+        shard = (self.shard or WHOLE).within(self.chunk)
+        return Shard(self.me.rank + 1, self.me.world_size).within(shard)
 
     @property
     def name(self) -> str:
         """As part of a file's name; empty if it is everything."""
-        rank, _, world_size = process(self.is_named)
-        parts = [f"chunk_{self.chunk}_of_{self.chunks}"] if self.chunks > 1 else []
-        parts += [f"shard_{self.shard.replace('/', '_of_')}"] if self.shard else []
+        rank, _, world_size = self.me
+        parts = [f"chunk_{self.chunk.name}"] if self.chunk.total > 1 else []
+        parts += [f"shard_{self.shard.name}"] if self.shard else []
         parts += [f"process_{rank + 1}_of_{world_size}"] if world_size > 1 else []
         return "-".join(parts)
 

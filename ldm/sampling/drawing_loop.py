@@ -39,9 +39,15 @@ class Drawn(NamedTuple):
 
 
 def draw_jobs(
-    work: Sequence[DrawingJob], drawer: Drawer | None, files: SplitFiles, device: torch.device
+    work: Sequence[DrawingJob],
+    drawer: Drawer | None,
+    files: SplitFiles,
+    device: torch.device,
+    drawn: Callable[[int], object] | None = None,
 ) -> None:
     """Draws what all jobs have left; copies source frames if there is no drawer.
+
+    `drawn` is called with the number of frames that were written.
 
     Raises:
         UserError: after the last job, if frames are not finite.
@@ -49,7 +55,8 @@ def draw_jobs(
     broken: list[Path] = []
     for job in work:
         began = time.monotonic()
-        with Progress(desc="copy" if drawer is None else "draw", total=len(job.items), unit="frame") as bar:
+        doing, total = "copy" if drawer is None else "draw", len(job.items)
+        with Progress(desc=doing, total=total, unit="frame", also=drawn) as bar:
             if drawer is None:
                 copy(job, files, bar)
             else:

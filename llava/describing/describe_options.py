@@ -12,6 +12,7 @@ from egogen.cli import flag
 from egogen.errors import shorten
 from egogen.features.store_names import ROW_TYPES, STORES, RowType, Store
 from egogen.layout import DESCRIPTION_KEY
+from egogen.shards import SHARD
 from llava.question.labels import CUTS, QUESTION, Cut, check_query
 from llava.question.lemmas import LEMMAS, Lemmas
 
@@ -60,7 +61,7 @@ class DescribeOptions:
     )
     num_chunks: int = flag("the published split of clips into contiguous chunks", type=int, default=1)
     chunk_idx: int = flag("which chunk, counted from 1", type=int, default=1)
-    shard: str | None = flag("every N-th action from the I-th, instead of chunks", metavar="I/N")
+    shard: str | None = flag(f"instead of chunks, {SHARD}", metavar="I/N|auto")
     batch_size: int | None = flag(
         "frames at a time; changes no result [auto: what fits the GPU; 64 on a CPU]", type=batch_size,
         metavar="N|auto",

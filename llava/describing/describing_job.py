@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from egogen.frames import FrameStore, open_frames
 from egogen.layout import feature_name
 from egogen.manifest import checkpoint_hash, file_hash
 from egogen.seeds import item_seed
-from egogen.shards import parse_shard, process, take_chunk, take_shard
+from egogen.shards import Shard, parse_auto, parse_shard, process, take_chunk, take_shard
 from llava.checkpoints.config_json import patches_across, places, vision_settings
 from llava.checkpoints.tokenizer import load_tokenizer
 from llava.describing.decode import Sampling
@@ -34,8 +35,20 @@ class DescribingJob:
     options: DescribeOptions
     everything: Sequence[Item]  # of the whole annotation file
     items: Sequence[Item]  # of this process, shard or chunk
-    part: str  # which that is, and how its files are named
+    kind: str  # of the split: "shard" or "chunk"
+    shard: Shard  # which of them this is
     device: torch.device
+
+    @property
+    def part(self) -> str:
+        """How the files of this process are named."""
+        return f"{self.kind}_{self.shard.name}"
+
+    def of(self, shard: Shard) -> DescribingJob:
+        """The same for another shard; what is known of the whole file is kept."""
+        made = copy(self)
+        vars(made).update(items=take_shard(self.everything, *shard), shard=shard)
+        return made
 
     @cached_property
     def frames(self) -> FrameStore:
@@ -181,32 +194,34 @@ class DescribingJob:
 
 
 def read_job(options: DescribeOptions) -> DescribingJob:
-    """This process's work.
+    """This process's work; with `--shard auto` that of all processes, of which it takes shards.
 
     Raises:
         UserError: the annotations, or flags together, are not as they must be.
     """
     everything = Annotations.read(options.action_label).items
-    items, part = take_part(everything, options)
-    job = DescribingJob(options, everything, items, part, pick_device(options.device, process().local_rank))
+    device = pick_device(options.device, process().local_rank)
+    job = DescribingJob(options, everything, *take_part(everything, options), device)
     job.check_names()
     job.check_texts()
     _ = job.given_seeds  # read now, and not after the model
     return job
 
 
-def take_part(items: Sequence[Item], options: DescribeOptions) -> tuple[list[Item], str]:
-    """The actions of this process, shard or chunk, and the name of its file."""
+def take_part(items: Sequence[Item], options: DescribeOptions) -> tuple[Sequence[Item], str, Shard]:
+    """The actions of this process, shard or chunk; what they are of; and which of them they are."""
+    if (count := parse_auto(options.shard)) is not None:
+        return items, "shard", Shard(1, count)
     is_named = options.shard is not None or options.num_chunks > 1
     rank, _, world_size = process(is_named)
-    if world_size > 1:
-        if is_named:
-            raise UserError("--shard, --num-chunks: not under torchrun, whose processes are the shards")
-        return take_shard(items, rank + 1, world_size), f"shard_{rank + 1}_of_{world_size}"
-    if options.shard is not None:
-        index, count = parse_shard(options.shard)
-        return take_shard(items, index, count), f"shard_{index}_of_{count}"
+    if world_size > 1 and is_named:
+        raise UserError(
+            "--shard i/n, --num-chunks: not under torchrun, whose processes are the shards; --shard auto is"
+        )
+    if world_size > 1 or options.shard is not None:
+        shard = Shard(rank + 1, world_size) if options.shard is None else parse_shard(options.shard)
+        return take_shard(items, *shard), "shard", shard
     clips = list(dict.fromkeys(item.clip for item in items))
     mine = set(take_chunk(clips, options.chunk_idx, options.num_chunks))
-    name = f"chunk_{options.chunk_idx}_of_{options.num_chunks}"
-    return [item for item in items if item.clip in mine], name
+    shard = Shard(options.chunk_idx, options.num_chunks)
+    return [item for item in items if item.clip in mine], "chunk", shard

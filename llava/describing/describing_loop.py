@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from functools import partial
 
 import torch
@@ -13,7 +13,11 @@ from transformers import PreTrainedTokenizerBase
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from egogen.annotations import Item
+from egogen.claims import Work
 from egogen.errors import UserError
+from egogen.files import clean_parts, write_json
+from egogen.frames import check_frames
+from egogen.locks import hold
 from egogen.progress import Progress
 from egogen.reserved import text_fault
 from egogen.seeds import item_seed
@@ -22,7 +26,7 @@ from llava.checkpoints.clip_tower import pixels
 from llava.checkpoints.config_json import places, text_settings
 from llava.describing.decode import Sampling, answer, follow, to_text
 from llava.describing.describing_job import DescribingJob
-from llava.describing.saving import Description, Saver
+from llava.describing.saving import Description, Descriptions, NpySaver, Saver, ShardSaver
 from llava.model import Llava
 from llava.question.labels import QUESTION
 from llava.question.prompts import answer_ids, check_words, own_signs, prompt_ids
@@ -103,7 +107,34 @@ def tell_texts(
     on_texts([to_text(row, tokenizer) for row in tokens])
 
 
-def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver: Saver) -> None:
+def describe_part(
+    job: DescribingJob, claim: AbstractContextManager[Work], loaded: Callable[[], Loaded]
+) -> None:
+    """Describes what a shard lacks, and writes its descriptions in their published form.
+
+    Args:
+        job: of the shard.
+        claim: of the shard; is told how far it is.
+        loaded: gives the model; asked only if there is something to describe.
+    """
+    options = job.options
+    lines = options.save_path / f"{job.part}.jsonl"
+    with hold(lines, "describing"), claim as work:
+        for folder in (options.save_path, *job.feature_folders):
+            clean_parts(folder)
+        journal = Descriptions(lines)
+        saver = (NpySaver if options.feature_store == "npy" else ShardSaver)(job, journal)
+        todo = [item for item in job.items if not saver.has(item)]
+        counts = len(job.items), len(job.items) - len(todo), len(todo)
+        log.info("%s: %d actions, %d done, %d to do", job.part, *counts)
+        work.begin(*counts[:2])
+        if todo:
+            check_frames(job.frames, map(job.image, todo))
+            describe_all(job, todo, loaded(), saver, work)
+        write_json(options.save_path / f"{job.part}.json", journal.published(job.items))
+
+
+def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver: Saver, work: Work) -> None:
     """Describes the actions that are not done yet; without a batch size, as many at a time as fit."""
     model, tokenizer, processor = loaded
     saver.begin(model, processor)
@@ -117,7 +148,9 @@ def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver
     order = sorted(range(len(todo)), key=lambda place: len(prompts[place]) + written[place])
     with (
         closing(saver),
-        Progress(total=len(todo), desc="describe", unit="frame", disable=process().rank > 0) as bar,
+        Progress(
+            total=len(todo), desc="describe", unit="frame", disable=process().rank > 0, also=work.advance
+        ) as bar,
     ):
         while order:
             items = [todo[place] for place in order[:size]]

@@ -1,14 +1,17 @@
 """Annotations and metadata: nothing is lost, and every fault is named."""
 
 import json
+import random
+import re
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egogen.annotations import Annotations, check_relative, read_metadata, shorten
+from egogen.annotations import PLAIN, Annotations, check_relative, read_metadata, shorten
 from egogen.errors import UserError
 from egogen.layout import DESCRIPTION_KEY
 
@@ -179,3 +182,34 @@ def test_metadata_faults_are_named(tmp_path: Path, found: dict[str, Any], field:
 def test_long_values_are_cut() -> None:
     assert len(shorten("x" * 1000)) == 83
     assert shorten(3) == "3"
+
+
+def test_the_quick_look_at_a_path_takes_nothing_that_the_thorough_one_refuses() -> None:
+    """Random paths of parts that are trouble in one way or another."""
+    parts = [
+        "a",
+        "Z",
+        "0",
+        "_",
+        "-",
+        ".",
+        "..",
+        "/",
+        "//",
+        "\\",
+        ":",
+        "C:",
+        " ",
+        "é",
+        "\0",
+        "x" * 255,
+        "x.jpg",
+    ]
+    chance, quick = random.Random(0), 0
+    for _ in range(20_000):
+        path = "".join(chance.choices(parts, k=chance.randint(0, 7)))
+        if PLAIN.fullmatch(path):
+            quick += 1
+            with mock.patch("egogen.annotations.PLAIN", re.compile("(?!)")):
+                assert check_relative(path) == path
+    assert quick > 500

@@ -161,6 +161,35 @@ def test_processes_change_nothing(source: Ego4D, tmp_path: Path) -> None:
     assert one.annotations("val").read_bytes() == two.annotations("val").read_bytes()
 
 
+def test_shards_of_the_sources_give_the_same(source: Ego4D, tmp_path: Path) -> None:
+    """By number, then joined; claimed; and with a broken source, whose reason the joining run finds too."""
+    whole = prepare(source, tmp_path / "whole")
+    parts = tmp_path / "parts"
+    for shard in ("2/2", "1/2"):
+        layout = prepare(source, parts, "--shard", shard)
+        assert not layout.annotations("val").exists()
+    assert {name.split("/")[1] for name in frames(layout)} == {"clip-a", "clip-b"}
+    made = frames(layout)
+    prepare(source, parts)
+    claimed = prepare(source, tmp_path / "claimed", "--shard", "auto/3")
+    for other in (layout, claimed):
+        assert contents(other) == contents(whole)
+        assert decisions(other) == decisions(whole)
+        for split in ("train", "val"):
+            assert other.annotations(split).read_bytes() == whole.annotations(split).read_bytes()
+    assert all(frames(layout)[name] == made[name] for name in made if "val_gt" not in name)  # none made twice
+    (source.clips / "clip-a.mp4").write_bytes(b"no video")
+    with pytest.raises(SystemExit) as stop:
+        prepare(source, tmp_path / "broken", "--shard", "auto/2")
+    assert stop.value.code == 11
+    assert len(Annotations.read(Layout(tmp_path / "broken", "ego4d").annotations("val"))) == 3
+
+
+def contents(layout: Layout) -> dict[str, bytes]:
+    """The frames, whenever they were made."""
+    return {name: content for name, (content, _) in frames(layout).items()}
+
+
 def test_a_smaller_limit_takes_nothing_away(source: Ego4D, tmp_path: Path) -> None:
     prepare(source, tmp_path, "--limit", "3")
     layout = prepare(source, tmp_path, "--limit", "1")

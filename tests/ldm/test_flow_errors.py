@@ -143,7 +143,7 @@ def test_one_share_is_drawn_by_one_process_and_a_full_disk_is_one_line(run: Run,
         sample([*words, "--shard", "1/2"])
     sample(words)
     assert len(list((tmp_path / "out").rglob("*.png"))) == 3
-    assert not list(tmp_path.rglob(".*"))
+    assert {path.name for path in tmp_path.rglob(".*")} == {".shards"}
 
 
 def test_two_actions_are_never_drawn_to_one_file(run: Run, tmp_path: Path) -> None:

@@ -52,8 +52,12 @@ def test_texts_and_features_of_a_split(whole: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "parts", [("--shard", "1/2", "2/2"), ("--chunk-idx", "1", "2"), ("--shard", "1/3", "2/3", "3/3")]
-)
+    "parts",
+    [
+        ("--shard", "1/2", "2/2"), ("--chunk-idx", "1", "2"), ("--shard", "1/3", "2/3", "3/3"),
+        ("--shard", "auto/3"),
+    ],
+)  # fmt: skip
 def test_parts_and_batch_size_change_nothing(
     whole: Path, split: Path, tiny: Path, tmp_path: Path, parts: tuple[str, ...]
 ) -> None:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from egogen.annotations import JsonObject
 from egogen.errors import UserError
-from egogen.files import read_json
+from egogen.files import no_garbage, read_json
 from egogen.layout import Layout, Split
 from egogen.manifest import file_hash
 from egogen.prepare.ego4d.ego4d_file import (
@@ -27,7 +27,7 @@ from egogen.prepare.ego4d.ego4d_file import (
 from egogen.prepare.frames.find import VIDEOS, find_sources
 from egogen.prepare.frames.video import VideoFile
 from egogen.prepare.options import Ego4DOptions
-from egogen.prepare.pair_plan import DUPLICATE, MISSING, ActionPair, AtFrame, Moment, PairPlan, no_garbage
+from egogen.prepare.pair_plan import DUPLICATE, MISSING, ActionPair, AtFrame, Moment, PairPlan
 from egogen.prepare.run import Preparation, carry_out
 
 log = logging.getLogger(__name__)

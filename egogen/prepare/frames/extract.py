@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 SHAPES = "frames of two shapes"
 
 
-class Work(NamedTuple):
+class SourceWork(NamedTuple):
     """Pairs of one source that are not extracted yet."""
 
     source: FrameSource
@@ -114,7 +114,7 @@ def frame_row(number: int, shot: Shot, stamp: Stamp) -> FrameRow:
     return {"number": number, "pts": stamp.pts, "seconds": stamp.seconds, "sharpness": sharp, "sha256": ""}
 
 
-def extract(work: Work, layout: Layout, look: Look) -> None:
+def extract(work: SourceWork, layout: Layout, look: Look) -> None:
     """Writes the frames of all pairs that can be had, and a journal line for every pair."""
     journal = pair_journal(work.journal)
     try:

@@ -19,6 +19,7 @@ from egogen.errors import UserError
 from egogen.hints import hint
 from egogen.layout import generated_names, metric_target_path
 from egogen.progress import Progress
+from egogen.shards import WHOLE, Shard, take_shard
 from egogen.walks import walk_files
 from ldm.metrics.frames.images import Size, check_image, read_pixels
 
@@ -131,8 +132,14 @@ def frames_folder(gen_path: Path) -> Path:
     return gen_path / "images" if (gen_path / "images").is_dir() else gen_path
 
 
-def read_pairs(annotations: Annotations, gen_path: Path, gt_path: Path, tolerance: int = 0) -> Pairs:
-    """Pairs the frames of two folders by an annotation file; every file is read and checked.
+def read_pairs(
+    annotations: Annotations,
+    gen_path: Path,
+    gt_path: Path,
+    tolerance: int = 0,
+    shard: Shard = WHOLE,
+) -> Pairs:
+    """Pairs the frames of two folders by an annotation file; every file of a shard is read and checked.
 
     The published code walks the targets in the order of the file system and ignores generated frames
     that have none (F-EV-01); here the annotations say what belongs to the evaluation.
@@ -147,7 +154,8 @@ def read_pairs(annotations: Annotations, gen_path: Path, gt_path: Path, toleranc
     drawn = find_files(frames_folder(gen_path), frames, "generated frames")
     targets = find_files(gt_path, frames, "target frames")
     pairs, formats = [], set()
-    for frame, item in Progress(frames.items(), desc="checking frames", unit="pair", leave=False):
+    mine = take_shard(list(frames.items()), *shard)
+    for frame, item in Progress(mine, desc="checking frames", unit="pair", leave=False):
         generated, reference = drawn[frame], targets[frame]
         shown, target = check_image(generated), check_image(reference)
         if not shown.size.near(target.size, tolerance):

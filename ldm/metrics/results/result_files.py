@@ -30,6 +30,7 @@ DETAILS = Path(FOLDER, "details.json")  # of a run, as the others
 PER_SAMPLE = Path(FOLDER, "per_sample.json")
 PUBLISHED = Path(FOLDER, "metric.json")
 PROGRESS = Path(FOLDER, "progress.sqlite")  # vectors of an evaluation that is not finished
+SHARDS = Path(FOLDER, "shards")  # the same of its shards, a file each
 CAPTIONS = {"blip_base": "blip.json", "blip_large": "blip-l.json"}
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,258 @@
+"""Shards that processes claim by files: real processes, killed and silent ones; what `egogen.status` says."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from egogen import status
+from egogen.claims import CLAIM, DONE, FOLDER, LEFT, Claims, Work, place
+from egogen.errors import UserError
+from egogen.locks import HeldError
+from egogen.shards import Shard, parse_auto, parse_shard, take_shard
+
+ITEMS = range(40)
+CONTEXT = multiprocessing.get_context("fork")
+
+
+def share(out: Path, count: int, stale: float, pause: float) -> None:
+    """A process that writes a line for each of the items of the shards that it gets."""
+
+    def work(told: Work) -> None:
+        mine = take_shard(ITEMS, *told.shard)
+        there = [item for item in mine if (out / f"{item}").exists()]
+        told.begin(len(mine), len(there))
+        for item in mine:
+            if item not in there:
+                time.sleep(pause)
+                with (out / f"{item}").open("a") as file:
+                    file.write(f"{os.getpid()}\n")
+                told.advance()
+
+    Claims(out, count, keep=True, stale=stale).take(work)
+
+
+def begin(
+    out: Path, count: int, stale: float = 60.0, pause: float = 0.01
+) -> multiprocessing.process.BaseProcess:
+    """Starts such a process."""
+    process = CONTEXT.Process(target=share, args=(out, count, stale, pause))
+    process.start()
+    return process
+
+
+def made(out: Path) -> dict[int, list[str]]:
+    """Which processes wrote each item."""
+    return {item: (out / f"{item}").read_text().split() for item in ITEMS if (out / f"{item}").exists()}
+
+
+def test_processes_share_the_shards_and_each_item_is_made_once(tmp_path: Path) -> None:
+    processes = [begin(tmp_path, 8) for _ in range(3)]
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert {len(lines) for lines in made(tmp_path).values()} == {1}
+    assert made(tmp_path).keys() == set(ITEMS)
+    assert len({lines[0] for lines in made(tmp_path).values()}) > 1  # they shared
+    assert {path.name for path in (tmp_path / FOLDER).iterdir()} == {
+        "plan.json", *(f"{number}_of_8{DONE}" for number in range(1, 9)),
+    }  # fmt: skip
+
+
+def test_what_a_killed_process_held_is_taken_over_at_once(tmp_path: Path) -> None:
+    """On the same machine its number says that it has gone; nobody waits for its silence."""
+    first = begin(tmp_path, 2, pause=0.1)
+    while len(made(tmp_path)) < 3:
+        time.sleep(0.02)
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()
+    share(tmp_path, 2, 600.0, 0.0)
+    assert made(tmp_path).keys() == set(ITEMS)
+    assert {len(lines) for lines in made(tmp_path).values()} == {1}
+
+
+def claim_of(out: Path, shard: Shard, **changed: object) -> Path:
+    """A claim that some process of another machine made."""
+    path = out / FOLDER / f"{shard.name}{CLAIM}"
+    path.parent.mkdir(exist_ok=True)
+    note = {**Work(shard).note, "place": "elsewhere", "host": "node7", "pid": 1, **changed}
+    path.write_text(json.dumps(note))
+    return path
+
+
+@pytest.mark.parametrize("clock", [-1e6, 1e6])
+def test_silence_is_measured_by_ones_own_clock(tmp_path: Path, clock: float) -> None:
+    """A claim of another machine that says nothing is taken over after a while, whatever its file's time."""
+    path = claim_of(tmp_path, Shard(1, 1))
+    os.utime(path, (time.time() + clock,) * 2)
+    began = time.monotonic()
+    share(tmp_path, 1, 0.4, 0.0)
+    assert time.monotonic() - began >= 0.4
+    assert made(tmp_path).keys() == set(ITEMS)
+
+
+def test_a_claim_that_gives_signs_is_waited_for(tmp_path: Path) -> None:
+    path = claim_of(tmp_path, Shard(1, 1))
+    waiting = begin(tmp_path, 1, stale=0.6)
+    for done in range(8):  # signs for two such times
+        claim_of(tmp_path, Shard(1, 1), done=done)
+        time.sleep(0.15)
+    assert not made(tmp_path)
+    (tmp_path / FOLDER / f"1_of_1{DONE}").write_text(path.read_text())
+    waiting.join(30)
+    assert waiting.exitcode == 0
+    assert not made(tmp_path)
+
+
+def test_who_was_taken_for_dead_stops(tmp_path: Path) -> None:
+    """Its next item tells it; what it made stays, and the shard is the other's."""
+
+    def work(told: Work) -> None:
+        claim_of(tmp_path, Shard(1, 1))
+        while not told.lost:
+            time.sleep(0.02)
+        told.advance()
+
+    claims = Claims(tmp_path, 1, stale=0.2)
+    with pytest.raises(UserError, match="shard 1/1 was taken over by process 1 on node7"):
+        claims.take(work)
+    assert "node7" in claims.path(Shard(1, 1), CLAIM).read_text()
+    assert not claims.is_done(Shard(1, 1))
+
+
+def test_one_process_a_claim(tmp_path: Path) -> None:
+    claims = Claims(tmp_path, 2)
+    claims.plan()
+    with (
+        claims.alive(Work(Shard(1, 2))),
+        pytest.raises(HeldError, match="shard 1/2: another process"),
+        claims.alive(Work(Shard(1, 2))),
+    ):
+        pytest.fail("two processes hold one shard")
+
+
+def test_a_failure_frees_the_shard_and_says_what_is_done(tmp_path: Path) -> None:
+    def fail(work: Work) -> None:
+        work.begin(5, 1)
+        work.advance()
+        raise UserError("no more")
+
+    with pytest.raises(UserError, match="no more"):
+        Claims(tmp_path, 2).take(fail)
+    left = json.loads((tmp_path / FOLDER / f"1_of_2{LEFT}").read_text())
+    assert (left["done"], left["total"]) == (2, 5)
+    assert not list((tmp_path / FOLDER).glob(f"*{CLAIM}"))
+    share(tmp_path, 2, 60.0, 0.0)
+    assert not list((tmp_path / FOLDER).glob(f"*{LEFT}"))
+
+
+def test_a_finished_folder_is_gone_through_once_more(tmp_path: Path) -> None:
+    share(tmp_path, 4, 60.0, 0.0)
+    (tmp_path / "7").unlink()
+    share(tmp_path, 9, 60.0, 0.0)  # keeps its four shards
+    assert made(tmp_path).keys() == set(ITEMS)
+    assert len(list((tmp_path / FOLDER).glob(f"*_of_4{DONE}"))) == 4
+
+
+@pytest.mark.parametrize(("text", "count"), [("auto", 64), ("auto/7", 7), ("1/2", None), (None, None)])
+def test_auto(text: str | None, count: int | None) -> None:
+    assert parse_auto(text) == count
+
+
+@pytest.mark.parametrize("text", ["auto/0", "auto/x", "auto/", "auto/1000000", "auto/-1"])
+def test_auto_of_no_number_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="expected auto, or auto/n with n from 1 to 100000"):
+        parse_auto(text)
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "x", "1/", "automatic", "auto/2x"])
+def test_no_shard(text: str) -> None:
+    with pytest.raises(UserError, match="expected"):
+        parse_shard(text)
+
+
+def test_a_shard_of_a_shard_is_one_of_all() -> None:
+    """Each of 2 x 3 parts has a number of its own."""
+    parts = [Shard(i, 3).within(Shard(j, 2)) for j in (1, 2) for i in (1, 2, 3)]
+    assert parts == [Shard(number, 6) for number in range(1, 7)]
+
+
+class TestStatus:
+    """`egogen.status`: each state, the sum, the commands."""
+
+    def run(self, out: Path, *flags: str) -> tuple[int, str]:
+        """Exit code and output."""
+        import contextlib
+        import io
+
+        told = io.StringIO()
+        with contextlib.redirect_stdout(told):
+            try:
+                status.main([f"{out}", *flags])
+            except SystemExit as end:
+                return int(end.code or 0), told.getvalue()
+        return 0, told.getvalue()
+
+    @pytest.fixture
+    def out(self, tmp_path: Path) -> Path:
+        """A run of six shards, each in another state."""
+        folder = tmp_path / FOLDER
+        folder.mkdir()
+        command = ["-m", "ldm.sample", "--ckpt", "a b.ckpt", "--shard", "2/6", "--out", "x"]
+        (folder / "plan.json").write_text(json.dumps({"shards": 6, "command": command}))
+        facts = {"total": 100, "before": 20, "done": 60, "seconds": 20}
+        done = {**Work(Shard(1, 6)).note, **facts, "done": 100}
+        (folder / f"1_of_6{DONE}").write_text(json.dumps(done))
+        claim_of(tmp_path, Shard(2, 6), **facts)
+        claim_of(tmp_path, Shard(3, 6), **facts, place=place(), pid=2**22 + 1)
+        (folder / f"4_of_6{LEFT}").write_text(json.dumps({**done, "done": 1}))
+        silent = claim_of(tmp_path, Shard(5, 6), **facts)
+        os.utime(silent, (time.time() - 1000,) * 2)
+        return tmp_path
+
+    def test_says_every_state(self, out: Path) -> None:
+        code, told = self.run(out)
+        lines = told.splitlines()
+        assert code == 1
+        assert lines[0] == (f"{out}: 6 shards, 1 whole, 1 at work, 1 silent, 1 ended, 1 failed, 1 not begun")
+        assert [line.split()[:2] for line in lines[1:6]] == [
+            ["2/6", "at"], ["3/6", "ended"], ["4/6", "failed"], ["5/6", "silent"], ["6/6", "not"],
+        ]  # fmt: skip
+        assert "60 of 100 items, 2.00 a second, process 1 on node7" in lines[1]
+        # 40 + 40 + 99 + 40 + 100 items, by the one process that is at work
+        assert lines[6] == "about 319 items are left; at 2.00 a second 0:02:40"
+        assert lines[7] == "to finish here: python -m ldm.sample --ckpt 'a b.ckpt' --out x --shard auto/6"
+        assert lines[8] == (
+            "by Slurm: bash scripts/slurm_array.sh --array=3-4,6 6 "
+            "python -m ldm.sample --ckpt 'a b.ckpt' --out x"
+        )
+
+    def test_retry_frees_what_has_ended(self, out: Path) -> None:
+        self.run(out, "--retry")
+        assert not (out / FOLDER / f"3_of_6{CLAIM}").exists()
+        assert (out / FOLDER / f"2_of_6{CLAIM}").exists()
+        assert (out / FOLDER / f"5_of_6{CLAIM}").exists()
+
+    def test_a_whole_run_is_whole(self, tmp_path: Path) -> None:
+        share(tmp_path, 3, 60.0, 0.0)
+        assert self.run(tmp_path) == (0, f"{tmp_path}: 3 shards, 3 whole\n")
+        code, told = self.run(tmp_path, "--all")
+        assert code == 0
+        assert "1/3  whole     14 of 14 items" in told
+
+    def test_no_run(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="no run in shards here"):
+            status.main([f"{tmp_path}"])
+        with pytest.raises(UserError, match="no such folder"):
+            status.main([f"{tmp_path / 'x'}"])
+        (tmp_path / FOLDER).mkdir()
+        (tmp_path / FOLDER / "plan.json").write_text("[]")
+        with pytest.raises(UserError, match=r"plan\.json: says of no number of shards"):
+            status.main([f"{tmp_path}"])
