@@ -106,5 +106,5 @@ def test_marked_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_each_page_with_a_mark_is_run() -> None:
     pages = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
-    found = {f"{page.relative_to(ROOT)}" for page in pages if "```bash run" in page.read_text()}
+    found = {f"{page.relative_to(ROOT)}" for page in pages if "\n```bash run\n" in page.read_text()}
     assert found == set(PAGES)
