@@ -75,7 +75,7 @@ lane_vllm() {
     check "ruff format" ruff format --check .
     check "import contracts" lint-imports --no-cache
     check "types, vllm" mypy --cache-dir .mypy_cache/vllm egogen llava
-    check "site of docs/" site
+    check "site" site
     [[ $mode != --lint ]] || return 0
     check "tests, vllm" tests vllm tests/egogen tests/llava tests/test_*.py
     use_env ldm

@@ -64,6 +64,15 @@ def test_the_image_has_what_the_packages_need_and_no_results() -> None:
     assert not {Path(name).parts[0] for name in tracked} & set(ignored)
 
 
+def test_the_gpu_base_is_of_the_locked_torch_s_cuda() -> None:
+    (major,) = re.findall(r"BASE=nvidia/cuda:(\d+)\.[\w.]+-devel-", (ROOT / "docs/container.md").read_text())
+    for lock in ("ldm", "vllm"):
+        found = re.findall(
+            r"^nvidia-cuda-runtime==(\d+)", (ROOT / f"requirements/{lock}.lock").read_text(), re.MULTILINE
+        )
+        assert set(found) == {major}
+
+
 def test_github_runs_what_the_script_says() -> None:
     (flow,) = ROOT.glob(".github/workflows/*.yml")
     told = read(flow)
