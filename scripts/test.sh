@@ -62,6 +62,11 @@ coverage_of_both() {
 # Tests of stage 2 that the lane of stage 1 runs: both lanes then take as long.
 OTHER_LANE=(tests/ldm/baselines tests/ldm/test_flow.py tests/ldm/test_feature_stores.py)
 
+# The documents as a site: a link or anchor to nothing, a page outside the navigation, or a part from elsewhere fails.
+site() {
+    NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet --site-dir "$work/site"
+}
+
 # The checks of one environment, one after the other; that of stage 1, which is done sooner, helps the other out.
 lane_vllm() {
     use_env vllm
@@ -70,6 +75,7 @@ lane_vllm() {
     check "ruff format" ruff format --check .
     check "import contracts" lint-imports --no-cache
     check "types, vllm" mypy --cache-dir .mypy_cache/vllm egogen llava
+    check "site" site
     [[ $mode != --lint ]] || return 0
     check "tests, vllm" tests vllm tests/egogen tests/llava tests/test_*.py
     use_env ldm

@@ -1,4 +1,4 @@
-"""The wheel: whole, and its commands run outside the checkout, with the environment's libraries alone."""
+"""The source archive, and the wheel made from it: whole; its commands run outside the checkout."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def ten_lines() -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from the tracked files alone, since a build leaves some beside its sources."""
-    folder = tmp_path_factory.mktemp("wheel")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of both, made of the tracked files alone, since a build leaves some beside its sources."""
+    folder = tmp_path_factory.mktemp("built")
     source = folder / "source"
     names = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", *TREES, "pyproject.toml", "README.md", "LICENSE"],
@@ -80,10 +80,30 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             goal.symlink_to((ROOT / name).readlink())
         elif (ROOT / name).is_file():
             goal.write_bytes((ROOT / name).read_bytes())
-    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-index", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "-w", str(folder), str(source)], check=True, capture_output=True)
-    (made,) = folder.glob("*.whl")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / "dist"), str(source)]
+    ran = subprocess.run(build, text=True, capture_output=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return folder / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (made,) = built.glob("*.whl")
     return made
+
+
+@pytest.mark.slow
+def test_a_registry_would_take_both(built: Path) -> None:
+    files = sorted(f"{file}" for file in built.iterdir())
+    assert {Path(file).suffix for file in files} == {".whl", ".gz"}
+    ran = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *files],
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout
+    assert ran.stdout.count("PASSED") == 2
 
 
 @pytest.mark.slow
