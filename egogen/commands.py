@@ -41,6 +41,7 @@ COMMANDS = (
     Command("features", "egogen.features"),
     Command("pack", "egogen.pack"),
     Command("download", "egogen.download"),
+    Command("publish", "egogen.publish"),
     Command("toy", "egogen.toy"),
     Command("paths", "egogen.paths"),
     Command("assets", "egogen.assets"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol, runtime_checkable
@@ -70,15 +70,16 @@ class TarFrames:
 
     Args:
         folder: holds `*.tar`, not compressed, as `python -m egogen.pack` writes them; or is one such file.
+        tars: which of the folder's, by default all.
 
     Raises:
         UserError: there is no tar file, one is damaged, or two frames have one name.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tars: Sequence[Path] = ()) -> None:
         self.place = folder
         self.members: dict[str, Member] = {}
-        tars = [folder] if folder.is_file() else sorted(folder.glob("*.tar"))
+        tars = tars or ([folder] if folder.is_file() else sorted(folder.glob("*.tar")))
         if not tars:
             raise UserError(f"{folder}: no tar file here; write some by python -m egogen.pack")
         for path in tars:

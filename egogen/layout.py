@@ -153,6 +153,11 @@ def tar_folder(root: Path, dataset: str, split: str) -> Path:
     return root / dataset / split
 
 
+def sample_index(folder: Path, dataset: str, split: str) -> Path:
+    """The list of a split's WebDataset shards, beside them."""
+    return folder / f"{dataset}-{split}.index.json"
+
+
 def feature_folders(root: Path) -> list[tuple[Path, FeatureKind]]:
     """The folders of features at or below a features root, relative to it, with their kinds."""
     if root.name in FEATURE_KINDS:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -26,6 +28,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from egogen.errors import UserError
 from egogen.progress import Progress
+from egogen.sharing.model_card import ModelWords, write_model_card
+from egogen.sharing.pushing import push
+from ldm.checkpoints.pipeline_card import card_words, write_door
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import Sizes
 from ldm.conditioner import Conditioner, embed
@@ -295,11 +300,71 @@ class LegoPipeline(DiffusionPipeline):
             requires_safety_checker=False,
         )
 
-    def save_instruct_pix2pix(self, folder: str | Path) -> None:
-        """Writes a stock InstructPix2Pix pipeline and beside it, in `conditioner/`, the conditioner."""
+    def save_instruct_pix2pix(self, folder: str | Path, words: ModelWords | None = None) -> None:
+        """Writes a stock InstructPix2Pix pipeline, its card and, in `conditioner/`, the conditioner."""
         self.to_instruct_pix2pix().save_pretrained(folder)
         if self.conditioner is not None:
             self.conditioner.save_pretrained(Path(folder) / "conditioner")
+        write_model_card(Path(folder), card_words(self.parts, stock=True), words)
+
+    def save_pretrained(  # type: ignore[override]  # pushing is `push_to_hub`'s
+        self,
+        folder: str | Path,
+        words: ModelWords | None = None,
+        **options: Any,  # noqa: ANN401 - diffusers' own
+    ) -> None:
+        """Writes a diffusers folder with a card, README.md.
+
+        Args:
+            folder: where.
+            words: what a person says of the model.
+            options: as of diffusers' pipelines; `push_to_hub=True` and those of `push_to_hub` send it too.
+
+        Raises:
+            UserError: it cannot be sent.
+        """
+        names = ("repo_id", "private", "token", "commit_message")
+        sent = {name: options.pop(name) for name in names if name in options}
+        wanted = options.pop("push_to_hub", False)
+        super().save_pretrained(folder, **options)
+        write_door(Path(folder))
+        write_model_card(Path(folder), card_words(self.parts), words)
+        if wanted:
+            repo, message = sent.pop("repo_id", Path(folder).name), sent.pop("commit_message", "")
+            push(Path(folder), repo, message=message, **sent)
+
+    def push_to_hub(  # type: ignore[override]  # a repository is whole, and has no variants
+        self,
+        repo_id: str,
+        commit_message: str = "",
+        private: bool | None = None,
+        token: str | None = None,
+        words: ModelWords | None = None,
+    ) -> str:
+        """Saves to a temporary folder and sends that to the hub, with its card.
+
+        Args:
+            repo_id: OWNER/NAME.
+            commit_message: by default the number of files.
+            private: whether a new repository is seen by its owners alone.
+            token: by default the one that `hf auth login` or HF_TOKEN left.
+            words: what a person says of the model; `words.metrics` are its results.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            UserError: see `egogen.sharing.pushing.push`.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Path(folder) / "lego"
+            self.save_pretrained(whole, words)
+            return push(whole, repo_id, private=private, token=token, message=commit_message)
+
+    @property
+    def parts(self) -> Parts:
+        """Its networks."""
+        return Parts(self.unet, self.vae, self.text_encoder, self.conditioner)
 
     def _say_unknown(self, prompts: Sequence[str]) -> None:
         """Tells of words that the checkpoint does not know, each once."""

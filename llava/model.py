@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from egogen.disk import writing
 from egogen.errors import UserError, reason
+from egogen.sharing.model_card import ModelWords
+from egogen.sharing.pushing import push
 from llava.checkpoints.adapter_folder import Adapters, is_adapter, read_adapters, whole_of
 from llava.checkpoints.clip_tower import (
     VisionTower,
@@ -43,6 +46,7 @@ from llava.checkpoints.config_json import (
     vision_settings,
 )
 from llava.checkpoints.tokenizer import load_tokenizer, save_tokenizer
+from llava.checkpoints.vllm_card import write_card
 from llava.checkpoints.weights import OF_CLIP, VISION, check_weights, our_name, read_shapes, read_weights
 from llava.question.prompts import IGNORED, IMAGE_TOKEN
 
@@ -315,14 +319,37 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 
 def save(
-    model: Llava, tokenizer: PreTrainedTokenizerBase, processor: CLIPImageProcessorPil, folder: Path
+    model: Llava,
+    tokenizer: PreTrainedTokenizerBase,
+    processor: CLIPImageProcessorPil,
+    folder: Path,
+    words: ModelWords | None = None,
 ) -> None:
-    """Writes a Hugging Face folder: settings, safetensors (vision included), tokenizer, image processor."""
+    """Writes a Hugging Face folder: settings, safetensors (vision included), tokenizer, preparation, card."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         model.save_pretrained(folder)
         save_tokenizer(tokenizer, folder)
         processor.save_pretrained(folder)
+        write_card(folder, model.config, words)
+
+
+def push_to_hub(
+    loaded: tuple[Llava, PreTrainedTokenizerBase, CLIPImageProcessorPil],
+    repo: str,
+    private: bool | None = None,
+    token: str | None = None,
+    words: ModelWords | None = None,
+) -> str:
+    """Sends what `load` returned to the hub, with a card; see `egogen.sharing.pushing.push`.
+
+    Returns:
+        The address of the commit.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "vllm"
+        save(*loaded, whole, words)
+        return push(whole, repo, private=private, token=token)
 
 
 def fast_dtype(device: torch.device) -> str:

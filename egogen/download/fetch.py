@@ -12,10 +12,10 @@ from threading import Event
 from huggingface_hub import constants, get_session, get_token, hf_raise_for_status
 
 from egogen.disk import no_room
-from egogen.download.patience import TRANSPORT_ERRORS, patiently
 from egogen.download.remote import Remote
 from egogen.errors import UserError, reason
 from egogen.manifest import file_hash
+from egogen.patience import TRANSPORT_ERRORS, patiently
 from egogen.progress import Progress
 
 STREAMS = 4

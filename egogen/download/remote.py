@@ -12,8 +12,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from egogen.annotations import check_relative
 from egogen.download.catalogue import Source
-from egogen.download.patience import patiently
 from egogen.errors import UserError
+from egogen.patience import patiently
 from egogen.published import is_hidden
 from egogen.walks import walk_files
 

@@ -20,6 +20,7 @@ from egogen.layout import (
     features_root,
     merged_annotations,
     run_features,
+    sample_index,
     tar_folder,
 )
 from ldm.config.baselines import ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
@@ -104,19 +105,25 @@ class SourceConfig:
     frame_tars: PathText = (
         ""  # read frames from what `python -m egogen.pack --out` wrote, not from single files
     )
+    # Read annotations and frames from what `python -m egogen.prepare to-webdataset --out` wrote.
+    webdataset: PathText = ""
 
     def __post_init__(self) -> None:
         Layout(Path(self.root), self.dataset)  # names a wrong data set
+        one = not (self.webdataset and self.frame_tars)
+        check("data.webdataset", self.webdataset, "empty where data.frame_tars is given; give one", one)
 
     def layout(self) -> Layout:
         """Path rules of the data set."""
         return Layout(Path(self.root) if self.root else data_root(), self.dataset)
 
     def annotations(self, split: str) -> Path:
-        """Annotation file of `train` or `val`: the given one, that of our own stage 1, or EgoGen's."""
+        """What has the annotations of a split: the given file, the shards, our own stage 1's, or EgoGen's."""
         given = self.train_annotations if split == "train" else self.val_annotations
         if given:
             return Path(given)
+        if self.webdataset:
+            return sample_index(Path(self.webdataset), self.dataset, split)
         part: Literal["train", "val"] = "train" if split == "train" else "val"
         merged = merged_annotations(self.dataset, part)
         return merged if merged.exists() else self.layout().annotations(part)

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
@@ -24,6 +25,7 @@ from egogen.frames import FolderFrames, FrameStore, TarFrames
 from egogen.hints import require
 from egogen.layout import FEATURE_KINDS
 from egogen.progress import Progress
+from egogen.sample_shards import SampleShards
 from ldm.config.sections import DataConfig
 from ldm.data.image_features import VISION, Batch, VisionFiles, complete, load_vision
 from ldm.data.noise import draw
@@ -91,10 +93,8 @@ class SplitFiles:
         streams: Streams = BOTH,
     ) -> None:
         self.config, self.split, self.store, self.streams = config, split, store, streams
-        self.annotations = Annotations.read(require(config.annotations(split)))
+        self.annotations, self.frames = open_split(config, split)
         log.info("%s split: %s", split, self.annotations.source)
-        folder = config.layout().frames("train" if split == "train" else "val")
-        self.frames: FrameStore = TarFrames(config.tars(split)) if config.frame_tars else FolderFrames(folder)
         self.items = self.annotations.items
         for item in self.items:
             self.prompt(item)
@@ -149,6 +149,8 @@ class SplitFiles:
         for files in self.visions.values():
             load_vision(files)
         items = self.items if only is None else only
+        if isinstance(self.frames, SampleShards) and self.config.check == "full" and only is None:
+            self.frames.check_sums()
         with ThreadPoolExecutor(workers) as pool:
             bar = Progress(items, desc=f"check {self.split} files", unit="pair", leave=False)
             found = pool.map(lambda item: self.problem(item, targets), bar)
@@ -168,6 +170,22 @@ class SplitFiles:
         except UserError as error:
             return str(error)
         return None
+
+
+def open_split(config: DataConfig, split: str) -> tuple[Annotations, FrameStore]:
+    """Annotations and frames of a split, wherever the settings say that they are.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    source = require(config.annotations(split))
+    if config.webdataset:
+        shards = SampleShards(Path(config.webdataset), config.dataset, split)
+        return (shards.annotations if source == shards.source else Annotations.read(source)), shards
+    annotations = Annotations.read(source)
+    if config.frame_tars:
+        return annotations, TarFrames(config.tars(split))
+    return annotations, FolderFrames(config.layout().frames("train" if split == "train" else "val"))
 
 
 class Chance(NamedTuple):

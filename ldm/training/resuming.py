@@ -34,12 +34,12 @@ USED = [
 SAID = [
     "model.start", "model.mixer_dropout", "model.drop_each", "model.ema_decay", "model.ema_every",
     "data.dataset", "data.root", "data.train_annotations", "data.val_annotations", "data.features",
-    "data.frame_tars", "data.text_key", "data.resolution", "data.flip", "features.store", "joint",
-    "optimizer.lr", "optimizer.betas", "optimizer.eps", "optimizer.weight_decay", "optimizer.warmup_steps",
-    "optimizer.schedule", "optimizer.p2_gamma", "optimizer.p2_k", "trainer.effective_batch",
-    "trainer.max_epochs", "trainer.max_steps", "trainer.validate_items", "trainer.precision",
-    "trainer.tf32", "trainer.seed", "distill.student", "distill.text_scales", "distill.image_scales",
-    "distill.scale_layer_rate", "distill.grid", "distill.huber",
+    "data.frame_tars", "data.webdataset", "data.text_key", "data.resolution", "data.flip", "features.store",
+    "joint", "optimizer.lr", "optimizer.betas", "optimizer.eps", "optimizer.weight_decay",
+    "optimizer.warmup_steps", "optimizer.schedule", "optimizer.p2_gamma", "optimizer.p2_k",
+    "trainer.effective_batch", "trainer.max_epochs", "trainer.max_steps", "trainer.validate_items",
+    "trainer.precision", "trainer.tf32", "trainer.seed", "distill.student", "distill.text_scales",
+    "distill.image_scales", "distill.scale_layer_rate", "distill.grid", "distill.huber",
 ]  # fmt: skip
 # The checkpoint's tensors would not fit, or not be what they are told to be: an error.
 REFUSED = [

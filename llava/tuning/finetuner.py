@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed
@@ -28,7 +28,9 @@ from egogen.progress import Progress
 from llava.checkpoints.adapter_folder import adapter_file
 from llava.checkpoints.resume import COMPLETE
 from llava.checkpoints.tokenizer import save_tokenizer
+from llava.checkpoints.vllm_card import write_card
 from llava.checkpoints.weights import examples, read_file_shapes
+from llava.model import Llava
 from llava.tuning.run_settings import deepspeed_settings
 
 
@@ -66,6 +68,8 @@ class Finetune(Trainer):
             folder = Path(str(output_dir or self.args.output_dir))
             save_tokenizer(self.tokenizer, folder)
             self.image_processor.save_pretrained(folder)
+            # In place of peft's, which names folders of this machine.
+            write_card(folder, cast("Llava", self.model).config)
 
 
 class Shown(TrainerCallback):

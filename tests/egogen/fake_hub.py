@@ -1,7 +1,8 @@
-"""A hub on this machine: lists repositories, serves files with ranges, and misbehaves when told to."""
+"""A hub on this machine: lists repositories, serves files by ranges, takes commits, misbehaves when told."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -42,6 +43,10 @@ class Hub:
         self.no_ranges = False
         self.token: str | None = None
         self.seen: list[Seen] = []
+        self.private: dict[tuple[str, str], bool] = {}  # of repositories that were made here
+        self.stored: dict[str, bytes] = {}  # large files by their SHA-256, before a commit names them
+        self.commits: list[str] = []  # their messages
+        self.echo: tuple[str, int] | None = None  # a path that is refused with a status, with what was sent
         self.url = ""
 
     def info(self, kind: str, repo: str) -> dict[str, Any]:
@@ -75,11 +80,86 @@ class Handler(BaseHTTPRequestHandler):
         """Any request."""
         self.answer(with_content=True)
 
+    def do_POST(self) -> None:
+        """What makes repositories and commits."""
+        self.receive()
+
+    def do_PUT(self) -> None:
+        """A large file."""
+        self.receive()
+
+    def receive(self) -> None:
+        """Takes what is sent; says back who sent it, where that is asked for."""
+        path, sent = (
+            unquote(urlsplit(self.path).path),
+            self.rfile.read(int(self.headers["Content-Length"] or 0)),
+        )
+        token = self.headers["Authorization"]
+        if self.hub.echo and self.hub.echo[0] in path:
+            return self.send_plain(self.hub.echo[1], {}, json.dumps({"error": f"refused: {token}"}).encode())
+        if self.hub.statuses[path]:
+            return self.send_plain(self.hub.statuses[path].pop(0))
+        if path.startswith("/lfs/"):  # as on the hub, of another server, which gets no token
+            self.hub.stored[path.removeprefix("/lfs/")] = sent
+            return self.send_plain(200)
+        if self.hub.token and token != f"Bearer {self.hub.token}":
+            return self.send_plain(401, {"X-Error-Code": "RepoNotFound"})
+        return self.send_plain(200, {}, json.dumps(self.reply(path, sent)).encode())
+
+    def reply(self, path: str, sent: bytes) -> dict[str, Any]:
+        """The answer to a request that changes something."""
+        if path == "/api/repos/create":
+            asked = json.loads(sent)
+            name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
+            place = asked.get("type") or "model", name
+            self.hub.private.setdefault(place, asked.get("visibility") == "private")
+            self.hub.repos[place]
+            return {"url": f"{self.hub.url}/{'datasets/' if place[0] == 'dataset' else ''}{name}"}
+        if path.endswith("/objects/batch"):
+            objects = [
+                {**each, "actions": {"upload": {"href": f"{self.hub.url}/lfs/{each['oid']}"}}}
+                for each in json.loads(sent)["objects"]
+            ]
+            return {"objects": objects}
+        if found := re.fullmatch(r"/api/(model|dataset)s/([^/]+/[^/]+)/(preupload|commit)/main", path):
+            place = found[1], found[2]
+            return self.preupload(sent) if found[3] == "preupload" else self.commit(place, sent)
+        return {"errors": [], "warnings": []}  # of the check of a card's head
+
+    def preupload(self, sent: bytes) -> dict[str, Any]:
+        """Weights and data are large files, others go with the commit."""
+        large = (".safetensors", ".parquet", ".tar")
+        modes = {True: "lfs", False: "regular"}
+        files = [
+            {"path": name, "uploadMode": modes[name.endswith(large)], "shouldIgnore": False}
+            for name in (each["path"] for each in json.loads(sent)["files"])
+        ]
+        return {"files": files}
+
+    def commit(self, place: tuple[str, str], sent: bytes) -> dict[str, Any]:
+        """Takes the files of a commit."""
+        head, *changes = map(json.loads, sent.splitlines())
+        for change in changes:
+            value = change["value"]
+            kept = change["key"] == "lfsFile"
+            content = self.hub.stored[value["oid"]] if kept else base64.b64decode(value["content"])
+            self.hub.repos[place][value["path"]] = content
+        self.hub.commits.append(head["value"]["summary"])
+        url = f"{self.hub.url}/{place[1]}/commit/{COMMIT}"
+        return {"success": True, "commitOid": COMMIT, "commitUrl": url}
+
     def answer(self, *, with_content: bool) -> None:
         """Finds what is asked for."""
         path = unquote(urlsplit(self.path).path)
         if api := re.fullmatch(r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/revision/.+)?", path):
             self.send_info(api[1], api[2])
+        elif tree := re.fullmatch(r"/api/(model|dataset)s/([^/]+/[^/]+)/tree/.+", path):
+            files = self.hub.info(tree[1], tree[2])["siblings"]
+            listed = [
+                {"type": "file", "path": each["rfilename"], "size": each["size"], "oid": each["blobId"]}
+                for each in files
+            ]
+            self.send_plain(200, {}, json.dumps(listed).encode())
         elif file := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             self.send_file("dataset" if file[1] else "model", file[2], file[3], with_content)
         else:

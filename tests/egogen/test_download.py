@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from egogen.download import patience
+from egogen import patience
 from egogen.download.__main__ import main
 from egogen.download.catalogue import CATALOGUE
 from egogen.download.remote import kept_part

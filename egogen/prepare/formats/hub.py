@@ -23,7 +23,8 @@ from egogen.disk import require_space
 from egogen.errors import UserError
 from egogen.files import atomic_open, parse_json
 from egogen.layout import FOLDERS, Layout
-from egogen.prepare.formats.parquet import IMAGES, ROW_GROUP
+from egogen.prepare.formats.card import IMAGES
+from egogen.prepare.formats.parquet import ROW_GROUP
 from egogen.prepare.options import HubOptions
 from egogen.progress import Progress
 from egogen.published import SPLITS, dataset_place, is_hidden

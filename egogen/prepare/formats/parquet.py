@@ -17,15 +17,13 @@ from egogen.annotations import Item
 from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.layout import DESCRIPTION_KEY, Layout
-from egogen.prepare.formats.card import write_card
+from egogen.prepare.formats.card import COLUMNS, IMAGES, write_card
 from egogen.prepare.formats.export import ExportSplit, describe
 from egogen.prepare.options import PROMPTS, ParquetOptions
 from egogen.progress import Progress
 
 log = logging.getLogger(__name__)
 
-IMAGES = ("input_image", "edited_image")
-COLUMNS = ("input_image", "edit_prompt", "edited_image", "clip_id", "action_id", "action", "description")
 TEXTS = [column for column in COLUMNS if column not in IMAGES]
 # Rows that are in memory at a time, and that a reader has to load to see one.
 ROW_GROUP = 100

@@ -1,6 +1,7 @@
 """Writes a split as WebDataset tar files: `key.input.jpg`, `key.target.jpg`, `key.json`.
 
-The same input gives the same bytes. `<dataset>-<split>.index.json` lists the files, their samples and sums.
+The same input gives the same bytes. `<dataset>-<split>.index.json` lists the files, their samples and sums;
+README.md is the card of all splits in the folder. Stage 2 trains from them by `data.webdataset=DIR`.
 """
 
 from __future__ import annotations
@@ -8,19 +9,20 @@ from __future__ import annotations
 import json
 import logging
 import tarfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from egogen.annotations import Item
 from egogen.files import atomic_open, write_json
 from egogen.frames import add_bytes, has_members
+from egogen.layout import sample_index
 from egogen.manifest import file_hash
+from egogen.prepare.formats.card import write_card
 from egogen.prepare.formats.export import ExportSplit, describe
 from egogen.prepare.options import ExportOptions
 from egogen.progress import Progress
+from egogen.sample_shards import FACTS, FILES, frame_member, frames_of
 
 log = logging.getLogger(__name__)
-
-FILES = 3  # of one sample
 
 
 def prepare(options: ExportOptions) -> None:
@@ -36,7 +38,8 @@ def prepare(options: ExportOptions) -> None:
         shards.append({"file": path.name, "samples": len(items), "bytes": size, "sha256": file_hash(path)})
     samples = len(source.annotations)
     index = {"dataset": options.dataset, "split": options.split, "samples": samples, "shards": shards}
-    write_json(options.out / f"{source.name}.index.json", index)
+    write_json(sample_index(options.out, options.dataset, options.split), index)
+    write_card(options.out)
     log.info("%d samples in %d tar files: %s", samples, len(shards), options.out)
 
 
@@ -46,9 +49,7 @@ def write_shard(path: Path, items: list[Item], source: ExportSplit, first: int) 
         for place, item in enumerate(items, first):
             # A key has no dot: readers cut a name at the first one. Ids may have dots, numbers have none.
             key = f"{place:09d}"
-            names = {"input": item.action.image_0, "target": item.action.image_1}
-            for role, name in names.items():
-                suffix = PurePosixPath(name).suffix.lower() or ".jpg"
-                add_bytes(tar, f"{key}.{role}{suffix}", source.frame(name))
+            for role, name in frames_of(item.action).items():
+                add_bytes(tar, frame_member(key, role, name), source.frame(name))
             facts = {**item.action.model_dump(exclude_none=True), **describe(item)}
-            add_bytes(tar, f"{key}.json", json.dumps(facts).encode())
+            add_bytes(tar, f"{key}{FACTS}", json.dumps(facts).encode())

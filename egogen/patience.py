@@ -22,8 +22,15 @@ CLIENTS = [sys.modules[name] for name in ("httpx2", "httpx") if name in sys.modu
 TRANSPORT_ERRORS: tuple[type[Exception], ...] = tuple(client.TransportError for client in CLIENTS)
 
 
-def patiently(ask: Callable[[], Answer], what: str) -> Answer:
+def patiently(
+    ask: Callable[[], Answer], what: str, why: Callable[[HfHubHTTPError, int], str] | None = None
+) -> Answer:
     """Asks again where that may help.
+
+    Args:
+        ask: the question.
+        what: names what is asked for, in messages.
+        why: what a refusal with a status means; by default that of a download.
 
     Raises:
         UserError: no good answer came; names `what` is asked for.
@@ -34,7 +41,7 @@ def patiently(ask: Callable[[], Answer], what: str) -> Answer:
         except HfHubHTTPError as error:
             status = error.response.status_code
             if wait is None or (status < 500 and status != OVERLOADED):
-                raise UserError(f"{what}: {refusal(error, status)}") from None
+                raise UserError(f"{what}: {(why or refusal)(error, status)}") from None
         except TRANSPORT_ERRORS as error:
             if wait is None:
                 raise UserError(
