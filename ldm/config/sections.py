@@ -22,7 +22,7 @@ from egogen.layout import (
     run_features,
     tar_folder,
 )
-from ldm.config.baselines import ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
+from ldm.config.baselines import PipelineConfig, ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
 from ldm.config.ranges import (
     NUMBER,
     SECTION,
@@ -281,3 +281,4 @@ class GenerateConfig:
     sdedit: SDEditConfig = field(default_factory=SDEditConfig)
     proxnpi: ProxNPIConfig = field(default_factory=ProxNPIConfig)
     proxmasactrl: ProxMasaCtrlConfig = field(default_factory=ProxMasaCtrlConfig)
+    pipeline: PipelineConfig = field(default_factory=PipelineConfig)
