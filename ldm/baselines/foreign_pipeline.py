@@ -48,6 +48,7 @@ class ForeignPipeline:
         self.pipeline, self.arguments = pipeline, arguments
         pipeline.set_progress_bar_config(disable=True)
         self.name = type(pipeline).__name__
+        self.is_random = "generator" in signature(type(pipeline).__call__).parameters
         self.blackened = self.drawn = 0
 
     @torch.no_grad()
@@ -67,16 +68,19 @@ class ForeignPipeline:
                 name: [value] * len(texts) if name in texted and isinstance(value, str) else value
                 for name, value in self.arguments.items()
             }
-            made = [self.call(image=images, prompt=texts, generator=own, **arguments)]
+            made = [self.call(own, image=images, prompt=texts, **arguments)]
         else:
-            made = [
-                self.call(image=image, prompt=text, generator=own, **self.arguments)
-                for image, text, own in rows
-            ]
+            made = [self.call(own, image=image, prompt=text, **self.arguments) for image, text, own in rows]
         return torch.cat(made).float() * 2 - 1
 
-    def call(self, **given: Any) -> Float[Tensor, "b 3 h w"]:  # noqa: ANN401 - as diffusers takes them
+    def call(
+        self,
+        generator: Generator | list[Generator],
+        **given: Any,  # noqa: ANN401 - as diffusers takes them
+    ) -> Float[Tensor, "b 3 h w"]:
         """One call of the pipeline; pictures in [0, 1]."""
+        if self.is_random:
+            given["generator"] = generator
         try:
             made = self.pipeline(**given, output_type="pt")
         except (TypeError, ValueError) as error:

@@ -184,9 +184,10 @@ def open_index(name: Path) -> PipelineIndex:
     except UserError:
         raise
     except (OSError, ValueError) as error:
+        first = reason(error).split(". ")[0][:200]
         raise UserError(
-            f"--ckpt {name}: no such folder, and no answer from the hub ({reason(error)[:200]}); give a "
-            f"diffusers folder, or fetch it where there is a network: hf download {name}"
+            f"--ckpt {name}: no such folder, and no answer from the hub ({first}); give a diffusers folder, "
+            f"or fetch it where there is a network: hf download {name}"
         ) from None
 
 
