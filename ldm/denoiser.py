@@ -24,7 +24,8 @@ class Denoiser:
 
     Args:
         unet: 8 input channels, the noisy latent and the source latent.
-        distinct: conditioning tokens of each frame, then those of the null condition.
+        distinct: conditioning tokens of each frame, then those of the null condition, one for all
+            of them or for equal parts of them, in their order.
         source: I, the latents of the source frames.
         guidance: scales, and where they act.
         fixed: tells attention that has made its keys and values which rows come; None where it is not ours.
@@ -77,7 +78,8 @@ class Denoiser:
         nothing = torch.zeros_like(self.source)
         self.images = torch.cat([nothing if row == NULL else self.source for row in rows])
         frames = torch.arange(count, device=self.source.device)
-        index = torch.cat([frames if row == FULL else torch.full_like(frames, count) for row in rows])
+        nulls = count + frames * (len(self.distinct) - count) // count  # one for all, or for every so many
+        index = torch.cat([frames if row == FULL else nulls for row in rows])
         if self.fixed is None:
             self.tokens = self.distinct[index]
         else:
@@ -107,12 +109,12 @@ class Denoiser:
 def denoiser(
     unet: UNet2DConditionModel,
     context: Float[Tensor, "b t ctx"],
-    null: Float[Tensor, "1 t ctx"],
+    null: Float[Tensor, "n t ctx"],
     source: Float[Tensor, "b 4 h w"],
     guidance: Guidance,
 ) -> Iterator[Denoiser]:
     """Gives a drawing's denoiser; where the attention is plain, keys and values are computed once for it."""
-    distinct = torch.cat([context, null]).to(unet.dtype)  # b+1 t ctx
+    distinct = torch.cat([context, null]).to(unet.dtype)  # b+n t ctx
     held = fixed_context(unet, distinct) if is_plain(unet) else nullcontext()
     with held as fixed:
         yield Denoiser(unet, distinct, source, guidance, fixed)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from egogen.errors import UserError
+from egogen.errors import UserError, check
 from egogen.progress import Progress
 from egogen.sharing.model_card import ModelWords, write_model_card
 from egogen.sharing.pushing import push
@@ -45,7 +46,10 @@ from ldm.networks.scales import distilled_of, takes_scales
 from ldm.networks.shapes import LATENT_SCALE
 from ldm.networks.text import make_tokenizer, unknown_words
 from ldm.pipeline_inputs import (
+    STEP_TENSORS,
     Images,
+    StepEnd,
+    StepEnds,
     check_distilled,
     check_drawn,
     check_features,
@@ -53,6 +57,7 @@ from ldm.pipeline_inputs import (
     check_output,
     frames_of,
     latent_shape,
+    negatives_of,
     prompts_of,
 )
 
@@ -78,6 +83,7 @@ class LegoPipeline(DiffusionPipeline):
 
     passes: int = 0
 
+    _callback_tensor_inputs = list(STEP_TENSORS)  # noqa: RUF012 - diffusers' protocol
     model_cpu_offload_seq = "text_encoder->conditioner->vae->unet->vae"
     _optional_components = ["conditioner"]  # noqa: RUF012 - diffusers' protocol
 
@@ -122,7 +128,13 @@ class LegoPipeline(DiffusionPipeline):
         )
 
     @classmethod
-    def from_single_file(cls, ckpt: str | Path, config: Sizes = None, use_ema: bool = True) -> LegoPipeline:
+    def from_single_file(
+        cls,
+        ckpt: str | Path,
+        config: Sizes = None,
+        use_ema: bool = True,
+        torch_dtype: torch.dtype | None = None,
+    ) -> LegoPipeline:
         """Loads a published `.ckpt` (Stable Diffusion 1.5, InstructPix2Pix, LEGO) or one of our training.
 
         Args:
@@ -130,11 +142,13 @@ class LegoPipeline(DiffusionPipeline):
             config: sizes, or a YAML file or mapping with some of them (ours, or a CompVis one); what it does
                 not say is read off the tensors.
             use_ema: take the moving averages where the file has them.
+            torch_dtype: of the weights, such as torch.bfloat16; by default 32 bits.
 
         Raises:
             UserError: see `ldm.checkpoints.source.load_parts`.
         """
-        return cls.from_parts(load_parts(Path(ckpt), config, use_ema))
+        made = cls.from_parts(load_parts(Path(ckpt), config, use_ema))
+        return made if torch_dtype is None else made.to(torch_dtype)
 
     @torch.no_grad()
     def __call__(  # noqa: PLR0913 - the arguments of diffusers' pipelines, and ours
@@ -154,7 +168,10 @@ class LegoPipeline(DiffusionPipeline):
         noise: Tensor | None = None,
         output_type: str = "pil",
         check_finite: bool = True,
-        on_step: Callable[[int, Tensor], None] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        num_images_per_prompt: int = 1,
+        callback_on_step_end: StepEnd | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ImagePipelineOutput:
         """Draws a batch of action frames.
 
@@ -170,13 +187,18 @@ class LegoPipeline(DiffusionPipeline):
                 elsewhere it is 1.
             image_guidance_interval: those at which s_I acts.
             timesteps: the scheduler's own, or `ays`, ten of "Align Your Steps" (Sabour et al. 2024).
-            generator: draws the noise; a list gives each frame its own.
-            latents: start noise with standard deviation 1, [b, 4, h, w].
+            generator: draws the noise; a list gives each drawn frame its own.
+            latents: start noise with standard deviation 1, [b, 4, h, w] of the drawn frames.
             noise: every random draw, [steps + 1, b, 4, h, w]; entry 0 is the start.
             output_type: `pil`, `np` [b, h, w, 3] in [0, 1], `pt` [b, 3, h, w] in about [-1, 1], `latent`.
             check_finite: False returns drawn frames that are not finite, for a caller who looks at each.
-            on_step: is called at each step with its number, from 0, and the clean latents that the
-                prediction implies, [b, 4, h, w]; what it raises ends the drawing.
+            negative_prompt: what to draw away from in place of the empty text; one, or one a frame.
+            num_images_per_prompt: drawn frames for each source frame, one behind the other.
+            callback_on_step_end: is called as (pipeline, step from 0, timestep, tensors by name) after each
+                step; `latents` in what it returns take the place of the step's, what it raises ends the
+                drawing.
+            callback_on_step_end_tensor_inputs: the names: `latents`, and `clean_latents`, those that the
+                step's prediction implies, both [b, 4, h, w].
 
         Returns:
             An `ImagePipelineOutput` with `images`.
@@ -192,15 +214,23 @@ class LegoPipeline(DiffusionPipeline):
         check_interval("guidance_interval", guidance_interval)
         check_interval("image_guidance_interval", image_guidance_interval)
         check_output(output_type)
+        check("num_images_per_prompt", num_images_per_prompt, "at least 1", num_images_per_prompt >= 1)
+        step_end = StepEnds(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         intervals = Interval.of(guidance_interval), Interval.of(image_guidance_interval)
         guidance = Guidance(guidance_scale, image_guidance_scale, *intervals)
-        check_distilled(distilled_of(self.unet), self.scheduler, num_inference_steps, guidance)
+        check_distilled(
+            distilled_of(self.unet), self.scheduler, num_inference_steps, guidance, negative_prompt
+        )
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         source = frames_of(image, factor).to(self.vae.device, self.vae.dtype)
         prompts = prompts_of(prompt, len(source))
-        check_noise(latents, noise, generator, num_inference_steps, latent_shape(source, factor))
-        context, null = self.encode_context(prompts, vllm_image_features, vllm_text_features)
+        count, *sides = latent_shape(source, factor)
+        check_noise(latents, noise, generator, num_inference_steps, (count * num_images_per_prompt, *sides))
+        context, null = self.encode_context(prompts, vllm_image_features, vllm_text_features, negative_prompt)
         source_latent = self.vae.encode(source).latent_dist.mode().float()  # b 4 h w, not scaled (published)
+        context, source_latent = (
+            each.repeat_interleave(num_images_per_prompt, dim=0) for each in (context, source_latent)
+        )
 
         # 2. Start from noise.
         set_timesteps(self.scheduler, num_inference_steps, timesteps, self.device)
@@ -216,10 +246,9 @@ class LegoPipeline(DiffusionPipeline):
             for index, (t, sigma) in enumerate(self.progress_bar(steps)):
                 scaled = self.scheduler.scale_model_input(latents, t)
                 guided = predict(scaled, t, sigma)
-                if on_step is not None:
-                    on_step(index, implied(scaled, guided, sigma))
                 draws = None if noise is None else noise[index + 1].to(latents)
                 latents = self.scheduler.step(guided, t, latents, **self._step_options(generator, draws))[0]
+                latents = step_end(index, t, latents, partial(implied, scaled, guided, sigma))
 
         self.passes = predict.passes
 
@@ -254,14 +283,16 @@ class LegoPipeline(DiffusionPipeline):
         prompts: Sequence[str],
         image_features: Tensor | None = None,
         text_features: Tensor | None = None,
-    ) -> tuple[Float[Tensor, "b n ctx"], Float[Tensor, "1 n ctx"]]:
-        """Builds the conditioning tokens and those of the null condition.
+        negative_prompt: str | Sequence[str] | None = None,
+    ) -> tuple[Float[Tensor, "b n ctx"], Float[Tensor, "u n ctx"]]:
+        """Builds the conditioning tokens and those of the null condition, one for all frames or one a frame.
 
         The two are what a stock InstructPix2Pix pipeline takes as `prompt_embeds` and, repeated for each
         frame, as `negative_prompt_embeds`.
 
         Raises:
-            UserError: the features are not those that the checkpoint takes.
+            UserError: the features are not those that the checkpoint takes, or there is another number of
+                negative prompts.
         """
         check_features(image_features, text_features, self.conditioner, len(prompts))
         self._say_unknown(prompts)
@@ -271,9 +302,11 @@ class LegoPipeline(DiffusionPipeline):
         if self.conditioner is not None and (image_features is not None or text_features is not None):
             features = (None if part is None else part.to(text) for part in (image_features, text_features))
             vllm = self.conditioner(*features)  # b 333 ctx
-        everything = torch.ones(1, dtype=torch.bool, device=text.device)
-        null = build_context(null_text, null_text, None if vllm is None else vllm[:1], drop_text=everything)
-        return build_context(text, null_text, vllm), null
+        negatives = null_text
+        if negative_prompt is not None:
+            negatives = embed(self.text_encoder, self.tokenizer, negatives_of(negative_prompt, len(prompts)))
+        nothing = None if vllm is None else torch.zeros_like(vllm[: len(negatives)])
+        return build_context(text, null_text, vllm), build_context(negatives, null_text, nothing)
 
     def to_instruct_pix2pix(self) -> StableDiffusionInstructPix2PixPipeline:
         """The same networks as a stock InstructPix2Pix pipeline.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, SchedulerMixin
+from diffusers import DDIMScheduler, DiffusionPipeline, SchedulerMixin
 from einops import rearrange
 from PIL import Image
 from torch import Generator, Tensor
 
-from egogen.errors import UserError, check_text
+from egogen.errors import UserError, check_choice, check_text
 from egogen.features import IMAGE_TOKENS, TEXT_TOKENS
 from egogen.rgb import to_rgb
 from ldm.conditioner import Conditioner
@@ -20,6 +20,8 @@ from ldm.networks.distilled import Distilled
 from ldm.networks.shapes import LATENT_CHANNELS, Streams
 
 Images = Image.Image | Sequence[Image.Image] | Tensor
+STEP_TENSORS = ("latents", "clean_latents")  # that a callback can ask for
+StepEnd = Callable[[DiffusionPipeline, int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
 
 
 def check_output(output_type: str) -> None:
@@ -69,8 +71,52 @@ def prompts_of(prompt: str | Sequence[str], count: int) -> list[str]:
     return prompts
 
 
+def negatives_of(negative_prompt: str | Sequence[str], count: int) -> list[str]:
+    """Negative prompts: one for all of so many frames, or one each; a `UserError` for another number."""
+    single = isinstance(negative_prompt, str)
+    texts = [negative_prompt] if isinstance(negative_prompt, str) else list(negative_prompt)
+    if not single and len(texts) != count:
+        raise UserError(
+            f"negative_prompt: got {len(texts)} for {count} images, expected one text, or one each"
+        )
+    for text in texts:
+        check_text("negative_prompt", text)
+    return texts
+
+
+class StepEnds:
+    """Calls back at the end of each step, as diffusers' pipelines do.
+
+    Args:
+        pipeline: that draws.
+        callback: whom to call, or nobody; a `PipelineCallback` names its tensors itself.
+        names: of the tensors that it is given.
+
+    Raises:
+        UserError: there is no tensor of a name.
+    """
+
+    def __init__(self, pipeline: DiffusionPipeline, callback: StepEnd | None, names: Sequence[str]) -> None:
+        self.pipeline, self.callback = pipeline, callback
+        self.names = tuple(getattr(callback, "tensor_inputs", names))
+        for name in self.names:
+            check_choice("callback_on_step_end_tensor_inputs", name, *STEP_TENSORS)
+
+    def __call__(self, step: int, t: Tensor, latents: Tensor, clean: Callable[[], Tensor]) -> Tensor:
+        """Tells of a step, and gives the latents to go on with: those of the answer, if it has any."""
+        if self.callback is None:
+            return latents
+        tensors = {"latents": lambda: latents, "clean_latents": clean}
+        given = {name: tensors[name]() for name in self.names}
+        return (self.callback(self.pipeline, step, t, given) or {}).get("latents", latents)
+
+
 def check_distilled(
-    stated: Distilled | None, scheduler: SchedulerMixin, steps: int, guidance: Guidance
+    stated: Distilled | None,
+    scheduler: SchedulerMixin,
+    steps: int,
+    guidance: Guidance,
+    negative_prompt: str | Sequence[str] | None = None,
 ) -> None:
     """Checks what is asked of a distilled checkpoint; any other does it all.
 
@@ -79,12 +125,17 @@ def check_distilled(
         scheduler: the pipeline's.
         steps: sampling steps.
         guidance: scales, which are its input, and where they act, which it knows nothing of.
+        negative_prompt: which it knows nothing of either.
 
     Raises:
         UserError: it was not distilled for that.
     """
     if stated is None:
         return
+    if negative_prompt is not None:
+        raise UserError(
+            "negative_prompt: a distilled checkpoint is guided by one pass, without it; leave it out"
+        )
     stated.check_scales(guidance.text, guidance.image)
     stated.check_steps("num_inference_steps", steps)
     for name in ("text_interval", "image_interval"):

@@ -5,7 +5,9 @@ A second run continues; a run with another checkpoint or other settings refuses 
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from egogen.hints import hint
 from egogen.layout import run_root
 from egogen.shards import SHARD, Shard, parse_auto, parse_shard, process
 from ldm.networks.devices import HELP, find_device
-from ldm.sampling.method_names import COPY, METHODS
+from ldm.sampling.method_names import COPY, METHODS, PIPELINE
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +35,14 @@ class SampleOptions:
         nargs="+", required=True, metavar="YAML",
     )  # fmt: skip
     ckpt: Path | None = flag(
-        "checkpoint of the model, a file or a diffusers folder (not for --method copy)", type=Path
-    )
+        "checkpoint of the model, a file or a diffusers folder (not for --method copy); of --method pipeline "
+        "a diffusers folder, or its id on the hub", type=Path,
+    )  # fmt: skip
     method: str = flag("what draws; copy is the source frame itself", choices=METHODS, default=METHODS[0])
+    pipeline_args: str | None = flag(
+        "of --method pipeline: what its call is given besides frame and text, as YAML or a file of it",
+        metavar="YAML",
+    )
     out: Path | None = flag("folder of the run [RUN_ROOT/samples/<config>[_<method>]]", type=Path)
     n_chunk: int = flag("published split: how many chunks", spelled=("--n_chunk",), type=int, default=1)
     chunk_idx: int = flag(
@@ -52,13 +59,32 @@ class SampleOptions:
     def __post_init__(self) -> None:
         if (self.ckpt is None) != (self.method == COPY):
             raise UserError(f"--ckpt: {'not used by' if self.ckpt else 'needed for'} --method {self.method}")
-        if self.ckpt and not self.ckpt.exists():
+        if self.pipeline_args is not None and self.method != PIPELINE:
+            raise UserError(f"--pipeline-args: not used by --method {self.method}")
+        may_be_remote = self.method == PIPELINE and re.fullmatch(r"[\w.-]+/[\w.-]+", f"{self.ckpt}")
+        if self.ckpt and not self.ckpt.exists() and not may_be_remote:
             raise UserError(f"{self.ckpt}: no such checkpoint file or folder{hint(self.ckpt)}")
 
     @property
     def chunk(self) -> Shard:
         """The published split's part."""
         return Shard(self.chunk_idx, self.n_chunk)
+
+    @property
+    def words(self) -> list[str]:
+        """YAML files and settings, those of flags among them."""
+        words = [*self.config, *self.overrides]
+        if self.batch_size is not None:
+            words.append(f"sampling.batch_size={self.batch_size}")
+        if self.pipeline_args is not None:
+            from egogen.files import read_yaml
+
+            path = Path(self.pipeline_args)
+            is_file = path.suffix in (".json", ".yaml", ".yml")
+            words.append(
+                f"pipeline.arguments={json.dumps(read_yaml(path)) if is_file else self.pipeline_args}"
+            )
+        return words
 
     @property
     def folder(self) -> Path:
@@ -76,10 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = cli.options(SampleOptions, argv, "python -m ldm.sample", __doc__)
     from ldm.sampling.drawing_config import read_config
 
-    words = [*options.config, *options.overrides]
-    if options.batch_size is not None:
-        words.append(f"sampling.batch_size={options.batch_size}")
-    config = read_config(words, options.method, options.ckpt)
+    config = read_config(options.words, options.method, options.ckpt)
     from egogen.claims import Claims, Work
     from egogen.locks import hold
     from ldm.data.pairs import SplitFiles
@@ -90,7 +113,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = find_device(options.device, process().local_rank)
     width = config.model.shape.llm_width if config.model.vllm_features else None
     files = SplitFiles(config.data, "val", width, config.features.store, config.model.streams)
-    plan = DrawingPlan(options.method, config, options.ckpt, not options.no_ema, device)
+    ckpt = options.ckpt
+    if ckpt and options.method == PIPELINE:
+        from ldm.baselines.pipeline_index import local_folder
+
+        ckpt = local_folder(ckpt)
+    plan = DrawingPlan(options.method, config, ckpt, not options.no_ema, device)
     jobs = make_jobs(options.folder, plan, files)
     drawer = cache(partial(make_drawer, plan))
 

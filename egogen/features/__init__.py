@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from egogen.features.npy import fit_tokens as fit_tokens
     from egogen.features.npy import is_done as is_done
     from egogen.features.npy import read_image_feature as read_image_feature
+    from egogen.features.npy import read_pair as read_pair
     from egogen.features.npy import read_text_feature as read_text_feature
     from egogen.features.npy import write_feature as write_feature
     from egogen.features.store_names import IMAGE_TOKENS as IMAGE_TOKENS
@@ -30,6 +31,7 @@ __getattr__ = later(
             "fit_tokens",
             "is_done",
             "read_image_feature",
+            "read_pair",
             "read_text_feature",
             "write_feature",
         ),

@@ -117,6 +117,18 @@ def as_text_feature(values: np.ndarray, path: Path, width: int | None) -> np.nda
     return values
 
 
+def read_pair(
+    image: Path, text: Path, width: int | None = None
+) -> tuple[Float32[np.ndarray, "i d"], Float32[np.ndarray, "t d"]]:
+    """Reads both features of an action as the LDM takes them, 256 and 77 tokens.
+
+    Raises:
+        UserError: see `read_image_feature`; or they are not of one width.
+    """
+    seen = read_image_feature(image, width).astype(np.float32)
+    return seen, fit_tokens(read_text_feature(text, seen.shape[1]))
+
+
 def fit_tokens(values: Float[np.ndarray, "n d"], tokens: int = TEXT_TOKENS) -> Float32[np.ndarray, "t d"]:
     """Cuts or zero-pads a text feature to the LDM's number of tokens."""
     fitted = np.zeros((tokens, values.shape[1]), np.float32)

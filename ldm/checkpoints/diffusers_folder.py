@@ -69,7 +69,7 @@ class DiffusersFolder:
         read_json(path / INDEX)
         check_settings(path)
         # Without accelerate there is no other way, and diffusers says so each time.
-        plain = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+        plain: dict[str, Any] = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
         unet = load_part(path, "unet", UNet2DConditionModel.from_pretrained, **plain)
         vae = load_part(path, "vae", AutoencoderKL.from_pretrained, **plain)
         text_encoder = load_part(path, "text_encoder", CLIPTextModel.from_pretrained, dtype=torch.float32)
@@ -123,8 +123,10 @@ def check_settings(folder: Path) -> None:
             check(f"{path}: {key}", found, f"{value}, as of Stable Diffusion 1", found == value)
 
 
-def load_part(path: Path, name: str, load: Callable[..., Any], **options: object) -> Any:  # noqa: ANN401 - a network
-    """Loads one network and checks that its tensors are all there, and no others.
+def load_part(
+    path: Path, name: str, load: Callable[..., Any], extras: bool = False, **options: object
+) -> Any:  # noqa: ANN401 - a network
+    """Loads one network and checks that its tensors are all there and, without `extras`, no others.
 
     Raises:
         UserError: see `DiffusersFolder`.
@@ -136,7 +138,7 @@ def load_part(path: Path, name: str, load: Callable[..., Any], **options: object
         model, info = load(folder, output_loading_info=True, local_files_only=True, **options)
     except BROKEN as error:
         raise UserError(f"{folder}: cannot be loaded ({' '.join(reason(error).split())[:300]})") from None
-    check_info(info, folder)
+    check_info({**info, "unexpected_keys": ()} if extras else info, folder)
     return model
 
 

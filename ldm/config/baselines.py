@@ -1,9 +1,9 @@
-"""Settings of the baselines: sections `sdedit`, `proxnpi` and `proxmasactrl` of a drawing configuration."""
+"""Settings of the baselines: sections of a drawing configuration, by the methods' names."""
 
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -112,3 +112,15 @@ class ProxMasaCtrlConfig(ProxConfig):
     inject_uncond: Injected = "src"  # ... the target attends to the source's tokens: src, joint (both), none
     inject_cond: Injected = "src"
     query_intermediate: bool = False  # the source branch follows the inverted path
+
+
+@dataclass(frozen=True, config=SECTION)
+class PipelineConfig:
+    """Any diffusers pipeline from a frame and a text to a frame, as it is."""
+
+    resolution: Annotated[
+        int,
+        NUMBER,
+        Field(ge=0, le=4096, multiple_of=8, description="a multiple of 8, up to 4096; 0 is its own"),
+    ] = 0  # side of the square that it is given and draws; frames are written as other methods write them
+    arguments: dict[str, Any] = field(default_factory=dict)  # of its call, by their names there

@@ -185,7 +185,7 @@ def unknown_keys(kind: type, layer: Mapping[str, object], place: str = "") -> It
     """Dotted keys of a layer that no section has.
 
     Raises:
-        UserError: a list stands in the place of a section.
+        UserError: a list stands in the place of a section, or of values by name.
     """
     for name, value in layer.items():
         if name not in fields_of(kind):
@@ -196,6 +196,8 @@ def unknown_keys(kind: type, layer: Mapping[str, object], place: str = "") -> It
             for inner in value if isinstance(value, list) else [value]:
                 if isinstance(inner, Mapping):
                     yield from unknown_keys(section, inner, f"{place}{name}.")
+        elif get_origin(fields_of(kind)[name].annotation) is dict:
+            check(f"{place}{name}", value, "values by name", not isinstance(value, list))
 
 
 def known_keys(kind: type, place: str = "") -> Iterator[str]:

@@ -23,7 +23,7 @@ from egogen.layout import (
     sample_index,
     tar_folder,
 )
-from ldm.config.baselines import ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
+from ldm.config.baselines import PipelineConfig, ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
 from ldm.config.ranges import (
     NUMBER,
     SECTION,
@@ -288,3 +288,4 @@ class GenerateConfig:
     sdedit: SDEditConfig = field(default_factory=SDEditConfig)
     proxnpi: ProxNPIConfig = field(default_factory=ProxNPIConfig)
     proxmasactrl: ProxMasaCtrlConfig = field(default_factory=ProxMasaCtrlConfig)
+    pipeline: PipelineConfig = field(default_factory=PipelineConfig)

@@ -9,12 +9,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from egogen.errors import UserError
+from egogen.errors import UserError, check
 from ldm.config.merge import load_config, split_words
 from ldm.config.sections import GenerateConfig, SamplingConfig
 from ldm.diffusion.choices import DDIM_TRAILING
 from ldm.networks.distilled import Distilled
-from ldm.sampling.method_names import GUIDED, OF_GUIDED, PLAIN
+from ldm.sampling.method_names import GUIDED, OF_GUIDED, PIPELINE, SECTIONED
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +23,15 @@ def read_config(words: Sequence[str], method: str, ckpt: Path | None) -> Generat
     """The configuration: files, then words; stage 1's features serve LEGO alone.
 
     Raises:
-        UserError: a setting is unknown or bad, or not what the checkpoint was distilled for.
+        UserError: a setting is unknown or bad, or not what the checkpoint was distilled for, or the pipeline
+            does not take it.
     """
     yamls, settings = split_words(words)
     check_words(settings, method)
     config = load_config(GenerateConfig, yamls, settings)
     model = replace(config.model, vllm_features=config.model.vllm_features and method == "lego")
+    if method == PIPELINE and ckpt:
+        return for_pipeline(replace(config, model=model), ckpt)
     if method not in GUIDED or not ckpt:
         return replace(config, model=model)
     from ldm.checkpoints.source import open_source, with_sizes
@@ -37,6 +40,31 @@ def read_config(words: Sequence[str], method: str, ckpt: Path | None) -> Generat
     if model.vllm_features:  # features are as wide as the checkpoint says
         model = with_sizes(model, source)
     return replace(config, model=model, sampling=for_checkpoint(config.sampling, source.distilled))
+
+
+def for_pipeline(config: GenerateConfig, ckpt: Path) -> GenerateConfig:
+    """The settings by which a pipeline is drawn: at its own size; frames keep that of the other methods.
+
+    Raises:
+        UserError: it is no pipeline that draws frames from frames, or does not take an argument.
+    """
+    from ldm.baselines.pipeline_index import open_index
+
+    index, given = open_index(ckpt), config.data.resolution
+    index.check_arguments(config.pipeline.arguments)
+    check(
+        "sampling.compile",
+        config.sampling.compile,
+        "false with --method pipeline",
+        not config.sampling.compile,
+    )
+    side = config.pipeline.resolution or index.own_side or given
+    log.info("%s draws at %d", index.name, side)
+    return replace(
+        config,
+        data=replace(config.data, resolution=side),
+        sampling=replace(config.sampling, height=config.sampling.height or given),
+    )
 
 
 def for_checkpoint(sampling: SamplingConfig, stated: Distilled | None) -> SamplingConfig:
@@ -90,7 +118,7 @@ def check_words(words: Sequence[str], method: str) -> None:
     Raises:
         UserError: names it.
     """
-    unused = [f"{name}{mark}" for name in PLAIN if name != method for mark in ".="]
+    unused = [f"{name}{mark}" for name in SECTIONED if name != method for mark in ".="]
     if method not in GUIDED:
         unused += [f"sampling.{name}=" for name in OF_GUIDED]
     for word in words:

@@ -21,12 +21,13 @@ from egogen.manifest import NAME as MANIFEST
 from egogen.manifest import checkpoint_hash, file_hash
 from egogen.shards import ALONE, WHOLE, Process, Shard, process, take_chunk, take_shard
 from egogen.validate.frame_files import probe
+from ldm.baselines.pipeline_index import open_index
 from ldm.baselines.token_maps import split_prompt
 from ldm.config.sections import GenerateConfig
 from ldm.data.pairs import SplitFiles
 from ldm.networks.text import make_tokenizer, say_lost
 from ldm.sampling.drawn_items import claim_items, item_digests
-from ldm.sampling.method_names import COPY, GUIDED, OF_GUIDED, PLAIN
+from ldm.sampling.method_names import COPY, GUIDED, OF_GUIDED, PIPELINE, SECTIONED
 from ldm.sampling.methods import (
     DrawingPlan,
     Scales,
@@ -218,11 +219,20 @@ def settings(
         "resolution": config.data.resolution,
         "annotations": file_hash(config.data.annotations("val")),
         "sampling": {name: value for name, value in sampling.items() if name not in ignored},
-        **({method: asdict(getattr(config, method))} if method in PLAIN else {}),
+        **({method: section(plan)} if method in SECTIONED else {}),
         "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
         "feature_store": files.feature_store,
         "features": files.features_made_by,
     }
+
+
+def section(plan: DrawingPlan) -> dict[str, object]:
+    """A method's own settings; of a pipeline its class too, while its size is the run's resolution."""
+    stated = asdict(getattr(plan.config, plan.method))
+    if plan.method == PIPELINE and plan.ckpt:
+        stated["resolution"] = plan.config.data.resolution
+        stated["class"] = open_index(plan.ckpt).name
+    return stated
 
 
 def is_drawn(path: Path) -> bool:
@@ -248,6 +258,6 @@ def check_inputs(work: Sequence[DrawingJob], plan: DrawingPlan, files: SplitFile
             check("proxnpi.reweight", word, allowed, word in words)
     left = {(item.clip, item.id): item for job in work for item in job.items}
     files.check(list(left.values()), targets=False)
-    if plan.method != COPY:
+    if plan.method not in (COPY, PIPELINE):  # pipelines have tokenizers of their own
         texts = [files.prompt(item) for item in left.values()]
         say_lost(make_tokenizer(), texts, f"{files.annotations.source}")

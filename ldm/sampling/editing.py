@@ -6,16 +6,18 @@ import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from egogen.features import fit_tokens, read_image_feature, read_text_feature
+from egogen.features import read_pair
 from egogen.files import atomic_open
 from egogen.frames import read_frame
 from egogen.locks import hold
@@ -134,9 +136,9 @@ def read_condition(options: EditOptions, width: int | None) -> Condition:
 
 def with_features(text: str, image_feature: Path, text_feature: Path, width: int | None) -> Condition:
     """Reads feature files."""
-    image = torch.from_numpy(read_image_feature(image_feature, width)).float()
-    fitted = torch.from_numpy(fit_tokens(read_text_feature(text_feature, image.shape[1])))
-    return Condition(text, image[None], fitted[None])
+    return Condition(
+        text, *(torch.from_numpy(each)[None] for each in read_pair(image_feature, text_feature, width))
+    )
 
 
 def ask_vllm(options: EditOptions, width: int | None) -> Condition:
@@ -175,7 +177,7 @@ def decode(
     check_finite: bool = True,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Float[Tensor, "b 3 r r"]:
-    """Draws squares, in about [-1, 1]; all conditions have features, or none has.
+    """Draws squares, in about [-1, 1]; all conditions have features, or none has. `on_step`: see `clean_at`.
 
     Raises:
         UserError: `check_finite`, and one is not finite.
@@ -190,10 +192,23 @@ def decode(
         generator=[item_generator(seed, CLIP, ACTION) for seed in seeds],
         output_type="pt",
         check_finite=check_finite,
-        on_step=on_step,
+        callback_on_step_end=None if on_step is None else partial(clean_at, on_step),
+        callback_on_step_end_tensor_inputs=["clean_latents"],
         **sampling.arguments,
     ).images
     return drawn
+
+
+def clean_at(
+    on_step: Callable[[int, Tensor], None],
+    _pipeline: DiffusionPipeline,
+    step: int,
+    _t: Tensor,
+    given: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """Hands on a step's number, and what its frames would be without the noise that is left."""
+    on_step(step, given["clean_latents"])
+    return {}
 
 
 def joined(features: Sequence[Tensor | None]) -> Tensor | None:

@@ -16,7 +16,9 @@ from PIL import Image
 from torch import Generator, Tensor, nn
 
 from egogen.errors import check
+from ldm.baselines.foreign_pipeline import ForeignPipeline, load_foreign
 from ldm.baselines.pair_edit import PairEdit
+from ldm.baselines.pipeline_index import PipelineIndex, open_index
 from ldm.baselines.proxmasactrl import ProxMasaCtrl
 from ldm.baselines.proxnpi import ProxNPI
 from ldm.baselines.sdedit import sdedit
@@ -27,10 +29,10 @@ from ldm.checkpoints.stated_sizes import resolution_of
 from ldm.config.baselines import ProxConfig, SDEditConfig
 from ldm.config.sections import GenerateConfig, SamplingConfig
 from ldm.networks.architecture import Parts
-from ldm.networks.precision import Precisions, choose_precisions
+from ldm.networks.precision import Precisions, choose_precisions, dtype_of
 from ldm.networks.shapes import LATENT_CHANNELS
 from ldm.pipeline import LegoPipeline
-from ldm.sampling.method_names import GUIDED
+from ldm.sampling.method_names import GUIDED, PIPELINE
 
 log = logging.getLogger(__name__)
 PROX: dict[str, type[PairEdit[Any]]] = {"proxnpi": ProxNPI, "proxmasactrl": ProxMasaCtrl}
@@ -79,6 +81,9 @@ class DrawingPlan:
     def precisions(self) -> Precisions:
         """What `sampling.precision` means on the device, for the checkpoint's sizes."""
         wanted = self.config.sampling.precision
+        if self.method == PIPELINE:  # all of it
+            whole = choose_precisions(wanted, self.device, 0).unet
+            return Precisions(whole, whole)
         if self.method not in GUIDED or self.ckpt is None:  # 16 bits on CPUs were judged by guided frames
             return choose_precisions(wanted, self.device, 0)._replace(vae="32")
         shape = self.config.model.architecture or open_source(self.ckpt).sizes()
@@ -94,6 +99,8 @@ def make_drawer(plan: DrawingPlan) -> Drawer | None:
     method, config = plan.method, plan.config
     if plan.ckpt is None:
         return None
+    if method == PIPELINE:
+        return partial(draw_foreign, make_foreign(plan, open_index(plan.ckpt)))
     # Attention control changes from step to step, and the UNet would be compiled again at each.
     compiled = config.sampling.compile
     check("sampling.compile", compiled, f"false with --method {method}", not (compiled and method in PROX))
@@ -111,6 +118,14 @@ def make_drawer(plan: DrawingPlan) -> Drawer | None:
         log.warning("%s: was trained at %d and is drawn at data.resolution=%d", plan.ckpt, stated, asked)
     prepare(parts, plan.device, plan.precisions, compiled)
     return wrap(method, parts, config, plan.device)
+
+
+def make_foreign(plan: DrawingPlan, index: PipelineIndex) -> ForeignPipeline:
+    """Loads a pipeline of others."""
+    precision, config = plan.precisions.unet, plan.config
+    set_products(exact=precision == "32")
+    made = load_foreign(index, plan.device, dtype_of(precision))
+    return ForeignPipeline(made, {**index.sized(config.data.resolution), **config.pipeline.arguments})
 
 
 def wrap(method: str, parts: Parts, config: GenerateConfig, device: torch.device) -> Drawer:
@@ -135,12 +150,16 @@ def prepare(parts: Parts, device: torch.device, precisions: Precisions, compiled
             nn.Module.to(module, torch.bfloat16)  # diffusers' own tells of layers to be kept: none
         if (precision == "bf16" and device.type == "cpu") or (module is parts.unet and device.type == "cuda"):
             module.to(memory_format=torch.channels_last)
-    exact = precisions.unet == "32"
-    torch.set_float32_matmul_precision("highest" if exact else "high")
-    torch.backends.cudnn.allow_tf32 = not exact
+    set_products(exact=precisions.unet == "32")
     if compiled:
         parts.unet.compile()
         parts.vae.decoder.compile()
+
+
+def set_products(exact: bool) -> None:
+    """Has 32-bit products be exact, or by TF32 where the device has it."""
+    torch.set_float32_matmul_precision("highest" if exact else "high")
+    torch.backends.cudnn.allow_tf32 = not exact
 
 
 def draw_guided(
@@ -191,3 +210,8 @@ def draw_pairs(
     mean, _ = model.posterior(request.source)
     edit = kind(model, mean, prompts(request.source), request.prompts, settings)
     return model.decode(edit.edit()[1])
+
+
+def draw_foreign(pipeline: ForeignPipeline, request: Request) -> Float[Tensor, "b 3 h w"]:
+    """Draws by a pipeline of others."""
+    return pipeline.draw(request.source, request.prompts, request.generators)

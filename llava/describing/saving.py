@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, from_numpy, nn
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from egogen.annotations import Item
 from egogen.errors import UserError
-from egogen.features import TEXT_TOKENS, as_half, is_done, write_feature
+from egogen.features import TEXT_TOKENS, as_half, fit_tokens, is_done, write_feature
 from egogen.features.feature_shards import Shards, set_damaged_aside, write_shard
 from egogen.features.projector import Projector
 from egogen.features.store import claim_store, made_by
@@ -37,6 +37,11 @@ class Description:
     image_features: Float[Tensor, "p d"]
     text_features: Float[Tensor, "n d"]
     patches: Float[Tensor, "p v"] | None = None  # what the image features were projected from
+
+    @property
+    def padded_text_features(self) -> Float[Tensor, "t d"]:
+        """The text features as stage 2 takes them: cut or padded to 77 tokens."""
+        return from_numpy(fit_tokens(self.text_features.numpy()))
 
 
 class Descriptions(Journal):

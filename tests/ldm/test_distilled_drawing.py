@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -91,11 +93,12 @@ def test_guidance_is_an_input_and_never_applied_again() -> None:
         (None, {"text": 0.0}, r"guidance_scale: got 0.0, allowed: 1 to 5"),
         (None, {"image": 2.5}, r"image_guidance_scale: got 2.5, allowed: 1 to 2"),
         (None, {"guidance_interval": (0.3, 5.0)}, r"guidance_interval: a distilled checkpoint is"),
+        (None, {"negative_prompt": "no hand"}, r"negative_prompt: a distilled checkpoint is guided"),
         (4, {"steps": 8}, r"num_inference_steps: got 8, allowed: 4: this checkpoint was"),
     ],
 )  # fmt: skip
 def test_what_it_was_not_distilled_for_is_refused(
-    phases: int | None, asked: dict[str, float], message: str
+    phases: int | None, asked: dict[str, Any], message: str
 ) -> None:
     pipeline = distilled_pipeline(phases)
     with pytest.raises(UserError, match=message):

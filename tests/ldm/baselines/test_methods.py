@@ -26,7 +26,8 @@ from ldm.networks.architecture import build
 from ldm.networks.precision import Precisions
 from ldm.sample import main as sample
 from ldm.sampling import methods
-from ldm.sampling.method_names import METHODS, PLAIN
+from ldm.sampling.method_names import METHODS, PLAIN, SECTIONED
+from tests.ldm.baselines.tiny_pipelines import img2img, write_pipeline
 from tests.ldm.toy_run import SHAPE, Run, make_run
 from tests.workbench import ROOT
 
@@ -37,6 +38,7 @@ QUICK = {
     "sdedit": ["sdedit.steps=4"],
     "proxnpi": ["proxnpi.steps=3"],
     "proxmasactrl": ["proxmasactrl.steps=3", "proxmasactrl.masa_layer=1", "proxmasactrl.masa_step=1"],
+    "pipeline": ["pipeline.arguments={num_inference_steps: 4}"],
     "copy": [],
 }
 
@@ -45,6 +47,7 @@ QUICK = {
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """With checkpoints of LEGO and InstructPix2Pix beside the plain Stable Diffusion."""
     made = make_run(tmp_path_factory.mktemp("run"))
+    write_pipeline(made.root / "pipeline.ckpt", img2img())
     torch.manual_seed(1)
     for name, conditioner in (("lego", True), ("ip2p", False)):
         write(made.root / f"{name}.ckpt", published_state(build(SHAPE, conditioner), SHAPE), SHAPE)
@@ -76,7 +79,7 @@ def test_every_method_draws_the_same_frames(run: Run, method: str, tmp_path: Pat
         assert abs(frame - alone[name]).max() <= 1  # sums over other batches round differently
     manifest = json.loads((tmp_path / "batch" / "manifest.json").read_text())
     assert manifest["method"] == method
-    assert (method in manifest) == (method in PLAIN)
+    assert (method in manifest) == (method in SECTIONED)
     assert draw(run, method, tmp_path / "batch").keys() == together.keys()
 
 
@@ -215,6 +218,8 @@ def test_ip2p_takes_a_lego_checkpoint_without_its_features(run: Run, tmp_path: P
     ("method", "words", "message"),
     [
         ("sdedit", ["proxnpi.steps=5"], r"'proxnpi.steps=5': --method sdedit does not use it"),
+        ("proxnpi", ["proxnpi.reweight=[3]"], r"proxnpi.reweight: got \[3\], allowed: values by name"),
+        ("lego", ["pipeline.resolution=8"], r"--method lego does not use it"),
         ("lego", ["sdedit.strength=0.5"], r"--method lego does not use it"),
         ("proxnpi", ["sampling.steps=5"], r"'sampling.steps=5': --method proxnpi does not use it"),
         ("sdedit", ["proxnpi={steps: 5}"], r"'proxnpi={steps: 5}': --method sdedit does not use it"),
