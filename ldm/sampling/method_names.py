@@ -7,4 +7,6 @@ GUIDED = ("lego", "ip2p")  # by the guidance of InstructPix2Pix: section `sampli
 PLAIN = ("sdedit", "proxnpi", "proxmasactrl")  # by a plain Stable Diffusion: the section of their name
 METHODS = (*GUIDED, *PLAIN, COPY)
 # Of `sampling`; other methods have their own.
-OF_GUIDED = ("scheduler", "steps", "timesteps", "scales_txt", "scales_img", "interval_txt", "interval_img")
+OF_GUIDED = (
+    "scheduler", "steps", "timesteps", "scales_txt", "scales_img", "interval_txt", "interval_img", "loras",
+)  # fmt: skip
