@@ -102,7 +102,7 @@ class LatentDiffusion(lightning.LightningModule):
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Trained parameters by own name: the UNet's, and the conditioner's unless published (F-S2-01)."""
-        found = {f"unet.{name}": value for name, value in self.unet.named_parameters()}
+        found = {f"unet.{name}": value for name, value in self.unet.named_parameters() if value.requires_grad}
         if self.conditioner is not None and self.config.model.train_conditioner:
             found |= {f"conditioner.{name}": value for name, value in self.conditioner.named_parameters()}
         return found
@@ -311,8 +311,7 @@ class LatentDiffusion(lightning.LightningModule):
         if not self.trainer.is_global_zero:
             checkpoint["state_dict"] = {}  # only the first process writes
             return
-        names = published_names(self.parts, self.shape)
-        state = published_state(self.parts, self.shape)
+        names, state = self.stored_names(), self.stored()
         for own, value in self.ema.values().items():
             state[ema_name(names[own])] = value.detach().cpu()
         state[EMA_DECAY] = torch.tensor(self.ema.decay)
@@ -333,12 +332,12 @@ class LatentDiffusion(lightning.LightningModule):
         number of processes then, and may differ now.
         """
         state = checkpoint["state_dict"]
-        self.check_frozen(state)
+        self.check_base(checkpoint)
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
         last = max(1, self.config.trainer.max_steps)
         renew(checkpoint, self.config.optimizer, last, on_gpu, [*self.apart().values()])
-        load_state(self.parts, self.shape, state, Path("checkpoint to resume"))
-        names = published_names(self.parts, self.shape)
+        self.restore(state, Path("checkpoint to resume"))
+        names = self.stored_names()
         averages = {own: state[ema_name(names[own])] for own in self.ema.names}
         self.ema.restore(averages, int(state[EMA_UPDATES]))
         checkpoint["state_dict"] = self.state_dict()
@@ -346,6 +345,22 @@ class LatentDiffusion(lightning.LightningModule):
         batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for counts in (progress["total"], progress["current"]):
             counts.update(ready=batches, started=batches, processed=batches, completed=batches - 1)
+
+    def stored_names(self) -> dict[str, str]:
+        """What a checkpoint calls each weight that it holds: own name -> name there."""
+        return published_names(self.parts, self.shape)
+
+    def stored(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of the weights, by its names."""
+        return published_state(self.parts, self.shape)
+
+    def restore(self, state: Mapping[str, Tensor], path: Path) -> None:
+        """Takes over what `stored` gave, strictly."""
+        load_state(self.parts, self.shape, state, path)
+
+    def check_base(self, checkpoint: Mapping[str, Any]) -> None:
+        """Raises a `UserError` unless what no step changes is as in the checkpoint to resume."""
+        self.check_frozen(checkpoint["state_dict"])
 
     def check_frozen(self, state: Mapping[str, Tensor]) -> None:
         """Latents are encoded once, by what `model.start` holds: that must be the checkpoint's.

@@ -24,6 +24,7 @@ ARCHITECTURE = "architecture"
 RESOLUTION = "resolution"
 GUIDANCE = "guidance"
 SETTINGS = "settings"  # of the run that wrote them
+LORA = "lora"  # adapters alone, and what they were trained on: `ldm.checkpoints.lora_run`
 
 
 class Unread:

@@ -7,18 +7,26 @@ from pathlib import Path
 
 from egogen.errors import UserError
 from ldm.checkpoints.diffusers_folder import DiffusersFolder
+from ldm.checkpoints.lora_run import LoraRun, read_stated
+from ldm.checkpoints.safe_reading import LORA
 from ldm.checkpoints.single_file import SingleFile
 from ldm.checkpoints.stated_sizes import Sizes
 from ldm.config.sections import ModelConfig
 from ldm.networks.architecture import Parts
 from ldm.networks.shapes import BOTH, LATENT_CHANNELS, Architecture, Streams
 
-Source = SingleFile | DiffusersFolder
+Source = SingleFile | DiffusersFolder | LoraRun
 
 
 def open_source(path: Path) -> Source:
-    """Opens a file, or a diffusers folder."""
-    return DiffusersFolder(path) if path.is_dir() else SingleFile(path)
+    """Opens a file, or a diffusers folder; with a file of adapters, what they were trained on."""
+    if path.is_dir():
+        return DiffusersFolder(path)
+    source = SingleFile(path)
+    if LORA not in source.content:
+        return source
+    base = read_stated(source.content, path).find_base(path)
+    return LoraRun(path, source.content, open_source(base))
 
 
 def sizes_of(source: Source) -> Architecture:

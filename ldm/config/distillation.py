@@ -67,6 +67,7 @@ class DistillConfig(TrainConfig):
         for name in ("train_conditioner", "mixer_dropout", "drop_each"):
             value, allowed = getattr(self.model, name), getattr(wanted, name)
             check(f"model.{name}", value, f"{allowed} in a distillation".lower(), value == allowed)
+        check("model.lora", self.model.lora, "none in a distillation", self.model.lora is None)
         stated, sampling = self.distill.stated, self.sampling
         names = ("sampling.scales_txt", "sampling.scales_img")
         stated.check_scales(sampling.scales_txt[0], sampling.scales_img[0], names)

@@ -24,6 +24,7 @@ from egogen.layout import (
     tar_folder,
 )
 from ldm.config.baselines import PipelineConfig, ProxMasaCtrlConfig, ProxNPIConfig, SDEditConfig
+from ldm.config.lora import LoraConfig, LoraFile
 from ldm.config.ranges import (
     NUMBER,
     SECTION,
@@ -63,6 +64,7 @@ class ModelConfig:
     vllm_features: bool = True  # False is InstructPix2Pix
     image_features: bool = True  # sigma(H_i) in the context; the ablation leaves it or the text's out
     text_features: bool = True  # pi(mu(H_t)) in the context
+    lora: LoraConfig | None = None  # adapters of the UNet are trained, and not its weights (F-S2-14)
     train_conditioner: bool = True  # as the paper says; False as published (F-S2-01)
     mixer_dropout: Below1 = 0.1  # in the conditioner's pi while it trains
     gradient_checkpointing: bool = True  # less memory for a third more work
@@ -208,6 +210,7 @@ class TrainerConfig:
     images_every_steps: Count = 500
     images: Natural = 4
     log_every_steps: Count = 10
+    tracker: Literal["tensorboard", "wandb", "mlflow", "none"] = "tensorboard"  # where the curves go
     max_nonfinite: Count = 5  # as many steps in a row without a finite gradient end training
     threads: Few = 0  # CPU threads; 0 leaves the choice to torch
 
@@ -235,6 +238,7 @@ class SamplingConfig:
     batch_size: Count = 8
     precision: Precision = "auto"  # 16 bits where they are faster and good; `ldm.networks.precision`
     compile: bool = False  # UNet and decoder by torch.compile
+    loras: list[LoraFile] = field(default_factory=list)  # added to the UNet, and to the text encoder
 
     def __post_init__(self) -> None:
         check_scheduler(self.scheduler)
@@ -271,6 +275,8 @@ class TrainConfig:
         steps = self.trainer.max_steps
         ends = self.optimizer.schedule != "cosine" or steps >= 1
         check("trainer.max_steps", steps, "at least 1 with optimizer.schedule=cosine", ends)
+        loras = [lora.path for lora in self.sampling.loras]
+        check("sampling.loras", loras, "[] in training, which draws by what it trains", not loras)
 
     def all_data(self) -> list[DataConfig]:
         """`data`, then each of `joint`, which share all but their paths."""

@@ -18,6 +18,7 @@ NAMES = {
     DDIM_TRAILING: "DDIMScheduler",
     "dpmpp_2m": "DPMSolverMultistepScheduler",
     "euler": "EulerDiscreteScheduler",
+    "lcm": "LCMScheduler",
     "unipc": "UniPCMultistepScheduler",
 }
 # Share of samples that lose the text alone, both, the image alone (published; InstructPix2Pix, 3.2.1).
@@ -26,6 +27,7 @@ DROP_EACH = 0.05
 # ("Align Your Steps", Sabour et al. 2024).
 Timesteps = Literal["own", "ays"]
 AYS_STEPS = 10
+LCM_STEPS = 50  # of the path that latent consistency models were distilled from; they draw in 1 to 8
 TAKE_TIMESTEPS = ("dpmpp_2m", "euler")  # the schedulers that can be given them
 OutputRange = Literal["stretch", "clamp"]
 Precision = Literal["auto", "bf16", "32"]  # numbers that a drawing is computed with; `ldm.networks.precision`
@@ -70,6 +72,8 @@ def check_timesteps(prefix: str, timesteps: Timesteps, scheduler: str, steps: in
         scheduler: its short name.
         steps: how many.
     """
+    if scheduler in ("lcm", NAMES["lcm"]):
+        check(f"{prefix}steps", steps, f"1 to {LCM_STEPS} with scheduler lcm", steps <= LCM_STEPS)
     if timesteps == "ays":
         allowed = f"{' or '.join(TAKE_TIMESTEPS)} with {prefix}timesteps ays"
         check(f"{prefix}scheduler", scheduler, allowed, scheduler in TAKE_TIMESTEPS)

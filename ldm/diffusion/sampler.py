@@ -93,12 +93,12 @@ def set_timesteps(
     Raises:
         UserError: it cannot be given others than its own, or there are not so many.
     """
-    if timesteps == "own":
-        scheduler.set_timesteps(steps, device=device)
-        return
     kind = type(scheduler).__name__
     name = next((short for short, full in NAMES.items() if full == kind), kind)
     check_timesteps("", timesteps, name, steps)
+    if timesteps == "own":
+        scheduler.set_timesteps(steps, device=device)
+        return
     scheduler.set_timesteps(timesteps=AysSchedules["StableDiffusionTimesteps"], device=device)
 
 

@@ -5,15 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from egogen.disk import writing
-from egogen.errors import UserError
-from egogen.files import atomic_folder
-from ldm.checkpoints.diffusers_folder import architecture_of
+from ldm.checkpoint_writer import check_target, write_checkpoint
 from ldm.checkpoints.source import load_parts
-from ldm.checkpoints.stated_sizes import resolution_of
-from ldm.checkpoints.writing import SUFFIXES, published_state, write
-from ldm.networks.scales import bake, distilled_of
-from ldm.pipeline import LegoPipeline
+from ldm.networks.scales import bake
 
 log = logging.getLogger(__name__)
 
@@ -34,19 +28,8 @@ def bake_checkpoint(
     Raises:
         UserError: the target is there; the source takes no scales, or was not trained for these.
     """
-    is_file = target.suffix in SUFFIXES
-    if target.exists():
-        raise UserError(f"{target}: is there already; delete it or choose another name")
-    if stock and is_file:
-        raise UserError(f"{target}: --stock writes a folder; choose a name without such a suffix")
+    check_target(target, stock)
     parts = load_parts(source, use_ema=use_ema)
     bake(parts.unet, text, image)
-    if is_file:
-        shape = architecture_of(parts)
-        write(target, published_state(parts, shape), shape, resolution_of(parts), distilled_of(parts.unet))
-    else:
-        pipeline = LegoPipeline.from_parts(parts)
-        with atomic_folder(target) as part, writing(target):
-            save = pipeline.save_instruct_pix2pix if stock else pipeline.save_pretrained
-            save(part)
+    write_checkpoint(parts, target, stock)
     log.info("wrote %s", target)

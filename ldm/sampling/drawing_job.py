@@ -23,6 +23,7 @@ from egogen.shards import ALONE, WHOLE, Process, Shard, process, take_chunk, tak
 from egogen.validate.frame_files import probe
 from ldm.baselines.pipeline_index import open_index
 from ldm.baselines.token_maps import split_prompt
+from ldm.checkpoints.lora_files import told_loras
 from ldm.config.sections import GenerateConfig
 from ldm.data.pairs import SplitFiles
 from ldm.networks.text import make_tokenizer, say_lost
@@ -36,7 +37,7 @@ from ldm.sampling.methods import (
 log = logging.getLogger(__name__)
 FORMATS = {"jpg": "JPEG", "png": "PNG"}
 # Keys of `sampling` that folders of old do not state, and what they are where they change nothing.
-YOUNGER = {"interval_txt": [], "interval_img": [], "timesteps": "own", "precision_vae": "32"}
+YOUNGER = {"interval_txt": [], "interval_img": [], "timesteps": "own", "precision_vae": "32", "loras": []}
 
 
 class Share(NamedTuple):
@@ -200,6 +201,7 @@ def settings(
     """What makes a frame what it is; batch size and sharding are left out, since they change nothing."""
     config, method = plan.config, plan.method
     sampling = asdict(config.sampling)
+    sampling["loras"] = told_loras(config.sampling.loras) if method in GUIDED else []
     sampling |= {"precision": plan.precisions.unet, "precision_vae": plan.precisions.vae}
     ignored = {"batch_size", "compile", "adapt", "scales_txt", "scales_img"}
     if method in GUIDED:

@@ -68,6 +68,11 @@ class DrawingOptions:
     timesteps: str | None = flag(
         "the scheduler's own, or ten that were optimised [the preset's]", choices=get_args(Timesteps)
     )
+    lora: list[Path] = flag(
+        "LoRA files that are added to the checkpoint, of ldm's or of other programs", type=Path, nargs="+",
+        default=[], metavar="FILE",
+    )  # fmt: skip
+    lora_weight: list[float] = flag("how much of each [1]", type=float, nargs="+", default=[], metavar="W")
     precision: str = flag(
         "numbers that are computed with: 16 bits where they are faster, or as said",
         choices=get_args(Precision),
@@ -89,6 +94,11 @@ class DrawingOptions:
         for name, scale in (("--cfg-text", self.cfg_text), ("--cfg-image", self.cfg_image)):
             if scale is not None:
                 check_scale(name, scale)
+        given, weights = [*self.lora], [*self.lora_weight]
+        check("--lora-weight", weights, "a number for each --lora", not weights or len(weights) == len(given))
+        for path in given:
+            if not path.exists():
+                raise UserError(f"--lora {path}: no such file")
         check_interval("--interval-text", self.interval_text)
         check_interval("--interval-image", self.interval_image)
         self.sampling()
@@ -133,6 +143,12 @@ class DrawingOptions:
                 "interval_txt": finite(self.interval_text),
                 "interval_img": finite(self.interval_image),
                 "precision": self.precision,
+                "loras": [
+                    {"path": f"{path}", "weight": weight}
+                    for path, weight in zip(
+                        self.lora, self.lora_weight or [1.0] * len(self.lora), strict=True
+                    )
+                ],
             },
         )
         if distilled:  # now, and not after stage 1 has described

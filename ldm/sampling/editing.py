@@ -21,6 +21,7 @@ from egogen.features import read_pair
 from egogen.files import atomic_open
 from egogen.frames import read_frame
 from egogen.locks import hold
+from ldm.checkpoints.lora_files import apply_loras
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import guidance_of, resolution_of
 from ldm.config.sections import SamplingConfig
@@ -88,6 +89,7 @@ def open_studio(options: DrawingOptions, device: torch.device) -> Studio:
         check_vllm(options, options.vllm, width)
     distilled = distilled_of(parts.unet, f"{options.ckpt}")
     sampling = options.sampling(distilled, guidance_of(parts))
+    apply_loras(parts, sampling.loras, options.ckpt)
     precisions = choose_precisions(sampling.precision, device, parts.unet.config.block_out_channels[0])
     prepare(parts, device, precisions, compiled=False)
     pipeline = LegoPipeline.from_parts(parts, sampling.scheduler)

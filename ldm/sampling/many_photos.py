@@ -28,6 +28,7 @@ from egogen.manifest import NAME as MANIFEST
 from egogen.manifest import checkpoint_hash, file_hash
 from egogen.progress import Progress
 from egogen.sheets import sheet, tile
+from ldm.checkpoints.lora_files import told_loras
 from ldm.networks.devices import find_device
 from ldm.sampling.asking import Answer, Question, ask
 from ldm.sampling.drawing_job import is_drawn
@@ -39,7 +40,7 @@ from ldm.sampling.photo_list import SHOWN, Wish, read_wishes
 IMAGES, SHEET, TABLE, STAGE_ONE = "images", "contact_sheet.jpg", "photos.csv", ".stage_1"
 ON_A_SHEET = 60
 # Of a preset: what changes no frame, or is said elsewhere.
-ELSEWHERE = {"batch_size", "compile", "adapt", "seed", "output_range", "format", "height"}
+ELSEWHERE = {"batch_size", "compile", "adapt", "seed", "output_range", "format", "height", "loras"}
 log = logging.getLogger(__name__)
 
 
@@ -104,12 +105,18 @@ def claim(out: Path, options: PhotoListOptions, studio: Studio, wishes: Sequence
         UserError: it was begun with other settings, or a photo, its action or its seed has changed.
     """
     sampling = {name: value for name, value in asdict(studio.sampling).items() if name not in ELSEWHERE}
+    loras = {"loras": told_loras(studio.sampling.loras)} if studio.sampling.loras else {}
     settings = {
         "checkpoint": checkpoint_hash(options.ckpt),
         "config": None if options.config is None else file_hash(options.config),
         "ema": not options.no_ema,
         "resolution": studio.side,
-        "sampling": {**sampling, "precision": studio.precisions.unet, "precision_vae": studio.precisions.vae},
+        "sampling": {
+            **sampling,
+            **loras,
+            "precision": studio.precisions.unet,
+            "precision_vae": studio.precisions.vae,
+        },
         "vllm": None if options.vllm is None else checkpoint_hash(options.vllm),
         "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
     }

@@ -9,4 +9,6 @@ PIPELINE = "pipeline"  # by any diffusers pipeline from frame and text to frame
 SECTIONED = (*PLAIN, PIPELINE)  # have a section of their name
 METHODS = (*GUIDED, *SECTIONED, COPY)
 # Of `sampling`; other methods have their own.
-OF_GUIDED = ("scheduler", "steps", "timesteps", "scales_txt", "scales_img", "interval_txt", "interval_img")
+OF_GUIDED = (
+    "scheduler", "steps", "timesteps", "scales_txt", "scales_img", "interval_txt", "interval_img", "loras",
+)  # fmt: skip

@@ -24,6 +24,7 @@ from ldm.baselines.proxnpi import ProxNPI
 from ldm.baselines.sdedit import sdedit
 from ldm.baselines.source_prompt import SourcePrompts, source_prompts
 from ldm.baselines.stable_diffusion import StableDiffusion
+from ldm.checkpoints.lora_files import apply_loras
 from ldm.checkpoints.source import load_parts, open_source
 from ldm.checkpoints.stated_sizes import resolution_of
 from ldm.config.baselines import ProxConfig, SDEditConfig
@@ -113,6 +114,8 @@ def make_drawer(plan: DrawingPlan) -> Drawer | None:
         # LEGO without features may start from a widened Stable Diffusion: a yardstick of the demo.
         inputs={"lego": None, "ip2p": 2 * LATENT_CHANNELS}.get(method, LATENT_CHANNELS),
     )
+    if method in GUIDED:
+        apply_loras(parts, config.sampling.loras, plan.ckpt)
     stated, asked = resolution_of(parts), config.data.resolution
     if method in GUIDED and stated not in (None, asked):
         log.warning("%s: was trained at %d and is drawn at data.resolution=%d", plan.ckpt, stated, asked)

@@ -16,6 +16,7 @@ from ldm.training.launch import is_requeued
 
 log = logging.getLogger(__name__)
 
+LORA_KEY = "model.lora"
 DISTILL = "distill"  # the section that runs of `ldm.distill` alone have
 # What a resumed run does with a setting that has changed (docs/stage2.md has the same table).
 # Speed, hardware, rhythm, pictures: the new one counts; what is learnt changes by rounding alone.
@@ -24,11 +25,11 @@ USED = [
     "data.batch_size", "data.workers", "data.pin_memory", "data.persistent_workers", "data.cache_latents",
     "data.check", "optimizer.fused", "trainer.nodes", "trainer.processes", "trainer.save_every_steps",
     "trainer.keep_last", "trainer.keep_every_steps", "trainer.validate_every_epochs",
-    "trainer.images_every_steps", "trainer.images", "trainer.log_every_steps", "trainer.max_nonfinite",
-    "trainer.threads", "sampling.scheduler", "sampling.steps", "sampling.scales_txt", "sampling.scales_img",
-    "sampling.interval_txt", "sampling.interval_img", "sampling.timesteps", "sampling.adapt", "sampling.seed",
-    "sampling.height", "sampling.output_range", "sampling.format", "sampling.batch_size",
-    "sampling.precision", "sampling.compile",
+    "trainer.images_every_steps", "trainer.images", "trainer.log_every_steps", "trainer.tracker",
+    "trainer.max_nonfinite", "trainer.threads", "sampling.scheduler", "sampling.steps", "sampling.scales_txt",
+    "sampling.scales_img", "sampling.interval_txt", "sampling.interval_img", "sampling.timesteps",
+    "sampling.adapt", "sampling.seed", "sampling.height", "sampling.output_range", "sampling.format",
+    "sampling.batch_size", "sampling.precision", "sampling.compile", "sampling.loras",
 ]  # fmt: skip
 # The new one counts from the resumed step on, and a line of the log says so.
 SAID = [
@@ -44,7 +45,7 @@ SAID = [
 # The checkpoint's tensors would not fit, or not be what they are told to be: an error.
 REFUSED = [
     "model.architecture", "model.vllm_features", "model.image_features", "model.text_features",
-    "model.train_conditioner", "optimizer.eight_bit", "distill.method", "distill.phases",
+    "model.train_conditioner", "model.lora", "optimizer.eight_bit", "distill.method", "distill.phases",
 ]  # fmt: skip
 
 
@@ -71,8 +72,9 @@ class Begun(NamedTuple):
                 continue  # of distillation alone
             before = self.settings.get(section, {})
             before, after = (before, now[section]) if not name else (before.get(name), now[section][name])
-            if before in (None, {}) or plain(before) == plain(after):
-                continue  # the file does not say
+            unsaid = before in (None, {}) and key != LORA_KEY  # without adapters, a file says nothing of them
+            if unsaid or plain(before) == plain(after) or not self.settings:
+                continue
             if key in REFUSED:
                 raise UserError(
                     f"{key}: got {shorten(after)}, the run to resume has {shorten(before)}, which cannot "

@@ -15,17 +15,20 @@ import pytorch_lightning as lightning
 import torch
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from omegaconf import OmegaConf
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 
 from egogen.errors import UserError
 from egogen.hints import hint
+from ldm.checkpoints.lora_run import export
 from ldm.checkpoints.source import load_parts, open_source, with_sizes
+from ldm.config.lora import FIRST
 from ldm.config.sections import TrainConfig, TrainerConfig
 from ldm.data.loaders import SPLITS, PairsModule
 from ldm.data.pairs import EgoGenPairs
+from ldm.lora_module import LoraDiffusion
 from ldm.module import LatentDiffusion
 from ldm.networks.architecture import Parts
+from ldm.networks.shapes import LATENT_CHANNELS
 from ldm.networks.text import make_tokenizer
 from ldm.training.callbacks.checkpoints import (
     EXIT_TERMINATED,
@@ -39,8 +42,10 @@ from ldm.training.callbacks.speed import Speed
 from ldm.training.callbacks.training_bar import TrainingBar
 from ldm.training.launch import choose_environment
 from ldm.training.resuming import find_checkpoint, read_begun
+from ldm.training.trackers import make_tracker
 
 log = logging.getLogger(__name__)
+LORA = "lora"  # in the run's folder: what other programs read of a training of adapters
 
 
 class Recipe(NamedTuple):
@@ -78,7 +83,7 @@ def train(
     prepare_torch(config.trainer)
     checkpoint = find_checkpoint(run, resume)
     check_splits(config)
-    recipe = recipe or Recipe(load, LatentDiffusion)
+    recipe = recipe or Recipe(load, LoraDiffusion if config.model.lora else LatentDiffusion)
     config, parts = recipe.load(config)
     data = PairsModule(config, parts, make_tokenizer(), f"cuda:{gpus[0]}" if gpus else "cpu")
     config = replace(config, trainer=replace(config.trainer, max_steps=data.total_steps))
@@ -101,7 +106,10 @@ def train(
     if trainer.is_global_zero:
         save_config(config, run)
     run_trainer(trainer, module, data, checkpoint)
-    log.info("trained for %d steps; the checkpoint is %s", trainer.global_step, run / "checkpoints" / LAST)
+    last = run / "checkpoints" / LAST
+    log.info("trained for %d steps; the checkpoint is %s", trainer.global_step, last)
+    if config.model.lora and trainer.is_global_zero:
+        export(last, run / LORA)
 
 
 def check_splits(config: TrainConfig) -> None:
@@ -132,6 +140,12 @@ def load(config: TrainConfig) -> tuple[TrainConfig, Parts]:
         raise UserError(
             f"{source.path}: a distilled checkpoint, which training would undo; go on by python -m "
             "ldm.distill, or set model.start to the checkpoint that was distilled"
+        )
+    targets = config.model.lora.targets if config.model.lora else [FIRST]
+    if source.inputs == LATENT_CHANNELS and FIRST not in targets:
+        raise UserError(
+            f"model.lora.targets: got {', '.join(targets)}, expected {FIRST} among them: the UNet of "
+            f"{source.path} takes no source frame, and would never see one"
         )
     model = with_sizes(config.model, source)
     parts = load_parts(
@@ -205,7 +219,7 @@ def make_trainer(
     data: PairsModule,
     environment: ClusterEnvironment,
 ) -> ResumingTrainer:
-    """Lightning's trainer, with TensorBoard, checkpoints and grids.
+    """Lightning's trainer, with what keeps the curves, checkpoints and grids.
 
     It sees the whole run as one pass over `StepOrder`, which knows the epochs.
     """
@@ -235,7 +249,7 @@ def make_trainer(
         val_check_interval=min(every, data.total_steps) * accumulation,
         num_sanity_val_steps=0,
         log_every_n_steps=settings.log_every_steps,
-        logger=TensorBoardLogger(run, name="", version="tensorboard"),
+        logger=make_tracker(settings.tracker, run),
         callbacks=[TrainingBar(), speed, pictures, saver],
         plugins=[files, environment],
         use_distributed_sampler=False,

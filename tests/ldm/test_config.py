@@ -109,7 +109,7 @@ def test_effective_batch_must_divide() -> None:
         accumulate(config, 1)
 
 
-@pytest.mark.parametrize("name", ["24gb", "40gb", "80gb"])
+@pytest.mark.parametrize("name", ["12gb_lora", "24gb", "40gb", "80gb"])
 @pytest.mark.parametrize("base", ["train_ego4d", "train_kitchen", "train_joint"])
 def test_hardware_presets_lie_over_any_run(base: str, name: str) -> None:
     files = [CONFIGS / f"{base}.yaml", CONFIGS / "hardware" / f"{name}.yaml"]

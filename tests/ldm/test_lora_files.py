@@ -1,0 +1,341 @@
+"""LoRA files of other programs: names, alphas and weights; what fits no weight; what drawings record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import pytest
+import torch
+from diffusers import LCMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import convert_state_dict_to_kohya
+from peft.utils import get_peft_model_state_dict
+from PIL import Image
+from safetensors.torch import save_file
+
+from egogen.errors import UserError
+from egogen.manifest import file_hash
+from ldm.checkpoints.lora_files import apply_loras
+from ldm.checkpoints.writing import write
+from ldm.config.lora import LoraFile
+from ldm.config.merge import load_config
+from ldm.config.sections import GenerateConfig
+from ldm.diffusion.sampler import make_scheduler
+from ldm.diffusion.schedule import TRAINING_SCHEDULE
+from ldm.edit import main as edit
+from ldm.networks.architecture import Parts, build, widened
+from ldm.sample import main as sample
+from tests.ldm.test_convert import state_of
+from tests.ldm.toy_run import SHAPE, Run, make_run
+
+TARGETS = [
+    "to_q",
+    "to_out.0",
+    "proj_in",
+    "ff.net.0.proj",
+    "conv1",
+    "conv_shortcut",
+    "time_emb_proj",
+    "conv_in",
+]
+RANK, ALPHA, WEIGHT = 3, 5, 0.7
+Tensors = dict[str, torch.Tensor]
+
+
+def predict(unet: UNet2DConditionModel) -> torch.Tensor:
+    draws = torch.Generator().manual_seed(0)
+    latents, context = (torch.randn(shape, generator=draws) for shape in ((2, 8, 16, 16), (2, 9, 32)))
+    with torch.no_grad():
+        return unet.eval()(latents, torch.tensor([10, 700]), context).sample
+
+
+@pytest.fixture(scope="module")
+def plain() -> Parts:
+    torch.manual_seed(0)
+    return build(SHAPE, conditioner=False)
+
+
+@pytest.fixture(scope="module")
+def settings() -> peft.LoraConfig:
+    return peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS, init_lora_weights=False)
+
+
+@pytest.fixture(scope="module")
+def adapted(plain: Parts, settings: peft.LoraConfig) -> UNet2DConditionModel:
+    """The witness: peft's own layers, random ones, at a weight."""
+    torch.manual_seed(1)
+    unet = deepcopy(plain.unet)
+    unet.add_adapter(settings)
+    unet.set_adapters("default", WEIGHT)
+    return unet
+
+
+@pytest.fixture(scope="module")
+def expected(adapted: UNet2DConditionModel, plain: Parts) -> torch.Tensor:
+    found = predict(adapted)
+    assert (found - predict(plain.unet)).abs().max() > 0.1
+    return found
+
+
+@pytest.fixture(scope="module")
+def tensors(adapted: UNet2DConditionModel) -> Tensors:
+    return get_peft_model_state_dict(adapted)
+
+
+def told(settings: peft.LoraConfig) -> dict[str, Any]:
+    found = settings.to_dict()
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in found.items()}
+
+
+def by_diffusers(tensors: Tensors, settings: peft.LoraConfig, folder: Path) -> Path:
+    StableDiffusionPipeline.save_lora_weights(
+        folder, unet_lora_layers=tensors, unet_lora_adapter_metadata=told(settings)
+    )
+    return folder / "pytorch_lora_weights.safetensors"
+
+
+def by_older_diffusers(tensors: Tensors, settings: peft.LoraConfig, folder: Path) -> Path:
+    """Names of before peft, of attention's processors too; no alpha, which is then the rank."""
+    del settings
+    state = {}
+    for name, value in tensors.items():
+        old = name.replace(".lora_A", ".lora.down").replace(".lora_B", ".lora.up")
+        old = old.replace(".to_q.lora", ".processor.to_q_lora").replace(
+            ".to_out.0.lora", ".processor.to_out_lora"
+        )
+        state[f"unet.{old}"] = value * (ALPHA / RANK if ".lora_B" in name else 1)
+    torch.save(state, folder / "old.bin")
+    return folder / "old.bin"
+
+
+def by_peft(tensors: Tensors, settings: peft.LoraConfig, folder: Path) -> Path:
+    """A folder, as `PeftModel.save_pretrained` leaves it."""
+    save_file(
+        {f"base_model.model.{name}": value for name, value in tensors.items()},
+        folder / "adapter_model.safetensors",
+    )
+    settings.save_pretrained(folder)
+    return folder
+
+
+def by_kohya(tensors: Tensors, settings: peft.LoraConfig, folder: Path) -> Path:
+    """As the scripts of kohya and LCM-LoRA; an alpha for each layer."""
+    del settings
+    state = convert_state_dict_to_kohya({f"unet.{name}": value for name, value in tensors.items()})
+    assert all(name.startswith("lora_unet_") for name in state)
+    alphas = {name.split(".")[0] + ".alpha": torch.tensor(float(ALPHA)) for name in state}
+    save_file({**state, **alphas}, folder / "kohya.safetensors")
+    return folder / "kohya.safetensors"
+
+
+@pytest.mark.parametrize("writer", [by_diffusers, by_older_diffusers, by_peft, by_kohya])
+def test_files_in_all_namings_add_what_peft_adds(
+    writer: Callable[..., Path],
+    plain: Parts,
+    tensors: Tensors,
+    settings: peft.LoraConfig,
+    expected: torch.Tensor,
+    tmp_path: Path,
+) -> None:
+    """Witness: a UNet with peft's layers, whose files are written by diffusers and peft; 1e-5."""
+    parts = deepcopy(plain)
+    apply_loras(parts, [LoraFile(str(writer(tensors, settings, tmp_path)), WEIGHT)], tmp_path)
+    torch.testing.assert_close(predict(parts.unet), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_patterns_and_rank_stabilised_scales(plain: Parts, tmp_path: Path) -> None:
+    """Alphas by layer and alpha / sqrt(rank), as peft has them; 1e-5."""
+    settings = peft.LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules=["to_q", "to_k"], alpha_pattern={"to_k": 9}, use_rslora=True,
+        init_lora_weights=False,
+    )  # fmt: skip
+    unet, parts = deepcopy(plain.unet), deepcopy(plain)
+    unet.add_adapter(settings)
+    path = by_diffusers(get_peft_model_state_dict(unet), settings, tmp_path)
+    apply_loras(parts, [LoraFile(str(path))], tmp_path)
+    torch.testing.assert_close(predict(parts.unet), predict(unet), atol=1e-5, rtol=1e-4)
+
+
+def test_the_text_encoder_and_the_first_convolution_of_stable_diffusion(plain: Parts, tmp_path: Path) -> None:
+    """Closed form W + weight alpha / rank B A; 1e-6. The channels of the source frame stay as they are."""
+    parts = deepcopy(plain)
+    down, up = torch.randn(2, 32), torch.randn(32, 2)
+    first_down, first_up = torch.randn(2, 4, 3, 3), torch.randn(32, 2, 1, 1)
+    layer = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+    save_file(
+        {
+            f"{layer}.lora_down.weight": down, f"{layer}.lora_up.weight": up,
+            f"{layer}.alpha": torch.tensor(4.0),
+            "lora_unet_conv_in.lora_down.weight": first_down, "lora_unet_conv_in.lora_up.weight": first_up,
+        }, tmp_path / "x.safetensors",
+    )  # fmt: skip
+    apply_loras(parts, [LoraFile(str(tmp_path / "x.safetensors"), 0.5)], tmp_path)
+    (found,) = (
+        each
+        for own, each in parts.text_encoder.named_parameters()
+        if own.endswith("layers.0.self_attn.q_proj.weight")
+    )
+    (before,) = (
+        each
+        for own, each in plain.text_encoder.named_parameters()
+        if own.endswith("layers.0.self_attn.q_proj.weight")
+    )
+    torch.testing.assert_close(found, before + 0.5 * 2 * up @ down, atol=1e-6, rtol=1e-6)
+    product = torch.einsum("or,rikl->oikl", first_up[:, :, 0, 0], first_down)
+    added = parts.unet.conv_in.weight - plain.unet.conv_in.weight
+    torch.testing.assert_close(added, 0.5 * widened(product, 8), atol=1e-5, rtol=1e-5)
+
+
+def renamed(tensors: Tensors) -> Tensors:
+    return {name.replace("mid_block", "middle"): value for name, value in tensors.items()}
+
+
+def halved(tensors: Tensors) -> Tensors:
+    return {name: value for name, value in tensors.items() if name != "conv_in.lora_B.weight"}
+
+
+def narrow(tensors: Tensors) -> Tensors:
+    return {**tensors, "conv_in.lora_B.weight": torch.zeros(8, RANK, 1, 1)}
+
+
+def without_rank(tensors: Tensors) -> Tensors:
+    return {**tensors, "conv_in.lora_A.weight": torch.zeros(0, 8, 3, 3)}
+
+
+def of_loha(tensors: Tensors) -> Tensors:
+    return {**tensors, "lora_unet_conv_in.hada_w1_a": torch.zeros(2, 2)}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (renamed, r"[1-9]\d* of its \d+ adapters fit no weight .*the first is unet.middle.*: no such layer"),
+        (halved, r"1 of its \d+ adapters fit .*unet.conv_in: one of its two matrices is missing"),
+        (
+            narrow,
+            r"1 of its \d+ adapters fit .*conv_in: A is \(3, 8, 3, 3\) and B \(8, 3, 1, 1\), the weight",
+        ),
+        (without_rank, r"1 of its \d+ adapters fit .*unet.conv_in: its rank is 0"),
+        (of_loha, r"1 tensors are of none, the first 'unet.lora_unet_conv_in.hada_w1_a'; nothing was added"),
+        (lambda tensors: {"x": next(iter(tensors.values()))}, r"1 tensors are of none, the first 'unet.x'"),
+    ],
+)
+def test_what_fits_only_partly_is_counted_and_nothing_is_added(
+    change: Callable[[Tensors], Tensors], said: str, plain: Parts, tensors: Tensors, tmp_path: Path
+) -> None:
+    parts = deepcopy(plain)
+    state = {f"unet.{name}": value for name, value in change(tensors).items()}
+    save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(
+        UserError, match=rf"x.safetensors: {'expected a LoRA .*; ' * ('are of' in said)}{said}"
+    ):
+        apply_loras(parts, [LoraFile(str(tmp_path / "x.safetensors"))], tmp_path)
+    own = plain.unet.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in parts.unet.state_dict().items())
+
+
+def test_what_is_no_lora(plain: Parts, tmp_path: Path) -> None:
+    for path, said in (
+        (tmp_path / "none.safetensors", "no such checkpoint file"),
+        (tmp_path, "has neither pytorch_lora_weights.safetensors nor adapter_model.safetensors"),
+    ):
+        with pytest.raises(UserError, match=said):
+            apply_loras(plain, [LoraFile(str(path))], tmp_path)
+    told = {"lora_adapter_metadata": json.dumps({"unet.use_dora": True})}
+    save_file({"unet.x.lora_A.weight": torch.zeros(1)}, tmp_path / "dora.safetensors", metadata=told)
+    with pytest.raises(UserError, match="is a DoRA"):
+        apply_loras(plain, [LoraFile(str(tmp_path / "dora.safetensors"))], tmp_path)
+
+
+def test_lcm_is_what_its_authors_draw_by() -> None:
+    """Witness: diffusers' recipe, `LCMScheduler.from_config` of Stable Diffusion's own; its timesteps."""
+    own = PNDMScheduler(**TRAINING_SCHEDULE, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
+    recipe, made = LCMScheduler.from_config(own.config, clip_sample=False), make_scheduler("lcm")
+    ours = {name: value for name, value in made.config.items() if not name.startswith("_")}
+    assert ours == {name: recipe.config[name] for name in ours}
+    made.set_timesteps(4)
+    assert made.timesteps.tolist() == [999, 759, 499, 259]
+    with pytest.raises(UserError, match=r"sampling.steps: got 51, allowed: 1 to 50 with scheduler lcm"):
+        load_config(GenerateConfig, [], ["sampling.scheduler=lcm", "sampling.steps=51"])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+def test_drawings_take_files_and_record_them(
+    run: Run, tensors: Tensors, settings: peft.LoraConfig, tmp_path: Path
+) -> None:
+    """Frames differ with the weight; a folder knows the file by its hash and refuses others."""
+    write(tmp_path / "lego.ckpt", state_of(SHAPE), SHAPE)
+    lora = by_kohya(tensors, settings, tmp_path)
+    (tmp_path / "generate.yaml").write_text(
+        "sampling: {scheduler: lcm, steps: 2, scales_txt: [1], scales_img: [1]}\n"
+    )
+
+    def drawn(out: str, *words: str) -> dict[str, bytes]:
+        sample([
+            "--config", str(tmp_path / "generate.yaml"), "--ckpt", str(tmp_path / "lego.ckpt"),
+            "--out", str(tmp_path / out), *run.words(), *words,
+        ])  # fmt: skip
+        return {
+            f"{path.relative_to(tmp_path / out)}": path.read_bytes()
+            for path in (tmp_path / out).rglob("*.jpg")
+        }
+
+    without = drawn("without")
+    full, half = (f"sampling.loras=[{{path: {lora}, weight: {weight}}}]" for weight in (1, 0.5))
+    made = drawn("full", full)
+    assert without.keys() == made.keys()
+    assert without != made
+    manifest = json.loads((tmp_path / "full" / "manifest.json").read_text())
+    assert manifest["sampling"]["loras"] == [{"sha256": file_hash(lora), "weight": 1.0}]
+    assert "loras" not in json.loads((tmp_path / "without" / "manifest.json").read_text())["sampling"]
+    moved = lora.rename(tmp_path / "elsewhere.safetensors")
+    assert drawn("full", full.replace(str(lora), str(moved))) == made
+    for words in ([half.replace(str(lora), str(moved))], []):
+        with pytest.raises(UserError, match=r"manifest.json: the folder was made with sampling = "):
+            drawn("full", *words)
+    with pytest.raises(UserError, match=r"--method sdedit does not use it"):
+        drawn("other", full, "--method", "sdedit")
+
+
+def test_edit_takes_files(tensors: Tensors, settings: peft.LoraConfig, tmp_path: Path) -> None:
+    write(tmp_path / "lego.ckpt", state_of(SHAPE), SHAPE)
+    lora = str(by_kohya(tensors, settings, tmp_path))
+    Image.new("RGB", (40, 32), "red").save(tmp_path / "photo.png")
+    words = [
+        "--input", str(tmp_path / "photo.png"), "--prompt", "open", "--ckpt", str(tmp_path / "lego.ckpt"),
+        "--steps", "2", "--device", "cpu", "--resolution", "32",
+    ]  # fmt: skip
+
+    def drawn(*more: str) -> np.ndarray:
+        edit([*words, "--output", str(tmp_path / "frame.png"), *more])
+        return np.asarray(Image.open(tmp_path / "frame.png"), int)
+
+    plain = drawn()
+    assert np.array_equal(plain, drawn("--lora", lora, "--lora-weight", "0"))
+    assert not np.array_equal(
+        plain, drawn("--lora", lora, "--scheduler", "lcm", "--cfg-text", "1", "--cfg-image", "1")
+    )
+    with pytest.raises(
+        UserError, match=r"--lora-weight: got \[1.0, 2.0\], allowed: a number for each --lora"
+    ):
+        drawn("--lora", lora, "--lora-weight", "1", "2")
+    with pytest.raises(UserError, match=r"--lora nowhere: no such file"):
+        drawn("--lora", "nowhere")
+    folder = ["--output", str(tmp_path / "many"), "--lora", lora]
+    many = [*words, str(tmp_path / "photo.png")]
+    many[1:2] = [str(tmp_path / "photo.png"), str(tmp_path / "second.png")]
+    Image.new("RGB", (40, 32), "blue").save(tmp_path / "second.png")
+    edit([*many[:-1], *folder])
+    manifest = json.loads((tmp_path / "many" / "manifest.json").read_text())
+    assert manifest["sampling"]["loras"] == [{"sha256": file_hash(Path(lora)), "weight": 1.0}]
+    with pytest.raises(UserError, match="the folder was made with sampling"):
+        edit([*many[:-1], *folder[:2]])
