@@ -45,7 +45,7 @@ def download(name: str, why: str, group: str, what: str = "", only: str = "") ->
     known = CATALOGUE[group]
     names = what.split(",") if what else list(known.sources)
     size = PARTS[only] if only else sum(known.sources[each].size for each in names)
-    room = size if known.contents == "weights" else (UNPACKED_SHARE + 1) * size
+    room = size if known.contents == "weights" else round((UNPACKED_SHARE + 1) * size)
     flags = [*(("--what", what) if what else ()), *(("--only", only) if only else ())]
     words = ["bash", "scripts/download.sh", group, *flags]
     return Step(f"download-{name}", why, words, fetching(known.root(), size, room))

@@ -31,7 +31,7 @@ class Pace:
 
     gpu: tuple[float, float]
     cpu: float
-    memory: float
+    memory: int
 
     def hours(self, items: int, gpus: int) -> tuple[float, float]:
         """At best and at worst; on the CPU's cores where there is no GPU."""
@@ -55,19 +55,19 @@ class Need:
     """Of a step: where it writes, how much, and how long it takes."""
 
     root: Path
-    disk: float
+    disk: int
     hours: tuple[float, float] = (0.0, 0.0)
-    memory: float = 0.0
+    memory: int = 0
 
 
-def fetching(root: Path, size: float, room: float) -> Need:
+def fetching(root: Path, size: int, room: int) -> Need:
     """Of a download: bytes over the line, and bytes of disk while it is unpacked."""
     return Need(root, room, (size / LINE[1] / 3600, size / LINE[0] / 3600))
 
 
-def working(root: Path, disk: float, pace: Pace, items: int, gpus: int) -> Need:
+def working(root: Path, disk: int, pace: Pace, items: int, gpus: int) -> Need:
     """Of a step that computes."""
-    return Need(root, disk, pace.hours(items, gpus), pace.memory if gpus else 0.0)
+    return Need(root, disk, pace.hours(items, gpus), pace.memory if gpus else 0)
 
 
 def table(rows: list[tuple[str, str, Need]]) -> str:
@@ -79,8 +79,8 @@ def table(rows: list[tuple[str, str, Need]]) -> str:
     lines = [
         (
             name,
-            readable(round(need.disk)),
-            readable(round(need.memory)) if need.memory else "-",
+            readable(need.disk),
+            readable(need.memory) if need.memory else "-",
             span(need.hours),
             why,
         )
@@ -88,7 +88,7 @@ def table(rows: list[tuple[str, str, Need]]) -> str:
     ]
     low, high = (sum(need.hours[index] for _, _, need in rows) for index in (0, 1))
     total = sum(need.disk for _, _, need in rows)
-    lines.append(("all", readable(round(total)), "", span((low, high)), ""))
+    lines.append(("all", readable(total), "", span((low, high)), ""))
     return text_table(("step", "disk", "GPU memory", "hours", "what"), lines)
 
 
@@ -98,20 +98,20 @@ def span(hours: tuple[float, float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def by_disk(needs: list[Need]) -> dict[Path, float]:
+def by_disk(needs: list[Need]) -> dict[Path, int]:
     """Bytes by disk; each disk is told by the first folder that lies on it."""
     disks: dict[int, Path] = {}
-    sums: dict[Path, float] = {}
+    sums: dict[Path, int] = {}
     for need in needs:
         there = next(each for each in (need.root.absolute(), *need.root.absolute().parents) if each.exists())
         root = disks.setdefault(there.stat().st_dev, need.root)
-        sums[root] = sums.get(root, 0.0) + need.disk
+        sums[root] = sums.get(root, 0) + need.disk
     return sums
 
 
 def free(needs: list[Need]) -> str:
     """A line a disk: what it must hold, what it has free."""
     return "".join(
-        f"disk of {root}: {readable(round(size))} needed, {readable(free_bytes(root))} free\n"
+        f"disk of {root}: {readable(size)} needed, {readable(free_bytes(root))} free\n"
         for root, size in by_disk(needs).items()
     )

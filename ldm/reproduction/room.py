@@ -64,7 +64,7 @@ def check_room(steps: list[Step]) -> None:
     """
     for root, size in by_disk([step.need for step in steps]).items():
         names = ", ".join(step.name for step in steps)
-        require_space(root, round(size), f"what is left ({names})")
+        require_space(root, size, f"what is left ({names})")
 
 
 def warn_without_gpu(options: ReproduceOptions, pairs: int) -> None:

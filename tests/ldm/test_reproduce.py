@@ -11,11 +11,19 @@ import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from egogen.commands import module_of
+from egogen.download.__main__ import main as download
 from ldm.metrics.results.published_results import published_results
+from ldm.reproduction.computing import Computing
+from ldm.reproduction.fetching import downloads
+from ldm.reproduction.options import ReproduceOptions
+from ldm.reproduction.room import count_pairs
+from tests.egogen.conftest import hub as hub
 from tests.egogen.fake_hub import Hub, serving
 from tests.ldm import released
 from tests.workbench import ROOT
@@ -65,10 +73,10 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    with serving() as hub:
-        released.publish_data(hub, tmp_path / "published", VAL)
-        released.publish_metrics(hub)
-        yield Machine(tmp_path, hub)
+    with serving() as server:
+        released.publish_data(server, tmp_path / "published", VAL)
+        released.publish_metrics(server)
+        yield Machine(tmp_path, server)
 
 
 def check_table(folder: Path, dataset: str) -> None:
@@ -87,10 +95,10 @@ def check_table(folder: Path, dataset: str) -> None:
 
 
 def test_from_released_checkpoints(machine: Machine) -> None:
-    hub, words = machine.hub, ("ego4d", "--metrics", "egovlp,psnr")
-    released.publish_vllm(hub, "ego4d")
-    released.publish_diffusion(hub, "ego4d")
-    repo = hub.repos["model", released.REPOS["ego4d"]]
+    server, words = machine.hub, ("ego4d", "--metrics", "egovlp,psnr")
+    released.publish_vllm(server, "ego4d")
+    released.publish_diffusion(server, "ego4d")
+    repo = server.repos["model", released.REPOS["ego4d"]]
 
     # A release whose names are others is told before anything is fetched, with the names that it has.
     named = "ego4d_diffusion_with_vllm_feature.ckpt"
@@ -103,21 +111,21 @@ def test_from_released_checkpoints(machine: Machine) -> None:
     repo[named] = repo.pop("renamed.ckpt")
 
     # So is a disk that is too small.
-    hub.announced[named] = {"size": 10**15}
+    server.announced[named] = {"size": 10**15}
     assert "needs 1.0 PB" in machine.reproduce(*words, code=2)
-    hub.announced.clear()
+    server.announced.clear()
     assert not machine.asked
     assert not machine.work("").exists()
 
     # A lost connection ends the run; the same command goes on in the middle of the file.
-    hub.drop_at["EgoGen.z01"] = [3000] + [0] * 30
+    server.drop_at["EgoGen.z01"] = [3000] + [0] * 30
     shown = machine.reproduce(*words, code=2)
     assert "error: step 'download-dataset' failed" in shown
     assert "no GPU here: by the released LLaVA describing would take" in shown
-    hub.drop_at.clear()
-    hub.seen.clear()
+    server.drop_at.clear()
+    server.seen.clear()
     shown = machine.reproduce(*words)
-    assert ("EgoGen.z01", "bytes=3000-") in {(seen.name, seen.range) for seen in hub.seen}
+    assert ("EgoGen.z01", "bytes=3000-") in {(seen.name, seen.range) for seen in server.seen}
     assert not {"pytorch_model.bin", "scaleup_training_ego4d_eval.ckpt"} & machine.asked
     folder = machine.work("ego4d-checkpoints")
     assert f"report: {folder}/report/index.html" in shown
@@ -128,16 +136,26 @@ def test_from_released_checkpoints(machine: Machine) -> None:
     assert all("hand" in text for text in texts)  # the toy LLaVA's own words
 
     # Once more, nothing is left to do.
-    hub.seen.clear()
+    server.seen.clear()
     again = machine.reproduce(*words)
     assert not machine.asked
     assert re.findall(r"^== (\S+): done before$", again, re.MULTILINE) == STEPS
 
 
-def test_from_released_features(machine: Machine) -> None:
-    released.publish_diffusion(machine.hub, "epickitchen")
-    released.publish_features(machine.hub, "epickitchen", machine.root / "published")
-    shown = machine.reproduce("epickitchen", "--from", "features", "--metrics", "psnr,egovlp")
-    assert "no GPU here" not in shown
-    assert not any(name.startswith(released.VLLM) for name in machine.asked)
-    check_table(machine.work("epickitchen-features"), "epickitchen")
+def test_from_released_features(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of the plan, in this process."""
+    for name in ("DATA_ROOT", "RUN_ROOT", "WEIGHTS_ROOT"):
+        monkeypatch.setenv(name, f"{tmp_path / name}")
+    released.publish_data(hub, tmp_path / "published", VAL)
+    released.publish_metrics(hub)
+    released.publish_diffusion(hub, "epickitchen")
+    released.publish_features(hub, "epickitchen", tmp_path / "published")
+    made = ReproduceOptions(dataset="epickitchen", taken="features", metrics=["psnr", "egovlp"], gpus=0)
+    for step in downloads(made):
+        download(step.words[2:])
+    for step in [*Computing(made, count_pairs(made)).steps()]:
+        monkeypatch.setenv("RUN_ROOT", step.variables["RUN_ROOT"])
+        assert step.words[:5] == ["bash", "scripts/run.sh", "ldm", "python", "-m"]
+        import_module(module_of(step.words[5])).main(step.words[6:])
+    monkeypatch.setenv("RUN_ROOT", f"{tmp_path / 'RUN_ROOT'}")
+    check_table(made.work, "epickitchen")
