@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from egogen.cli import options, run
 from egogen.disk import require_space
 from egogen.download.catalogue import CATALOGUE
-from egogen.download.wanted import DownloadOptions, ask, choose
+from egogen.download.wanted import DownloadOptions, ask_all, choose
 
 log = logging.getLogger(__name__)
 
@@ -21,22 +21,14 @@ log = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> None:
     """Lists, then looks for room on the disk, then fetches."""
     wanted = options(DownloadOptions, argv, "python -m egogen.download", __doc__)
-    group = CATALOGUE[wanted.group]
-    chosen = choose(group, wanted)
-    from huggingface_hub import constants
+    choose(wanted)  # names wrong ones at once
     from huggingface_hub.utils import logging as hub_logging
 
-    from egogen.download.installing import is_complete, listing
+    from egogen.download.installing import listing
     from egogen.locks import hold
 
     hub_logging.disable_propagation()  # it shows its warnings itself
-    root = wanted.root
-    downloads = []
-    for name, source in chosen.items():
-        if constants.HF_HUB_OFFLINE and not wanted.dry_run and is_complete(root, name):
-            log.info("%s: complete; not compared with the server (HF_HUB_OFFLINE)", name)
-        else:
-            downloads.append(ask(name, source, wanted))
+    root, downloads = wanted.root, ask_all(wanted)
     if wanted.dry_run:
         sys.stdout.write("\n".join(map(listing, downloads)))
         return
@@ -45,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with hold(root / download.name, "the download"):
             download.run()
         log.info("%s: complete in %s (licence: %s)", download.name, root, download.source.licence)
-    if group.contents == "dataset":
+    if CATALOGUE[wanted.group].contents == "dataset":
         log.info("check it: python -m egogen.validate %s", root)
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, get_args
 
 from egogen.cli import flag
-from egogen.download.catalogue import CATALOGUE, Group, RepoType, Source
+from egogen.download.catalogue import CATALOGUE, RepoType, Source
 from egogen.errors import UserError
 
 if TYPE_CHECKING:
     from egogen.download.installing import Download
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,13 @@ class DownloadOptions:
         return self.dest or CATALOGUE[self.group].root()
 
 
-def choose(group: Group, wanted: DownloadOptions) -> dict[str, Source]:
+def choose(wanted: DownloadOptions) -> dict[str, Source]:
     """The sources that the flags name, as the flags change them.
 
     Raises:
         UserError: an unknown name.
     """
+    group = CATALOGUE[wanted.group]
     names = list(group.sources) if wanted.what is None else wanted.what.split(",")
     chosen = {}
     for name in names:
@@ -56,6 +60,25 @@ def choose(group: Group, wanted: DownloadOptions) -> dict[str, Source]:
             source = replace(source, url=f"{wanted.mirror.rstrip('/')}/{PurePosixPath(source.url).name}")
         chosen[name] = replace(source, repo_type=wanted.repo_type or source.repo_type)
     return chosen
+
+
+def ask_all(wanted: DownloadOptions) -> list[Download]:
+    """Asks the servers of all that the flags name; offline, what was finished once is not asked for again.
+
+    Raises:
+        UserError: an unknown name, no good answer, or none of the wanted files is there.
+    """
+    from huggingface_hub import constants
+
+    from egogen.download.installing import is_complete
+
+    asked = []
+    for name, source in choose(wanted).items():
+        if constants.HF_HUB_OFFLINE and not wanted.dry_run and is_complete(wanted.root, name):
+            log.info("%s: complete; not compared with the server (HF_HUB_OFFLINE)", name)
+        else:
+            asked.append(ask(name, source, wanted))
+    return asked
 
 
 def ask(name: str, source: Source, wanted: DownloadOptions) -> Download:

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from egogen import cli
 from egogen.disk import readable, require_space
-from egogen.download.catalogue import CATALOGUE
 from egogen.layout import Layout, data_root
 from ldm.reproduction import needs
 from ldm.reproduction.needs import by_disk, fetching
@@ -39,20 +38,18 @@ def ask_servers(steps: list[Step]) -> tuple[list[Step], float]:
     Raises:
         UserError: a server gives no good answer, or lacks what is wanted.
     """
-    from egogen.download.wanted import DownloadOptions, ask, choose
+    from egogen.download.wanted import DownloadOptions, ask_all, choose
 
     asked, share = [], 1.0
     for step in steps:
         wanted = cli.options(DownloadOptions, step.words[2:], "scripts/download.sh", None)
-        chosen = choose(CATALOGUE[wanted.group], wanted)
-        found = [ask(name, source, wanted) for name, source in chosen.items()]
+        found = ask_all(wanted)
         size = sum(each.remaining(each.downloads()) for each in found)
         room = sum(each.needed() for each in found)
         asked.append(replace(step, need=fetching(wanted.root, size, room)))
-        if wanted.group == "dataset":
-            share = min(
-                1.0, sum(each.announced for each in found) / sum(each.size for each in chosen.values())
-            )
+        if wanted.group == "dataset" and found:
+            published = sum(source.size for source in choose(wanted).values())
+            share = min(1.0, sum(each.announced for each in found) / published)
     return asked, share
 
 
