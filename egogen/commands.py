@@ -62,6 +62,7 @@ COMMANDS = (
     Command("evaluate", "ldm.evaluate"),
     Command("report", "ldm.report"),
     Command("study", "ldm.study"),
+    Command("reproduce", "ldm.reproduce"),
     Command("claims", "ldm.report.claims"),
     Command("passes", "ldm.report.passes"),
     Command("pool", "ldm.report.pool"),

@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
 # Runs any sharded command as a Slurm array of N tasks: task i gets `--shard i/N` at the end.
-#   bash scripts/slurm_array.sh [--dry-run] [--env vllm|ldm] [--OPTION=VALUE ...] N COMMAND...
+#   bash scripts/slurm_array.sh [--dry-run] [--wait] [--env vllm|ldm] [--OPTION=VALUE ...] N COMMAND...
 #   bash scripts/slurm_array.sh --env ldm --gres=gpu:1 --time=4:00:00 8 \
 #       python -m ldm.sample --config configs/generate_ego4d.yaml --ckpt last.ckpt
 # Options with `=` are handed to sbatch; --env chooses the environment (else that of the calling shell is used);
-# --dry-run prints the script. A task that is stopped may be requeued: sharded commands go on where they were.
+# --dry-run prints the script; --wait ends when all tasks have ended, with the worst of their codes. A task that is
+# stopped may be requeued: sharded commands go on where they were.
 OWN_WORDS=2
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-usage="usage: bash scripts/slurm_array.sh [--dry-run] [--env vllm|ldm] [--OPTION=VALUE ...] N COMMAND..."
+usage="usage: bash scripts/slurm_array.sh [--dry-run] [--wait] [--env vllm|ldm] [--OPTION=VALUE ...] N COMMAND..."
 dry_run=
+wait=()
 environment=
 options=()
 while (($#)); do
     case $1 in
         --dry-run) dry_run=1 ;;
+        --wait) wait=(--wait) ;;
         --env)
             environment=${2:-}
             key_module "$environment" >/dev/null
@@ -49,5 +52,5 @@ if [[ -n $dry_run ]]; then
 else
     command -v sbatch >/dev/null || die "no sbatch here; --dry-run prints what would be submitted"
     mkdir -p "$logs"
-    sbatch --job-name=lego <<<"$script"
+    sbatch --job-name=lego ${wait[@]+"${wait[@]}"} <<<"$script"
 fi

@@ -141,6 +141,8 @@ def test_a_slurm_array(tmp_path: Path) -> None:
     bench.run("slurm_array.sh", *command)
     assert bench.calls() == ["sbatch --job-name=lego"]
     assert bench.calls_file.with_suffix(".sbatch").read_text() == shown
+    bench.run("slurm_array.sh", "--wait", *command)
+    assert bench.calls() == ["sbatch --job-name=lego --wait"]
 
 
 def test_a_slurm_task_runs_its_shard(tmp_path: Path) -> None:

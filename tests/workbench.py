@@ -20,7 +20,9 @@ SYSTEM = (
 # One text for all stand-ins: it notes its name and arguments, then plays the part that its name says.
 STAND_IN = r"""#!/usr/bin/env bash
 me=$(basename "$0")
-if [[ "$me $*" == "python -m egogen.paths "* ]]; then exec "$REAL_PYTHON" "$@"; fi # a question, not a step
+case "$me $*" in # questions, not steps
+    "python -m egogen.paths "* | "python -m ldm.reproduce "*--steps*) exec "$REAL_PYTHON" "$@" ;;
+esac
 echo "$me $*" >>"$CALLS"
 { printf '%q ' "$DATA_ROOT" "$RUN_ROOT" "$WEIGHTS_ROOT" "$me" "$@" && echo; } >>"$CALLS.full"
 make_python() { mkdir -p "$1/bin" && cp "$STAND_IN" "$1/bin/python" && cp "$STAND_IN" "$1/bin/pip"; }

@@ -11,6 +11,8 @@ from egogen.layout import data_root, run_features, weights_root
 
 RepoType = Literal["model", "dataset"]
 MB, GB = 10**6, 10**9
+# Frames and float16 features shrink little in an archive; its directory tells exactly once it is here.
+UNPACKED_SHARE = 1.1
 
 
 @dataclass(frozen=True)

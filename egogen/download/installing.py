@@ -11,7 +11,7 @@ from egogen.annotations import check_object
 from egogen.archives.split_zip import group_archives
 from egogen.archives.unpack import Place, unpack
 from egogen.disk import readable
-from egogen.download.catalogue import Group, Source
+from egogen.download.catalogue import UNPACKED_SHARE, Group, Source
 from egogen.download.fetch import fault_of, fetch_all, part_path, size_of
 from egogen.download.remote import Remote, kept_part
 from egogen.errors import UserError
@@ -21,8 +21,6 @@ from egogen.table import text_table
 
 log = logging.getLogger(__name__)
 
-# Frames and float16 features shrink little in an archive; its directory tells exactly once it is here.
-UNPACKED_SHARE = 1.1
 FOLDER = ".download"  # below the root: a ledger of finished files, and archives until they are unpacked
 Parts = list[Remote]  # of an archive, in reading order
 
@@ -45,12 +43,16 @@ class Download:
         source: what it is.
         group: the group it belongs to.
         root: where it goes.
-        files: what the server has.
+        files: what the server has, or some of it.
+        whole: whether these are all of its files.
     """
 
-    def __init__(self, name: str, source: Source, group: Group, root: Path, files: list[Remote]) -> None:
+    def __init__(
+        self, name: str, source: Source, group: Group, root: Path, files: list[Remote], whole: bool = True
+    ) -> None:
         self.name, self.source, self.group, self.root = name, source, group, root
         self.folder = root / FOLDER / name
+        self.whole = whole or is_complete(root, name)
         self.done = check_object(read_ledger(self.ledger).get("done", {}), f"{self.ledger}", "finished files")
         grouped = [] if group.contents == "weights" else group_archives(file.name for file in files)
         by_name = {file.name: file for file in files}
@@ -107,6 +109,12 @@ class Download:
         packed = [part for parts in self.missing_archives.values() for part in parts]
         return self.staged(packed) | self.missing_files
 
+    @property
+    def announced(self) -> int:
+        """Bytes of all files that the server has, whatever is here."""
+        packed = [part for parts in self.archives.values() for part in parts]
+        return sum(map(self.size, [*self.loose, *packed]))
+
     def size(self, file: Remote) -> int:
         """Bytes of a file; roughly, where its server does not say."""
         return self.source.size if file.size is None else file.size
@@ -151,7 +159,7 @@ class Download:
             for path in paths.values():
                 path.unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.note(complete=True)
+        self.note(complete=self.whole)
 
 
 def listing(download: Download) -> str:

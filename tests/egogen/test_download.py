@@ -55,6 +55,23 @@ def test_a_repository(hub: Hub, tmp_path: Path) -> None:
     assert hub.seen == []  # nothing is fetched twice
 
 
+@pytest.mark.usefixtures("hub")
+def test_some_files_of_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights(tmp_path / "w", "--only", "*.ckpt,nothing/*")
+    assert files(tmp_path / "w") == {f"LEGO-Ego4D/{CKPT}": CONTENT}
+    with pytest.raises(UserError, match=rf"--only x\.bin: no such file; it has {CKPT}, llava/config\.json"):
+        weights(tmp_path / "w", "--only", "x.bin")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids"):
+        weights(tmp_path / "w")  # a part is not the whole
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    weights(tmp_path / "w")
+    assert files(tmp_path / "w") == WHOLE
+    weights(tmp_path / "w", "--only", "*.ckpt")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    weights(tmp_path / "w")  # and the whole stays so
+
+
 def test_dry_run_fetches_nothing(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights(tmp_path / "w", "--dry-run")
     shown = capsys.readouterr().out
