@@ -38,10 +38,6 @@ class PublishOptions:
         "only people who have accepted their terms)", action="store_true",
     )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        if "/" not in self.repo:
-            raise UserError(f"{self.repo!r}: expected OWNER/NAME, a repository on the hub")
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Lists, then sends."""
@@ -49,12 +45,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from huggingface_hub import get_token
     from huggingface_hub.utils import logging as hub_logging
 
-    from egogen.sharing.model_card import check_repo, read_metrics
+    from egogen.sharing.model_card import read_metrics
     from egogen.sharing.parcel import pack
-    from egogen.sharing.pushing import check_token, measured, send
+    from egogen.sharing.pushing import check_place, check_token, measured, send
 
     hub_logging.disable_propagation()  # it shows its warnings itself
-    check_repo(options.repo)
+    check_place(options.repo)
     token = get_token()
     parcel = pack(options.folder, token)
     values = measured(options.folder, read_metrics(options.metrics) if options.metrics else None)

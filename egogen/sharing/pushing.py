@@ -44,9 +44,15 @@ def push(
         UserError: the folder cannot be sent as it is, there is no token, or the hub refuses; the token is in
             no message.
     """
-    check_repo(repo)
+    check_place(repo)
     token = check_token(token or get_token())
     return send(pack(folder, token), repo, private, token, measured(folder, metrics), message)
+
+
+def check_place(repo: str) -> None:
+    """Raises a `UserError` unless a name is that of somebody's repository."""
+    if "/" not in check_repo(repo):
+        raise UserError(f"{repo!r}: expected OWNER/NAME, a repository on the hub")
 
 
 def measured(folder: Path, metrics: Mapping[str, float] | None) -> Mapping[str, float]:

@@ -23,6 +23,7 @@ from ldm.data.image_features import Batch
 from ldm.data.loaders import PairsModule
 from ldm.data.pairs import SplitFiles
 from ldm.networks.text import make_tokenizer
+from ldm.sample import main as sample
 from tests.ldm.toy_run import TRAINING, Run, base, fit, make_run
 
 
@@ -87,6 +88,21 @@ def test_annotations_of_ones_own_go_with_the_shards(run: Run) -> None:
     files.check()
     config = load_config(GenerateConfig, [], [*run.words(), *from_shards(run)])
     assert SplitFiles(config.data, "val").annotations.source == run.root / "shards/ego4d-val.index.json"
+
+
+def test_drawing_reads_shards_and_the_data_sets_metadata(run: Run, tmp_path: Path) -> None:
+    """By the method that copies frames: the files are those of a drawing from single files."""
+    config = tmp_path / "generate.yaml"
+    config.write_text("sampling: {format: png}\n")
+    shards = [*from_shards(run), f"data.root={run.root / 'data'}"]
+    drawn = []
+    for name, words in (("files", []), ("shards", shards)):
+        flags = ["--config", str(config), "--method", "copy", "--out", str(tmp_path / name)]
+        sample([*flags, *run.words(), *words])
+        images = tmp_path / name / "images"
+        drawn.append({path.relative_to(images): path.read_bytes() for path in images.rglob("*.png")})
+    assert len(drawn[0]) == 3
+    assert drawn[0] == drawn[1]
 
 
 def test_a_damaged_shard_is_named_before_training(run: Run) -> None:
