@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -237,10 +238,12 @@ def test_folders_and_files_there_and_back(run: Run, phased: Path) -> None:
     again = LegoPipeline.from_pretrained(root / "folder")
     assert isinstance(again.scheduler, DDIMScheduler)
     assert distilled_of(again.unet) == Distilled(**LIMITS, phases=2)
-    assert pixels(again).equal(wanted)
-    assert pixels(LegoPipeline.from_parts(load_parts(root / "folder"))).equal(wanted)
+    # Weights are equal; where a file's tensors lie in memory decides, on some processors, how sums are rounded.
+    alike = partial(torch.testing.assert_close, expected=wanted, rtol=0, atol=1e-5)
+    alike(pixels(again))
+    alike(pixels(LegoPipeline.from_parts(load_parts(root / "folder"))))
     again.save_pretrained(root / "twice")
-    assert pixels(LegoPipeline.from_pretrained(root / "twice")).equal(wanted)
+    alike(pixels(LegoPipeline.from_pretrained(root / "twice")))
     # The published format and stock pipelines have no place for the scales.
     for words in (
         ["diffusers2compvis", str(root / "folder"), str(root / "file.ckpt")],
