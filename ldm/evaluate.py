@@ -23,6 +23,7 @@ from ldm.report.report_options import PUBLISHED
 
 log = logging.getLogger(__name__)
 
+TABLES = (".parquet", ".csv")
 MOST_RESAMPLES = 1_000_000  # of an interval: more change no digit that is shown, and take hours
 
 
@@ -58,7 +59,7 @@ class EvaluateOptions:
     batch_size: int = flag("pairs at a time; changes no result", type=int, default=32)
     device: str = flag(HELP, default="auto")
     name: list[str] | None = flag("the runs' names in tables; without it, their folders'", nargs="+")
-    per_sample: Path | None = flag("write a row for each frame", type=Path, metavar="FILE.parquet")
+    per_sample: Path | None = flag("write a row for each frame", type=Path, metavar="FILE.parquet|csv")
     published: str | None = flag(PUBLISHED, metavar="DATASET")
     bootstrap: int = flag("resamples; 0 for no intervals", type=int, default=1000, metavar="N")
 
@@ -69,6 +70,10 @@ class EvaluateOptions:
         metric_names(self.metrics or ())
         if not 0 <= self.bootstrap <= MOST_RESAMPLES:
             raise UserError(f"--bootstrap {self.bootstrap}: expected 0 to {MOST_RESAMPLES} resamples")
+        if self.per_sample and self.per_sample.suffix.lower() not in TABLES:
+            raise UserError(
+                f"--per-sample {self.per_sample}: expected a name that ends in {' or '.join(TABLES)}"
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
