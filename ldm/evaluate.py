@@ -121,6 +121,9 @@ def run_names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
     for path in paths:
         if not path.is_dir():
             raise UserError(f"{path}: no such run; draw it by python -m ldm.sample --out {run_of(path)}")
+        within = sorted(each.name for each in path.iterdir() if (each / "images").is_dir())
+        if within and not (path / "images").is_dir():  # drawn with several scales
+            raise UserError(f"{path}: holds {len(within)} runs; name them: {', '.join(within[:4])}")
     names = list(given or (run_folder(path).absolute().name for path in paths))
     if len(names) != len(paths):
         raise UserError(f"--name: found {len(names)} names for {len(paths)} runs; give one for each")

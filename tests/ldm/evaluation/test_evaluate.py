@@ -94,6 +94,13 @@ def test_a_table_of_frames_is_what_its_name_says(scene, tmp_path: Path) -> None:
         evaluate.main(scene.flags("--per-sample", "x.xlsx"))
 
 
+def test_a_folder_of_runs_names_them(tmp_path: Path) -> None:
+    for scale in ("txt2_img1", "txt1.5_img1"):
+        (tmp_path / scale / "images").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"holds 2 runs; name them: txt1\.5_img1, txt2_img1$"):
+        evaluate.run_names([tmp_path], None)
+
+
 def test_paths_may_be_texts(scene) -> None:  # noqa: ANN001
     places = (scene.run, scene.targets, scene.annotations)
     found = measured_by_call("ego4d", *map(str, places), metrics="psnr", weights=str(scene.root))
