@@ -96,10 +96,11 @@ def finetune(args: Arguments) -> None:
     wait_for_all()
     if is_first:
         taken = result.global_step - (step_of(checkpoint) if checkpoint else 0)
-        # Transformers divides the losses since this start by the updates of the whole run.
-        loss = result.training_loss * result.global_step / taken if taken else None
+        loss = result.training_loss  # of the updates since this start alone
         write_json(output / COMPLETE, {"step": result.global_step, "loss": loss})
-        log.info("%s: %d updates; mean loss of the %d taken now: %s", output, result.global_step, taken, loss)
+        log.info(
+            "%s: %d updates; mean loss of the %d taken now: %.4f", output, result.global_step, taken, loss
+        )
 
 
 def read_examples(args: Arguments, tokenizer: PreTrainedTokenizerBase, frames: FrameStore) -> list[Example]:
