@@ -13,6 +13,7 @@ from pathlib import Path
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
+from egogen.seeds import read_seed
 from egogen.shipped import TOY_START
 
 
@@ -29,7 +30,7 @@ class AssetOptions:
     )
     losses: Path | None = flag("with --seal: trainer_state.json of stage 1's training", type=Path)
     command: str = flag("with --seal: what made the files", default="bash scripts/make_toy_assets.sh")
-    seed: int = flag("with --seal: of weights, batches and noise", type=int, default=0)
+    seed: int = flag("with --seal: of weights, batches and noise", type=read_seed, default=0)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,6 +7,7 @@ It needs the standard library alone, as all that a command imports before it has
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import json
 import logging
@@ -15,20 +16,29 @@ import select
 import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, NoReturn, TypeVar
 
 from egogen import logs
 from egogen.disk import free_bytes, full, no_room, readable
-from egogen.errors import UserError, check_text
+from egogen.errors import UserError, check_text, shorten
 from egogen.layout import expanded, run_root
 
 ENVIRONMENTS = {"llava": "vllm", "ldm": "ldm"}  # of the packages; egogen runs in both
+MARKS = {"vllm": "deepspeed", "ldm": "diffusers"}  # what only that environment holds
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+MOST_WORKERS = 4096
+# What the system says of a file, and no program can mend; more than a full disk.
+OF_FILES = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOTDIR, errno.EISDIR),
+}
 EXIT_UNREAD = 128 + signal.SIGPIPE
 DEBUG_FLAG = "--debug"
 ROOT_DOORS = {"ldm.train": "python main.py", "ldm.page": "python app.py"}  # published names
@@ -143,12 +153,25 @@ def path(text: str) -> Path:
     """A flag's path, `~` and all.
 
     Raises:
-        argparse.ArgumentTypeError: it begins with a home folder that is not there.
+        argparse.ArgumentTypeError: it is empty, begins with a home folder that is not there, or is too long.
     """
+    if not text:  # it would be the folder that one is in
+        raise argparse.ArgumentTypeError("found nothing, expected a path; is a variable of the shell unset?")
     try:
         return expanded(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(f"{error}") from None
+
+
+def workers(text: str) -> int:
+    """A flag's number of threads or processes.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none that a machine has.
+    """
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"found {shorten(text)}, expected 1 to {MOST_WORKERS}")
+    return int(text)
 
 
 def run(main: Callable[[], object]) -> None:
@@ -159,6 +182,7 @@ def run(main: Callable[[], object]) -> None:
     """
     open_streams()
     logs.start(sys.argv)
+    threading.excepthook = of_a_thread
     # Pillow warns of photos above 89 megapixels, which cameras take; it refuses those above 179.
     warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
     try:
@@ -173,7 +197,7 @@ def run(main: Callable[[], object]) -> None:
         tell("interrupted; run the same command again to go on")
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
-        told = error if isinstance(error, UserError) else full_somewhere(error) or elsewhere(error, main)
+        told = error if isinstance(error, UserError) else told_of(error, main)
         if told is not None and not {"-d", DEBUG_FLAG} & set(sys.argv):
             tell(f"error: {' '.join(f'{told}'.split())}")
             raise SystemExit(EXIT_USER_ERROR) from None
@@ -181,6 +205,19 @@ def run(main: Callable[[], object]) -> None:
             logging.getLogger(__name__).exception("%s: %s", type(error).__name__, error)
             raise SystemExit(1) from None
         raise
+
+
+def told_of(error: Exception, main: Callable[[], object]) -> UserError | None:
+    """What to tell of an error that is the machine's, and not the program's; None for any other."""
+    if isinstance(error, OSError) and error.errno in OF_FILES and error.filename is not None:
+        return UserError(f"{error.filename}: {error.strerror}; mend that and run this again")
+    return full_somewhere(error) or elsewhere(error, main)
+
+
+def of_a_thread(failed: threading.ExceptHookArgs) -> None:
+    """A full disk that a library's thread meets is told once, by the main thread, which meets it next."""
+    if failed.exc_value is None or full(failed.exc_value) is None or {"-d", DEBUG_FLAG} & set(sys.argv):
+        threading.__excepthook__(failed)
 
 
 def open_streams() -> None:
@@ -240,6 +277,12 @@ def elsewhere(error: Exception, main: Callable[[], object]) -> UserError | None:
         module = spec.name
     module = module.removesuffix(".__main__")
     needed = ENVIRONMENTS.get(module.partition(".")[0])
+    if needed and find_spec(MARKS[needed]):
+        return UserError(
+            f"no module {missing!r} here, though this is the environment {needed!r}; if a setting asks for "
+            f"it, leave that out or install it (python -m pip install {missing}); if it has gone, "
+            f"bash scripts/setup.sh {needed} brings it back"
+        )
     name, first = f"environment {needed!r}" if needed else "environment 'vllm' or 'ldm'", needed or "ldm"
     if (Path(__file__).parents[1] / "scripts" / "run.sh").is_file():
         how = (

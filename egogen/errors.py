@@ -24,6 +24,13 @@ def reason(error: BaseException) -> str:
     return f"{first} {more[0].strip()}" if first.endswith(":") and more else first
 
 
+def device_fault(name: str, has_gpu: bool, error: BaseException) -> str:
+    """Why a device cannot be taken; torch tells of all kinds that it might have been built for."""
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        return "there is none here"
+    return reason(error) if has_gpu or name == "cpu" else "no NVIDIA GPU here that this torch can use"
+
+
 def shorten(value: object, limit: int = 80) -> str:
     """A value's repr, cut for a one-line message; a number that is too long to write out is told as that."""
     try:

@@ -321,6 +321,15 @@ def parse_yaml(text: str, source: str) -> Any:  # noqa: ANN401 - as of a file
         return loader.get_single_data()
 
 
+def advice(error: json.JSONDecodeError) -> str:
+    """What may be wrong with a text that is no JSON, by where reading it ended."""
+    if error.msg == "Extra data":
+        return "there is more behind the first value, as in JSON Lines: expected one value"
+    # A string that never ends is told by where it begins.
+    is_at_end = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
+    return "is it cut off?" if is_at_end else "mend it there"
+
+
 @contextmanager
 def named_errors(path: Path | str) -> Iterator[None]:
     """Makes one line of what goes wrong while JSON or YAML is read.
@@ -340,7 +349,7 @@ def named_errors(path: Path | str) -> Iterator[None]:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     except json.JSONDecodeError as error:
         raise UserError(
-            f"{path}: not valid JSON ({error.msg} at line {error.lineno}); is it cut off?"
+            f"{path}: not valid JSON ({error.msg} at line {error.lineno}); {advice(error)}"
         ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
-from egogen.errors import UserError
+from egogen.errors import UserError, shorten
 
 DESCRIPTION_KEY = "llava_forecast_finetune"  # of an action, in annotation files
 Split = Literal["train", "val"]
@@ -20,6 +20,7 @@ FRAME_FORMATS: tuple[FrameFormat, ...] = get_args(FrameFormat)
 EGOGEN = "EgoGen"  # folder of all data sets
 # Name of a data set -> its folder inside it.
 FOLDERS = {"ego4d": "ego4d.fho", "epickitchen": "epickitchen"}
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of Linux
 METRIC_TARGETS = "val_gt_for_metric"
 
 
@@ -27,12 +28,19 @@ def expanded(path: str | Path) -> Path:
     """A path that may begin with `~` or `~user`, which shells leave in `--flag=~/x`, YAML and quotes.
 
     Raises:
-        UserError: there is no such home.
+        UserError: there is no such home, or no file system has such a name.
     """
     try:
-        return Path(path).expanduser()
+        made = Path(path).expanduser()
     except RuntimeError:
         raise UserError(f"{path}: there is no such home folder; write the whole path") from None
+    sizes = [len(part.encode(errors="replace")) for part in (*made.parts, f"{made}")]
+    if max(sizes) > LONGEST_PATH or max(sizes[:-1], default=0) > LONGEST_NAME or "\0" in f"{made}":
+        raise UserError(
+            f"{shorten(f'{path}')}: no file can be called that; a name has at most {LONGEST_NAME} bytes, a "
+            f"path {LONGEST_PATH}, none of them zero"
+        )
+    return made
 
 
 def data_root() -> Path:

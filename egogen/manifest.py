@@ -15,6 +15,7 @@ from egogen.files import read_json, regular, write_json
 from egogen.walks import walk_files
 
 NAME = "manifest.json"
+SHOWN = 3  # differences inside one setting
 HASH = re.compile("[0-9a-f]{64}")
 # Files beside a checkpoint's weights that make no difference to what it computes.
 OF_TRAINING = {
@@ -55,7 +56,15 @@ def claim(folder: Path, settings: Mapping[str, Any], name: str = NAME) -> None:
 
 
 def difference(key: str, before: object, now: object) -> str:
-    """How a setting differs, in words; of contents that are known by their hashes alone, that they do."""
+    """How a setting differs, in words; of contents that are known by their hashes alone, that they do.
+
+    Of settings by name, those that differ are told, each as `key.name`.
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        told = [difference(f"{key}.{name}", before.get(name), now.get(name)) for name in names[:SHOWN]]
+        more = [f"{len(names) - SHOWN} more"] if len(names) > SHOWN else []
+        return " and ".join(told + more) or f"{key} of another form"
     if all(isinstance(value, str) and HASH.fullmatch(value) for value in (before, now)):
         return f"{key} of another content: it has changed since, or another one is named"
     return f"{key} = {before!r}, this run has {now!r}"

@@ -3,6 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from argparse import ArgumentTypeError
+
+MOST_SEED = 2**32 - 1  # of what a person gives: what torch, NumPy and Lightning all take
+
+
+def read_seed(text: str) -> int:
+    """Reads a seed that a person gives, as a flag or in a table.
+
+    Raises:
+        ArgumentTypeError: it is none, from 0 to `MOST_SEED`.
+    """
+    try:
+        seed = int(text)
+    except ValueError:
+        seed = -1
+    if not 0 <= seed <= MOST_SEED:
+        raise ArgumentTypeError(f"got {text[:40]!r}, allowed: a whole number from 0 to {MOST_SEED}")
+    return seed
 
 
 def item_seed(run_seed: int, *item_id: str) -> int:

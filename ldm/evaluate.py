@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TABLES = (".parquet", ".csv")
 MOST_RESAMPLES = 1_000_000  # of an interval: more change no digit that is shown, and take hours
 
 
@@ -63,7 +64,7 @@ class EvaluateOptions:
     batch_size: int = flag("pairs at a time; changes no result", type=int, default=32)
     device: str = flag(HELP, default="auto")
     name: list[str] | None = flag("the runs' names in tables; without it, their folders'", nargs="+")
-    per_sample: Path | None = flag("write a row for each frame", type=Path, metavar="FILE.parquet")
+    per_sample: Path | None = flag("write a row for each frame", type=Path, metavar="FILE.parquet|csv")
     shard: str | None = flag(
         f"{SHARD}. Without it torchrun's processes share the work; i/n measures that shard, and the command "
         "without it joins them", metavar="I/N|auto",
@@ -84,6 +85,10 @@ class EvaluateOptions:
         metric_names(self.metrics or ())
         if not 0 <= self.bootstrap <= MOST_RESAMPLES:
             raise UserError(f"--bootstrap {self.bootstrap}: expected 0 to {MOST_RESAMPLES} resamples")
+        if self.per_sample and self.per_sample.suffix.lower() not in TABLES:
+            raise UserError(
+                f"--per-sample {self.per_sample}: expected a name that ends in {' or '.join(TABLES)}"
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -163,6 +168,9 @@ def run_names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
     for path in paths:
         if not path.is_dir():
             raise UserError(f"{path}: no such run; draw it by python -m ldm.sample --out {run_of(path)}")
+        within = sorted(each.name for each in path.iterdir() if (each / "images").is_dir())
+        if within and not (path / "images").is_dir():  # drawn with several scales
+            raise UserError(f"{path}: holds {len(within)} runs; name them: {', '.join(within[:4])}")
     names = list(given or (run_folder(path).absolute().name for path in paths))
     if len(names) != len(paths):
         raise UserError(f"--name: found {len(names)} names for {len(paths)} runs; give one for each")

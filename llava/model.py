@@ -25,7 +25,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from egogen.disk import writing
-from egogen.errors import UserError, reason
+from egogen.errors import UserError, device_fault
 from egogen.sharing.model_card import ModelWords
 from egogen.sharing.pushing import push
 from llava.checkpoints.adapter_folder import Adapters, is_adapter, read_adapters, whole_of
@@ -375,5 +375,6 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     try:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name!r}: {reason(error)}; allowed: auto, cpu, cuda, cuda:N") from None
+        why = device_fault(name, torch.cuda.is_available(), error)
+        raise UserError(f"--device {name!r}: {why}; allowed: auto, cpu, cuda, cuda:N") from None
     return torch.device(chosen)

@@ -6,6 +6,7 @@ from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
 
+from egogen import cli
 from egogen.cli import flag
 from egogen.errors import shorten
 from egogen.features.store_names import IMAGE_TOKENS, ROW_TYPES, SHARD_ITEMS, STORES, SUFFIXES, RowType, Store
@@ -40,7 +41,7 @@ class Conversion:
     tolerance: float = flag(
         "relative error of image features above which the projector is refused", type=float, default=2e-3
     )
-    workers: int = flag("threads", type=positive, default=4)
+    workers: int = flag("threads", type=cli.workers, default=4)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import get_args
 
+from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.layout import DESCRIPTION_KEY, FOLDERS, Split, data_root
@@ -45,7 +46,7 @@ class PrepareOptions:
     out: Path = flag("the folder that will hold EgoGen/", type=Path, default=data_root)
     size: int = flag("height of the frames in pixels; the aspect is kept", type=int, default=256)
     quality: int = flag("JPEG quality, 1 to 95", type=int, default=95)
-    workers: int = flag("sources read at a time", type=int, default=lambda: os.cpu_count() or 1)
+    workers: int = flag("sources read at a time", type=cli.workers, default=lambda: os.cpu_count() or 1)
     limit: int | None = flag("stop after so many pairs; later runs may go on", type=int)
     shard: str | None = flag(
         f"of the sources: {SHARD}. With i/n frames alone are made; the command without it joins the shards",
@@ -217,7 +218,7 @@ class HubOptions:
 
     source: Path = flag("the folder of the download", positional=True, type=Path, metavar="SRC")
     out: Path = flag("is to hold EgoGen/", type=Path, required=True, metavar="DATA_ROOT")
-    workers: int = flag("threads of the final check", type=int, default=lambda: os.cpu_count() or 1)
+    workers: int = flag("threads of the final check", type=cli.workers, default=lambda: os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,10 @@ class StatsOptions:
     out: Path | None = flag("write a page with examples", type=Path, metavar="FILE.html")
     examples: int = flag("of each split on the page", type=int, default=12)
     top: int = flag("how many verbs, nouns and sizes to show", type=int, default=12)
-    workers: int = flag("threads", type=int, default=lambda: os.cpu_count() or 1)
+    workers: int = flag("threads", type=cli.workers, default=lambda: os.cpu_count() or 1)
 
     def __post_init__(self) -> None:
-        for name, least in (("workers", 1), ("top", 1), ("examples", 0)):
+        for name, least in (("top", 1), ("examples", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name} {getattr(self, name)}: expected {least} or more")
 

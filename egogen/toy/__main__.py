@@ -9,6 +9,7 @@ from pathlib import Path
 from egogen import cli
 from egogen.cli import flag
 from egogen.layout import data_root
+from egogen.seeds import read_seed
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class ToyWorldOptions:
     train: int = flag("pairs in each train split", type=int, default=2000)
     val: int = flag("pairs in each val split", type=int, default=200)
     size: int = flag("frame height in pixels", type=int, default=64)
-    seed: int = flag("another seed makes another world", type=int, default=0)
-    workers: int | None = flag("processes; all cores if not given", type=int)
+    seed: int = flag("another seed makes another world", type=read_seed, default=0)
+    workers: int | None = flag("processes; all cores if not given", type=cli.workers)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.layout import FOLDERS
@@ -24,7 +25,7 @@ class ValidateOptions:
     features: Path | None = flag("check the stage-1 features in there too", type=Path, metavar="DIR")
     width: int | None = flag("d of the features; else that of the first one", type=int)
     height: int | None = flag("of all frames, in pixels; else the most frequent one", type=int)
-    workers: int = flag("threads", type=int, default=lambda: os.cpu_count() or 1)
+    workers: int = flag("threads", type=cli.workers, default=lambda: os.cpu_count() or 1)
     json: Path | None = flag("write the result there too", type=Path, metavar="FILE")
     fix: bool = flag(
         "first make val_gt_for_metric equal to the val targets and delete unfinished .part files; "
@@ -33,7 +34,7 @@ class ValidateOptions:
     )
 
     def __post_init__(self) -> None:
-        for name in ("workers", "width", "height"):
+        for name in ("width", "height"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UserError(f"--{name} {value}: expected 1 or more")
         if self.features and not self.features.is_dir():

@@ -177,8 +177,13 @@ def copy_tensor(target: Tensor, value: Tensor, name: str, path: Path) -> None:
     """Copies one tensor, widening the UNet's first convolution from 4 to 8 channels with zeros if need be.
 
     Raises:
-        UserError: the shapes differ.
+        UserError: the shapes differ, or its numbers are codes of quantised ones.
     """
+    if not value.is_floating_point():
+        raise UserError(
+            f"{path}: tensor {name!r} holds {value.dtype}, expected floating-point numbers; a quantised or "
+            "packed file is not read: take one of 16 or 32 bits"
+        )
     if name == CONV_IN and value.shape[1] == LATENT_CHANNELS < target.shape[1]:
         value = widened(value, target.shape[1])
     # The VAE's attention weights are 1 x 1 convolutions in published files.

@@ -26,6 +26,7 @@ Config = TypeVar("Config")
 LONGEST = 4096  # bits of a number that is told
 ENDS = ("ge", "gt", "le", "lt")
 WORD = re.compile(r"[A-Za-z_][\w.]*=")  # key.sub=value
+KEY = re.compile(r"[a-z]\w*(\.(?!ya?ml\b)\w+)+(:|$)")  # key.sub, as people write it for others' programs
 # What is allowed, by the beginning of pydantic's name for the fault.
 OF_TYPES = {
     "int": "a whole number", "float": "a number", "finite": "a finite number", "bool": "true or false",
@@ -34,8 +35,17 @@ OF_TYPES = {
 
 
 def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Tells YAML files from `key.sub=value` words, which may follow them on a command line."""
+    """Tells YAML files from `key.sub=value` words, which may follow them on a command line.
+
+    Raises:
+        UserError: a word is a key without `=` behind it.
+    """
     settings = [word for word in words if WORD.match(word)]
+    for word in words:
+        if word not in settings and KEY.match(word) and not expanded(word).exists():
+            raise UserError(
+                f"{shorten(word)}: neither a YAML file nor key=value; is the = missing behind the key?"
+            )
     return [find_config(expanded(word)) for word in words if word not in settings], settings
 
 
@@ -56,7 +66,7 @@ def load_config(kind: type[Config], files: Sequence[Path], overrides: Sequence[s
     try:
         merged = OmegaConf.merge(defaults, *(layer for _, layer in layers))
         tree = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, RecursionError) as error:
+    except (OmegaConfBaseException, RecursionError, TypeError) as error:  # that: a mapping for a list
         place = ", ".join(map(str, files)) or "configuration"
         what = "nested too deeply" if isinstance(error, RecursionError) else reason(error)[:300]
         raise UserError(f"{place}: {what}") from None

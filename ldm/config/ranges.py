@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from egogen.layout import expanded
+from egogen.seeds import MOST_SEED
 from ldm.diffusion.choices import TRAINING_STEPS
 
 SECTION = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
@@ -29,6 +30,12 @@ def not_zero(value: int) -> int:
     return value
 
 
+def path_text(text: str) -> str:
+    """A path as it was written, but for `~`; an empty one stands for none."""
+    made = expanded(text)
+    return f"{made}" if text.startswith("~") else text
+
+
 NUMBER = BeforeValidator(no_word)
 Count = Annotated[int, NUMBER, Field(ge=1, le=LARGEST)]
 Natural = Annotated[int, NUMBER, Field(ge=0, le=LARGEST)]
@@ -39,7 +46,7 @@ Limit = Annotated[
     AfterValidator(not_zero),
     Field(ge=-1, le=LARGEST, description="at least 1, or -1 for no limit"),
 ]
-Seed = Annotated[int, NUMBER, Field(ge=0, lt=2**32)]  # what torch, NumPy and Lightning all take
+Seed = Annotated[int, NUMBER, Field(ge=0, le=MOST_SEED)]
 Share = Annotated[float, NUMBER, Field(ge=0, le=1)]
 Below1 = Annotated[float, NUMBER, Field(ge=0, lt=1)]
 Number = Annotated[float, NUMBER, Field(ge=-LARGEST, le=LARGEST)]
@@ -55,4 +62,4 @@ Steps = Annotated[int, NUMBER, Field(ge=1, le=TRAINING_STEPS)]  # as many timest
 GridSteps = Annotated[
     int, NUMBER, Field(ge=1, le=TRAINING_STEPS - 1)
 ]  # the last timestep is not in the training schedule
-PathText = Annotated[str, AfterValidator(lambda text: f"{expanded(text)}" if text.startswith("~") else text)]
+PathText = Annotated[str, AfterValidator(path_text)]

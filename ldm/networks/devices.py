@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from egogen.cli import parser, run
-from egogen.errors import UserError, reason
+from egogen.errors import UserError, device_fault
 
 if TYPE_CHECKING:
     import torch  # a door names a device before it imports torch
@@ -34,10 +34,11 @@ def find_device(name: str, rank: int = 0) -> torch.device:
         own = 0 if torch.cuda.device_count() == 1 else rank  # a launcher may show each process its own alone
         found = torch.zeros(1, device=f"cuda:{own}" if name == "cuda" else name).device
         if found.type == "meta":
-            raise RuntimeError("it computes nothing")
+            raise UserError(f"device {name!r}: it computes nothing; allowed are {HELP}")
         return found
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {name!r}: {reason(error)}; allowed are {HELP}") from None
+        why = device_fault(name, torch.cuda.is_available(), error)
+        raise UserError(f"device {name!r}: {why}; allowed are {HELP}") from None
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from egogen.reserved import OF_CLIP, held_signs
+from egogen.reserved import OF_CLIP, held_signs, is_blank
 
 log = logging.getLogger(__name__)
 TEXT_TOKENS = 77
@@ -65,6 +65,7 @@ def say_lost(tokenizer: CLIPTokenizer, texts: Sequence[str], where: str) -> None
     signs = sum(bool(held_signs(text, OF_CLIP)) for text in texts)
     for count, what in (
         (cut, f"are longer than CLIP's {TEXT_TOKENS} tokens; what is behind is not read"),
+        (sum(map(is_blank, texts)), "are blank: nothing is asked for"),
         (signs, f"hold {' or '.join(OF_CLIP)}, which CLIP reads as its own signs; take them out"),
     ):
         if count:

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from egogen.errors import UserError, shorten
 from egogen.reserved import is_blank
+from egogen.seeds import MOST_SEED
 from ldm.sampling.edit_options import EditOptions
 
-MOST_SEED = 2**53 - 1  # beyond it a browser's numbers are not exact
 # What a page calls the things that `ldm.edit` has flags for.
 WORDS = {
     "--cfg-text": "text guidance",

@@ -36,6 +36,14 @@ def item_digests(files: SplitFiles) -> dict[str, str]:
     }
 
 
+def known_items(folder: Path) -> dict[str, str]:
+    """The items that a folder was claimed for; none where it is new, or was claimed without noting them."""
+    path = folder / NAME
+    before = check_object(read_json(path), f"{path}", "settings by name") if path.exists() else {}
+    items = before.get(ITEMS)
+    return {name: f"{value}" for name, value in items.items()} if isinstance(items, dict) else {}
+
+
 def claim_items(folder: Path, settings: Mapping[str, object], items: Mapping[str, str]) -> None:
     """Makes a folder that of settings and items, or checks that it is.
 

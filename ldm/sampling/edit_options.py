@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, get_args
 from egogen.cli import flag
 from egogen.errors import UserError, check
 from egogen.layout import run_root
-from egogen.reserved import text_fault
+from egogen.reserved import is_blank, text_fault
+from egogen.seeds import read_seed
 from ldm.diffusion.choices import (
     DDIM_TRAILING,
     PRESETS,
@@ -53,7 +54,7 @@ class DrawingOptions:
         f"side of the square that is drawn [the checkpoint's own where it states one, else {RESOLUTION}]",
         type=int,
     )
-    seed: int = flag("of the noise", type=int, default=0)
+    seed: int = flag("of the noise", type=read_seed, default=0)
     cfg_text: float | None = flag(
         "guidance by text and features, s_T [the checkpoint's own where it states one, else 7.5]", type=float
     )
@@ -194,8 +195,7 @@ class EditOptions(DrawingOptions, OnePhoto):
         out = self.output  # without it, what is there is kept
         if out and out.exists() and self.input.exists() and out.samefile(self.input):
             raise UserError(f"--output {out}: is the photo itself, which would be lost")
-        if self.vllm and (fault := text_fault(self.prompt)):
-            raise UserError(f"--prompt {self.prompt!r}: {fault}")
+        check_prompt(self.prompt, bool(self.vllm))
 
 
 @dataclass(frozen=True)
@@ -236,8 +236,8 @@ class PhotoListOptions(DrawingOptions, PhotoList):
         for name, value in (("--prompt", self.prompt), ("--description", self.description)):
             if self.is_table and value is not None:
                 raise UserError(f"{name} {value!r}: each row of {self.input[0]} has its own; leave it out")
-        if self.vllm and self.prompt is not None and (fault := text_fault(self.prompt)):
-            raise UserError(f"--prompt {self.prompt!r}: {fault}")
+        if self.prompt is not None:
+            check_prompt(self.prompt, bool(self.vllm))
 
     @property
     def is_table(self) -> bool:
@@ -257,6 +257,13 @@ class PhotoListOptions(DrawingOptions, PhotoList):
         """
         values = {each.name: getattr(self, each.name) for each in fields(EditOptions)}
         return EditOptions(**{**values, "input": self.input[0]})
+
+
+def check_prompt(text: str, is_asked: bool) -> None:
+    """Refuses an action without words and, where stage 1 is asked, one that it does not read as it stands."""
+    fault = text_fault(text) if is_asked or is_blank(text) else None
+    if fault:
+        raise UserError(f"--prompt {text!r}: {fault}")
 
 
 def is_table(path: Path) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import logging
 import os
 import shutil
@@ -32,10 +31,10 @@ from ldm.checkpoints.lora_files import told_loras
 from ldm.networks.devices import find_device
 from ldm.sampling.asking import Answer, Question, ask
 from ldm.sampling.drawing_job import is_drawn
-from ldm.sampling.drawn_items import claim_items
+from ldm.sampling.drawn_items import claim_items, known_items
 from ldm.sampling.edit_options import COLUMNS, PhotoListOptions
 from ldm.sampling.editing import Condition, Studio, decode, open_studio, save, shaped, with_features
-from ldm.sampling.photo_list import SHOWN, Wish, read_wishes
+from ldm.sampling.photo_list import SHOWN, Wish, digest, named_apart, place, read_wishes
 
 IMAGES, SHEET, TABLE, STAGE_ONE = "images", "contact_sheet.jpg", "photos.csv", ".stage_1"
 ON_A_SHEET = 60
@@ -54,15 +53,18 @@ def edit_all(options: PhotoListOptions) -> None:
     out = options.output
     assert out is not None
     check_folder(out, options.input)
-    wishes, failed = read_wishes(options)
+    unnamed, failed = read_wishes(options)
     for fault in failed:
         log.warning("%s; it is left out", fault)
     studio = open_studio(options, find_device(options.device))
     with hold(out, "an edit"):
+        home, rows = Path(os.path.realpath(out)), known_rows(out / TABLE)
+        photos = {name.casefold(): row["photo"] for name, row in rows.items()}
+        wishes = named_apart(unnamed, home, known_items(out), photos)
         claim(out, options, studio, wishes)
         todo = [wish for wish in wishes if not is_drawn(out / IMAGES / wish.name)]
         log.info("%d photos, %d of them are drawn already", len(wishes), len(wishes) - len(todo))
-        texts = {name for name, row in known_rows(out / TABLE).items() if row["description"]}
+        texts = {name for name, row in rows.items() if row["description"]}
         untold = [wish for wish in wishes if wish in todo or wish.name not in texts]
         answers = described(options, out / STAGE_ONE, untold)  # an ended run has drawn some, and told of none
         failed += draw_all(out, studio, todo, answers, options.batch_size)
@@ -121,12 +123,6 @@ def claim(out: Path, options: PhotoListOptions, studio: Studio, wishes: Sequence
         "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
     }
     claim_items(out, settings, {wish.name: digest(wish) for wish in wishes})
-
-
-def digest(wish: Wish) -> str:
-    """What a frame is drawn from: the photo's bytes, the words, the seed."""
-    parts = [file_hash(wish.photo), wish.action, wish.description, wish.seed]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def described(options: PhotoListOptions, folder: Path, wishes: Sequence[Wish]) -> dict[str, Answer]:
@@ -202,10 +198,9 @@ def show(out: Path, wishes: Sequence[Wish], answers: Mapping[str, Answer]) -> No
     rows = {name: row for name, row in known_rows(out / TABLE).items() if (out / IMAGES / name).exists()}
     for wish in wishes:
         if (out / IMAGES / wish.name).exists():
-            photo = Path(os.path.realpath(wish.photo.parent), wish.photo.name)
             text = answers[wish.name].text if wish.name in answers else None
             rows[wish.name] = {
-                "photo": os.path.relpath(photo, home), "action": wish.action, "seed": f"{wish.seed}",
+                "photo": place(wish.photo, home), "action": wish.action, "seed": f"{wish.seed}",
                 "description": text or rows.get(wish.name, {}).get("description", ""), "output": wish.name,
             }  # fmt: skip
     lines = io.StringIO()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
+from argparse import ArgumentTypeError
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
@@ -16,7 +19,9 @@ from egogen.errors import UserError, shorten
 from egogen.frames import read_frame
 from egogen.hints import hint
 from egogen.layout import expanded
+from egogen.manifest import file_hash
 from egogen.reserved import is_blank, text_fault
+from egogen.seeds import read_seed
 from egogen.walks import walk
 from ldm.sampling.edit_options import COLUMNS, FORMATS, PhotoListOptions, frame_name
 
@@ -58,7 +63,7 @@ def read_wishes(options: PhotoListOptions) -> Found:
     if not found.wishes:
         more = f"; {found.left_out[0]}" if found.left_out else ""
         raise UserError(f"--input {options.input[0]}: no photos here to draw{more}")
-    return found._replace(wishes=named_apart(found.wishes))
+    return found
 
 
 def listed(options: PhotoListOptions) -> Found:
@@ -138,25 +143,27 @@ def wish_of(row: Mapping[str, str], folder: Path, options: PhotoListOptions) -> 
     return Wish(
         folder / expanded(cells["photo"]),
         cells["action"],
-        parsed(cells, "seed", int, "a whole number") if cells["seed"] else options.seed,
+        parsed(cells, "seed", read_seed) if cells["seed"] else options.seed,
         cells["description"] or None,
-        parsed(cells, "output", output_name, f"a name that ends in {', '.join(FORMATS)}, below --output"),
+        parsed(cells, "output", output_name),
     )
 
 
-def parsed(cells: Mapping[str, str], name: str, read: Callable[[str], Parsed], allowed: str) -> Parsed:
+def parsed(cells: Mapping[str, str], name: str, read: Callable[[str], Parsed]) -> Parsed:
     """A cell's value; a `UserError` says what is allowed."""
     try:
         return read(cells[name])
-    except ValueError:
-        raise UserError(f"column {name!r}: got {shorten(cells[name])}, allowed: {allowed}") from None
+    except ArgumentTypeError as error:
+        raise UserError(f"column {name!r}: {error}") from None
 
 
 def output_name(text: str) -> str:
-    """A frame's name; a `ValueError` for one that is none, or lies elsewhere."""
+    """A frame's name; an `ArgumentTypeError` for one that is none, or lies elsewhere."""
     path = PurePosixPath(text)
     if text and (path.is_absolute() or ".." in path.parts or path.suffix.lower() not in FORMATS):
-        raise ValueError
+        raise ArgumentTypeError(
+            f"got {shorten(text)}, allowed: a name that ends in {', '.join(FORMATS)}, below --output"
+        )
     return text and f"{path}"
 
 
@@ -200,16 +207,46 @@ def is_text(name: str) -> bool:
     return True
 
 
-def named_apart(wishes: Sequence[Wish]) -> list[Wish]:
-    """The same with a name each; where two would have one, the later ones get numbers, in their order."""
-    taken = {wish.name.casefold() for wish in wishes if wish.name}
-    made = []
-    for wish in wishes:
-        name = wish.name
-        if not name:
-            plain = Path(frame_name(wish.photo, wish.action))
-            numbered = (f"{plain.stem}_{number}{plain.suffix}" for number in count(2))
-            name = next(each for each in chain([plain.name], numbered) if each.casefold() not in taken)
-            taken.add(name.casefold())
-        made.append(replace(wish, name=name))
-    return made
+def digest(wish: Wish) -> str:
+    """What a frame is drawn from: the photo's bytes, the words, the seed."""
+    return short_hash(file_hash(wish.photo), wish.action, wish.description, wish.seed)
+
+
+def short_hash(*parts: object) -> str:
+    """Sixteen hexadecimal digits that follow from the parts."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def named_apart(
+    wishes: Sequence[Wish], home: Path, known: Mapping[str, str], photos: Mapping[str, str]
+) -> list[Wish]:
+    """The same with a name each. Where several would have one, a hash of what is asked for is added.
+
+    So a name does not depend on what else is asked for, and further photos rename none that are drawn: one
+    that had its plain name for itself keeps it.
+
+    Args:
+        wishes: of one run.
+        home: the folder of the frames, without links; photos are told apart by where they lie from there.
+        known: `digest` by name, of frames that the folder was claimed for.
+        photos: where the photo lies, by the casefolded name of a frame that was drawn of it.
+    """
+    plain = {wish: wish.name or frame_name(wish.photo, wish.action) for wish in wishes}
+    wanted = Counter(name.casefold() for name in plain.values())
+
+    def named(wish: Wish) -> str:
+        name, where = plain[wish], place(wish.photo, home)
+        path = Path(name)
+        asked = short_hash(where, wish.action, wish.description, wish.seed)
+        apart = f"{path.stem}_{asked[:8]}{path.suffix}"
+        if wish.name or (name in known and known[name] == digest(wish)):
+            return name
+        is_alone = wanted[name.casefold()] == 1 and photos.get(name.casefold(), where) == where
+        return name if is_alone and apart not in known else apart
+
+    return [replace(wish, name=named(wish)) for wish in wishes]
+
+
+def place(photo: Path, home: Path) -> str:
+    """Where a photo lies, from a folder: both may be moved together. Its own name may be a link's."""
+    return os.path.relpath(Path(os.path.realpath(photo.parent), photo.name), home)

@@ -16,6 +16,7 @@ from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.layout import run_root
+from egogen.seeds import read_seed
 
 log = logging.getLogger(__name__)
 ANSWERS = "answers.csv"
@@ -33,7 +34,7 @@ class StudyOptions:
     items: int = flag("how many actions are shown, the same of all systems", type=int, default=60)
     name: list[str] | None = flag("the systems' names [the folders']", nargs="+")
     out: Path = flag(f"folder of {ANSWERS} [RUN_ROOT/study]", type=Path, default=lambda: run_root() / "study")
-    seed: int = flag("of the choice of items and of all orders", type=int, default=0)
+    seed: int = flag("of the choice of items and of all orders", type=read_seed, default=0)
     title: str = flag("heading of the page", default="Which frame shows the action best?")
     host: str = flag("address to listen on; 0.0.0.0 lets others on the network in", default="127.0.0.1")
     port: int = flag("port to listen on; 0 takes a free one", type=int, default=8417)

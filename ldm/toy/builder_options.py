@@ -7,6 +7,7 @@ from pathlib import Path
 
 from egogen.cli import flag
 from egogen.layout import Layout
+from egogen.seeds import read_seed
 from ldm.networks.devices import HELP
 
 
@@ -17,7 +18,7 @@ class BuilderOptions:
     data_root: Path = flag("folder that holds EgoGen/", type=Path, required=True)
     out: Path = flag("the file to write", type=Path, required=True)
     dataset: str = flag("ego4d or epickitchen", default="ego4d")
-    seed: int = flag("seed of weights, batches and noise", type=int, default=0)
+    seed: int = flag("seed of weights, batches and noise", type=read_seed, default=0)
 
     @property
     def layout(self) -> Layout:

@@ -12,6 +12,7 @@ from egogen.cli import flag
 from egogen.disk import writing
 from egogen.errors import UserError, check
 from egogen.layout import run_root
+from egogen.seeds import read_seed
 
 if TYPE_CHECKING:
     from ldm.config.sections import TrainConfig
@@ -34,7 +35,7 @@ class TrainOptions:
     train: bool = flag("or only check settings and data", spelled=("-t", "--train"), action="store_true")
     gpus: str = flag("GPUs to use, of each node; none is the CPU", default="", metavar="0,1,...")
     resume: Path | None = flag("checkpoint, or folder of a run", spelled=("-r", "--resume"), type=Path)
-    seed: int | None = flag("by default trainer.seed of the YAML", spelled=("-s", "--seed"), type=int)
+    seed: int | None = flag("by default trainer.seed of the YAML", spelled=("-s", "--seed"), type=read_seed)
     logdir: Path = flag(
         "folder of all runs", spelled=("-l", "--logdir"), type=Path, default=lambda: run_root() / "logs"
     )

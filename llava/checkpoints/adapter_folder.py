@@ -16,7 +16,16 @@ from torch import Tensor
 from egogen.annotations import JsonObject, check_object
 from egogen.errors import UserError
 from egogen.files import read_json
-from llava.checkpoints.weights import GATHER, PROJECTOR, TEXT, examples, has_weights, our_name, read_file
+from llava.checkpoints.weights import (
+    GATHER,
+    PROJECTOR,
+    TEXT,
+    check_floating,
+    examples,
+    has_weights,
+    our_name,
+    read_file,
+)
 
 log = logging.getLogger(__name__)
 
@@ -246,6 +255,7 @@ def check_tensor(path: Path, name: str, tensor: Tensor | None, shape: tuple[int,
     if tensor.shape != shape:
         empty = f"; it is empty; {GATHER}" if not tensor.numel() else ""
         raise UserError(f"{path}: {name} has shape {tuple(tensor.shape)}, expected {shape}{empty}")
+    check_floating(path, name, tensor)
     if not tensor.isfinite().all():
         raise UserError(f"{path}: {name} is not finite; its training has failed")
 

@@ -18,10 +18,18 @@ WHOLE = ["multi_modal_projector"]
 NOT_QUANTIZED = [r".*vision_tower", r".*multi_modal_projector", "lm_head"]  # matched from the start
 
 
-def add_adapters(model: PreTrainedModel, settings: LoraArguments, base: Path) -> PeftModel:
+def add_adapters(
+    model: PreTrainedModel, settings: LoraArguments, base: Path, dtype: torch.dtype = torch.float32
+) -> PeftModel:
     """Freezes a model and puts trainable adapters on its language model; the projector is trained too.
 
-    `base`, the checkpoint folder that the adapters belong to, is kept beside them.
+    Args:
+        model: whole, with its weights or without.
+        settings: of the adapters.
+        base: the checkpoint folder that they belong to; it is kept beside them.
+        dtype: of what is trained. Steps of 16-bit weights would be rounded away, unless the optimiser keeps
+            a copy of 32 bits, as DeepSpeed does; under ZeRO-3 it takes them as they are, and computes with
+            no two types.
     """
     # Frozen embeddings have no gradient to give to layers that are computed twice.
     model.enable_input_require_grads()
@@ -36,10 +44,9 @@ def add_adapters(model: PreTrainedModel, settings: LoraArguments, base: Path) ->
     model.name_or_path = str(base.resolve())
     adapted = get_peft_model(model, config)
     assert isinstance(adapted, PeftModel)
-    # Steps of 16-bit weights would be rounded away.
     for parameter in adapted.parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+            parameter.data = parameter.data.to(dtype)
     return adapted
 
 

@@ -164,10 +164,18 @@ def read_file_shapes(path: Path) -> dict[str, Tensor]:
 
     def shapes(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
-            sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no dict
-        return {name: torch.empty(size, device="meta") for name, size in sizes.items()}
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no dict
+            return {
+                name: torch.empty(part.get_shape(), dtype=type_of(part.get_dtype()), device="meta")
+                for name, part in slices.items()
+            }
 
     return guarded(path, shapes)
+
+
+def type_of(spelled: str) -> torch.dtype:
+    """A type that is floating-point where that of a safetensors file is."""
+    return torch.float32 if spelled.startswith(("F", "BF")) else torch.int8
 
 
 def is_safetensors(path: Path) -> bool:
@@ -214,7 +222,21 @@ def read_weights(
     for file in weight_files(folder):
         for name, tensor in read(file).items():
             if not names.leftovers.search(name):
+                check_floating(file, name, tensor)
                 yield our_name(name, names.rules), tensor
+
+
+def check_floating(path: Path, name: str, tensor: Tensor) -> None:
+    """Refuses whole numbers, which are codes of quantised weights, and complex ones, half of which is lost.
+
+    Raises:
+        UserError: names the tensor.
+    """
+    if not tensor.is_floating_point():
+        raise UserError(
+            f"{path}: {name} holds {tensor.dtype}, expected floating-point numbers; a quantised or packed "
+            "checkpoint is not read: take one of 16 or 32 bits"
+        )
 
 
 def read_shapes(folder: Path, names: Names = OF_LLAVA) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from egogen.cli import flag
 from egogen.errors import shorten
 from egogen.features.store_names import ROW_TYPES, STORES, RowType, Store
 from egogen.layout import DESCRIPTION_KEY
+from egogen.seeds import read_seed
 from egogen.shards import SHARD
 from llava.question.labels import CUTS, QUESTION, Cut, check_query
 from llava.question.lemmas import LEMMAS, Lemmas
@@ -54,7 +55,7 @@ class DescribeOptions:
         "features of these texts, one for each action, by one pass; nothing is generated. An annotation file "
         f"with {DESCRIPTION_KEY}, or JSON clip -> action -> text or description", type=Path,
     )  # fmt: skip
-    seed: int = flag("draws depend on it and on the action's id", type=int, default=42)
+    seed: int = flag("draws depend on it and on the action's id", type=read_seed, default=42)
     seeds: Path | None = flag(
         "JSON clip -> action -> the whole seed of its draws, in place of --seed and the action's id",
         type=Path,

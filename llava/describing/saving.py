@@ -114,6 +114,8 @@ class NpySaver:
             try:
                 write_feature(image, description.image_features.numpy())
                 write_feature(text, description.text_features.numpy())
+            except UserError:  # a full disk
+                raise
             except ValueError as error:
                 raise not_finite(error) from None
         self.journal.add([row(self.job, *pair) for pair in zip(items, made, strict=True)])

@@ -133,6 +133,8 @@ def write_features(made: Description, folder: Path) -> None:
     try:
         write_feature(folder / "image.npy", made.image_features.numpy())
         write_feature(folder / "text.npy", made.text_features.numpy())
+    except UserError:  # a full disk
+        raise
     except ValueError as error:
         raise UserError(f"stage 1's features are no numbers ({error}); is its checkpoint whole?") from None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.layout import FOLDERS
+from egogen.seeds import read_seed
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class ToyLlavaOptions:
     data_root: Path = flag("folder with the toy world's EgoGen", type=Path, required=True)
     out: Path = flag("checkpoint folder; CLIP goes beside it", type=Path, required=True)
     dataset: str = flag("whose training frames to see", choices=[*FOLDERS, "both"], default="both")
-    seed: int = flag("of weights and order", type=int, default=0)
+    seed: int = flag("of weights and order", type=read_seed, default=0)
     vision_steps: int = flag("batches of CLIP's training", type=int, default=250)
     language_steps: int = flag("batches of LLaMA's training", type=int, default=180)
     seconds: float = flag("stop each of the two after this time", type=float, default=600.0)

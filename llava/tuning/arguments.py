@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,6 +55,8 @@ def read_arguments(argv: Sequence[str] | None, description: str | None) -> Argum
     )
     try:
         known, _ = parser.parse_known_args(words)
+        if known.deepspeed and not known.dry_run:
+            be_a_group()
         read = read_plan if known.dry_run else HfArgumentParser.parse_args_into_dataclasses
         model, data, lora, schedule, _, training = read(parser, words)
     except UserError:
@@ -72,6 +75,15 @@ def read_arguments(argv: Sequence[str] | None, description: str | None) -> Argum
     if data.dry_run:
         return Arguments(model, data, lora, training, process().rank, process().world_size)
     return Arguments(model, data, lora, training, training.process_index, training.world_size)
+
+
+def be_a_group() -> None:
+    """Lets DeepSpeed have a group of one process where no launcher has told of others; it would ask MPI."""
+    if not any(name in os.environ for name in OF_LAUNCHERS):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            alone = ("0", "1", "0", "127.0.0.1", f"{free.getsockname()[1]}")
+        os.environ.update(zip(OF_LAUNCHERS, alone, strict=True))
 
 
 def read_plan(parser: HfArgumentParser, words: list[str]) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from transformers import TrainingArguments
 
 from egogen.errors import UserError, check
+from egogen.seeds import MOST_SEED
 from egogen.shards import launched
 
 LARGEST = 10**12  # of any number
@@ -15,7 +16,7 @@ NOT_NEGATIVE = (0, LARGEST, "0 or more")
 AT_LEAST_1 = (1, 10**9, "at least 1")
 ABOVE_0 = (math.ulp(0.0), LARGEST, "above 0")
 BELOW_1 = (0, math.nextafter(1.0, 0.0), "0 to less than 1")
-SEED = (0, 2**32 - 1, "0 to 4,294,967,295")
+SEED = (0, MOST_SEED, f"0 to {MOST_SEED:,}")
 RANGES = {
     "learning_rate": (math.ulp(0.0), 1, "above 0, up to 1"),
     "weight_decay": NOT_NEGATIVE,

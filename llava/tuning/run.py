@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import torch
 import torch.distributed
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from egogen.conversations import read_conversations
@@ -23,7 +23,7 @@ from egogen.shards import take_shard
 from llava.checkpoints.adapter_folder import is_adapter, whole_of
 from llava.checkpoints.adapters import add_adapters, four_bits
 from llava.checkpoints.config_json import places
-from llava.checkpoints.resume import COMPLETE, agreed_checkpoint
+from llava.checkpoints.resume import COMPLETE, agreed_checkpoint, step_of
 from llava.checkpoints.tokenizer import load_tokenizer
 from llava.model import Llava, choose_attention, count_parameters, freeze_vision, load
 from llava.tuning.arguments import Arguments, read_arguments
@@ -95,8 +95,12 @@ def finetune(args: Arguments) -> None:
     trainer.save_state()
     wait_for_all()
     if is_first:
-        write_json(output / COMPLETE, {"step": result.global_step, "loss": result.training_loss})
-        log.info("%s: %d updates, mean loss %.4f", output, result.global_step, result.training_loss)
+        taken = result.global_step - (step_of(checkpoint) if checkpoint else 0)
+        loss = result.training_loss  # of the updates since this start alone
+        write_json(output / COMPLETE, {"step": result.global_step, "loss": loss})
+        log.info(
+            "%s: %d updates; mean loss of the %d taken now: %.4f", output, result.global_step, taken, loss
+        )
 
 
 def read_examples(args: Arguments, tokenizer: PreTrainedTokenizerBase, frames: FrameStore) -> list[Example]:
@@ -150,7 +154,11 @@ def freeze(model: Llava, args: Arguments) -> Llava | PeftModel:
     freeze_vision(model)
     set_seed(args.training.seed)  # adapters begin at random
     adapted = args.lora.lora_enable
-    learner = add_adapters(model, args.lora, args.model.model_name_or_path) if adapted else model
+    learner = (
+        add_adapters(model, args.lora, args.model.model_name_or_path, trained_type(args.training))
+        if adapted
+        else model
+    )
     trained, frozen = count_parameters(learner)
     log.info(
         "trained: %s parameters (projector, %s); frozen: %s (vision tower%s)",
@@ -160,6 +168,13 @@ def freeze(model: Llava, args: Arguments) -> Llava | PeftModel:
         ", language model" if adapted else "",
     )
     return learner
+
+
+def trained_type(training: TrainingArguments) -> torch.dtype:
+    """What adapters are trained in: 16 bits where DeepSpeed computes in them and keeps a copy of 32."""
+    if training.deepspeed and (training.bf16 or training.fp16):
+        return torch.bfloat16 if training.bf16 else torch.float16
+    return torch.float32
 
 
 def skip_compiling() -> None:

@@ -1,5 +1,6 @@
 """How commands begin and end: flags, exit codes, one-line errors, tracebacks on request."""
 
+import errno
 import io
 import json
 import logging
@@ -8,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,13 @@ def interrupt() -> None:
 
 def crash() -> None:
     raise ZeroDivisionError
+
+
+def lack() -> None:
+    raise ModuleNotFoundError("No module named 'mpi4py'", name="mpi4py")
+
+
+lack.__module__ = "llava.train"
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +65,21 @@ def test_one_line_and_a_code(capsys: pytest.CaptureFixture[str], main: object, c
         cli.run(main)
     assert ended.value.code == code
     assert capsys.readouterr().err == line
+
+
+def test_the_right_environment_is_not_told_to_be_another(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library may be missing that only a setting asks for."""
+    for mark, told in (
+        ("json", "though this is the environment 'vllm'"),
+        ("nothing", "needs the environment 'vllm'"),
+    ):
+        monkeypatch.setitem(cli.MARKS, "vllm", mark)
+        with pytest.raises(SystemExit) as ended:
+            cli.run(lack)
+        assert ended.value.code == 2
+        assert told in capsys.readouterr().err
 
 
 def test_a_terminal_without_a_character_shows_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,3 +272,58 @@ def test_a_home_folder_is_expanded_in_every_path(
     with pytest.raises(SystemExit):
         cli.options(Paths, ["--one=~nobody-of-this-name/a"], "p", None)
     assert "no such home folder" in capsys.readouterr().err
+
+
+def read_only() -> None:
+    raise PermissionError(errno.EACCES, "Permission denied", "/data/x.json")
+
+
+def test_what_the_system_says_of_a_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.run(read_only)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: /data/x.json: Permission denied; mend that and run this again\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "found nothing, expected a path"),
+        ("a" * 256, "no file can be called that"),
+        ("b/" * 2049, "no file"),
+    ],
+)
+def test_paths_that_are_none(text: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.options(Paths, ["--one", text], "command", None)
+    assert told in capsys.readouterr().err
+    assert cli.path("ä" * 127 + "/b") == Path("ä" * 127, "b")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "4097", "9" * 5000, "1.5", "", "nan"])
+def test_workers_that_no_machine_has(text: str) -> None:
+    assert [cli.workers("1"), cli.workers("4096")] == [1, 4096]
+    with pytest.raises(ArgumentTypeError, match="expected 1 to 4096"):
+        cli.workers(text)
+
+
+def test_a_full_disk_in_a_thread_is_told_by_the_main_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """TensorBoard writes in a thread of its own."""
+
+    def work(error: Exception) -> None:
+        raise error
+
+    before = threading.excepthook
+    try:
+        cli.run(lambda: None)
+        for error in (OSError(errno.ENOSPC, "No space left on device"), KeyError("a mistake")):
+            thread = threading.Thread(target=work, args=(error,))
+            thread.start()
+            thread.join()
+    finally:
+        threading.excepthook = before
+    told = capsys.readouterr().err
+    assert "No space" not in told
+    assert "KeyError: 'a mistake'" in told

@@ -112,6 +112,13 @@ def test_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     [
         (b"", "not valid JSON"),
         (b'{"a": 1', "not valid JSON .* at line 1.*cut off"),
+        (b'{"a": "b', "not valid JSON .* at line 1.*cut off"),
+        (
+            b'{"a": 1}\n{"a": 2}',
+            "not valid JSON .Extra data at line 2.; there is more behind",
+        ),
+        (b"{'a': 1}", "not valid JSON .* at line 1.; mend it there"),
+        (b'{"a": 1, // why\n "b": 2}', "not valid JSON .* at line 1.; mend it there"),
         (b'{"a": "\xff"}', "not UTF-8 text .* at byte 7"),
         (b'{"a": {"b": 1, "c": 2, "b": 3}}', "the key 'b' occurs twice"),
         (b"[" * 200_000, "not ours .*nested too deeply"),

@@ -34,6 +34,27 @@ def test_other_settings_are_refused(tmp_path: Path, change: dict[str, Any], mess
         claim(tmp_path, {**SETTINGS, **change})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 50}, "made with sampling.steps = 16, this run has 50; choose"),
+        (
+            {"steps": 50, "guide": {"txt": 2, "img": 1}},
+            "sampling.steps = 16, this run has 50 and sampling.guide.txt = 1, this run has 2; choose",
+        ),
+        ({str(number): 1 for number in range(9)}, "sampling.2 = None, this run has 1 and 6 more; choose"),
+        ({"none": None}, "made with sampling of another form; choose"),
+    ],
+)
+def test_of_settings_in_settings_those_that_differ_are_told(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    sampling = {"scheduler": "ddim", "steps": 16, "guide": {"txt": 1, "img": 1}}
+    claim(tmp_path, {"sampling": sampling})
+    with pytest.raises(UserError, match=message):
+        claim(tmp_path, {"sampling": {**sampling, **change}})
+
+
 def test_a_setting_that_went_away_is_refused(tmp_path: Path) -> None:
     claim(tmp_path, SETTINGS)
     with pytest.raises(UserError, match="seed = 0, this run has None"):

@@ -307,7 +307,6 @@ def test_the_report_and_its_picture(source: Ego4D, tmp_path: Path) -> None:
     [
         (["--size", "4"], "--size 4: expected 8 to 4096"),
         (["--quality", "101"], "--quality 101: expected 1 to 95"),
-        (["--workers", "0"], "--workers 0: expected 1 or more"),
         (["--limit", "0"], "--limit 0: expected 1 or more"),
         (["--sharpest", "-1"], "--sharpest -1: expected 0 or more"),
         (["--similarity", "0.9", "0.8"], r"--similarity 0\.9 0\.8: expected -1 <= LOW <= HIGH <= 1"),

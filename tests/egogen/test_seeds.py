@@ -1,10 +1,15 @@
 """Seeds are keyed by item and stay what they are."""
 
+import re
+from argparse import ArgumentTypeError
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egogen.seeds import item_seed
+from egogen.seeds import MOST_SEED, item_seed, read_seed
+from tests.workbench import ROOT
 
 
 def test_seeds_are_pinned() -> None:
@@ -33,3 +38,22 @@ def test_neighbours_differ() -> None:
 
 def test_any_text_of_a_file_is_an_id() -> None:
     assert item_seed(0, "\ud800") != item_seed(0, "\ud801")  # JSON may hold half a surrogate pair
+
+
+def test_seeds_of_people_have_one_range() -> None:
+    assert [read_seed(text) for text in ("0", "42", "4294967295")] == [0, 42, MOST_SEED]
+    np.random.RandomState(MOST_SEED)  # who takes the least
+    for text in ("-1", "4294967296", "1.5", "x", "", "9" * 5000):
+        with pytest.raises(ArgumentTypeError, match=r"allowed: a whole number from 0 to 4294967295$"):
+            read_seed(text)
+
+
+def test_every_command_s_seed_is_read_so() -> None:
+    files = [path for name in ("egogen", "llava", "ldm") for path in ROOT.glob(f"{name}/**/*.py")]
+    flags = [
+        found
+        for path in files
+        for found in re.findall(r"^    seed: int.* = flag\(.*", path.read_text(), re.M)
+    ]
+    assert len(flags) >= 8
+    assert all("type=read_seed" in found for found in flags), flags

@@ -145,7 +145,6 @@ def test_real_data_are_not_overwritten(tmp_path: Path) -> None:
         (["--size", "31"], "--size 31: expected 32 to 1024 pixels"),
         (["--train", "-1"], "--train -1: expected 0 or more pairs"),
         (["--val", "-2"], "--val -2: expected 0 or more pairs"),
-        (["--workers", "0"], "--workers 0: expected 1 or more processes"),
     ],
 )
 def test_wrong_arguments(tmp_path: Path, flags: list[str], message: str) -> None:

@@ -45,3 +45,17 @@ def test_the_command_says_whether_a_device_is_there(caplog: pytest.LogCaptureFix
     assert "device: cpu" in caplog.text
     with pytest.raises(UserError, match="device 'cuda:99'"):
         main(["cuda:99"])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("gpu", "there is none here"),
+        ("mps", "there is none here"),
+        ("cuda:0", "no NVIDIA GPU here that this torch"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_torch_says_of_its_makers_is_not_passed_on(name: str, told: str) -> None:
+    with pytest.raises(UserError, match=f"^device '{name}': {told}"):
+        find_device(name)

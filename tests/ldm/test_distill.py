@@ -238,7 +238,7 @@ def test_folders_and_files_there_and_back(run: Run, phased: Path) -> None:
     again = LegoPipeline.from_pretrained(root / "folder")
     assert isinstance(again.scheduler, DDIMScheduler)
     assert distilled_of(again.unet) == Distilled(**LIMITS, phases=2)
-    # Weights are equal; where a file's tensors lie in memory decides, on some processors, how sums are rounded.
+    # Weights are equal; on some processors their place in memory decides how sums are rounded.
     alike = partial(torch.testing.assert_close, expected=wanted, rtol=0, atol=1e-5)
     alike(pixels(again))
     alike(pixels(LegoPipeline.from_parts(load_parts(root / "folder"))))

@@ -64,6 +64,8 @@ def test_what_is_drawn_from_is_the_given_description(
     ("more", "said"),
     [
         (["--description", "a"], "--description: its features are made by --vllm"),
+        (["--prompt", ""], "--prompt '': it is blank; words are needed"),
+        (["--prompt", "\u200b "], "it is blank"),
         (["--description", " ", "--vllm", "x"], "--description ' ': it is blank"),
         (["--description", "a </s>", "--vllm", "x"], "it holds </s>"),
         (["--vllm", "nowhere", "--vllm-python", sys.executable], "--vllm nowhere: no such folder"),

@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from egogen.errors import UserError
-from ldm.config.merge import fields_of, load_config, section_of, validated
+from ldm.config.merge import fields_of, load_config, section_of, split_words, validated
 from ldm.config.ranges import GridSteps, Steps
 from ldm.config.sections import GenerateConfig, TrainConfig
 from ldm.diffusion.schedule import TRAINING_STEPS, training_schedule
@@ -89,6 +89,7 @@ def test_any_file_is_one_line(tmp_path: Path, content: str | bytes) -> None:
         ("sampling.steps=1001", r"sampling\.steps: got 1001, allowed: 1 to 1,000"),
         ("sampling.scales_txt=[1,.nan]", r"sampling\.scales_txt\.1: got nan, allowed: a finite number"),
         ("data.workers=yes", r"data\.workers: got True, allowed: a number"),
+        ("sampling.scales_txt={}", "configuration: Cannot merge incompatible container types"),
         ("model=[1]", r"model: got \[1\], allowed: settings by name"),
         ("model.architecture.unet.heads=0", r"model\.architecture\.unet\.heads: got 0"),
         ("data.root=~nobody-of-this-name/x", "there is no such home folder"),
@@ -97,6 +98,19 @@ def test_any_file_is_one_line(tmp_path: Path, content: str | bytes) -> None:
 def test_what_is_allowed_is_said(word: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_config(TrainConfig, [], [word])
+
+
+@pytest.mark.parametrize("word", ["sampling.steps", "sampling.steps:", "data.a.b", "sampling.steps:4"])
+def test_a_setting_without_its_sign_is_no_missing_file(word: str) -> None:
+    with pytest.raises(UserError, match=f"^'{word}': neither a YAML file nor key=value; is the = missing"):
+        split_words(["sampling.seed=3", word])
+
+
+def test_files_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["a.yaml", "no.such.yml", "c.v2.yaml", "sub.dir/x.yaml", "own.config"]
+    Path("own.config").touch()
+    assert split_words(names) == ([*map(Path, names)], [])
 
 
 def test_every_timestep_is_a_step() -> None:

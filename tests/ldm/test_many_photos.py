@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -22,7 +23,7 @@ from ldm.edit import main as edit
 from ldm.sampling import many_photos
 from ldm.sampling.asking import Question, begin
 from ldm.sampling.edit_options import PhotoListOptions
-from ldm.sampling.photo_list import read_wishes
+from ldm.sampling.photo_list import named_apart, read_wishes
 from tests.ldm.test_edit import folder
 
 __all__ = ["folder"]
@@ -274,18 +275,37 @@ def options(*words: str, **more: object) -> PhotoListOptions:
     return PhotoListOptions(input=[Path(word) for word in words], ckpt=Path("x"), output=Path("o"), **more)
 
 
-def test_names_are_apart(photos: Path, tmp_path: Path) -> None:
-    shutil.copy(photos / "a.png", photos / "below/A.png")
-    found = read_wishes(options(str(photos), prompt="cut it"))
-    assert [wish.name for wish in found.wishes] == [
-        "a_cut_it.png",
-        "b_cut_it.png",
-        "A_cut_it_2.png",
-        "c_cut_it.png",
-    ]
-    table = tmp_path / "t.csv"
-    table.write_text("photo,action,output\nphotos/a.png,cut,\nphotos/b.jpg,cut,A_cut.png\n")
-    assert [wish.name for wish in read_wishes(options(str(table))).wishes] == ["a_cut_2.png", "A_cut.png"]
+def test_names_are_apart_and_stay(folder: Path, tmp_path: Path) -> None:
+    """Photos that are added, before or behind those of their name, alone or together, rename none."""
+    out = tmp_path / "out"
+    zero, one, two = (tmp_path / name for name in ("0", "1", "2"))
+    for place, name in ((zero, "A.png"), (one, "a.png"), (two, "a.png")):
+        place.mkdir()
+        Image.new("RGB", (64, 48), (40 * int(place.name), 0, 0)).save(place / name)
+
+    def drawn(*inputs: Path) -> dict[str, int]:
+        edit(flags(folder, out, "--input", *inputs, "--prompt", "cut it", "--steps", 1))
+        return {path.name: path.stat().st_mtime_ns for path in (out / "images").iterdir()}
+
+    first = drawn(one)
+    assert [*first] == ["a_cut_it.png"]
+    second = drawn(two, one)
+    (more,) = second.keys() - first.keys()
+    assert re.fullmatch(r"a_cut_it_[0-9a-f]{8}\.png", more)
+    third = drawn(zero)  # its name is apart in letter case alone, which some file systems do not tell
+    assert len(third) == 3
+    assert len({name.casefold() for name in third}) == 3
+    assert first.items() <= second.items() <= third.items()
+    assert drawn(zero, one, two) == drawn(two) == third
+    edit(flags(folder, out, "--input", out / "photos.csv", "--steps", 1))  # its table is taken again
+
+
+def test_names_that_a_table_gives_are_kept(photos: Path) -> None:
+    table = photos / "t.csv"
+    table.write_text("photo,action,output\na.png,cut,\nb.jpg,cut,A_cut.png\n")
+    wishes = named_apart(read_wishes(options(str(table))).wishes, photos, {}, {})
+    assert re.fullmatch(r"a_cut_[0-9a-f]{8}\.png", wishes[0].name)
+    assert wishes[1].name == "A_cut.png"
 
 
 FAULTY = """photo,action,seed,output
@@ -312,7 +332,7 @@ def test_bad_rows_are_named_by_line_and_column(photos: Path, monkeypatch: pytest
     assert said[0].endswith("line 3, column 'photo': blank; expected a file")
     assert said[1:4] == [
         "4, column 'action': blank; expected words",
-        "5, column 'seed': got '1.5', allowed: a whole number",
+        "5, column 'seed': got '1.5', allowed: a whole number from 0 to 4294967295",
         "6, column 'output': got '../x.png', allowed: a name that ends in .jpg, .jpeg, .png, .webp, below "
         "--output",
     ]

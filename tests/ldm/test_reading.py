@@ -145,6 +145,17 @@ def test_a_text_encoder_that_runs_code_is_one_line(tmp_path: Path) -> None:
     assert not Path("made").exists()
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64])
+def test_codes_of_quantised_weights_are_not_taken_for_weights(
+    state: State, tmp_path: Path, kind: torch.dtype
+) -> None:
+    name = "model.diffusion_model.input_blocks.0.0.weight"
+    save_file({**state, name: state[name].to(kind)}, tmp_path / "x.safetensors")
+    stated = {"unet": {"heads": 8, "groups": 8}, "vae": {"groups": 8}, "text": {"heads": 2}}
+    with pytest.raises(UserError, match=rf"{name}' holds {kind}, expected floating-point numbers; a quant"):
+        load_parts(SingleFile(tmp_path / "x.safetensors"), stated)
+
+
 def test_sizes_stay_as_they_are(state: State, tmp_path: Path) -> None:
     save_file(state, tmp_path / "x.ckpt")
     wide = replace(SHAPE, unet=replace(SHAPE.unet, heads=4))

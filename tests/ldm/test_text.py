@@ -15,6 +15,7 @@ LONG = "cut the apple " * 30
         (["cut the apple"], None),
         (["cut " * 75], None),  # 75 words and two marks: just what fits
         (["cut " * 76, LONG, "x"], "pairs: 2 of 3 texts are longer than CLIP's 77 tokens"),
+        (["cut", " ", ""], "pairs: 2 of 3 texts are blank"),
         (["cut <|endoftext|> it", "<|startoftext|>", "a"], "pairs: 2 of 3 texts hold"),
     ],
 )

@@ -204,6 +204,14 @@ def test_untrained_adapters_are_refused(loaded: Loaded, write: Write) -> None:
         load(write(tensors))
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64])
+def test_adapters_that_are_no_floats_are_refused(kind: torch.dtype, loaded: Loaded, write: Write) -> None:
+    tensors = tensors_of(loaded)
+    every("lora_A", lambda tensor: tensor.to(kind))(tensors)
+    with pytest.raises(UserError, match=rf"holds {kind}, expected floating-point numbers; a quantised"):
+        load(write(tensors))
+
+
 def test_adapters_without_effect_are_named(
     loaded: Loaded, write: Write, caplog: pytest.LogCaptureFixture
 ) -> None:

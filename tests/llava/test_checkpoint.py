@@ -89,6 +89,17 @@ def test_empty_weights_of_zero3_are_told_with_what_to_do(own_tiny: Path) -> None
         read_checkpoint(own_tiny)
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+def test_codes_of_quantised_weights_are_not_taken_for_weights(name: str, own_tiny: Path) -> None:
+    held = torch.load(own_tiny / "pytorch_model.bin", weights_only=True)
+    (own_tiny / "pytorch_model.bin").unlink()
+    held["lm_head.weight"] = held["lm_head.weight"].to(torch.int8)
+    write = torch.save if name.endswith(".bin") else save_file
+    write(held, own_tiny / name)
+    with pytest.raises(UserError, match=rf"{name}: lm_head\.weight holds torch\.int8, expected"):
+        read_checkpoint(own_tiny)
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model."])
 def test_a_wrappers_names_are_told(prefix: str, own_tiny: Path) -> None:
     path = own_tiny / "pytorch_model.bin"

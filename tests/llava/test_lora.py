@@ -19,8 +19,9 @@ from llava.checkpoints.lora_arguments import LoraArguments
 from llava.convert import main as convert
 from llava.model import freeze_vision, load
 from llava.train import main
+from tests.forked import Forked, command
 from tests.llava.conftest import Loaded
-from tests.llava.training import flags, losses
+from tests.llava.training import flags, losses, zero
 
 LORA = ("--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8", "--lora_dropout", "0")
 
@@ -125,6 +126,21 @@ def test_whole_numbers_are_frozen(tiny: Path) -> None:
     freeze_vision(model)
     assert not model.lm_head.weight.requires_grad
     assert model.get_input_embeddings().weight.requires_grad
+
+
+@pytest.mark.slow
+def test_adapters_under_zero_3_learn_in_16_bits_without_a_launcher(
+    adapters: Path, data: Path, tiny: Path, tmp_path: Path
+) -> None:
+    """The first losses are those of 32 bits without ZeRO; one process needs no torchrun, nor MPI."""
+    argv = [*flags(data, tiny, tmp_path, "--num_train_epochs", "2", "--max_steps", "2", *LORA)]
+    process = Forked(
+        command, "llava.train", [*argv, *zero(tmp_path, 3), "--bf16", "True"], log=tmp_path / "log"
+    )
+    assert process.wait() == 0, process.printed
+    assert losses(tmp_path) == pytest.approx(losses(adapters)[:2], abs=0.1)
+    saved = load_file(tmp_path / "adapter_model.safetensors").values()
+    assert {value.dtype for value in saved} == {torch.bfloat16}
 
 
 def test_adapters_are_trained_in_32_bits(tiny: Path) -> None:

@@ -14,7 +14,6 @@ from transformers import TrainerCallback
 
 from egogen import cli
 from egogen.errors import UserError
-from egogen.files import write_json
 from llava.checkpoints.resume import newest_checkpoint
 from llava.model import load
 from llava.train import main
@@ -22,7 +21,7 @@ from llava.tuning import run as module
 from llava.tuning.arguments import read_arguments
 from tests.forked import CPU, Forked, command, ranks
 from tests.llava.conftest import Loaded
-from tests.llava.training import REPO, Payload, flags, losses
+from tests.llava.training import REPO, Payload, flags, losses, zero
 from tests.second_process import second_process
 from tests.small_disk import largest_file
 
@@ -96,6 +95,8 @@ def test_an_interrupted_run_goes_on_exactly(
     assert newest.name == "checkpoint-4"
     main(argv)
     assert losses(tmp_path) == pytest.approx(losses(trained), abs=1e-4)
+    told = json.loads((tmp_path / "complete.json").read_text())["loss"]
+    assert told == pytest.approx(sum(losses(tmp_path)[4:]) / 2, abs=1e-6)  # of what was trained now
     first, second = (load(folder)[0].state_dict() for folder in (trained, tmp_path))
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
 
@@ -218,17 +219,6 @@ def test_published_flags_are_accepted(tmp_path: Path) -> None:
     training = read_arguments(argv, None).training
     assert training.get_warmup_steps(1000) == 30
     assert training.lr_scheduler_type == "cosine"
-
-
-def zero(folder: Path, stage: int, **more: object) -> list[str]:
-    """Flags of DeepSpeed on a CPU."""
-    settings = json.loads((REPO / "configs/deepspeed/zero2_cpu.json").read_text())
-    settings["zero_optimization"]["stage"] = stage
-    if stage == 3:
-        settings["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
-    path = folder.parent / f"{folder.name}_zero.json"
-    write_json(path, {**settings, **more})
-    return ["--deepspeed", str(path)]
 
 
 def start(argv: list[str], log: Path) -> list[Forked]:

@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from egogen.files import write_json
+
 REPO = Path(__file__).parents[2]
 
 
@@ -19,6 +21,17 @@ def flags(data: Path, tiny: Path, out: Path, *more: str) -> list[str]:
 def losses(folder: Path) -> list[float]:
     history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     return [entry["loss"] for entry in history if "loss" in entry]
+
+
+def zero(folder: Path, stage: int, **more: object) -> list[str]:
+    """Flags of DeepSpeed on a CPU."""
+    settings = json.loads((REPO / "configs/deepspeed/zero2_cpu.json").read_text())
+    settings["zero_optimization"]["stage"] = stage
+    if stage == 3:
+        settings["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
+    path = folder.parent / f"{folder.name}_zero.json"
+    write_json(path, {**settings, **more})
+    return ["--deepspeed", str(path)]
 
 
 class Payload:

@@ -127,6 +127,14 @@ def load_strictly(
         for fault, names in (
             ("missing", own.keys() - given.keys()),
             ("unknown", given.keys() - own.keys()),
+            (
+                "of another type",
+                {
+                    name
+                    for name in own.keys() & given
+                    if own[name].is_floating_point() != given[name].is_floating_point()
+                },
+            ),
             ("of another shape", {name for name in own.keys() & given if shapes[name] != given[name].shape}),
         )
         if names

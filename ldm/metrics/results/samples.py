@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
-from pyarrow import parquet
+from pyarrow import csv, parquet
 
 from egogen.files import atomic_open
 from ldm.metrics.frames.frame_pairs import Pairs
@@ -14,7 +14,7 @@ from ldm.metrics.results.result_files import Measured
 
 
 def write(path: Path, runs: Mapping[str, tuple[Pairs, Mapping[str, Measured]]]) -> None:
-    """Writes Parquet: a row for each frame of each run.
+    """Writes Parquet, or CSV where the file's name ends in that: a row for each frame of each run.
 
     Args:
         path: the file.
@@ -35,4 +35,4 @@ def write(path: Path, runs: Mapping[str, tuple[Pairs, Mapping[str, Measured]]]) 
     columns = list(dict.fromkeys(column for row in rows for column in row))
     table = pa.table({column: [row.get(column) for row in rows] for column in columns})
     with atomic_open(path) as file:
-        parquet.write_table(table, file)
+        (csv.write_csv if path.suffix.lower() == ".csv" else parquet.write_table)(table, file)

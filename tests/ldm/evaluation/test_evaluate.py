@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
+from egogen.errors import UserError
 from egogen.toy.__main__ import main as make_toy
 from ldm import evaluate
 from ldm.metrics import evaluate as measured_by_call
@@ -74,6 +77,28 @@ def test_files_and_table(scene, capsys: pytest.CaptureFixture[str]) -> None:  # 
     shown = capsys.readouterr().out
     assert "Published (ego4d, 9,931 items)" in shown
     assert "12.29" in shown
+
+
+def test_a_table_of_frames_is_what_its_name_says(scene, tmp_path: Path) -> None:  # noqa: ANN001
+    """Witness: Python's own reader of CSV against pyarrow's of Parquet."""
+    tables = [tmp_path / "frames.csv", tmp_path / "frames.parquet"]
+    for table in tables:
+        evaluate.main(scene.flags("--name", 'a "noise", too', "--per-sample", str(table)))
+    with tables[0].open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert [[f"{value}" for value in row.values()] for row in parquet.read_table(tables[1]).to_pylist()] == [
+        [*row.values()] for row in rows
+    ]
+    assert [row["run"] for row in rows] == ['a "noise", too'] * 4
+    with pytest.raises(UserError, match=r"x\.xlsx: expected a name that ends in \.parquet or \.csv"):
+        evaluate.main(scene.flags("--per-sample", "x.xlsx"))
+
+
+def test_a_folder_of_runs_names_them(tmp_path: Path) -> None:
+    for scale in ("txt2_img1", "txt1.5_img1"):
+        (tmp_path / scale / "images").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"holds 2 runs; name them: txt1\.5_img1, txt2_img1$"):
+        evaluate.run_names([tmp_path], None)
 
 
 def test_paths_may_be_texts(scene) -> None:  # noqa: ANN001
