@@ -47,10 +47,11 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
     The bytes are on disk before they get their name: not even a machine that crashes leaves a cut file.
 
     Raises:
-        UserError: the file cannot be made there (no permission, a full disk, a folder of that name ...).
+        UserError: the file cannot be made there (no permission, a full disk, a folder or device there ...).
     """
     if path.is_dir():
         raise UserError(f"{path}: is a folder; expected a file's path")
+    regular(path)  # the rename would put a file in the place of a device, such as /dev/null
     # Not by tempfile: it makes files that only the owner may read; results are to be shared.
     part = part_of(path)
     try:

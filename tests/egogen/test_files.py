@@ -392,3 +392,17 @@ def test_values_that_nobody_means_are_one_line(tmp_path: Path, text: str, messag
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(UserError, match=rf"x\.json: not ours \(.*{message}"):
             read_json(tmp_path / "x.json")
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+    """As root, a rename onto /dev/null would leave a file in its place for the whole machine."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    link = tmp_path / "link"
+    link.symlink_to("/dev/null")
+    for path, kind in ((pipe, "a named pipe"), (link, "a device"), (Path("/dev/null"), "a device")):
+        with pytest.raises(UserError, match=f"{path}: is {kind}; expected a file"), atomic_open(path):
+            pytest.fail("it is opened")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    assert link.is_symlink()
