@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,6 +40,7 @@ CLAIM, DONE, LEFT = ".claim", ".done", ".left"
 BEAT = 15.0  # seconds between signs of life
 STALE = 180.0  # seconds without one after which a claim belongs to nobody
 POLL = 2.0  # seconds between looks at what others do
+MOST_FAILURES = 3
 Note = dict[str, Any]
 log = logging.getLogger(__name__)
 
@@ -108,28 +109,46 @@ class Claims:
     Args:
         folder: where the results go.
         count: how many shards there are.
-        keep: a folder that is begun in another number of shards keeps that.
+        together: processes claim them; a folder that others have begun so keeps its number.
+        about: what is made, where one folder holds results of several kinds: of another kind, all begin anew.
         stale: seconds without a sign after which a claim is taken over.
 
     Raises:
         UserError: the folder's plan cannot be read.
     """
 
-    def __init__(self, folder: Path, count: int, *, keep: bool = False, stale: float = STALE) -> None:
-        self.output, self.folder, self.count, self.stale = folder, folder / FOLDER, count, stale
+    def __init__(
+        self, folder: Path, count: int, *, together: bool = False, about: str = "", stale: float = STALE
+    ) -> None:
+        self.output, self.folder, self.count = folder, folder / FOLDER, count
+        self.together, self.about, self.stale = together, about, stale
         self.seen: dict[Path, tuple[str, float]] = {}  # what a claim said, and since when it has
-        begun = read_plan(self.folder / PLAN) if keep else None
-        if begun is not None and begun["shards"] != count:
+        self.worked = 0  # shards that this process has done
+        self.busy: dict[Shard, float] = {}  # when a lock said that its shard is worked on
+        begun = read_plan(self.folder / PLAN) if together else None
+        if begun is not None and begun.get("together") and begun["shards"] != count:
             self.count = begun["shards"]
             log.info("%s is worked on in %d shards", folder, self.count)
 
     def plan(self) -> None:
-        """Says in the folder how it is worked on, unless it says so already."""
+        """Says in the folder how it is worked on, unless living processes work on it in another way."""
         path = self.folder / PLAN
+        made = {"shards": self.count, "together": self.together, "about": self.about}
         with hold(path, "planning", wait=True):
             begun = read_plan(path)
-            if begun is None or begun["shards"] != self.count:
-                write_json(path, {"shards": self.count, "command": sys.orig_argv[1:]})
+            alike = begun is not None and all(begun.get(name) == value for name, value in made.items())
+            if begun is not None and not alike and self.is_alive():
+                return
+            if begun is not None and begun.get("about") != self.about:
+                for kind in (DONE, LEFT):
+                    for old in self.folder.glob(f"*{kind}"):
+                        old.unlink(missing_ok=True)
+            write_json(path, {**made, "command": sys.orig_argv[1:]})
+
+    def is_alive(self) -> bool:
+        """Whether a process may work on some shard."""
+        claims = self.folder.glob(f"*{CLAIM}")
+        return any(not has_gone(parse_note(read_quietly(path))) for path in claims)
 
     @property
     def shards(self) -> list[Shard]:
@@ -148,32 +167,58 @@ class Claims:
         """Works on one free shard after the other until all are done, by this process or by others.
 
         Where others hold all that is left it waits for them, and takes over what they drop. A folder whose
-        shards are all done is gone through once more: what is missing in it is made.
+        shards are all done is gone through once more: what is missing in it is made. A shard that fails is
+        left to others, and the rest is done first; three that fail and none that succeeds end the work.
+
+        Raises:
+            UserError: the first fault of a shard that nobody could do.
         """
         self.plan()
         if all(map(self.is_done, self.shards)):
             log.info("%s: all %d shards are done; looking for what is missing", self.output, self.count)
             for shard in self.shards:
                 self.path(shard, DONE).unlink(missing_ok=True)
+        failed: dict[Shard, UserError] = {}
         told = -self.stale
-        while left := [shard for shard in self.shards if not self.is_done(shard)]:
-            worked = [self.attempt(shard, work) for shard in left]
-            if any(worked):
+        while left := [shard for shard in self.shards if not self.is_done(shard) and shard not in failed]:
+            if self.try_each(left, work, failed):
                 continue
             if time.monotonic() - told > self.stale:
                 log.info("other processes work on what is left, %d shards; waiting for them", len(left))
                 told = time.monotonic()
             time.sleep(min(POLL, self.stale / 4))
+        for shard, error in failed.items():
+            if not self.is_done(shard):
+                raise error
+
+    def try_each(
+        self, left: Sequence[Shard], work: Callable[[Work], object], failed: dict[Shard, UserError]
+    ) -> bool:
+        """Works on those of some shards that are free, and puts down which fail; whether there were any."""
+        happened = False
+        for shard in left:
+            try:
+                done = self.attempt(shard, work)
+            except UserError as error:
+                failed[shard], done = error, False
+                log.warning("shard %s: %s", shard, error)
+                if len(failed) >= MOST_FAILURES and not self.worked:
+                    raise
+            self.worked += done
+            happened |= done or shard in failed
+        return happened
 
     def attempt(self, shard: Shard, work: Callable[[Work], object]) -> bool:
         """Works on a shard, unless another process does or has done so; returns whether it has."""
-        if self.is_done(shard) or not self.is_free(shard):
+        busy = time.monotonic() - self.busy.get(shard, -self.stale) < self.stale
+        if busy or self.is_done(shard) or not self.is_free(shard):
             return False
         try:
             with self.alive(Work(shard)) as told:
                 work(told)
-        except HeldError as error:  # another one was quicker, or only its claim was silent
+        except HeldError as error:  # another one was quicker, or is silent and holds the lock
             log.info("%s", error)
+            self.busy[shard] = time.monotonic()
             return False
         return True
 
@@ -189,12 +234,9 @@ class Claims:
     def is_free(self, shard: Shard) -> bool:
         """Whether a shard can be claimed; the claim of a process that has gone is removed."""
         path = self.path(shard, CLAIM)
-        try:
-            said = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        if not path.exists():
             return True
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({reason(error)})") from None
+        said = read_quietly(path)
         if not has_gone(parse_note(said)) and not self.is_silent(path, said):
             return False
         aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
@@ -236,10 +278,15 @@ class Claims:
         try:
             yield work
             end = DONE
+        except HeldError:
+            end = CLAIM  # it was never this process's
+            raise
         finally:
             ended.set()
             thread.join()
-            if not work.lost:
+            if not work.lost and end == CLAIM:
+                path.unlink(missing_ok=True)
+            elif not work.lost:
                 self.note_end(work, end)
 
     def note_end(self, work: Work, end: str) -> None:
@@ -247,7 +294,8 @@ class Claims:
         self.path(work.shard, LEFT).unlink(missing_ok=True)
         if end == LEFT and not work.done:
             self.path(work.shard, CLAIM).unlink(missing_ok=True)
-            self.clear()
+            if not self.together:
+                self.clear()
             return
         try:
             write_json(self.path(work.shard, end), work.note, indent=None)
@@ -267,11 +315,11 @@ class Claims:
         """Writes a claim anew now and then, as long as it is this process's."""
         while not ended.wait(min(BEAT, self.stale / 4)):
             try:
-                other = parse_note(path.read_text(encoding="utf-8")) if path.exists() else {}
-                if other.get("token") != work.token:
-                    work.lost = f"process {other['pid']} on {other['host']}" if other else "another process"
+                other = parse_note(read_quietly(path))
+                if other and other["token"] != work.token:
+                    work.lost = f"process {other['pid']} on {other['host']}"
                     return
-                write_json(path, work.note, indent=None)
+                write_json(path, work.note, indent=None)  # also where another one has removed it
             except (OSError, UserError) as error:
                 log.warning("%s: no sign of life could be given (%s)", path, error)
 
@@ -290,13 +338,25 @@ def read_plan(path: Path) -> Note | None:
     raise UserError(f"{path}: says of no number of shards; delete it, and start the command again")
 
 
+def read_quietly(path: Path) -> str:
+    """What a file says; nothing if it has gone, or cannot be read just now."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError):
+        return ""
+
+
 def parse_note(text: str) -> Note:
     """What a file of a shard says; empty while it is being written, or if it was cut."""
     try:
         told = json.loads(text)
     except ValueError:
         return {}
-    return told if isinstance(told, dict) and {"pid", "place", "host", "done", "total"} <= told.keys() else {}
+    return (
+        told
+        if isinstance(told, dict) and {"pid", "place", "host", "done", "total", "token"} <= told.keys()
+        else {}
+    )
 
 
 def has_gone(note: Note) -> bool:

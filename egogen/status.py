@@ -136,11 +136,14 @@ def to_finish(left: Sequence[ShardStatus], count: int, command: object) -> list[
         return ["other processes work on all that is left"]
     words = without_shard(command)
     plain = shlex.join(["python", *words])
+    package = words[1].split(".")[0] if words[:1] == ["-m"] and len(words) > 1 else ""
+    environment = f"--env {cli.ENVIRONMENTS[package]} " if package in cli.ENVIRONMENTS else ""
     if not runs_in_shards(command):
         return [f"to finish: {shlex.join(['python', *command])}"]
     return [
         f"to finish here: {plain} --shard auto/{count}",
-        f"by Slurm: bash scripts/slurm_array.sh --array={ranges(free)} {count} {plain}",
+        "by Slurm, with the options that its tasks need (--gres=gpu:1 ...): bash scripts/slurm_array.sh "
+        f"{environment}--array={ranges(free)} {count} {plain}",
     ]
 
 

@@ -132,12 +132,15 @@ def share_work(
 ) -> bool:
     """Measures this process's part of each run; returns whether it is to join them, which are whole then."""
     from egogen.claims import Claims
+    from egogen.locks import hold
     from egogen.shards import parse_auto, parse_shard, process
     from ldm.metrics import evaluation
     from ldm.metrics.frames.frame_pairs import run_folder
     from ldm.metrics.results.result_files import DETAILS, FOLDER
 
     count = parse_auto(shards)
+    if count is None and process(share_is_named=True).world_size > 1:
+        raise UserError("--shard i/n: not under torchrun, whose processes share the work; --shard auto is")
     for path in options.gen_path:
         pair = partial(evaluation.pair, setting, path, options.gt_path, options.edit_file)
         left = metrics
@@ -145,11 +148,13 @@ def share_work(
             left = evaluation.missing_metrics(path, pair(), metrics, setting)
         measure = partial(evaluation.measure_shard, path, pair, left, setting)
         folder = run_folder(path) / FOLDER
+        about = evaluation.digest_of(left, setting)
         if left and count is not None:
-            Claims(folder, count, keep=True).take(measure)
+            Claims(folder, count, together=True, about=about).take(measure)
         elif left:
             shard = parse_shard(shards)
-            with Claims(folder, shard.total).own(shard) as work:
+            claims = Claims(folder, shard.total, about=about)
+            with hold(folder, "an evaluation", shard.name), claims.own(shard) as work:
                 measure(work)
             log.info("%s: shard %s is measured; the same without --shard joins all of them", path, shard)
     return count is not None and process(options.shard is not None).rank == 0

@@ -59,6 +59,8 @@ class SampleOptions:
     def __post_init__(self) -> None:
         if (self.ckpt is None) != (self.method == COPY):
             raise UserError(f"--ckpt: {'not used by' if self.ckpt else 'needed for'} --method {self.method}")
+        if parse_auto(self.shard) is not None and self.n_chunk > 1:
+            raise UserError("--shard auto: not with --n_chunk; its shards are of the whole split")
         if self.pipeline_args is not None and self.method != PIPELINE:
             raise UserError(f"--pipeline-args: not used by --method {self.method}")
         may_be_remote = self.method == PIPELINE and re.fullmatch(r"[\w.-]+/[\w.-]+", f"{self.ckpt}")
@@ -138,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 draw_jobs(jobs, drawer(), files, device, told.advance)
 
     if (count := parse_auto(options.shard)) is not None:
-        shards = Claims(options.folder, count, keep=True)
+        shards = Claims(options.folder, count, together=True)
         shards.take(lambda told: draw(Share(options.chunk, told.shard, claimed=True), nullcontext(told)))
     else:
         share = Share(options.chunk, parse_shard(options.shard) if options.shard else None)

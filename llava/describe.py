@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     loaded = cache(partial(load, options.model_path, vision_tower=options.vision_tower, **how))
     with writing(options.save_path):
         together = parse_auto(options.shard) is not None
-        shards = Claims(options.save_path, job.shard.total, keep=together)
+        shards = Claims(options.save_path, job.shard.total, together=together)
         claim(options.save_path, {**job.settings, "parts": f"{shards.count}", "split_by": job.kind})
         if together:
             shards.take(lambda work: describe_part(job.of(work.shard), nullcontext(work), loaded))

@@ -101,7 +101,7 @@ def make(plan: PairPlan, behind: Sequence[ActionPair], job: Preparation) -> None
     claim_splits(job)
     scores = pair_journal(job.folder / SCORES)
     keep_earlier(plan, behind, job, scores)
-    extract_all(plan, job, scores)
+    extract_all(kept_sources(plan, job), job, scores)
     judge(plan.kept(), job.layout, job.options, scores)
     write_outputs(plan, job.layout, job.splits, job.clips, job.folder)
     for pair in plan.pairs:
@@ -115,10 +115,11 @@ def make(plan: PairPlan, behind: Sequence[ActionPair], job: Preparation) -> None
 def share_extraction(plan: PairPlan, job: Preparation, words: str) -> None:
     """Extracts a shard of the sources; with `auto` one after the other, until all are done by somebody."""
     scores, mine = pair_journal(job.folder / SCORES), plan.kept()
+    sources = kept_sources(plan, job)  # once: what cannot be read is no reason to count shards anew
 
-    work = partial(extract_all, plan, job, scores)
+    work = partial(extract_all, sources, job, scores)
     if (count := parse_auto(words)) is not None:
-        Claims(job.folder, count, keep=True).take(work)
+        Claims(job.folder, count, together=True).take(work)
     else:
         shard = parse_shard(words)
         claims = Claims(job.folder, shard.total)
@@ -179,13 +180,18 @@ def keep_earlier(plan: PairPlan, behind: Sequence[ActionPair], job: Preparation,
                 plan.pairs.append(pair)
 
 
-def extract_all(plan: PairPlan, job: Preparation, scores: Journal, told: Work | None = None) -> None:
+def kept_sources(plan: PairPlan, job: Preparation) -> dict[Path, list[ActionPair]]:
+    """The pairs of each source by its journal; without a source are those that an earlier run extracted."""
+    return by_journal((pair for pair in plan.kept() if pair.source is not None), job)
+
+
+def extract_all(
+    sources: Mapping[Path, list[ActionPair]], job: Preparation, scores: Journal, told: Work | None = None
+) -> None:
     """Extracts what is not there yet, source by source, and notes in each pair what became of it.
 
     With `told` that of a shard of the sources, which hears of it.
     """
-    # Without a source are those that an earlier run extracted.
-    sources = by_journal((pair for pair in plan.kept() if pair.source is not None), job)
     if told is not None:
         sources = dict(take_shard(list(sources.items()), *told.shard))
     work = []

@@ -276,3 +276,9 @@ def kind(metric: Metric, setting: MetricSetting) -> str:
     weights = {file.name: sha256(setting.weights[file.name]) for file in metric.weights(setting)}
     text = json.dumps([metric.name, circumstances(metric, setting), weights], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_of(metrics: Sequence[Metric], setting: MetricSetting) -> str:
+    """Names several metrics as they are computed."""
+    kinds = sorted(kind(metric, setting) for metric in metrics)
+    return hashlib.sha256(" ".join(kinds).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from egogen.errors import shorten
 from egogen.features.store_names import ROW_TYPES, STORES, RowType, Store
 from egogen.layout import DESCRIPTION_KEY
 from egogen.seeds import read_seed
-from egogen.shards import SHARD
+from egogen.shards import SHARD, parse_auto
 from llava.question.labels import CUTS, QUESTION, Cut, check_query
 from llava.question.lemmas import LEMMAS, Lemmas
 
@@ -92,6 +92,8 @@ class DescribeOptions:
                     f"--{name.replace('_', '-')}: found {shorten(getattr(self, name))}, expected at least 1 "
                     f"and at most {MOST}"
                 )
+        if parse_auto(self.shard) is not None and self.num_chunks > 1:
+            raise ArgumentTypeError("--shard auto: not with --num-chunks; its shards are of the whole split")
         if not 0 < self.temperature < math.inf:
             raise ArgumentTypeError(
                 f"--temperature: found {self.temperature}, expected a number above 0; --greedy draws nothing"

@@ -35,7 +35,7 @@ def share(out: Path, count: int, stale: float, pause: float) -> None:
                     file.write(f"{os.getpid()}\n")
                 told.advance()
 
-    Claims(out, count, keep=True, stale=stale).take(work)
+    Claims(out, count, together=True, stale=stale).take(work)
 
 
 def begin(
@@ -120,7 +120,7 @@ def test_who_was_taken_for_dead_stops(tmp_path: Path) -> None:
             time.sleep(0.02)
         told.advance()
 
-    claims = Claims(tmp_path, 1, stale=0.2)
+    claims = Claims(tmp_path, 1, together=True, stale=0.2)
     with pytest.raises(UserError, match="shard 1/1 was taken over by process 1 on node7"):
         claims.take(work)
     assert "node7" in claims.path(Shard(1, 1), CLAIM).read_text()
@@ -138,6 +138,88 @@ def test_one_process_a_claim(tmp_path: Path) -> None:
         pytest.fail("two processes hold one shard")
 
 
+def test_a_shard_that_fails_keeps_nobody_from_the_others(tmp_path: Path) -> None:
+    """Its process does the rest first and ends with the fault; the next start tries it again."""
+    tried = []
+
+    def work(told: Work) -> None:
+        tried.append(told.shard.number)
+        told.begin(1, 0)
+        if told.shard.number == 3:
+            raise UserError("a bad item")
+        told.advance()
+
+    with pytest.raises(UserError, match="a bad item"):
+        Claims(tmp_path, 8, together=True).take(work)
+    assert tried == list(range(1, 9))
+    assert len(list((tmp_path / FOLDER).glob(f"*{DONE}"))) == 7
+    with pytest.raises(UserError, match="a bad item"):
+        Claims(tmp_path, 8, together=True).take(work)
+    assert tried[8:] == [3]
+
+
+def test_faults_of_every_shard_end_the_work_early(tmp_path: Path) -> None:
+    tried = []
+
+    def work(told: Work) -> None:
+        tried.append(told.shard)
+        raise UserError("no disk")
+
+    with pytest.raises(UserError, match="no disk"):
+        Claims(tmp_path, 50, together=True).take(work)
+    assert len(tried) == 3
+
+
+def test_a_plain_run_gives_the_next_no_number_of_shards(tmp_path: Path) -> None:
+    """One that was ended after it began in one shard: those that share do so in as many as they ask for."""
+    with Claims(tmp_path, 1).own(Shard(1, 1)) as told:
+        told.begin(40, 0)
+    share(tmp_path, 5, 60.0, 0.0)
+    assert len(list((tmp_path / FOLDER).glob(f"*_of_5{DONE}"))) == 5
+
+
+def test_a_plain_run_changes_no_plan_that_is_worked_by(tmp_path: Path) -> None:
+    claims = Claims(tmp_path, 4, together=True)
+    claims.plan()
+    with claims.alive(Work(Shard(2, 4))), Claims(tmp_path, 1).own(Shard(1, 1)):
+        assert json.loads((tmp_path / FOLDER / "plan.json").read_text())["shards"] == 4
+
+
+def test_results_of_another_kind_begin_anew(tmp_path: Path) -> None:
+    made: list[str] = []
+    for about in ("clip", "fid", "fid"):
+        Claims(tmp_path, 2, together=True, about=about).take(lambda _, kind=about: made.append(kind))
+    assert made == ["clip"] * 2 + ["fid"] * 4  # the last time it looks for what is missing
+
+
+def test_a_claim_that_was_removed_is_written_anew(tmp_path: Path) -> None:
+    """A frozen process that another took for dead, and that still holds the lock, goes on."""
+    claims = Claims(tmp_path, 1, together=True, stale=0.2)
+    claims.plan()
+    path = claims.path(Shard(1, 1), CLAIM)
+    with claims.alive(Work(Shard(1, 1))) as told:
+        path.unlink()
+        deadline = time.monotonic() + 20
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        told.advance()
+    assert claims.is_done(Shard(1, 1))
+
+
+def test_a_lock_that_another_holds_is_asked_for_now_and_then(tmp_path: Path) -> None:
+    """A silent process holds the lock: no claim of its is taken over, and nobody polls for it."""
+    tried = []
+
+    def work(told: Work) -> None:
+        tried.append(told.shard)
+        if len(tried) < 3:
+            raise HeldError("held by another process")
+
+    Claims(tmp_path, 1, together=True, stale=0.4).take(work)
+    assert len(tried) == 3
+    assert not list((tmp_path / FOLDER).glob(f"*{LEFT}"))
+
+
 def test_a_failure_frees_the_shard_and_says_what_is_done(tmp_path: Path) -> None:
     def fail(work: Work) -> None:
         work.begin(5, 1)
@@ -145,7 +227,7 @@ def test_a_failure_frees_the_shard_and_says_what_is_done(tmp_path: Path) -> None
         raise UserError("no more")
 
     with pytest.raises(UserError, match="no more"):
-        Claims(tmp_path, 2).take(fail)
+        Claims(tmp_path, 2, together=True).take(fail)
     left = json.loads((tmp_path / FOLDER / f"1_of_2{LEFT}").read_text())
     assert (left["done"], left["total"]) == (2, 5)
     assert not list((tmp_path / FOLDER).glob(f"*{CLAIM}"))
@@ -230,7 +312,8 @@ class TestStatus:
         assert lines[6] == "about 319 items are left; at 2.00 a second 0:02:40"
         assert lines[7] == "to finish here: python -m ldm.sample --ckpt 'a b.ckpt' --out x --shard auto/6"
         assert lines[8] == (
-            "by Slurm: bash scripts/slurm_array.sh --array=3-4,6 6 "
+            "by Slurm, with the options that its tasks need (--gres=gpu:1 ...): "
+            "bash scripts/slurm_array.sh --env ldm --array=3-4,6 6 "
             "python -m ldm.sample --ckpt 'a b.ckpt' --out x"
         )
 
