@@ -61,7 +61,9 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
         raise no_room(path, error) or UserError(f"{path}: cannot be written ({reason(error)})") from None
     try:
         with file:
+            mode = os.fstat(file.fileno()).st_mode
             yield file
+        part.chmod(stat.S_IMODE(mode))  # a library may have put a file of its own there, for the owner alone
         sync(part)
         part.replace(path)
     except BaseException as error:
@@ -91,7 +93,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written ({reason(error)})") from None
     try:
         yield part
+        readable = stat.S_IMODE(part.stat().st_mode) & 0o666
         for found in (*part.rglob("*"), part):
+            if found.is_file() and not found.is_symlink():
+                found.chmod(stat.S_IMODE(found.stat().st_mode) | readable)  # as in `atomic_open`
             sync(found)
         try:
             part.rename(path)

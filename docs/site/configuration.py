@@ -99,6 +99,8 @@ def shown(value: object) -> str:
     """A default as YAML has it."""
     if value is None or value == "":
         return "none" if value is None else "empty"
+    if isinstance(value, (list, tuple)):
+        return f"`[{', '.join(shown(each).strip('`') for each in value)}]`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class Hall:
         page.goto(self.server.address)
         page.get_by_label("Your name or initials").fill(rater)
         page.get_by_role("button", name="Begin").click()
-        page.wait_for_function(LOADED)
+        until_loaded(page)
         return page
 
     def watch(self, url: str) -> None:
@@ -70,9 +71,17 @@ def keep(page: Any, name: str, tmp_path: Path) -> None:
     page.screenshot(path=tmp_path / f"study_{name}.png", full_page=True)
 
 
+def until_loaded(page: Any) -> None:
+    """Waits for the frames; by questions from outside, since the page lets nothing be evaluated in it."""
+    deadline = time.monotonic() + 10
+    while not page.evaluate(LOADED):
+        assert time.monotonic() < deadline, "the frames are not loaded"
+        page.wait_for_timeout(20)
+
+
 def wait_for(page: Any, place: int, answered: int) -> None:
     page.get_by_text(f"{place} of {ITEMS}, {answered} answered").wait_for()
-    page.wait_for_function(LOADED)
+    until_loaded(page)
 
 
 def test_by_keys_to_the_end_and_back(hall: Hall, tmp_path: Path) -> None:

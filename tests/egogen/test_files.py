@@ -406,3 +406,18 @@ def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
     assert link.is_symlink()
+
+
+def test_what_a_library_writes_for_its_owner_alone_is_for_all(tmp_path: Path) -> None:
+    """As files made in the usual way are, by the umask."""
+    (tmp_path / "usual").touch()
+    usual = stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+    with atomic_open(tmp_path / "file") as file:
+        secret = Path(file.name).with_name("library")
+        secret.touch(0o600)
+        secret.replace(file.name)
+    with atomic_folder(tmp_path / "folder") as part:
+        (part / "inner").mkdir()
+        (part / "inner" / "file").touch(0o600)
+    for path in (tmp_path / "file", tmp_path / "folder" / "inner" / "file"):
+        assert stat.S_IMODE(path.stat().st_mode) == usual
