@@ -33,12 +33,14 @@ from egogen.disk import no_room
 from egogen.errors import UserError, reason
 from egogen.files import is_running, read_json, write_json
 from egogen.locks import HeldError, hold
-from egogen.shards import Shard
+from egogen.shards import MOST_SHARDS, Shard
+from egogen.told_command import told_command
 
 FOLDER, PLAN = ".shards", "plan.json"
 CLAIM, DONE, LEFT = ".claim", ".done", ".left"
 BEAT = 15.0  # seconds between signs of life
 STALE = 180.0  # seconds without one after which a claim belongs to nobody
+LARGEST, LONGEST = 2**31, 1e9  # numbers and seconds that a file may tell of
 POLL = 2.0  # seconds between looks at what others do
 Note = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -129,7 +131,7 @@ class Claims:
         with hold(path, "planning", wait=True):
             begun = read_plan(path)
             if begun is None or begun["shards"] != self.count:
-                write_json(path, {"shards": self.count, "command": sys.orig_argv[1:]})
+                write_json(path, {"shards": self.count, "command": told_command(sys.orig_argv[1:])})
 
     @property
     def shards(self) -> list[Shard]:
@@ -190,7 +192,7 @@ class Claims:
         """Whether a shard can be claimed; the claim of a process that has gone is removed."""
         path = self.path(shard, CLAIM)
         try:
-            said = path.read_text(encoding="utf-8")
+            said = path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return True
         except OSError as error:
@@ -267,7 +269,8 @@ class Claims:
         """Writes a claim anew now and then, as long as it is this process's."""
         while not ended.wait(min(BEAT, self.stale / 4)):
             try:
-                other = parse_note(path.read_text(encoding="utf-8")) if path.exists() else {}
+                said = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+                other = parse_note(said)
                 if other.get("token") != work.token:
                     work.lost = f"process {other['pid']} on {other['host']}" if other else "another process"
                     return
@@ -285,7 +288,7 @@ def read_plan(path: Path) -> Note | None:
     if not path.exists():
         return None
     plan = read_json(path)
-    if isinstance(plan, dict) and isinstance(plan.get("shards"), int) and plan["shards"] > 0:
+    if isinstance(plan, dict) and is_count(plan.get("shards")) and 0 < plan["shards"] <= MOST_SHARDS:
         return plan
     raise UserError(f"{path}: says of no number of shards; delete it, and start the command again")
 
@@ -294,9 +297,22 @@ def parse_note(text: str) -> Note:
     """What a file of a shard says; empty while it is being written, or if it was cut."""
     try:
         told = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return told if isinstance(told, dict) and {"pid", "place", "host", "done", "total"} <= told.keys() else {}
+    whole = (
+        isinstance(told, dict)
+        and all(isinstance(told.get(name), str) for name in ("place", "host"))
+        and all(is_count(told.get(name)) for name in ("pid", "done", "total"))
+        and is_count(told.get("before", 0))
+        and isinstance(seconds := told.get("seconds", 0), int | float)
+        and 0 <= seconds < LONGEST
+    )
+    return told if whole else {}
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is a number of something, or of a process."""
+    return type(value) is int and 0 <= value < LARGEST
 
 
 def has_gone(note: Note) -> bool:
