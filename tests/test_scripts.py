@@ -178,5 +178,5 @@ def test_the_audit_asks_about_both_locks(tmp_path: Path) -> None:
     bench.run("audit.sh")
     asked = [re.findall(r"pip-audit@|requirements/\w+\.lock|--no-deps", call) for call in bench.calls()]
     assert asked == [["pip-audit@", f"requirements/{name}.lock", "--no-deps"] for name in ("ldm", "vllm")]
-    assert "error: see above: a version has a known fault" in bench.run("audit.sh", code=2, FAIL_ON="ldm.lock")
+    assert "error: see above: a version has" in bench.run("audit.sh", code=2, FAIL_ON="ldm.lock")
     assert len(bench.calls()) == 2

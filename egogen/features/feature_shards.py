@@ -35,7 +35,10 @@ from egogen.layout import FeatureKind, projector_path, shard_paths
 log = logging.getLogger(__name__)
 
 # What a shard keeps of a feature, by the type of its rows.
-ROW_ARRAYS = {"float16": {"rows": np.float16}, "int8": {"rows": np.int8, "scale": np.float32}}
+ROW_ARRAYS: dict[RowType, dict[str, type[np.generic]]] = {
+    "float16": {"rows": np.float16},
+    "int8": {"rows": np.int8, "scale": np.float32},
+}
 FACTS = "egogen"  # the one key of a shard's metadata: several would be written in any order
 
 
