@@ -33,12 +33,14 @@ from egogen.disk import no_room
 from egogen.errors import UserError, reason
 from egogen.files import is_running, read_json, write_json
 from egogen.locks import HeldError, hold
-from egogen.shards import Shard
+from egogen.shards import MOST_SHARDS, Shard
+from egogen.told_command import told_command
 
 FOLDER, PLAN = ".shards", "plan.json"
 CLAIM, DONE, LEFT = ".claim", ".done", ".left"
 BEAT = 15.0  # seconds between signs of life
 STALE = 180.0  # seconds without one after which a claim belongs to nobody
+LARGEST, LONGEST = 2**31, 1e9  # numbers and seconds that a file may tell of
 POLL = 2.0  # seconds between looks at what others do
 MOST_FAILURES = 3
 Note = dict[str, Any]
@@ -143,7 +145,7 @@ class Claims:
                 for kind in (DONE, LEFT):
                     for old in self.folder.glob(f"*{kind}"):
                         old.unlink(missing_ok=True)
-            write_json(path, {**made, "command": sys.orig_argv[1:]})
+            write_json(path, {**made, "command": told_command(sys.orig_argv[1:])})
 
     def is_alive(self) -> bool:
         """Whether a process may work on some shard."""
@@ -333,7 +335,7 @@ def read_plan(path: Path) -> Note | None:
     if not path.exists():
         return None
     plan = read_json(path)
-    if isinstance(plan, dict) and isinstance(plan.get("shards"), int) and plan["shards"] > 0:
+    if isinstance(plan, dict) and is_count(plan.get("shards")) and 0 < plan["shards"] <= MOST_SHARDS:
         return plan
     raise UserError(f"{path}: says of no number of shards; delete it, and start the command again")
 
@@ -341,8 +343,8 @@ def read_plan(path: Path) -> Note | None:
 def read_quietly(path: Path) -> str:
     """What a file says; nothing if it has gone, or cannot be read just now."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return ""
 
 
@@ -350,13 +352,22 @@ def parse_note(text: str) -> Note:
     """What a file of a shard says; empty while it is being written, or if it was cut."""
     try:
         told = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return (
-        told
-        if isinstance(told, dict) and {"pid", "place", "host", "done", "total", "token"} <= told.keys()
-        else {}
+    whole = (
+        isinstance(told, dict)
+        and all(isinstance(told.get(name), str) for name in ("place", "host", "token"))
+        and all(is_count(told.get(name)) for name in ("pid", "done", "total"))
+        and is_count(told.get("before", 0))
+        and isinstance(seconds := told.get("seconds", 0), int | float)
+        and 0 <= seconds < LONGEST
     )
+    return told if whole else {}
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is a number of something, or of a process."""
+    return type(value) is int and 0 <= value < LARGEST
 
 
 def has_gone(note: Note) -> bool:

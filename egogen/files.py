@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +28,7 @@ from egogen.errors import UserError, reason
 from egogen.hints import hint
 
 PART = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part")  # host, process, chance
+MOST_VALUES = 100_000  # of a YAML file
 DEEPEST = 100  # lists and objects in each other, in JSON
 PARENTS = (dict, list)
 HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # of a pair of surrogates, or alone
@@ -324,7 +326,29 @@ def parse_yaml(text: str, source: str) -> Any:  # noqa: ANN401 - as of a file
     with named_errors(source):
         loader = YamlLoader(text)
         loader.name = source
-        return loader.get_single_data()
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        weigh(node, source, {})
+        return loader.construct_document(node)
+
+
+def weigh(node: yaml.Node, source: str, known: dict[int, int]) -> int:
+    """The values at a place of YAML, those that an alias stands for each time: a few lines can name billions.
+
+    Raises:
+        UserError: there are too many, or a value holds itself.
+    """
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES  # as long as it is open: whoever meets it again is inside of it
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        children = chain.from_iterable(inner) if isinstance(node, yaml.MappingNode) else inner
+        known[id(node)] = 1 + sum(weigh(child, source, known) for child in children)
+    if known[id(node)] >= MOST_VALUES:
+        raise UserError(
+            f"{source}: its aliases (*name) stand for more than {MOST_VALUES} values; write them out"
+        )
+    return known[id(node)]
 
 
 def advice(error: json.JSONDecodeError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,10 @@ from egogen.rgb import to_rgb, upright_size
 
 JPEG_END = b"\xff\xd9"
 # What Pillow raises for bytes that are not a whole image, or that claim to be a huge one.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, struct.error, LookupError,
+    TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError,
+)  # fmt: skip
 log = logging.getLogger(__name__)
 
 
@@ -97,14 +101,16 @@ class TarFrames:
                             Member(path, member.offset_data, member.size),
                             size,
                         )
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except UserError:
+            raise
+        except (tarfile.TarError, *BROKEN) as error:  # its numbers are texts, its headers may hold headers
             raise UserError(f"{path}: not a readable tar file, cut off perhaps ({error})") from None
 
     def add(self, name: str, member: Member, tar_size: int) -> None:
         """Adds one frame to the index."""
         if name in self.members:
             raise UserError(f"{member.tar}: frame {name!r} is in {self.members[name].tar} too")
-        if member.offset + member.size > tar_size:
+        if member.size < 0 or member.offset + member.size > tar_size:
             raise UserError(f"{member.tar}: cut off within {name!r}; write it again")
         self.members[name] = member
 

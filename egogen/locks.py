@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from egogen.errors import UserError, reason
 from egogen.files import clean_parts
+from egogen.told_command import told_command
 
 # No folder of that name can be: a file is in its way, or the name is too long.
 IMPOSSIBLE = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
@@ -105,7 +106,7 @@ def can_write(folder: Path) -> bool:
 
 def note() -> dict[str, str | int]:
     """What a lock file tells of the process that holds it."""
-    command = shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]])
+    command = shlex.join([Path(sys.executable).name, *told_command(sys.orig_argv[1:])])
     since = datetime.now().astimezone().isoformat(" ", "seconds")
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "command": command}
 
@@ -116,7 +117,7 @@ def owner(file: Path) -> str:
         told = json.loads(file.read_text(encoding="utf-8"))
         command = " ".join(str(told["command"]).split())[:LONGEST_COMMAND]
         return f"process {told['pid']} on {told['host']} since {told['since']} ({command})"
-    except (OSError, ValueError, KeyError, TypeError):  # it has only just begun, or has just ended
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # just begun, or just ended
         return "another process"
 
 

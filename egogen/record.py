@@ -10,6 +10,8 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from egogen.told_command import told_command
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -21,7 +23,7 @@ def run_record(packages: Iterable[str]) -> dict[str, object]:
     """
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": told_command(sys.argv),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "versions": {name: installed(name) for name in packages},

@@ -72,7 +72,8 @@ def look(folder: Path, number: int, count: int) -> ShardStatus:
     for kind in (DONE, CLAIM, LEFT):
         path = folder / f"{number}_of_{count}{kind}"
         try:
-            note, age = parse_note(path.read_text(encoding="utf-8")), time.time() - path.stat().st_mtime
+            note = parse_note(path.read_text(encoding="utf-8", errors="replace"))
+            age = time.time() - path.stat().st_mtime
         except FileNotFoundError:
             continue
         if not note:

@@ -171,3 +171,12 @@ def test_wrong_slurm_arguments(tmp_path: Path, arguments: list[str], message: st
     output = bench.run("slurm_array.sh", *arguments, code=2)
     assert output.startswith("error: ")
     assert message in output
+
+
+def test_the_audit_asks_about_both_locks(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path, "uv python3.11")
+    bench.run("audit.sh")
+    asked = [re.findall(r"pip-audit@|requirements/\w+\.lock|--no-deps", call) for call in bench.calls()]
+    assert asked == [["pip-audit@", f"requirements/{name}.lock", "--no-deps"] for name in ("ldm", "vllm")]
+    assert "error: see above: a version has" in bench.run("audit.sh", code=2, FAIL_ON="ldm.lock")
+    assert len(bench.calls()) == 2

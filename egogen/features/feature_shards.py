@@ -34,6 +34,11 @@ from egogen.layout import FeatureKind, projector_path, shard_paths
 
 log = logging.getLogger(__name__)
 
+# What a shard keeps of a feature, by the type of its rows.
+ROW_ARRAYS: dict[RowType, dict[str, type[np.generic]]] = {
+    "float16": {"rows": np.float16},
+    "int8": {"rows": np.int8, "scale": np.float32},
+}
 FACTS = "egogen"  # the one key of a shard's metadata: several would be written in any order
 
 
@@ -110,13 +115,20 @@ def facts_of(shard: safe_open, path: Path) -> ShardFacts:
     """
     try:
         facts = parse_json((shard.metadata() or {})[FACTS], f"{path}")
+        if not isinstance(facts["crc32"], dict) or not all(map(is_number, facts["difference"].values())):
+            raise TypeError
         return {
             "made_by": facts["made_by"],
             "crc32": facts["crc32"],
             "difference": Difference(**facts["difference"]),
         }
-    except (KeyError, TypeError, UserError):
+    except (KeyError, TypeError, AttributeError, UserError):
         raise damaged(path, "it does not say what made it") from None
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of JSON is a number."""
+    return isinstance(value, int | float)
 
 
 def read_difference(path: Path) -> Difference:
@@ -225,8 +237,27 @@ class Shards:
 
     def read(self, name: str) -> Float[np.ndarray, "n d"]:
         """A feature: float16, or float32 where rows are kept in 8 bits."""
-        handle = self.handle(self.shard(name))
-        return decode(lambda part: handle.get_tensor(f"{part}/{name}"), self.row_type)
+        return decode(self.kept(name).__getitem__, self.row_type)
+
+    def kept(self, name: str) -> dict[str, np.ndarray]:
+        """The stored arrays of a feature.
+
+        Raises:
+            UserError: one is missing or of another type or shape.
+        """
+        path = self.shard(name)
+        handle = self.handle(path)
+        types = ROW_ARRAYS[self.row_type]
+        try:
+            found = {part: handle.get_tensor(f"{part}/{name}") for part in types}
+        except (SafetensorError, TypeError, ValueError) as error:  # NumPy lacks some types
+            raise damaged(path, str(error)) from None
+        rows = found["rows"]
+        fitting = rows.ndim == 2 and all(found[part].dtype == kind for part, kind in types.items())
+        if not fitting or ("scale" in found and found["scale"].shape != rows.shape[:1]):
+            shapes = ", ".join(f"{part} {array.dtype} {array.shape}" for part, array in found.items())
+            raise damaged(path, f"{name!r} is {shapes}")
+        return found
 
     def read_checked(self, name: str) -> Float[np.ndarray, "n d"]:
         """The same, compared with its checksum.
@@ -234,14 +265,8 @@ class Shards:
         Raises:
             UserError: its bytes have changed since they were written.
         """
-        path = self.shard(name)
-        handle = self.handle(path)
-        parts = ("rows",) if self.row_type == "float16" else ("rows", "scale")
-        try:
-            kept = {part: handle.get_tensor(f"{part}/{name}") for part in parts}
-        except SafetensorError as error:
-            raise damaged(path, str(error)) from None
-        if facts_of(handle, path)["crc32"].get(name) != checksum(kept):
+        path, kept = self.shard(name), self.kept(name)
+        if facts_of(self.handle(path), path)["crc32"].get(name) != checksum(kept):
             raise damaged(path, f"the bytes of {name!r} have changed")
         return decode(kept.__getitem__, self.row_type)
 

@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 
 TEXT_TOKENS = 77
 # What numpy raises for damaged bytes, a damaged header included.
-BROKEN = (OSError, ValueError, TypeError, EOFError, SyntaxError, TokenError, MemoryError, OverflowError)
+BROKEN = (
+    OSError, ValueError, TypeError, EOFError, SyntaxError, TokenError, MemoryError, OverflowError,
+    LookupError, AttributeError, RuntimeError,
+)  # fmt: skip
 # NumPy parses a header as Python, which two threads may not before 3.11.8 and 3.12.1: the collector can
 # switch threads halfway, and a SystemError tells of a "recursion depth mismatch" (cpython#106905).
 PARSING = Lock()

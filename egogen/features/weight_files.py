@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +22,7 @@ from egogen.hints import hint
 # What numpy, zipfile, pickle, torch and safetensors raise for damaged bytes.
 BROKEN = (
     SafetensorError, OSError, zipfile.BadZipFile, pickle.UnpicklingError, ValueError, KeyError, EOFError,
-    TypeError, IndexError, AttributeError, MemoryError, OverflowError, RuntimeError,
+    TypeError, IndexError, AttributeError, MemoryError, OverflowError, RuntimeError, struct.error,
 )  # fmt: skip
 SAFETENSORS, ZIP, PICKLE = "safetensors", "zip", "pickle"  # how files of weights begin
 PAGES = (b"<!doctype", b"<html", b"<?xml")  # how what a server says begins, where it has no file to give

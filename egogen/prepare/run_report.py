@@ -18,6 +18,7 @@ from egogen.prepare.frames.look import Look
 from egogen.prepare.pair_plan import BROKEN, PairPlan
 from egogen.record import git_state, installed
 from egogen.table import text_table
+from egogen.told_command import told_command
 
 REPORT, SHEET = "report.md", "contact_sheet.jpg"
 MAX_SOURCES = 100
@@ -65,7 +66,7 @@ def write_report(
 ) -> None:
     """Writes the report and its picture."""
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    command = " ".join(["python -m egogen.prepare", *sys.argv[1:]])
+    command = " ".join(["python -m egogen.prepare", *told_command(sys.argv[1:])])
     versions = ", ".join(f"{name} {installed(name)}" for name in PACKAGES)
     parts = [
         f"# {layout.dataset}: {', '.join(splits)}",

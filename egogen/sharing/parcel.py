@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from egogen import told_command
 from egogen.annotations import check_object
 from egogen.disk import readable
 from egogen.errors import UserError
@@ -36,10 +37,7 @@ SECRET_NAMES = (
     ".env*", ".netrc", ".git-credentials", ".pypirc", "*.key", "*.pem", "*.p12", "id_*sa", "id_ed25519*",
     "*credential*", "*secret*", "token", "token.*", "*.token",
 )  # fmt: skip
-SECRETS = re.compile(
-    rb"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b"
-    rb"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-)
+SECRETS = re.compile(told_command.SECRETS.pattern.encode() + rb"|-----BEGIN [A-Z ]*PRIVATE KEY-----")
 TEXTS = (".jinja", ".json", ".md", ".py", ".txt", ".yaml", ".yml")
 PART = re.compile(r"(data/.+)-\d{5}-of-(\d{5})\.parquet")
 

@@ -23,6 +23,7 @@ from egogen.manifest import file_hash
 
 ROWS, BESIDE = "rows", "beside"
 STORED = ".rows"
+MOST_VALUES = 2**28  # of a table: few rows may claim any number of others
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -61,9 +62,10 @@ def expand(
     sound = (
         stored is not None
         and rows is not None
-        and isinstance(count, int)
+        and type(count) is int
         and stored.ndim == 2
         and rows.shape == stored.shape[:1]
+        and 0 < count * stored.shape[1] <= MOST_VALUES
         and bool(((rows >= 0) & (rows < count)).all())
     )
     if not sound:

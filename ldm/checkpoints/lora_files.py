@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from egogen.annotations import check_object
-from egogen.errors import UserError
+from egogen.errors import UserError, shorten
 from egogen.features.weight_files import SAFETENSORS, form_of
 from egogen.files import read_json
 from egogen.manifest import checkpoint_hash
@@ -33,6 +33,9 @@ BASE = "lego_base"  # in our files' headers: hash of the checkpoint that the LoR
 PEFT_FILE, PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 DOWN, UP, ALPHA = ("lora_A", "lora_down", "lora.down"), ("lora_B", "lora_up", "lora.up"), "alpha"
 KINDS = "|".join(map(re.escape, (*DOWN, *UP, ALPHA)))
+# What may be between dots: any text (`.*`), twice at most, but no groups and no repetitions of them.
+LAYER_PATTERN = re.compile(r"\^?(?:[\w-]|\\?\.)*(?:\.\*(?:[\w-]|\\?\.)*){0,2}\$?")
+LONGEST_NAME, LARGEST_ALPHA = 500, 1e6
 KEY = re.compile(rf"(?P<layer>.+?)\.(?P<kind>{KINDS})(\.default(_\d+)?)?(\.weight)?")
 # Of diffusers before 0.22: to_q of an attention's processor, and to_out without its place in the list.
 PROCESSOR = re.compile(r"\.processor\.(to_\w+?)_lora\.")
@@ -67,7 +70,7 @@ class Stated(NamedTuple):
         own = self.settings.get(label, {})
         patterns: Mapping[str, float] = own.get("alpha_pattern") or {}
         matching = [each for name, each in patterns.items() if re.fullmatch(rf"(.*\.)?({name})", layer)]
-        said = float(alpha) if alpha is not None else (matching or [own.get("lora_alpha", rank)])[0]
+        said = alpha.item() if alpha is not None else (matching or [own.get("lora_alpha", rank)])[0]
         return float(said) / (rank**0.5 if own.get("use_rslora") else rank)
 
 
@@ -117,9 +120,28 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], Stated]:
     for name, value in stated(path, header, LORA_ADAPTER_METADATA_KEY).items():
         label, _, key = name.partition(".")
         settings.setdefault(label, {})[key] = value
+    for own in settings.values():
+        check_alphas(own, path)
     if any(own.get("use_dora") for own in settings.values()):
         raise UserError(f"{path}: is a DoRA, which is not read; expected a LoRA")
     return weights, Stated(settings, header.get(BASE))
+
+
+def check_alphas(own: Mapping[str, object], path: Path) -> None:
+    """Refuses settings of peft's whose alphas are no numbers, or are for names that no layer is called by.
+
+    A file's regular expressions are matched, so those are refused that could take for ever.
+
+    Raises:
+        UserError: names the first.
+    """
+    patterns = check_object(own.get("alpha_pattern") or {}, f"{path}: alpha_pattern", "numbers by layer")
+    for name in patterns:
+        if len(name) > LONGEST_NAME or not LAYER_PATTERN.fullmatch(name):
+            raise UserError(f"{path}: alpha_pattern has {shorten(name)}, expected a layer's name")
+    for value in (own.get("lora_alpha", 1), *patterns.values()):
+        if not isinstance(value, int | float) or not abs(value) < LARGEST_ALPHA:
+            raise UserError(f"{path}: an alpha is {shorten(value)}, expected a number")
 
 
 def add_weights(
@@ -142,8 +164,10 @@ def add_weights(
             faults.append(f"{name}: no such layer")
         elif adapter.down is None or adapter.up is None:
             faults.append(f"{name}: one of its two matrices is missing")
-        elif not adapter.down.numel():
+        elif not adapter.down.numel() or not adapter.down.ndim:
             faults.append(f"{name}: its rank is 0")
+        elif adapter.alpha is not None and adapter.alpha.numel() != 1:
+            faults.append(f"{name}: its alpha is {tuple(adapter.alpha.shape)}")
         else:
             scale = said.scale(label, own, adapter.down.shape[0], adapter.alpha)
             delta = Delta(adapter.down, adapter.up, scale)

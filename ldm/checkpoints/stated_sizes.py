@@ -6,12 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from egogen.annotations import check_object
-from egogen.errors import UserError, reason
 from egogen.files import read_yaml
+from ldm.config.merge import resolved
 from ldm.networks.architecture import Parts
 from ldm.networks.distilled import GUIDANCE_IN_CONFIG
 from ldm.networks.shapes import UNET_HEADS, Architecture
@@ -85,11 +82,7 @@ def as_tree(config: Mapping[str, object] | str | Path) -> dict[str, object]:
         return dict(config)
     path = Path(config)
     tree = check_object(read_yaml(path), f"{path}", "settings by name")
-    try:
-        resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path}: {reason(error)}") from None
-    return check_object(resolved, f"{path}", "settings by name")
+    return check_object(resolved([tree], f"{path}"), f"{path}", "settings by name")
 
 
 def compvis_heads(tree: Mapping[str, object]) -> Iterator[int]:

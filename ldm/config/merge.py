@@ -20,6 +20,7 @@ from egogen.errors import UserError, check, reason, shorten
 from egogen.files import parse_yaml, read_yaml
 from egogen.layout import expanded
 from egogen.shipped import find_config
+from egogen.told_command import secret_in
 from ldm.config.ranges import LARGEST
 
 Config = TypeVar("Config")
@@ -63,14 +64,25 @@ def load_config(kind: type[Config], files: Sequence[Path], overrides: Sequence[s
         for key in unknown_keys(kind, check_object(layer, source, "settings by name")):
             near = difflib.get_close_matches(key, list(known_keys(kind)), n=1, cutoff=0.4)
             raise UserError(f"{source}: unknown key {key!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+    place = ", ".join(map(str, files)) or "configuration"
+    tree = resolved([defaults, *(layer for _, layer in layers)], place)
+    return validated(kind, fitted(defaults, tree))
+
+
+def resolved(layers: Sequence[object], place: str) -> Any:  # noqa: ANN401 - plain values
+    """Layers as one tree of plain values, their references (`${data.root}`, `${oc.env:NAME,else}`) filled in.
+
+    Raises:
+        UserError: they do not fit, or bring a key of the environment into what is kept of a run.
+    """
     try:
-        merged = OmegaConf.merge(defaults, *(layer for _, layer in layers))
-        tree = OmegaConf.to_container(merged, resolve=True)
+        tree = OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True)  # type: ignore[arg-type]  # mappings
     except (OmegaConfBaseException, RecursionError, TypeError) as error:  # that: a mapping for a list
-        place = ", ".join(map(str, files)) or "configuration"
         what = "nested too deeply" if isinstance(error, RecursionError) else reason(error)[:300]
         raise UserError(f"{place}: {what}") from None
-    return validated(kind, fitted(defaults, tree))
+    if name := secret_in(f"{writable(tree)}"):
+        raise UserError(f"{place}: a setting holds the value of {name}; settings are recorded, keys are not")
+    return tree
 
 
 def parsed(word: str) -> object:

@@ -190,6 +190,8 @@ def prepare_torch(settings: TrainerConfig) -> None:
     # The frozen networks are in evaluation mode on purpose; the other is Lightning's own business.
     warnings.filterwarnings("ignore", message=".*module.s. in eval mode.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # It says the whole command, with whatever key is in it.
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     # Our order of items knows where to go on.
     warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
     # An advertisement for a service that needs a login.

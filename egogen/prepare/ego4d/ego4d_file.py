@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from egogen.annotations import JsonObject
 from egogen.boxes import Box
-from egogen.errors import UserError, reason
+from egogen.errors import UserError, reason, shorten
 from egogen.files import named_errors, regular
 
 BOM = b"\xef\xbb\xbf"  # of UTF-8
@@ -29,7 +29,7 @@ FIELDS = (
 # Box names as Ego4D has them, and as the metadata call them.
 BOXES = {"left_hand": "left_hand_box", "right_hand": "right_hand_box", "object_of_change": "object_box"}
 # Of canonical videos and clips.
-FPS = 30
+FPS, FASTEST = 30, 10_000
 
 
 class Narrated(NamedTuple):
@@ -83,7 +83,7 @@ def read_videos(path: Path, names: tuple[str, str], clips: bool) -> Iterator[Ann
         for index, (key, video) in enumerate(raw_videos(path)):
             try:
                 found = as_video(key, video, names, clips)
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
                 raise UserError(
                     f"{path}: video {index} is not as in {FILES[0]} or {FILES[1]} ({error!r})"
                 ) from None
@@ -126,10 +126,17 @@ def as_video(key: str | None, found: JsonObject, names: tuple[str, str], clips: 
     known = found.get("video_metadata") or {}
     return AnnotatedVideo(
         key or str(found["video_uid"]),
-        Fraction(known.get("fps") or FPS).limit_denominator(1001),
+        rate_of(known.get("fps") or FPS),
         (known["width"], known["height"]) if known.get("width") and known.get("height") else None,
         [as_interval(interval, names, clips) for interval in found["annotated_intervals"] or []],
     )
+
+
+def rate_of(fps: object) -> Fraction:
+    """Frames a second, exact; not of a text, whose exponent could be of any size."""
+    if not isinstance(fps, int | float) or not 0 < fps < FASTEST:
+        raise ValueError(f"fps is {shorten(fps)}")
+    return Fraction(fps).limit_denominator(1001)
 
 
 def as_interval(found: JsonObject, names: tuple[str, str], clips: bool) -> Interval:

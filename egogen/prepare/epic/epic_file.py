@@ -22,6 +22,7 @@ COLUMNS = (
 )  # fmt: skip
 TEST_COLUMNS = COLUMNS[:8]
 INFO_COLUMNS = ("video_id", "duration", "fps", "resolution")
+LARGEST = 100_000  # width, height or rate that is told
 VIDEO_ID = re.compile(r"P\d+_(\d{2,3})")
 TIME = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d(?:\.\d+)?)")
 
@@ -73,7 +74,10 @@ def read_video_info(path: Path) -> dict[str, ClipSize]:
     for line, row in read_table(path, INFO_COLUMNS):
         try:
             width, height = map(int, row["resolution"].split("x"))
-            found[row["video_id"]] = {"height": height, "width": width, "fps": float(row["fps"])}
+            fps = float(row["fps"])
+            if not (0 < width <= LARGEST and 0 < height <= LARGEST and 0 < fps <= LARGEST):
+                raise ValueError
+            found[row["video_id"]] = {"height": height, "width": width, "fps": fps}
         except ValueError:
             raise UserError(
                 f"{path}: line {line}: found fps {row['fps']!r}, resolution {row['resolution']!r}; "
