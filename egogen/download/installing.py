@@ -15,7 +15,7 @@ from egogen.download.catalogue import Group, Source
 from egogen.download.fetch import fault_of, fetch_all, part_path, size_of
 from egogen.download.remote import Remote, kept_part
 from egogen.errors import UserError
-from egogen.files import read_json, write_json
+from egogen.files import clean_parts, read_json, write_json
 from egogen.published import dataset_place, feature_place
 from egogen.table import text_table
 
@@ -70,7 +70,7 @@ class Download:
     def note(self, *files: Remote, complete: bool = False) -> None:
         """Writes down that files are finished, or everything."""
         self.done |= {file.name: file.identity for file in files}
-        write_json(self.ledger, {"complete": complete, "done": self.done})
+        write_json(self.ledger, {"complete": complete, "done": dict(sorted(self.done.items()))})
 
     def has(self, file: Remote) -> bool:
         """Whether this version of a file is finished."""
@@ -134,6 +134,7 @@ class Download:
         Raises:
             UserError: something cannot be fetched or unpacked, or another file is in the way.
         """
+        clean_parts(self.ledger.parent, f".{self.ledger.name}.*.part")
         there = {file: goal for file, goal in self.missing_files.items() if goal.exists()}
         for file, goal in there.items():
             if fault := fault_of(goal, file):
