@@ -201,13 +201,18 @@ def extract_all(plan: PairPlan, job: Preparation, scores: Journal, told: Work | 
         told.begin(every, every - total)
     also = None if told is None else told.advance
     with Progress(total=total, desc="pairs", unit="pair", also=also) as bar:
-        for part, signal in spread(make, work, job.options.workers):
+        for part, signal in spread(make, work, job.options.workers, job.options.patience, written):
             if signal:
                 log.warning("%s: signal %d ended the decoder", part.source.name, signal)
             rows = pair_journal(part.journal).rows
             for pair in recall(part.pairs, rows, job, scores):
                 pair.reason = rows.get(pair.key, {}).get("reason", UNREADABLE)
             bar.update(len(part.pairs))
+
+
+def written(part: SourceWork) -> int:
+    """Bytes of a source's journal: what grows while its decoder gets on."""
+    return part.journal.stat().st_size if part.journal.exists() else 0
 
 
 def recall(
