@@ -93,7 +93,7 @@ class Bench:
         return hashlib.sha256(content).hexdigest()
 
     def check_visible(self) -> None:
-        """No half file has its name: each that the undisturbed run has too is as there, or a shorter journal."""
+        """No half file has its name: each is as the undisturbed run leaves it, or a shorter journal."""
         for name, path in self.files().items():
             hidden = any(part.startswith(".") for part in Path(name).parts)
             if hidden or name not in self.whole or self.skips(name):
@@ -108,7 +108,9 @@ class Bench:
         run = self.run("none", 0, *more)
         assert run.poll() == 0, f"the same command again ends with {run.poll()}: {run.printed[-3000:]}"
         found = self.result()
-        others = {name for name in found.keys() | self.whole.keys() if found.get(name) != self.whole.get(name)}
+        others = {
+            name for name in found.keys() | self.whole.keys() if found.get(name) != self.whole.get(name)
+        }
         assert not others, f"differs from the undisturbed result: {shorten(sorted(others), 600)}"
 
     def point(self, share: float) -> int:
@@ -149,4 +151,3 @@ def plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     return repr(value)
-

@@ -11,7 +11,9 @@ from pathlib import Path
 
 CPU_ENVIRONMENT = {"HF_HUB_OFFLINE": "1"}
 # What tells of a run and not of its result: times, speeds, paths of caches, curves with times.
-OF_THE_RUN = r"(^|/)(record\.json|.*\.log|events\.out\.tfevents[^/]*|timing\.jsonl?|.*record\.jsonl?)$|(^|/)\.shards/"
+OF_THE_RUN = (
+    r"(^|/)(record\.json|.*\.log|events\.out\.tfevents[^/]*|timing\.jsonl?|.*record\.jsonl?)$|(^|/)\.shards/"
+)
 
 
 @dataclass(frozen=True)

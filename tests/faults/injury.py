@@ -1,8 +1,8 @@
-"""What is done to a command while it runs, at a point that can be named: its n-th change of the output folder.
+"""What is done to a command while it runs, at a point with a number: its n-th change of the output folder.
 
 An audit hook hears of every file that Python opens for writing, renames, makes or removes, also in processes
-that the command forks, just before it happens. So a fault comes at the same place each time, and 20 places spread
-over a run are 20 numbers.
+that the command forks, just before it happens. So a fault comes at the same place each time, and 20 places
+spread over a run are 20 numbers.
 """
 
 from __future__ import annotations
@@ -165,7 +165,9 @@ WORKERS: dict[str, Callable[[], None]] = {
 }
 
 
-def hurt(injury: Injury, largest: int, prelude: Callable[[], None] | None, module: str, argv: list[str]) -> None:
+def hurt(
+    injury: Injury, largest: int, prelude: Callable[[], None] | None, module: str, argv: list[str]
+) -> None:
     """Runs a command with the harm; what a test starts in a process of its own.
 
     Args:

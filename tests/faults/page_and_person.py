@@ -60,7 +60,7 @@ def ask(url: str, kept: Path, told: list[str]) -> None:
                 raise UserError(f"no frame: {frame}")
             with atomic_open(kept / f"frame_{seed}.png") as file:
                 file.write(answer(url + frame["picture"]))
-    except Exception as error:
+    except (UserError, OSError, ValueError, KeyError) as error:
         told.append(f"{error}")
     finally:
         os.kill(os.getpid(), signal.SIGTERM)

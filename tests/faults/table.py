@@ -1,20 +1,15 @@
-"""Commands by faults: what is done in each cell, which cells make no sense and why, and the page that shows it."""
+"""Commands by faults: what is done in each cell; which cells make no sense, and why."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
 
 from tests.faults.bench import Bench
 from tests.faults.cases import COMMANDS, matches
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 POINTS = 20
 MISTAKE = 2
 
@@ -76,7 +71,7 @@ def ended(bench: Bench, kind: str, codes: tuple[int, ...]) -> None:
 
 
 def refused(bench: Bench, kind: str, shares: tuple[float, ...] = (0.5,), largest: int = 0) -> None:
-    """The system refuses to write: one line that says so, and no traceback."""
+    """The system refuses to write: one line that says so, no traceback."""
     for share in shares:
         bench.fresh()
         run = bench.run(kind, bench.point(share), largest=largest)
@@ -219,16 +214,28 @@ def worker_dies(bench: Bench) -> None:
     bench.finish(*bench.case.worker_words)
 
 
+def worker_hangs(bench: Bench) -> None:
+    """A time limit ends it, and the source counts as broken; the next run reads it."""
+    bench.fresh()
+    run = bench.run("worker hangs", 0, "--patience", "2", reads=bench.case.worker)
+    assert run.poll() not in (0, None), run.printed
+    assert "got nothing done for 2 s" in run.printed, run.printed
+    bench.finish()
+
+
 EVERY = tuple(COMMANDS)
 INPUTS = {
-    "annotations": ("prepare", "curate", "describe", "train, stage 1", "train, stage 2", "distill", "sample", "evaluate"),
+    "annotations": (
+        "prepare", "curate", "describe", "train, stage 1", "train, stage 2", "distill", "sample", "evaluate",
+    ),
     "frame": ("describe", "train, stage 1", "train, stage 2", "distill", "sample", "edit", "evaluate"),
     "features": ("train, stage 2", "distill", "sample"),
     "checkpoint": ("describe", "train, stage 1", "train, stage 2", "distill", "sample", "edit", "page"),
     "video": ("prepare",),
 }  # fmt: skip
+JOURNALS = ("prepare", "curate", "describe", "sample")
 WORKERS = ("prepare", "train, stage 1", "train, stage 2", "distill")
-NO_INPUT, NO_WORKERS = "reads none", "has no such processes"
+NO_INPUT, NO_WORKERS, NO_DECODER = "reads none", "has no such processes", "has no decoder in another process"
 
 
 def but(commands: tuple[str, ...], why: str) -> dict[str, str]:
@@ -256,12 +263,14 @@ FAULTS: dict[str, Fault] = {
     "disk_full": Fault("disk full from the middle on", partial(refused, kind="disk full"), {}),
     "quota": Fault("quota used up from the middle on", partial(refused, kind="quota"), {}),
     "small_files": Fault("no file beyond a size (`ulimit -f`)", small_files, {}),
-    "read_only": Fault("output read-only from the start, or later", partial(refused, kind="read-only", shares=(0.0, 0.5)), {}),
+    "read_only": Fault(
+        "output read-only from the start, or later", partial(refused, kind="read-only", shares=(0.0, 0.5)), {}
+    ),
     "io_error": Fault("one input/output error", input_output_error, {}),
     "two_at_once": Fault("a second process on the same output", two_at_once, {}),
     "clock": Fault("clock set back a day", clock_set_back, {}),
     "newest": Fault("newest output or checkpoint cut in half", newest_damaged, {}),
-    "journal": Fault("last line of the journal torn", journal_torn, but(("prepare", "curate", "describe", "edit", "sample"), NO_JOURNAL)),
+    "journal": Fault("last line of the journal torn", journal_torn, but(JOURNALS, NO_JOURNAL)),
     "no_memory": Fault("out of memory", no_memory, {}),
     "annotations_cut": inputs("annotations cut off", "annotations", cut),
     "annotations_empty": inputs("annotations empty", "annotations", empty),
@@ -274,6 +283,7 @@ FAULTS: dict[str, Fault] = {
     "checkpoint_empty": inputs("the checkpoint empty", "checkpoint", empty),
     "video_cut": inputs("a video cut off", "video", cut),
     "video_empty": inputs("a video empty", "video", empty),
+    "hang": Fault("a decoder that hangs", worker_hangs, but(("prepare",), NO_DECODER)),
     "worker": Fault("a loader's or decoder's process is killed", worker_dies, but(WORKERS, NO_WORKERS)),
 }  # fmt: skip
 CELLS = [
