@@ -13,7 +13,7 @@ from typing import cast
 from egogen.claims import Claims, Work
 from egogen.disk import writing
 from egogen.errors import UserError
-from egogen.files import ends_with
+from egogen.files import clean_parts, ends_with
 from egogen.frames import JPEG_END
 from egogen.journal import Journal, Key
 from egogen.layout import Layout, Split
@@ -98,6 +98,8 @@ def carry_out(plan: PairPlan, job: Preparation) -> None:
 
 def make(plan: PairPlan, behind: Sequence[ActionPair], job: Preparation) -> None:
     """Extracts, filters and writes."""
+    clean_parts(job.layout.preparation)
+    clean_parts(job.layout.egogen, ".*.part")
     claim_splits(job)
     scores = pair_journal(job.folder / SCORES)
     keep_earlier(plan, behind, job, scores)

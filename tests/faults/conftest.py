@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Generator
 
 import pytest
 
 from tests.faults import verdicts
-from tests.faults.cases import HERE
 from tests.faults.verdicts import FAILS, HOLDS, Cell
 
-found: dict[Cell, str] = {}
+NAMES = ("fault", "bench")
 seconds: dict[str, float] = defaultdict(float)
+outcomes: dict[Cell, str] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-verdicts", action="store_true", help="write docs/reliability.md's table")
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    name = report.nodeid.partition("test_cell[")[2].removesuffix("]")
-    command = next((each for each in HERE if name.startswith(f"{each}-")), None)
-    if command is None:
-        return
-    cell = command, name.removeprefix(f"{command}-")
-    seconds[command] += report.duration
-    if report.failed:
-        found[cell] = FAILS
-    elif report.when == "call" and report.passed:
-        found.setdefault(cell, HOLDS)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.config.getoption("--write-verdicts", default=False) and found:
-        verdicts.write(found, seconds)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Notes what became of a cell, and after each brings the page up to date."""
+    report = yield
+    fault, command = (getattr(item, "callspec", None) and item.callspec.params.get(name) for name in NAMES)
+    if fault is None or not item.config.getoption("--write-verdicts", default=False):
+        return report
+    seconds[command] += call.duration
+    outcomes[command, fault] = FAILS if report.failed else outcomes.get((command, fault), HOLDS)
+    if report.when == "teardown":
+        verdicts.write({(command, fault): outcomes[command, fault]}, {command: seconds[command]})
+    return report
