@@ -33,7 +33,7 @@ class Case:
         newest: the file whose damage a machine's crash might leave; None where that has no meaning.
         prelude: called in the process before the command.
         environment: of the process.
-        worker: end of the name of the files that worker processes open; empty where there are none.
+        worker: part of the path of a file that worker processes open; empty where there are none.
         worker_words: further words with which there are workers.
     """
 
@@ -72,7 +72,7 @@ def prepare(root: Path, stack: ExitStack) -> Case:
         "egogen.prepare", ["ego4d", *source.words(made / "out")], made,
         inputs={"annotations": source.annotations / "fho_main.json", "video": source.clips / "clip-a.mp4"},
         told={"video": "clip-a"},
-        skip=OF_THE_RUN + r"|report\.md$", newest=r"uid-1/.*\.jpg$", worker="clip-a.mp4",
+        skip=OF_THE_RUN + r"|report\.md$", newest=r"uid-1/.*\.jpg$", worker="clip-a/uid-1",
     )  # fmt: skip
 
 

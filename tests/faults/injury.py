@@ -37,7 +37,7 @@ class Injury:
         at: the number of the change before which it happens, from 1.
         count: file that holds the number of changes.
         out: folder whose changes count.
-        reads: end of a file's name; what is done to a worker process happens when it opens such a file.
+        reads: part of a path; what is done to a worker process happens when it opens such a file.
     """
 
     kind: str
@@ -65,12 +65,12 @@ class Hook:
         changes = event != "open" or int(args[2]) & WRITES  # type: ignore[call-overload]
         self.busy = True  # what the harm itself opens does not count
         try:
-            if changes and path.startswith(self.out):
+            if self.injury.reads and os.getpid() != self.main and self.injury.reads in path:
+                WORKERS[self.injury.kind]()
+            elif changes and path.startswith(self.out):
                 number = self.next()
                 os.write(self.noted, f"{event}\n".encode())
                 HARMS[self.injury.kind](self, number, path, event)
-            elif self.injury.reads and os.getpid() != self.main and path.endswith(self.injury.reads):
-                WORKERS[self.injury.kind]()
         finally:
             self.busy = False
 
