@@ -70,12 +70,12 @@ class Bench:
         found = sorted(path for path in self.case.made.rglob("*") if path.is_file())
         return {path.relative_to(self.case.made).as_posix(): path for path in found}
 
-    def result(self) -> dict[str, str]:
-        """What a finished run leaves: a digest by path, and no unfinished file."""
+    def result(self, *, twice: bool = False) -> dict[str, str]:
+        """What a finished run leaves: a digest by path, and no unfinished file; `twice` as of `digest`."""
         files = self.files()
         left = [name for name in files if name.endswith(UNFINISHED)]
         assert not left, f"unfinished files are left: {left}"
-        found = {name: self.digest(name, path) for name, path in files.items() if not self.skips(name)}
+        found = {name: self.digest(name, path, twice) for name, path in files.items() if not self.skips(name)}
         joined = [path.read_bytes() for name, path in files.items() if matches(self.case.joined, name)]
         lines = sorted(b"".join(joined).splitlines())
         return found | ({"joined": hashlib.sha256(b"\n".join(lines)).hexdigest()} if joined else {})
@@ -83,11 +83,12 @@ class Bench:
     def skips(self, name: str) -> bool:
         return matches(self.case.skip, name) or matches(self.case.joined, name)
 
-    def digest(self, name: str, path: Path) -> str:
-        """Of content; of a journal its lines in any order, a line that is there twice counts twice."""
+    def digest(self, name: str, path: Path, twice: bool = False) -> str:
+        """Of content; of a journal its lines in any order, each once, unless it may be there `twice`."""
         content = path.read_bytes()
         if matches(self.case.journals, name):
-            content = b"\n".join(sorted(content.splitlines()))
+            lines = content.splitlines()
+            content = b"\n".join(sorted(set(lines) if twice else lines))
         elif path.suffix == ".ckpt" and matches(self.case.growing, name):
             content = tensors(path)
         return hashlib.sha256(content).hexdigest()
@@ -103,11 +104,11 @@ class Bench:
             else:
                 assert self.digest(name, path) == self.whole[name], f"{name} is not whole"
 
-    def finish(self, *more: str) -> None:
-        """The same command ends in the undisturbed result."""
+    def finish(self, *more: str, twice: bool = False) -> None:
+        """The same command ends in the undisturbed result; an item that was made anew may be told `twice`."""
         run = self.run("none", 0, *more)
         assert run.poll() == 0, f"the same command again ends with {run.poll()}: {run.printed[-3000:]}"
-        found = self.result()
+        found = self.result(twice=twice)
         others = {
             name for name in found.keys() | self.whole.keys() if found.get(name) != self.whole.get(name)
         }

@@ -136,7 +136,7 @@ def describe(root: Path, stack: ExitStack) -> Case:
     (root / "split").mkdir()
     split, tiny, made = make_split(root / "split"), write_published(root / "published"), root / "made"
     return Case(
-        "llava.describe", flags(split, tiny, made, "--batch-size", "2"), made,
+        "llava.describe", flags(split, tiny, made, "--batch-size", "1"), made,
         inputs={
             "annotations": split / "ego4d_val.json", "frame": split / "frames/b_jpg/0/x.jpeg",
             "checkpoint": tiny / "pytorch_model.bin",
