@@ -37,6 +37,11 @@ def read_ledger(path: Path) -> dict[str, object]:
     return check_object(read_json(path), f"{path}", "finished files") if path.exists() else {}
 
 
+def is_whole(goal: Path, file: Remote) -> bool:
+    """Whether a file is there, as long as its server says."""
+    return goal.is_file() and file.size in (None, goal.stat().st_size)
+
+
 class Download:
     """Fetches one source.
 
@@ -100,7 +105,9 @@ class Download:
     @property
     def missing_files(self) -> dict[Remote, Path]:
         """The single files that are not there yet, and their places."""
-        return {file: goal for file, goal in self.loose.items() if not (self.has(file) and goal.is_file())}
+        return {
+            file: goal for file, goal in self.loose.items() if not (self.has(file) and is_whole(goal, file))
+        }
 
     def downloads(self) -> dict[Remote, Path]:
         """All files that are to be fetched, and where to."""

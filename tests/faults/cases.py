@@ -31,6 +31,7 @@ class Case:
         journals: a pattern of files that lines are added to.
         joined: a pattern of journals of which each run has one of its own; all their lines count together.
         newest: the file whose damage a machine's crash might leave; None where that has no meaning.
+        asks_to_move: whether it leaves a damaged output to the user, whose own file it may be.
         prelude: called in the process before the command.
         environment: of the process.
         worker: part of the path of a file that worker processes open; empty where there are none.
@@ -47,6 +48,7 @@ class Case:
     journals: str = r"\.jsonl$"
     joined: str = r"$^"
     newest: str = ""
+    asks_to_move: bool = False
     prelude: Callable[[], None] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     worker: str = ""
@@ -90,8 +92,8 @@ def download(root: Path, stack: ExitStack) -> Case:
     made = root / "made"
     return Case(
         "egogen.download", ["weights", "--what", "lego-ego4d", "--dest", str(made / "out")], made,
-        inputs={}, newest=r"\.ckpt$", prelude=partial(talk_to, hub.url, str(root / "cache")),
-        environment={"HF_HUB_OFFLINE": "0"},
+        inputs={}, newest=r"\.ckpt$", asks_to_move=True,
+        prelude=partial(talk_to, hub.url, str(root / "cache")), environment={"HF_HUB_OFFLINE": "0"},
     )  # fmt: skip
 
 
