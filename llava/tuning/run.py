@@ -95,8 +95,9 @@ def finetune(args: Arguments) -> None:
     trainer.save_state()
     wait_for_all()
     if is_first:
-        write_json(output / COMPLETE, {"step": result.global_step, "loss": result.training_loss})
-        log.info("%s: %d updates, mean loss %.4f", output, result.global_step, result.training_loss)
+        # Not its mean loss: of a run that was resumed the trainer knows a part alone.
+        write_json(output / COMPLETE, {"step": result.global_step})
+        log.info("%s: %d updates", output, result.global_step)
 
 
 def read_examples(args: Arguments, tokenizer: PreTrainedTokenizerBase, frames: FrameStore) -> list[Example]:
