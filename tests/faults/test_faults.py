@@ -20,7 +20,7 @@ from tests.faults.table import CELLS, FAULTS
 # Of each kind of fault one, by quick commands; stage 2's processes take longer to begin.
 SAMPLE = {
     ("prepare", "hang"), ("prepare", "worker"), ("download", "kill_renamed"), ("curate", "sigint_twice"),
-    ("download", "disk_full"), ("describe", "frame_cut"), ("curate", "journal"), ("edit", "read_only"),
+    ("download", "disk_full"), ("describe", "read_only"), ("curate", "journal"), ("edit", "read_only"),
     ("evaluate", "io_error"), ("sample", "features_nan"),
 }  # fmt: skip
 
