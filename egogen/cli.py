@@ -7,6 +7,7 @@ It needs the standard library alone, as all that a command imports before it has
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import json
 import logging
@@ -30,6 +31,12 @@ ENVIRONMENTS = {"llava": "vllm", "ldm": "ldm"}  # of the packages; egogen runs i
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_UNREAD = 128 + signal.SIGPIPE
+REFUSED = {
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+}  # a disk that is read-only or broken, others' files
 DEBUG_FLAG = "--debug"
 ROOT_DOORS = {"ldm.train": "python main.py", "ldm.page": "python app.py"}  # published names
 OWN_FLAGS = (DEBUG_FLAG, logs.QUIET_FLAG, logs.JSON_FLAG)  # of every command
@@ -173,7 +180,11 @@ def run(main: Callable[[], object]) -> None:
         tell("interrupted; run the same command again to go on")
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
-        told = error if isinstance(error, UserError) else full_somewhere(error) or elsewhere(error, main)
+        told = (
+            error
+            if isinstance(error, UserError)
+            else full_somewhere(error) or refused(error) or elsewhere(error, main)
+        )
         if told is not None and not {"-d", DEBUG_FLAG} & set(sys.argv):
             tell(f"error: {' '.join(f'{told}'.split())}")
             raise SystemExit(EXIT_USER_ERROR) from None
@@ -222,6 +233,13 @@ def full_somewhere(error: Exception) -> UserError | None:
     places = dict.fromkeys((Path.cwd(), run_root().absolute(), Path(tempfile.gettempdir())))
     free = ", ".join(f"{readable(free_bytes(place))} on that of {place}" for place in places)
     return UserError(f"a disk is full ({cause}); free are {free}. Free some room")
+
+
+def refused(error: Exception) -> UserError | None:
+    """What to tell of a file that the system refuses, where a library met it; None for any other error."""
+    if isinstance(error, OSError) and error.errno in REFUSED and error.filename is not None:
+        return UserError(f"{os.fsdecode(error.filename)}: cannot be used ({error.strerror})")
+    return None
 
 
 def typed(module: str) -> str:

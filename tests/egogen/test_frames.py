@@ -145,7 +145,7 @@ def test_a_photo_of_a_hundred_megapixels_is_no_warning(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_a_full_disk_takes_a_part_of_is_not_written(tmp_path: Path) -> None:
-    """Witness: the system's own limit; left to write the file itself, Pillow cuts a JPEG there without a word."""
+    """Witness: the system's own limit. Left to write the file itself, Pillow cuts a JPEG without a word."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
     with (
         largest_file(20_000),
