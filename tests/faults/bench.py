@@ -131,7 +131,7 @@ class Bench:
 
 
 def is_json(line: bytes) -> bool:
-    """Whether a line is whole: of a journal that no other run adds to, a torn one stays, and is passed over."""
+    """Whether a line is whole; in a journal that no later run adds to a torn one stays and is passed over."""
     try:
         json.loads(line)
     except ValueError:

@@ -176,7 +176,8 @@ def train_stage_1(root: Path, stack: ExitStack) -> Case:
             "checkpoint": tiny / "pytorch_model.bin",
         },
         skip=OF_THE_RUN + r"|(train|all)_results\.json$|trainer_state\.json$|training_args\.bin$",
-        growing=r"checkpoint-|\.safetensors$|\.pt$|\.pth$", newest="^checkpoint-", worker=".jpg",
+        growing=r"checkpoint-|\.safetensors$|\.pt$|\.pth$", newest=r"checkpoint-\d+/model\.safetensors$",
+        worker=".jpg",
         worker_words=("--dataloader_num_workers", "1"),
     )  # fmt: skip
 
