@@ -293,17 +293,16 @@ class Claims:
 
     def note_end(self, work: Work, end: str) -> None:
         """Says what became of a shard, and gives it free."""
-        self.path(work.shard, LEFT).unlink(missing_ok=True)
-        if end == LEFT and not work.done:
-            self.path(work.shard, CLAIM).unlink(missing_ok=True)
-            if not self.together:
-                self.clear()
-            return
         try:
-            write_json(self.path(work.shard, end), work.note, indent=None)
-        except UserError as error:  # a full disk: the shard counts as not done
+            self.path(work.shard, LEFT).unlink(missing_ok=True)
+            if end == DONE or work.done:
+                write_json(self.path(work.shard, end), work.note, indent=None)
+        except (OSError, UserError) as error:  # a full or read-only disk: the shard counts as not done
             log.warning("%s", error)
-        self.path(work.shard, CLAIM).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path(work.shard, CLAIM).unlink(missing_ok=True)
+            if end == LEFT and not work.done and not self.together:
+                self.clear()
 
     def clear(self) -> None:
         """Leaves no trace of a run of which nothing has become."""

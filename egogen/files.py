@@ -66,11 +66,15 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
             mode = os.fstat(file.fileno()).st_mode
             yield file
         part.chmod(stat.S_IMODE(mode))  # a library may have put a file of its own there, for the owner alone
-        sync(part)
-        part.replace(path)
+        try:
+            sync(part)
+            part.replace(path)
+        except OSError as error:
+            raise no_room(path, error) or UserError(f"{path}: cannot be written ({reason(error)})") from None
     except BaseException as error:
         written = part.stat().st_size if part.exists() else 0
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that is read-only by now; the next run removes it
+            part.unlink(missing_ok=True)
         told = None if isinstance(error, UserError) else no_room(path, error, written)
         if told is not None:
             raise told from None

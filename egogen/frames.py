@@ -224,8 +224,22 @@ def image_size(file: Path | io.BytesIO) -> tuple[int, int] | None:
 
 def encode(frame: Image.Image, quality: int) -> bytes:
     """A frame as JPEG with full colour resolution."""
+    return encoded(frame, "JPEG", quality=quality, subsampling=0)
+
+
+def encoded(picture: Image.Image, form: str, **how: object) -> bytes:
+    """A picture's file.
+
+    In memory: Pillow writes to files past Python, and says nothing where a disk that gets full takes but a
+    part of it.
+
+    Args:
+        picture: any.
+        form: Pillow's name of the format.
+        how: as `Image.save` takes it.
+    """
     stream = io.BytesIO()
-    frame.save(stream, "JPEG", quality=quality, subsampling=0)
+    picture.save(stream, form, **how)
     return stream.getvalue()
 
 

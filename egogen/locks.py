@@ -12,7 +12,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -70,7 +70,8 @@ def hold(path: Path, what: str, part: str = "", *, wait: bool = False) -> Iterat
         yield
     finally:
         if lock.is_locked:
-            file.unlink(missing_ok=True)  # while it is ours: who waits for it makes a new one
+            with suppress(OSError):  # a disk that is read-only by now: the file hinders nobody
+                file.unlink(missing_ok=True)  # while it is ours: who waits for it makes a new one
             lock.release()
 
 

@@ -4,13 +4,14 @@
 #   bash scripts/test.sh --fast   without the tests marked slow, without coverage
 #   bash scripts/test.sh --lint   style, types and import contracts alone
 #   bash scripts/test.sh --long   the tests marked long alone: the toy benchmark's small budget, the toy start's rebuilding
+#   bash scripts/test.sh --faults every cell of the table of faults; writes its verdicts into docs/reliability.md
 # A check that fails does not stop the others; its output is shown and the script ends with code 1.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 mode=${1:---all}
 case $mode in
-    --all | --fast | --lint | --long) ;;
-    *) die "argument '$mode'; usage: bash scripts/test.sh [--fast | --lint | --long]" ;;
+    --all | --fast | --lint | --long | --faults) ;;
+    *) die "argument '$mode'; usage: bash scripts/test.sh [--fast | --lint | --long | --faults]" ;;
 esac
 
 start=$SECONDS
@@ -77,7 +78,7 @@ lane_vllm() {
     check "types, vllm" mypy --cache-dir .mypy_cache/vllm egogen llava
     check "site" site
     [[ $mode != --lint ]] || return 0
-    check "tests, vllm" tests vllm tests/egogen tests/llava tests/test_*.py
+    check "tests, vllm" tests vllm tests/egogen tests/llava tests/faults tests/test_*.py
     use_env ldm
     check "tests, ldm, a part" tests ldm_part "${OTHER_LANE[@]}"
     check "egogen's tests, ldm" tests_again ldm_egogen tests/egogen
@@ -86,13 +87,22 @@ lane_vllm() {
 lane_ldm() {
     use_env ldm
     check "types, ldm" mypy --cache-dir .mypy_cache/ldm egogen ldm main.py app.py
-    [[ $mode == --lint ]] || check "tests, ldm" tests ldm tests/ldm tests/browser "${OTHER_LANE[@]/#/--ignore=}"
+    [[ $mode == --lint ]] || check "tests, ldm" tests ldm tests/ldm tests/browser tests/faults "${OTHER_LANE[@]/#/--ignore=}"
 }
 
 if [[ $mode == --long ]]; then
     use_env vllm
     python -m pytest -q -o cache_dir=.pytest_cache/long -m long tests/test_*.py # with all cores
     exit
+fi
+
+if [[ $mode == --faults ]]; then # one environment after the other: both write the one page
+    status=0
+    for name in vllm ldm; do
+        (use_env "$name" && python -m pytest -q -o cache_dir=.pytest_cache/faults -m "faults or not faults" \
+            --write-verdicts tests/faults) || status=1
+    done
+    exit "$status"
 fi
 
 # Side by side, with half of the cores each, where there are two cores and 8 GiB; else one after the other.

@@ -18,8 +18,13 @@ from pathlib import Path
 from egogen.cli import run
 
 CONTEXT = get_context("forkserver")
-STAGE_1 = ["llava.tuning.run", "deepspeed"]
-STAGE_2 = ["ldm.training.run", "ldm.metrics.evaluation"]
+STAGE_1 = ["llava.tuning.run", "deepspeed", "llava.describing.describing_loop"]
+STAGE_2 = [
+    "ldm.training.run",
+    "ldm.metrics.evaluation",
+    "ldm.sampling.many_photos",
+    "ldm.sampling.drawing_loop",
+]
 CPU = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 

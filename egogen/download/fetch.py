@@ -14,6 +14,7 @@ from huggingface_hub import constants, get_session, get_token, hf_raise_for_stat
 from egogen.disk import no_room
 from egogen.download.remote import Remote
 from egogen.errors import UserError, reason
+from egogen.files import sync
 from egogen.manifest import file_hash
 from egogen.patience import TRANSPORT_ERRORS, patiently
 from egogen.progress import Progress
@@ -67,6 +68,7 @@ def fetch(file: Remote, goal: Path, bar: Progress, stop: Event) -> None:
             if file.cached:
                 raise UserError(f"{file.cached}: {fault}; delete that copy, it is not what was published")
             raise UserError(f"{goal}: {fault}; the file was deleted, run the same command to fetch it again")
+        sync(part)
         part.replace(goal)
     except OSError as error:
         raise no_room(goal, error) or UserError(f"{goal}: not written ({reason(error)})") from None

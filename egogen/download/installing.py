@@ -15,7 +15,7 @@ from egogen.download.catalogue import UNPACKED_SHARE, Group, Source
 from egogen.download.fetch import fault_of, fetch_all, part_path, size_of
 from egogen.download.remote import Remote, kept_part
 from egogen.errors import UserError
-from egogen.files import read_json, write_json
+from egogen.files import clean_parts, read_json, write_json
 from egogen.published import dataset_place, feature_place
 from egogen.table import text_table
 
@@ -33,6 +33,11 @@ def is_complete(root: Path, name: str) -> bool:
 def read_ledger(path: Path) -> dict[str, object]:
     """What is finished: `done` has the version of each file by its name."""
     return check_object(read_json(path), f"{path}", "finished files") if path.exists() else {}
+
+
+def is_whole(goal: Path, file: Remote) -> bool:
+    """Whether a file is there, as long as its server says."""
+    return goal.is_file() and file.size in (None, goal.stat().st_size)
 
 
 class Download:
@@ -72,7 +77,7 @@ class Download:
     def note(self, *files: Remote, complete: bool = False) -> None:
         """Writes down that files are finished, or everything."""
         self.done |= {file.name: file.identity for file in files}
-        write_json(self.ledger, {"complete": complete, "done": self.done})
+        write_json(self.ledger, {"complete": complete, "done": dict(sorted(self.done.items()))})
 
     def has(self, file: Remote) -> bool:
         """Whether this version of a file is finished."""
@@ -102,7 +107,9 @@ class Download:
     @property
     def missing_files(self) -> dict[Remote, Path]:
         """The single files that are not there yet, and their places."""
-        return {file: goal for file, goal in self.loose.items() if not (self.has(file) and goal.is_file())}
+        return {
+            file: goal for file, goal in self.loose.items() if not (self.has(file) and is_whole(goal, file))
+        }
 
     def downloads(self) -> dict[Remote, Path]:
         """All files that are to be fetched, and where to."""
@@ -142,6 +149,7 @@ class Download:
         Raises:
             UserError: something cannot be fetched or unpacked, or another file is in the way.
         """
+        clean_parts(self.ledger.parent, f".{self.ledger.name}.*.part")
         there = {file: goal for file, goal in self.missing_files.items() if goal.exists()}
         for file, goal in there.items():
             if fault := fault_of(goal, file):

@@ -12,7 +12,7 @@ from typing import get_args
 
 from egogen import cli
 from egogen.cli import flag
-from egogen.errors import UserError
+from egogen.errors import UserError, check
 from egogen.layout import DESCRIPTION_KEY, FOLDERS, Split, data_root
 from egogen.prepare.frames.look import Look
 from egogen.shards import SHARD, parse_auto, parse_shard
@@ -47,6 +47,9 @@ class PrepareOptions:
     size: int = flag("height of the frames in pixels; the aspect is kept", type=int, default=256)
     quality: int = flag("JPEG quality, 1 to 95", type=int, default=95)
     workers: int = flag("sources read at a time", type=cli.workers, default=lambda: os.cpu_count() or 1)
+    patience: float = flag(
+        "seconds without a new pair after which a source's decoder is ended", type=float, default=3600.0
+    )
     limit: int | None = flag("stop after so many pairs; later runs may go on", type=int)
     shard: str | None = flag(
         f"of the sources: {SHARD}. With i/n frames alone are made; the command without it joins the shards",
@@ -87,6 +90,7 @@ class PrepareOptions:
                 raise UserError(
                     f"{path}: no such file or folder; leave the flag out to do without this filter"
                 )
+        check("--patience", self.patience, "seconds above 0", self.patience > 0)
         least, most = self.similarity
         if not -1 <= least <= most <= 1:
             raise UserError(f"--similarity {least} {most}: expected -1 <= LOW <= HIGH <= 1")

@@ -29,7 +29,7 @@ def write_outputs(
     clips = clip_facts(plan, known)
     if layout.metadata.exists():
         clips = check_object(read_json(layout.metadata), f"{layout.metadata}", "clips by clip_id") | clips
-    write_json(layout.metadata, clips, indent=None)
+    write_json(layout.metadata, dict(sorted(clips.items())), indent=None)  # whatever came first
     entries: dict[Split, dict[str, dict[str, object]]] = {split: {} for split in splits}
     for pair in plan.kept():
         assert pair.split is not None

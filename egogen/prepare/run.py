@@ -13,7 +13,7 @@ from typing import cast
 from egogen.claims import Claims, Work
 from egogen.disk import writing
 from egogen.errors import UserError
-from egogen.files import ends_with
+from egogen.files import clean_parts, ends_with
 from egogen.frames import JPEG_END
 from egogen.journal import Journal, Key
 from egogen.layout import Layout, Split
@@ -98,6 +98,8 @@ def carry_out(plan: PairPlan, job: Preparation) -> None:
 
 def make(plan: PairPlan, behind: Sequence[ActionPair], job: Preparation) -> None:
     """Extracts, filters and writes."""
+    clean_parts(job.layout.preparation)
+    clean_parts(job.layout.egogen, ".*.part")
     claim_splits(job)
     scores = pair_journal(job.folder / SCORES)
     keep_earlier(plan, behind, job, scores)
@@ -207,13 +209,18 @@ def extract_all(
         told.begin(every, every - total)
     also = None if told is None else told.advance
     with Progress(total=total, desc="pairs", unit="pair", also=also) as bar:
-        for part, signal in spread(make, work, job.options.workers):
+        for part, signal in spread(make, work, job.options.workers, job.options.patience, written):
             if signal:
                 log.warning("%s: signal %d ended the decoder", part.source.name, signal)
             rows = pair_journal(part.journal).rows
             for pair in recall(part.pairs, rows, job, scores):
                 pair.reason = rows.get(pair.key, {}).get("reason", UNREADABLE)
             bar.update(len(part.pairs))
+
+
+def written(part: SourceWork) -> int:
+    """Bytes of a source's journal: what grows while its decoder gets on."""
+    return part.journal.stat().st_size if part.journal.exists() else 0
 
 
 def recall(

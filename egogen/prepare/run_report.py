@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from egogen.files import atomic_open
+from egogen.frames import encoded
 from egogen.layout import Layout, Split
 from egogen.prepare.contact_sheet import contact_sheet
 from egogen.prepare.frames.look import Look
@@ -80,7 +81,7 @@ def write_report(
     sheet = contact_sheet(plan, layout)
     if sheet is not None:
         with atomic_open(folder / SHEET) as file:
-            sheet.save(file, "JPEG", quality=90)
+            file.write(encoded(sheet, "JPEG", quality=90))
         parts.insert(5, f"## Some pairs\n\n![input and target frames with their labels]({SHEET})")
     with atomic_open(folder / REPORT) as file:
         file.write("\n\n".join(parts).encode() + b"\n")

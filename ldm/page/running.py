@@ -1,8 +1,9 @@
-"""Starts all parts of the page, and ends them: its folder is emptied whatever ends it but SIGKILL."""
+"""Starts all parts of the page, and ends them: its folder goes with it, after SIGKILL at the next start."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ from typing import NoReturn
 import uvicorn
 
 from egogen.errors import UserError, reason
+from egogen.files import clean_parts, part_of
 from ldm.page.choosing import Chosen, choose
 from ldm.page.desk import Desk
 from ldm.page.engine import Engine, load_engine
@@ -72,10 +74,23 @@ def as_terminated(_number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
-    """A folder for all that the page writes; it is gone at the end."""
-    with tempfile.TemporaryDirectory(prefix="lego-page-", ignore_cleanup_errors=True) as name:
-        log.info("uploads and frames: %s, deleted at the end", name)
-        yield Path(name)
+    """A folder for all that the page writes; it is gone at the end, after SIGKILL at the next start.
+
+    Raises:
+        UserError: no folder can be made there.
+    """
+    place = Path(tempfile.gettempdir()) / "lego-page"
+    clean_parts(place.parent, f".{place.name}.*.part")
+    folder = part_of(place)
+    try:
+        folder.mkdir(mode=0o700)  # other people's photos
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({reason(error)}); TMPDIR names another place") from None
+    log.info("uploads and frames: %s, deleted at the end", folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def listen(options: PageOptions) -> socket.socket:

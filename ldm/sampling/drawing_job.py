@@ -15,6 +15,7 @@ from PIL import Image
 from egogen.annotations import ClipMetadata, Item, read_metadata
 from egogen.errors import UserError, check
 from egogen.files import atomic_open
+from egogen.frames import encoded
 from egogen.hints import require
 from egogen.layout import generated_path
 from egogen.manifest import NAME as MANIFEST
@@ -150,7 +151,7 @@ class DrawingJob:
         # A target that is no .jpg keeps its own format, as its name says.
         suffix = path.suffix.lower().lstrip(".")
         with atomic_open(path) as file:
-            Image.fromarray(frame).save(file, format=FORMATS.get(suffix, "JPEG"))
+            file.write(encoded(Image.fromarray(frame), FORMATS.get(suffix, "JPEG")))
 
 
 def make_jobs(out: Path, plan: DrawingPlan, files: SplitFiles) -> list[DrawingJob]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from egogen.features import read_pair
 from egogen.files import atomic_open
-from egogen.frames import read_frame
+from egogen.frames import encoded, read_frame
 from egogen.locks import hold
 from ldm.checkpoints.lora_files import apply_loras
 from ldm.checkpoints.source import load_parts
@@ -104,7 +104,7 @@ def open_studio(options: DrawingOptions, device: torch.device) -> Studio:
 def save(frame: Image.Image, target: Path) -> None:
     """Writes a frame in the format that its name ends in; it appears whole."""
     with atomic_open(target) as file:
-        frame.save(file, format=FORMATS[target.suffix.lower()])
+        file.write(encoded(frame, FORMATS[target.suffix.lower()]))
 
 
 def free_path(path: Path) -> Path:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from egogen.errors import UserError
 from egogen.files import atomic_open
-from egogen.frames import read_frame
+from egogen.frames import encoded, read_frame
 from egogen.locks import hold
 from egogen.manifest import NAME as MANIFEST
 from egogen.manifest import checkpoint_hash, file_hash
@@ -217,7 +217,7 @@ def show(out: Path, wishes: Sequence[Wish], answers: Mapping[str, Answer]) -> No
         ]
         target = out / (SHEET if number == 1 else f"{Path(SHEET).stem}_{number}.jpg")
         with atomic_open(target) as file:
-            sheet(tiles).save(file, "JPEG", quality=92, subsampling=0)
+            file.write(encoded(sheet(tiles), "JPEG", quality=92, subsampling=0))
 
 
 def known_rows(path: Path) -> dict[str, dict[str, str]]:

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning.strategies import DDPStrategy
 
 from egogen.errors import UserError
+from egogen.files import atomic_open
 from egogen.hints import hint
 from ldm.checkpoints.lora_run import export
 from ldm.checkpoints.source import load_parts, open_source, with_sizes
@@ -302,6 +303,5 @@ def accumulate(config: TrainConfig, devices: int) -> int:
 
 def save_config(config: TrainConfig, run: Path) -> None:
     """Writes the merged settings beside the results."""
-    folder = run / "configs"
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(asdict(config), folder / "merged.yaml")
+    with atomic_open(run / "configs" / "merged.yaml") as file:
+        file.write(OmegaConf.to_yaml(asdict(config)).encode())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import sys
 import threading
 
-from egogen.files import write_json
+from egogen.files import clean_parts, write_json
 from egogen.locks import hold
 from llava.curate.budget import Budget, Spending
 from llava.curate.curation import Curation, read_curation
@@ -64,6 +65,7 @@ def curate(options: CurationOptions) -> int:
         return 0
     log.info("%s", work.plan(todo))
     with hold(work.part, "curating"):
+        clean_parts(work.out.parent, f".{glob.escape(work.out.stem)}.*.part")  # of manifest and report
         check_place(work.out, work.settings)
         earlier = set(rounds.used)
         prices = options.prices

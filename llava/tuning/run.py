@@ -96,11 +96,12 @@ def finetune(args: Arguments) -> None:
     wait_for_all()
     if is_first:
         taken = result.global_step - (step_of(checkpoint) if checkpoint else 0)
-        loss = result.training_loss  # of the updates since this start alone
-        write_json(output / COMPLETE, {"step": result.global_step, "loss": loss})
+        # Not its mean loss: of a run that was resumed the trainer knows a part alone.
+        write_json(output / COMPLETE, {"step": result.global_step})
         log.info(
-            "%s: %d updates; mean loss of the %d taken now: %.4f", output, result.global_step, taken, loss
-        )
+            "%s: %d updates; mean loss of the %d taken now: %.4f",
+            output, result.global_step, taken, result.training_loss,
+        )  # fmt: skip
 
 
 def read_examples(args: Arguments, tokenizer: PreTrainedTokenizerBase, frames: FrameStore) -> list[Example]:

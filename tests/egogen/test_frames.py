@@ -16,12 +16,14 @@ from PIL import Image
 
 from egogen.cli import run
 from egogen.errors import UserError
-from egogen.frames import FolderFrames, TarFrames, image_size, pack, read_frame
+from egogen.files import atomic_open
+from egogen.frames import FolderFrames, TarFrames, encoded, image_size, pack, read_frame
 from egogen.layout import Layout, tar_folder
 from egogen.pack import main as pack_command
 from egogen.stats.measure import measure
 from egogen.toy.world import write_world
 from egogen.validate.frame_files import probe
+from tests.small_disk import largest_file
 
 NAMES = ["a/0/x.jpg", "a/1/y.png", f"{'long' * 40}/z.jpg"]
 
@@ -140,3 +142,15 @@ def test_a_photo_of_a_hundred_megapixels_is_no_warning(tmp_path: Path) -> None:
         run(lambda: found.append(image_size(tmp_path / "x.png")))
     assert found == [(10_000, 10_000)]
     assert not told
+
+
+def test_a_picture_that_a_full_disk_takes_a_part_of_is_not_written(tmp_path: Path) -> None:
+    """Witness: the system's own limit. Left to write the file itself, Pillow cuts a JPEG without a word."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
+    with (
+        largest_file(20_000),
+        pytest.raises(UserError, match="not written"),
+        atomic_open(tmp_path / "a") as file,
+    ):
+        file.write(encoded(noise, "JPEG", quality=90))
+    assert not list(tmp_path.iterdir())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from egogen.errors import UserError
 from egogen.files import atomic_open
+from egogen.frames import encoded
 from ldm.config.sections import SamplingConfig
 from ldm.data.noise import item_generator
 from ldm.data.pairs import EgoGenPairs, stack
@@ -76,7 +77,7 @@ class ImageGrids(lightning.Callback):
         picture = grid_of([stacked["source"], stacked["target"], drawn], captions)
         try:
             with atomic_open(self.folder / f"step_{step:07d}.png") as file:
-                picture.save(file, format="PNG")
+                file.write(encoded(picture, "PNG"))
         except (OSError, UserError) as error:
             # The other processes go on; so must this one.
             log.error("%s: grid of step %d not written (%s)", self.folder, step, error)

@@ -6,14 +6,18 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import urllib.request
 from pathlib import Path
 
 import pytest
 
 from egogen.errors import UserError
+from egogen.files import this_host
 from ldm.page.__main__ import main
+from ldm.page.running import own_folder
 from tests.forked import Forked, command
 from tests.ldm.page.running_page import png, until
 
@@ -80,3 +84,18 @@ def test_what_cannot_be_loaded(flags: list[str], said: str, checkpoints: Path) -
     words = [word.format(lego=checkpoints / "lego.ckpt") for word in flags]
     with pytest.raises(UserError, match=said):
         main([*words, "--port", "0", "--device", "cpu"])
+
+
+def test_what_a_killed_page_left_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", f"{tmp_path}")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, alive = (
+        tmp_path / f".lego-page.{this_host()}-{pid}-0123abcd.part" for pid in (ended.pid, os.getpid())
+    )
+    for folder in (left, alive):
+        (folder / "photos").mkdir(parents=True)
+    with own_folder() as own:
+        assert own.stat().st_mode & 0o777 == 0o700
+        assert {path.name for path in tmp_path.iterdir()} == {alive.name, own.name}
+    assert [path.name for path in tmp_path.iterdir()] == [alive.name]
