@@ -15,7 +15,6 @@ from pathlib import Path
 
 from egogen import cli
 from egogen.cli import flag
-from egogen.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +33,8 @@ class PublishOptions:
     )  # fmt: skip
     message: str = flag("of the commit; else the folder's name", default="")
     frames_may_be_shared: bool = flag(
-        "send data without --private: everybody may have these frames (those of Ego4D and EPIC-KITCHENS "
-        "only people who have accepted their terms)", action="store_true",
+        "send data without --private, or to a public repository: everybody may have these frames (those of "
+        "Ego4D and EPIC-KITCHENS only people who have accepted their terms)", action="store_true",
     )  # fmt: skip
 
 
@@ -45,26 +44,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     from huggingface_hub import get_token
     from huggingface_hub.utils import logging as hub_logging
 
-    from egogen.sharing.model_card import read_metrics
     from egogen.sharing.parcel import pack
-    from egogen.sharing.pushing import check_place, check_token, measured, send
+    from egogen.sharing.pushing import check_frames, check_place, check_token, found_results, send
+    from egogen.sharing.results import read_results
 
     hub_logging.disable_propagation()  # it shows its warnings itself
     check_place(options.repo)
     token = get_token()
     parcel = pack(options.folder, token)
-    values = measured(options.folder, read_metrics(options.metrics) if options.metrics else None)
+    folder, private, shared = options.folder, options.private or None, options.frames_may_be_shared
+    results = read_results(options.metrics, folder) if options.metrics else found_results(folder)
     sys.stdout.write(parcel.listing())
-    if parcel.repo_type == "dataset" and not (options.private or options.frames_may_be_shared):
-        raise UserError(
-            f"{options.folder}: holds frames; give --private, or --frames-may-be-shared if everybody may "
-            "have them"
-        )
     if options.dry_run:
+        check_frames(parcel, private, shared)
         return
-    log.info(
-        "%s", send(parcel, options.repo, options.private or None, check_token(token), values, options.message)
-    )
+    token = check_token(token)
+    log.info("%s", send(parcel, options.repo, private, token, results, options.message, shared))
 
 
 if __name__ == "__main__":

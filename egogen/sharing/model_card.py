@@ -14,9 +14,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
-from egogen.annotations import check_object
 from egogen.errors import UserError, reason
-from egogen.files import atomic_open, read_json
+from egogen.files import atomic_open
+from egogen.sharing.results import Results
 
 CARD = "README.md"
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.j2"
@@ -110,7 +110,7 @@ def write_model_card(folder: Path, stage: StageWords, words: ModelWords | None =
         facts=list(stage.facts.items()),
         usage=stage.usage.strip(),
         data=plain(words.data) or "Not stated.",
-        results=results_table(words.metrics),
+        results=results_table(Results(words.metrics)),
         limits=stage.limits,
         licences=stage.licences,
     )
@@ -133,50 +133,36 @@ def card_data(stage: StageWords, words: ModelWords) -> ModelCardData:
         datasets=list(words.datasets) or None,
         model_name=one_line(words.title) or stage.title,
     )
-    state_metrics(data, words.metrics)
+    state_metrics(data, Results(words.metrics))
     return data
 
 
-def state_metrics(data: ModelCardData, metrics: Mapping[str, float]) -> None:
-    """Puts measured values into a card's head; none leaves it without."""
-    if not metrics:
+def state_metrics(data: ModelCardData, results: Results) -> None:
+    """Puts measured values into a card's head, unless another checkpoint's; none leaves it as it is."""
+    if not results.values:
         return
-    data.metrics = list(map(one_line, metrics))
+    values = {} if results.foreign else results.values
+    data.metrics = list(map(one_line, values)) or None
     data.eval_results = [
         EvalResult(
             task_type=data.pipeline_tag or "other",
             dataset_type="egogen",
-            dataset_name="EgoGen, val split",
+            dataset_name=results.pairs,
             metric_type=one_line(name),
             metric_value=value if math.isfinite(value) else f"{value}",
         )
-        for name, value in metrics.items()
-    ]
+        for name, value in values.items()
+    ] or None
 
 
-def results_table(metrics: Mapping[str, float]) -> str:
+def results_table(results: Results) -> str:
     """Measured values as a table."""
-    rows = [f"| {plain(name)} | {value:.4g} |" for name, value in metrics.items()]
-    head = ["On the val split, by `python -m ldm.evaluate`:", "", "| metric | value |", "|---|---|"]
+    rows = [f"| {plain(name)} | {value:.4g} |" for name, value in results.values.items()]
+    head = [results.said, "", "| metric | value |", "|---|---|"]
     return "\n".join([*head, *rows]) if rows else NOT_MEASURED
 
 
-def read_metrics(path: Path) -> dict[str, float]:
-    """What `ldm.evaluate` wrote as `metric.json`.
-
-    Raises:
-        UserError: it is none.
-    """
-    found = check_object(read_json(path, finite=False), f"{path}", "values by the metrics' names")
-    for name, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(
-                f"{path}: {name} is {value!r}; expected numbers, as python -m ldm.evaluate writes"
-            )
-    return {name: float(value) for name, value in found.items()}
-
-
-def for_hub(text: str, where: Path, repo: str, metrics: Mapping[str, float]) -> str:
+def for_hub(text: str, where: Path, repo: str, results: Results) -> str:
     """A card as it is sent: its usage fetches the model from the hub, measured values are in it.
 
     Raises:
@@ -188,11 +174,11 @@ def for_hub(text: str, where: Path, repo: str, metrics: Mapping[str, float]) -> 
         raise UserError(f"{where}: the head between its --- lines cannot be read ({reason(error)})") from None
     if not card.data.to_dict():
         raise UserError(f"{where}: has no head between --- lines, which says licence and task on the hub")
-    if metrics:
+    if results.values:
         data = cast("ModelCardData", card.data)
         data.model_name = data.model_name or repo.rpartition("/")[2]
-        state_metrics(data, metrics)
-        card.text = RESULTS.sub(lambda _: results_table(metrics), card.text)
+        state_metrics(data, results)
+        card.text = RESULTS.sub(lambda _: results_table(results), card.text)
     return f"{card}".replace(HERE, FROM_HUB.format(repo=repo))
 
 

@@ -10,23 +10,36 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from egogen import told_command
-from egogen.annotations import check_object
+from egogen.annotations import check_object, validate
 from egogen.disk import readable
 from egogen.errors import UserError
 from egogen.files import read_json
-from egogen.layout import FOLDERS, sample_index
+from egogen.layout import FOLDERS, Layout, sample_index
 from egogen.manifest import OF_TRAINING
 from egogen.published import SPLITS
 from egogen.sample_shards import ShardIndex, check_size
 from egogen.sharing.model_card import CARD
+from egogen.sharing.results import FOUND
 from egogen.walks import walk
 
 RepoType = Literal["model", "dataset"]
 PIPELINE, MODEL, ADAPTERS = "model_index.json", "config.json", "adapter_config.json"
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-MODEL_FILES = (*WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt", CARD)
-DATA_FILES = ("data/*.parquet", "*.tar", "*.index.json", "*.manifest.json", "EgoGen/*.json", CARD)
+# By these names alone files are sent: notes and the settings of other programs may lie beside them.
+NETWORK = (
+    *(
+        f"{stem}{rest}"
+        for stem in ("model", "diffusion_pytorch_model", "adapter_model")
+        for rest in (
+            ".safetensors", "[.-]*.safetensors", ".safetensors.index.json", ".safetensors.index.*.json",
+        )
+    ),
+    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
+    "scheduler_config.json", "tokenizer_config.json", "tokenizer.json", "tokenizer.model",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
+    "chat_template.json",
+)  # fmt: skip
 CODE = "pipeline.py"  # the one file of code that our folders have
+CONDITIONER = "conditioner"  # beside a stock pipeline, whose index does not know it
 # Never sent, wherever they lie; a folder that has them is refused.
 STATES = (
     "optimizer*", "scheduler.pt", "rng_state*", "scaler.pt", "*_optim_states.pt", "*_model_states.pt",
@@ -100,15 +113,43 @@ def kind_of(folder: Path) -> tuple[RepoType, Sequence[str]]:
     Raises:
         UserError: it is neither a model nor exported data.
     """
-    if any((folder / name).is_file() for name in (PIPELINE, MODEL, ADAPTERS)):
-        return "model", (*MODEL_FILES, *(f"*/{each}" for each in MODEL_FILES), CODE)
+    if (folder / PIPELINE).is_file():
+        parts = [*parts_of(folder), CONDITIONER]
+        return "model", (
+            PIPELINE,
+            CODE,
+            CARD,
+            FOUND,
+            *(f"{part}/{name}" for part in parts for name in NETWORK),
+        )
+    if any((folder / name).is_file() for name in (MODEL, ADAPTERS)):
+        return "model", (*NETWORK, ADAPTERS, CARD, FOUND)
     if any(folder.glob("data/*.parquet")) or any(folder.glob("*.index.json")):
-        return "dataset", DATA_FILES
+        return "dataset", (*(name for each in FOLDERS for name in data_files(folder, each)), CARD)
     raise UserError(
         f"{folder}: neither a model ({PIPELINE}, {MODEL} or {ADAPTERS}) nor exported data; python -m "
         "ldm.convert and python -m llava.convert make the first, python -m egogen.prepare to-parquet or "
         "to-webdataset the second"
     )
+
+
+def parts_of(folder: Path) -> list[str]:
+    """The folders that a pipeline's index names."""
+    found = check_object(read_json(folder / PIPELINE), f"{folder / PIPELINE}", "parts by name")
+    return [name for name, part in found.items() if isinstance(part, list) and part and part[0] is not None]
+
+
+def data_files(folder: Path, dataset: str) -> Iterator[str]:
+    """What the exports of a data set are called; of tar files those that its lists name."""
+    layout = Layout(Path(), dataset)
+    yield layout.metadata.as_posix()
+    for split in SPLITS:
+        yield layout.annotations(split).as_posix()
+        yield f"data/{dataset}-{split}-*.parquet"
+        yield f"{dataset}-{split}.manifest.json"
+        if (path := sample_index(folder, dataset, split)).is_file():
+            yield path.name
+            yield from (shard.file for shard in validate(ShardIndex, read_json(path), f"{path}").shards)
 
 
 def names_in(folder: Path) -> Iterator[str]:
@@ -207,9 +248,8 @@ def check_whole(folder: Path, names: set[str]) -> None:
 def missing_parts(folder: Path, names: set[str]) -> Iterator[str]:
     """Weights that a model's own files name and that are not there."""
     if (folder / PIPELINE).is_file():
-        parts = check_object(read_json(folder / PIPELINE), PIPELINE, "parts by name")
         folders = {name.partition("/")[0] for name in names}
-        yield from (name for name, found in parts.items() if is_part(found) and name not in folders)
+        yield from (name for name in parts_of(folder) if name not in folders)
     elif kind_of(folder)[0] == "model" and not any(fnmatchcase(name, "*.safetensors") for name in names):
         yield "model.safetensors"
     for index in [name for name in names if name.endswith(".safetensors.index.json")]:
@@ -220,11 +260,6 @@ def missing_parts(folder: Path, names: set[str]) -> Iterator[str]:
                 yield (PurePosixPath(index).parent / file).as_posix()
 
 
-def is_part(found: object) -> bool:
-    """Whether an entry of a pipeline's index names a class, and so a folder."""
-    return isinstance(found, list) and bool(found) and found[0] is not None
-
-
 def missing_data(folder: Path, names: set[str]) -> Iterator[str]:
     """Files of an export that are not there, by the names of the others or by its list."""
     for stem, count in sorted({found.groups() for name in names if (found := PART.fullmatch(name))}):
@@ -233,7 +268,5 @@ def missing_data(folder: Path, names: set[str]) -> Iterator[str]:
     for dataset in FOLDERS:
         for split in SPLITS:
             if (path := sample_index(folder, dataset, split)).exists():
-                for shard in ShardIndex.model_validate(read_json(path)).shards:
+                for shard in validate(ShardIndex, read_json(path), f"{path}").shards:
                     check_size(folder / shard.file, shard)
-    if any(fits(name, "*.tar") for name in names) and not any(name.endswith(".index.json") for name in names):
-        yield "DATASET-SPLIT.index.json"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +11,17 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError
 
+from egogen.annotations import check_object
 from egogen.errors import UserError, reason
+from egogen.files import read_json
 from egogen.patience import look, patiently
-from egogen.sharing.model_card import CARD, check_repo, for_hub, read_metrics
-from egogen.sharing.parcel import Parcel, pack
+from egogen.sharing.model_card import CARD, check_repo, for_hub
+from egogen.sharing.parcel import ADAPTERS, Parcel, pack
+from egogen.sharing.results import FOUND, Results, read_results
 
+log = logging.getLogger(__name__)
 TOKEN = re.compile(r"[!-~]{8,}")  # what a header can hold
-FOUND = "metric.json"  # measured values, in the folder
+BASE = "base_model_name_or_path"  # of adapters
 
 
 def push(
@@ -26,16 +32,19 @@ def push(
     token: str | None = None,
     metrics: Mapping[str, float] | None = None,
     message: str = "",
+    frames_may_be_shared: bool = False,
 ) -> str:
     """Sends a folder; files that are there already are not sent again.
 
     Args:
         folder: a model or exported data, see `egogen.sharing.parcel.pack`.
         repo: OWNER/NAME; made where it is not there.
-        private: whether a new repository is seen by its owners alone; None is as its owner has set.
+        private: whether a new repository is seen by its owners alone; None is as its owner has set. Data
+            need True, and a repository that is private if it is there already.
         token: of the hub; by default the one that `hf auth login` or HF_TOKEN left.
         metrics: measured values for a model's card; by default those of `metric.json` in the folder.
         message: of the commit.
+        frames_may_be_shared: everybody may have the frames of data.
 
     Returns:
         The address of the commit.
@@ -46,7 +55,11 @@ def push(
     """
     check_place(repo)
     token = check_token(token or get_token())
-    return send(pack(folder, token), repo, private, token, measured(folder, metrics), message)
+    parcel = pack(folder, token)
+    if parcel.kept:
+        log.info("%s: not sent: %s", folder, ", ".join(parcel.kept))
+    results = Results(metrics) if metrics is not None else found_results(folder)
+    return send(parcel, repo, private, token, results, message, frames_may_be_shared)
 
 
 def check_place(repo: str) -> None:
@@ -55,11 +68,18 @@ def check_place(repo: str) -> None:
         raise UserError(f"{repo!r}: expected OWNER/NAME, a repository on the hub")
 
 
-def measured(folder: Path, metrics: Mapping[str, float] | None) -> Mapping[str, float]:
-    """The values that were handed in, else those that lie in the folder."""
-    if metrics is None and (folder / FOUND).is_file():
-        return read_metrics(folder / FOUND)
-    return metrics or {}
+def found_results(folder: Path) -> Results:
+    """The values that lie in the folder, if any do."""
+    return read_results(folder / FOUND, folder) if (folder / FOUND).is_file() else Results()
+
+
+def check_frames(parcel: Parcel, private: bool | None, may_be_shared: bool) -> None:
+    """Raises a `UserError` if everybody would have frames that not everybody may have."""
+    if parcel.repo_type == "dataset" and not (private or may_be_shared):
+        raise UserError(
+            f"{parcel.folder}: holds frames; give --private, or --frames-may-be-shared if everybody may have "
+            "them"
+        )
 
 
 def check_token(token: str | None) -> str:
@@ -80,22 +100,37 @@ def check_token(token: str | None) -> str:
 
 
 def send(
-    parcel: Parcel, repo: str, private: bool | None, token: str, metrics: Mapping[str, float], message: str
+    parcel: Parcel,
+    repo: str,
+    private: bool | None,
+    token: str,
+    results: Results,
+    message: str,
+    frames_may_be_shared: bool,
 ) -> str:
-    """Makes the repository and the commit."""
-    cards = card_of(parcel, repo, metrics)
+    """Makes the repository and the commit; arguments and errors are those of `push`."""
+    check_frames(parcel, private, frames_may_be_shared)
+    instead = {**card_of(parcel, repo, results), **adapters_of(parcel)}
     operations = [
-        CommitOperationAdd(piece.name, cards.get(piece.name, piece.path)) for piece in parcel.pieces
+        CommitOperationAdd(piece.name, instead.get(piece.name, piece.path)) for piece in parcel.pieces
     ]
     api, kind = HfApi(token=token), parcel.repo_type
 
-    def ask() -> str:
+    def make() -> bool:
         api.create_repo(repo, private=private, repo_type=kind, exist_ok=True)
+        return kind == "model" or frames_may_be_shared or bool(api.repo_info(repo, repo_type=kind).private)
+
+    def commit() -> str:
         text = message or f"{parcel.folder.resolve().name}: {len(operations)} files"
         return api.create_commit(repo, operations, commit_message=text, repo_type=kind).commit_url
 
     try:
-        return patiently(ask, repo, refusal)
+        if not patiently(make, repo, refusal):  # --private changes nothing where it is there already
+            raise UserError(
+                f"{repo}: is there and public, and {parcel.folder} holds frames; make it private in its "
+                "settings on the hub, take another name, or give --frames-may-be-shared"
+            )
+        return patiently(commit, repo, refusal)
     except UserError as error:  # a server may say back what it was told
         raise UserError(f"{error}".replace(token, "TOKEN")) from None
     except (RuntimeError, OSError) as error:  # of one file; the client wraps what the server said
@@ -103,15 +138,27 @@ def send(
         raise UserError(f"{repo}: {said}".replace(token, "TOKEN")) from None
 
 
-def card_of(parcel: Parcel, repo: str, metrics: Mapping[str, float]) -> dict[str, bytes]:
+def card_of(parcel: Parcel, repo: str, results: Results) -> dict[str, bytes]:
     """The card as it is sent, in place of the folder's own."""
     path = parcel.folder / CARD
     text = path.read_text(encoding="utf-8")
     if parcel.repo_type == "model":
-        text = for_hub(text, path, repo, metrics)
+        text = for_hub(text, path, repo, results)
     else:
         text = text.replace("path/to/this/folder", repo) if "load_dataset(" in text else text
     return {CARD: text.encode()}
+
+
+def adapters_of(parcel: Parcel) -> dict[str, bytes]:
+    """The settings of adapters as they are sent: their base by its name, not by its place on this machine."""
+    path = parcel.folder / ADAPTERS
+    if parcel.repo_type != "model" or not path.is_file():
+        return {}
+    settings = check_object(read_json(path), f"{path}", "settings of adapters")
+    base = settings.get(BASE)
+    if not isinstance(base, str) or not Path(base).is_absolute():
+        return {}
+    return {ADAPTERS: json.dumps({**settings, BASE: Path(base).name}, indent=2).encode()}
 
 
 def refusal(error: HfHubHTTPError, status: int) -> str:

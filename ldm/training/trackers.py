@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from uuid import NAMESPACE_URL, uuid5
+from uuid import uuid4
 
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from egogen.errors import UserError
+from egogen.files import atomic_open
 from ldm.training.launch import is_first
 
 PROJECT = "lego"
+WANDB_ID = "wandb_id"  # in a run's folder
 
 
 def make_tracker(name: str, run: Path) -> Logger | bool:
@@ -54,9 +56,22 @@ def wandb_tracker(run: Path) -> Wandb:
     from wandb import Settings
 
     run.mkdir(parents=True, exist_ok=True)
-    own = uuid5(NAMESPACE_URL, run.resolve().as_uri()).hex[:16]  # the parts of a resumed run are one
     quiet = Settings(silent=True, console="off", save_code=False)
-    return Wandb(name=run.name, save_dir=run, project=PROJECT, id=own, settings=quiet)
+    return Wandb(name=run.name, save_dir=run, project=PROJECT, id=wandb_id(run), settings=quiet)
+
+
+def wandb_id(run: Path) -> str | None:
+    """The run's id there: drawn once and kept in its folder, so that the parts of a resumed run are one.
+
+    Of its place it would be shared: by a run that is begun anew there, and by other machines' runs.
+    """
+    path = run / WANDB_ID
+    if not path.exists():
+        if not is_first():
+            return None  # only the first process has a run there
+        with atomic_open(path) as file:
+            file.write(uuid4().hex[:16].encode())
+    return path.read_text().strip()
 
 
 def mlflow_tracker(run: Path) -> MLFlowLogger:

@@ -60,7 +60,8 @@ class Hub:
             if name not in self.plain:
                 entry["lfs"] = {**facts, "pointerSize": 134}
             siblings.append(entry)
-        return {"_id": "1", "id": repo, "sha": COMMIT, "private": False, "tags": [], "siblings": siblings}
+        private = self.private.get((kind, repo), False)
+        return {"_id": "1", "id": repo, "sha": COMMIT, "private": private, "tags": [], "siblings": siblings}
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -60,7 +60,7 @@ def test_a_command_that_ends_well() -> None:
     ("main", "code", "line"),
     [
         (fail, 2, "error: a.json: found 3, expected 4\n"),
-        (meet_a_read_only_disk, 2, "error: out/a.bin: cannot be used (Read-only file system)\n"),
+        (meet_a_read_only_disk, 2, "error: out/a.bin: Read-only file system; mend that and run this again\n"),
         (interrupt, 130, "interrupted; run the same command again to go on\n"),
     ],
 )

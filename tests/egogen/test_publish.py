@@ -20,10 +20,13 @@ from safetensors.numpy import save_file
 from egogen import patience
 from egogen.cli import run
 from egogen.errors import UserError
+from egogen.manifest import checkpoint_hash
 from egogen.prepare.__main__ import main as prepare
 from egogen.publish import main
-from egogen.sharing.model_card import HERE, Licence, ModelWords, StageWords, read_metrics, write_model_card
+from egogen.sharing.model_card import HERE, Licence, ModelWords, StageWords, write_model_card
+from egogen.sharing.parcel import pack
 from egogen.sharing.pushing import push
+from egogen.sharing.results import read_metrics
 from tests.egogen.fake_hub import Hub
 
 REPO, TOKEN = "somebody/lego", "hf_" + "Sa7" * 10
@@ -122,6 +125,100 @@ def test_data_arrive_whole(hub: Hub, token: str, world: Path, tmp_path: Path, co
         main([str(out), REPO, "--private"])
 
 
+def test_frames_do_not_go_where_everybody_sees_them(
+    hub: Hub, token: str, world: Path, tmp_path: Path
+) -> None:
+    """A repository that is there stays public, whatever is asked for; Python is guarded as the command is."""
+    assert token
+    out = tmp_path / "out"
+    prepare(["to-webdataset", str(world), "--dataset", "ego4d", "--split", "val", "--out", str(out)])
+    with pytest.raises(UserError, match="holds frames; give --private, or --frames-may-be-shared"):
+        push(out, REPO)
+    assert hub.repos == {}
+    hub.repos["dataset", REPO], hub.private["dataset", REPO] = {}, False
+    for send in (lambda: main([str(out), REPO, "--private"]), lambda: push(out, REPO, private=True)):
+        with pytest.raises(UserError, match=f"{REPO}: is there and public, and .*out holds frames; make it"):
+            send()
+    assert hub.repos == {("dataset", REPO): {}}
+    (out / "ego4d-val-mine.tar").write_bytes(b"which no list names")
+    (out / "mine.json").write_text("{}")
+    assert pack(out).kept == ["ego4d-val-mine.tar", "mine.json"]
+    push(out, REPO, private=True, frames_may_be_shared=True)
+    assert "ego4d-val.index.json" in hub.repos["dataset", REPO]
+
+
+def test_only_files_of_known_names_are_sent(
+    hub: Hub, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strange = (
+        "notes.txt",
+        "wandb-settings.json",
+        "unet/settings.json",
+        "mine.safetensors",
+        "wandb/config.json",
+    )
+    (model / "wandb").mkdir()
+    for name in strange:
+        (model / name).write_text('{"api_key": "geheim"}')
+    main([str(model), REPO, "--dry-run"])
+    shown = capsys.readouterr().out
+    assert all(f"     stays  {name}\n" in shown for name in strange)
+    assert {piece.name for piece in pack(model).pieces} == SENT
+    assert hub.repos == {}
+
+
+def test_adapters_name_their_base_without_its_place(hub: Hub, token: str, tmp_path: Path) -> None:
+    assert token
+    folder = tmp_path / "adapters"
+    folder.mkdir()
+    settings = {"r": 4, "base_model_name_or_path": "/home/me/models/vicuna"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    save_file({}, folder / "adapter_model.safetensors")
+    write_model_card(folder, STAGE)
+    push(folder, REPO)
+    sent = json.loads(hub.repos["model", REPO]["adapter_config.json"])
+    assert sent == {**settings, "base_model_name_or_path": "vicuna"}
+    assert json.loads((folder / "adapter_config.json").read_text()) == settings  # here they find it
+
+
+@pytest.mark.parametrize("targets", ["val_gt_for_metric", "mine"])
+def test_a_card_says_no_more_of_results_than_is_known(
+    hub: Hub, token: str, model: Path, tmp_path: Path, targets: str
+) -> None:
+    """Of which pairs only `details.json` knows, of which checkpoint the run's manifest."""
+    assert token
+
+    def card(path: Path) -> ModelCard:
+        main([str(model), REPO, "--metrics", str(path)])
+        return ModelCard(hub.repos["model", REPO]["README.md"].decode())
+
+    run = tmp_path / "run"
+    (run / "metric").mkdir(parents=True)
+    path = run / "metric/metric.json"
+    path.write_text('{"PSNR": 12.25}')
+    details = {"dataset": "ego4d", "n": 7, "gt_path": f"/x/{targets}"}
+    details["metrics"] = {"psnr": {"key": "PSNR", "mean": 12.25}}
+    (run / "metric/details.json").write_text(json.dumps(details))
+    (run / "manifest.json").write_text(json.dumps({"checkpoint": checkpoint_hash(model)}))
+    split = ", val split" if targets == "val_gt_for_metric" else ""
+    of = f"On 7 pairs of EgoGen, ego4d{split}, by `python -m ldm.evaluate`"
+    found = card(path)
+    assert f"{of}, with this checkpoint.\n" in found.text
+    assert [each.dataset_name for each in found.data.eval_results or []] == [f"EgoGen, ego4d{split}"]
+    (run / "manifest.json").write_text(json.dumps({"checkpoint": "a" * 64}))
+    found = card(path)
+    assert f"{of}; the checkpoint was another file than these (SHA-256 {'a' * 64})" in found.text
+    assert found.data.eval_results is None
+    path.write_text('{"PSNR": 40.0}')  # which the details are not of
+    (run / "manifest.json").unlink()
+    found = card(path)
+    assert "`metric.json` that does not say of which pairs it is; with which checkpoint is not" in found.text
+    assert "val split" not in f"{found}"
+    (run / "manifest.json").write_text('{"method": "copy", "checkpoint": null}')
+    with pytest.raises(UserError, match=r"manifest\.json: names no checkpoint; .* is no model's"):
+        card(path)
+
+
 def link(folder: Path, goal: str) -> None:
     (folder / "more.json").symlink_to(goal)
 
@@ -131,8 +228,14 @@ def link(folder: Path, goal: str) -> None:
     [
         (lambda folder: (folder / ".env").touch(), r"\.env: looks like a secret by its name"),
         (lambda folder: (folder / "unet/id_rsa").touch(), "id_rsa: looks like a secret"),
-        (lambda folder: (folder / "a.json").write_text(f'\n"{TOKEN}"'), r"a\.json: line 2 holds what looks"),
-        (lambda folder: (folder / "a.txt").write_text("-----BEGIN RSA PRIVATE KEY-----"), "line 1 holds"),
+        (
+            lambda folder: (folder / "unet/config.json").write_text(f'\n"{TOKEN}"'),
+            r"config\.json: line 2 holds what looks",
+        ),
+        (
+            lambda folder: (folder / "pipeline.py").write_text("-----BEGIN RSA PRIVATE KEY-----"),
+            "line 1 holds",
+        ),
         (lambda folder: (folder / "optimizer.pt").touch(), r"optimizer\.pt: is the state of a training"),
         (lambda folder: (folder / "unet/model.bin").touch(), r"model\.bin: is a pickle"),
         (lambda folder: (folder / ".x.0-1-2.part").touch(), "is not finished"),
@@ -144,10 +247,10 @@ def link(folder: Path, goal: str) -> None:
         (lambda folder: (folder / "README.md").write_text("---\n[\n---\n"), "the head .* cannot be read"),
         (lambda folder: (folder / "run.json").touch(), "its training has not ended"),
         (
-            lambda folder: (folder / "unet/x.safetensors.index.json").write_text(
-                '{"weight_map": {"a": "x-1.safetensors"}}'
+            lambda folder: (folder / "unet/model.safetensors.index.json").write_text(
+                '{"weight_map": {"a": "model-1.safetensors"}}'
             ),
-            r"unet/x-1\.safetensors: missing; the folder is not whole",
+            r"unet/model-1\.safetensors: missing; the folder is not whole",
         ),
         (
             lambda folder: (folder / "model_index.json").write_text('{"vae": ["diffusers", "V"]}'),

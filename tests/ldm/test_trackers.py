@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import shutil
 import socket
 import struct
 import sys
@@ -21,7 +22,7 @@ from ldm.config.merge import load_config
 from ldm.config.sections import TrainConfig
 from ldm.train import main as train
 from ldm.training import trackers
-from ldm.training.trackers import make_tracker
+from ldm.training.trackers import make_tracker, wandb_tracker
 from tests.forked import Forked
 from tests.ldm.toy_run import Run, make_run, training
 
@@ -166,6 +167,23 @@ def test_wandb_goes_by_what_the_user_has_set(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("WANDB_MODE", "disabled")
     make_tracker("wandb", tmp_path)
     assert os.environ["WANDB_MODE"] == "disabled"
+
+
+def test_wandbs_id_is_of_the_run_and_not_of_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on has its own again; one begun anew in the same place has another."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = tmp_path / "run"
+    own = wandb_tracker(run).version
+    assert own
+    assert wandb_tracker(run).version == own
+    monkeypatch.setenv("RANK", "1")  # of its second process
+    assert wandb_tracker(run).version == own
+    assert wandb_tracker(tmp_path / "other").version is None
+    monkeypatch.delenv("RANK")
+    shutil.rmtree(run)
+    assert wandb_tracker(run).version != own
 
 
 @pytest.mark.parametrize("tracker", READERS)
