@@ -41,6 +41,13 @@ class ConvertOptions:
 
     def __post_init__(self) -> None:
         check("--lora", [*self.lora], "none but with merge", not self.lora or self.way == "merge")
+        for name, given in (("--config", self.config), ("--bake", self.bake), ("--stock", self.stock)):
+            check(
+                name,
+                given,
+                "none with lora, which writes the adapters alone",
+                not given or self.way != "lora",
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -189,7 +189,8 @@ class LegoPipeline(DiffusionPipeline):
             timesteps: the scheduler's own, or `ays`, ten of "Align Your Steps" (Sabour et al. 2024).
             generator: draws the noise; a list gives each drawn frame its own.
             latents: start noise with standard deviation 1, [b, 4, h, w] of the drawn frames.
-            noise: every random draw, [steps + 1, b, 4, h, w]; entry 0 is the start.
+            noise: every random draw, [steps + 1, b, 4, h, w]; entry 0 is the start. Not with a scheduler
+                whose steps draw noise of their own, such as `lcm`.
             output_type: `pil`, `np` [b, h, w, 3] in [0, 1], `pt` [b, 3, h, w] in about [-1, 1], `latent`.
             check_finite: False returns drawn frames that are not finite, for a caller who looks at each.
             negative_prompt: what to draw away from in place of the empty text; one, or one a frame.
@@ -225,7 +226,14 @@ class LegoPipeline(DiffusionPipeline):
         source = frames_of(image, factor).to(self.vae.device, self.vae.dtype)
         prompts = prompts_of(prompt, len(source))
         count, *sides = latent_shape(source, factor)
-        check_noise(latents, noise, generator, num_inference_steps, (count * num_images_per_prompt, *sides))
+        check_noise(
+            latents,
+            noise,
+            generator,
+            num_inference_steps,
+            (count * num_images_per_prompt, *sides),
+            self.scheduler,
+        )
         context, null = self.encode_context(prompts, vllm_image_features, vllm_text_features, negative_prompt)
         source_latent = self.vae.encode(source).latent_dist.mode().float()  # b 4 h w, not scaled (published)
         context, source_latent = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from egogen.errors import UserError, check_choice, check_text
 from egogen.features import IMAGE_TOKENS, TEXT_TOKENS
 from egogen.rgb import to_rgb
 from ldm.conditioner import Conditioner
+from ldm.diffusion.sampler import is_deterministic
 from ldm.guidance import ALWAYS, Guidance
 from ldm.networks.distilled import Distilled
 from ldm.networks.shapes import LATENT_CHANNELS, Streams
@@ -158,6 +160,7 @@ def check_noise(
     generator: Generator | list[Generator] | None,
     steps: int,
     shape: tuple[int, ...],
+    scheduler: SchedulerMixin,
 ) -> None:
     """Checks what the caller gives of chance.
 
@@ -167,14 +170,16 @@ def check_noise(
         generator: one, or one for each frame.
         steps: sampling steps.
         shape: of the frames' latents, [b, 4, h, w].
+        scheduler: whose steps may draw.
 
     Raises:
-        UserError: something is of another size, or both latents and noise are given.
+        UserError: something is of another size, both latents and noise are given, or see `check_draws`.
     """
     if latents is not None and noise is not None:
         raise UserError("latents and noise: give one of the two; entry 0 of noise is the start")
     if noise is not None and len(noise) != steps + 1:
         raise UserError(f"noise: got {len(noise)} entries for {steps} steps, expected {steps + 1}")
+    check_draws(noise, scheduler)
     check_shape("latents", latents, shape, "frames, channels, height, width")
     check_shape("noise", noise, (steps + 1, *shape), "steps and one, frames, channels, height, width")
     if isinstance(generator, list) and len(generator) != shape[0]:
@@ -182,6 +187,20 @@ def check_noise(
             f"generator: got a list of {len(generator)} for {shape[0]} images, expected one generator, or "
             "one each"
         )
+
+
+def check_draws(noise: Tensor | None, scheduler: SchedulerMixin) -> None:
+    """Refuses noise in place of every random draw where a scheduler's steps draw some that cannot be given.
+
+    Raises:
+        UserError: names the scheduler.
+    """
+    if noise is None or "noise" in signature(scheduler.step).parameters or is_deterministic(scheduler):
+        return
+    raise UserError(
+        f"noise: the steps of {type(scheduler).__name__} draw noise of their own, which cannot be given; "
+        "give latents for the start and a generator for the rest"
+    )
 
 
 def latent_shape(frames: Tensor, factor: int) -> tuple[int, ...]:

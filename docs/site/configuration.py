@@ -66,13 +66,13 @@ def rows(name: str, kind: type) -> Iterator[str]:
     """A section's table; settings that are sections themselves have their own."""
     said = meanings(kind)
     for key, each in fields_of(kind).items():
-        default = each.default_factory() if each.default_factory else each.default
+        default = "needed" if each.is_required() else shown(each.get_default(call_default_factory=True))
         if section_of(each):
             continue
         ends = {end: getattr(mark, end) for mark in each.metadata for end in ENDS if hasattr(mark, end)}
         choices = get_args(each.annotation) if get_origin(each.annotation) is Literal else ()
         allowed = ", ".join(f"`{one}`" for one in choices) or each.description or limits(ends, False)
-        yield row(f"`{name}.{key}`", type_name(each.annotation), shown(default), allowed, said.get(key, ""))
+        yield row(f"`{name}.{key}`", type_name(each.annotation), default, allowed, said.get(key, ""))
 
 
 def flags(kind: type) -> Iterator[str]:

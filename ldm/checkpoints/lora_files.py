@@ -21,7 +21,7 @@ from egogen.annotations import check_object
 from egogen.errors import UserError, shorten
 from egogen.features.weight_files import SAFETENSORS, form_of
 from egogen.files import read_json
-from egogen.manifest import checkpoint_hash
+from egogen.manifest import checkpoint_hash, file_hash
 from ldm.checkpoints.compact_files import stated
 from ldm.checkpoints.safe_reading import read
 from ldm.config.lora import LoraFile
@@ -57,6 +57,7 @@ class Adapter(NamedTuple):
     down: Tensor | None = None
     up: Tensor | None = None
     alpha: Tensor | None = None
+    twice: bool = False  # one of them has two names in the file
 
 
 class Stated(NamedTuple):
@@ -93,8 +94,23 @@ def apply_loras(parts: Parts, loras: Sequence[LoraFile], ckpt: Path) -> None:
 
 
 def told_loras(loras: Sequence[LoraFile]) -> list[dict[str, object]]:
-    """What makes a drawing of files what it is: their contents and weights, not where they are."""
-    return [{"sha256": checkpoint_hash(Path(lora.path)), "weight": lora.weight} for lora in loras]
+    """What makes a drawing of files what it is: their contents and weights, not where they are.
+
+    A folder's settings are in its hash; those beside a file, which hold its alpha, are told as well.
+    """
+    told: list[dict[str, object]] = []
+    for lora in loras:
+        path = Path(lora.path)
+        told.append({"sha256": checkpoint_hash(path), "weight": lora.weight})
+        if beside := settings_beside(path):
+            told[-1]["settings"] = file_hash(beside)
+    return told
+
+
+def settings_beside(path: Path) -> Path | None:
+    """Peft's settings of a file that peft wrote, where they are beside it."""
+    beside = path.with_name(PEFT_SETTINGS)
+    return beside if path.name == PEFT_FILE and path.is_file() and beside.is_file() else None
 
 
 def read_lora(path: Path) -> tuple[dict[str, Tensor], Stated]:
@@ -113,8 +129,8 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], Stated]:
     if form_of(path) == SAFETENSORS:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
-    beside, own = path.with_name(PEFT_SETTINGS), {}
-    if path.name == PEFT_FILE and beside.is_file():
+    own: Mapping[str, Any] = {}
+    if beside := settings_beside(path):
         own = check_object(read_json(beside), f"{beside}", "settings by name")
     settings: dict[str, dict[str, Any]] = {label: {**own} for label in PREFIXES}
     for name, value in stated(path, header, LORA_ADAPTER_METADATA_KEY).items():
@@ -157,11 +173,14 @@ def add_weights(
     if strange or not adapters:
         found = f"{len(strange)} tensors are of none, the first {strange[0]!r}" if strange else "is empty"
         raise UserError(f"{path}: expected a LoRA (also of kohya's names); {found}; nothing was added")
-    layers, faults, wanted = layers_of(parts), [], []
+    layers, faults = layers_of(parts), []
+    wanted: dict[Layer, Delta] = {}
     for name, adapter in adapters.items():
         label, own, layer = layers.get(name.replace(".", "_"), ("", "", None))
         if layer is None:
             faults.append(f"{name}: no such layer")
+        elif adapter.twice or layer in wanted:
+            faults.append(f"{name}: this layer is there twice, in two spellings")
         elif adapter.down is None or adapter.up is None:
             faults.append(f"{name}: one of its two matrices is missing")
         elif not adapter.down.numel() or not adapter.down.ndim:
@@ -173,13 +192,13 @@ def add_weights(
             delta = Delta(adapter.down, adapter.up, scale)
             fault = delta.fault(layer)
             faults += [f"{name}: {fault}"] if fault else []
-            wanted.append((layer, delta))
+            wanted[layer] = delta
     if faults:
         raise UserError(
-            f"{path}: {len(faults)} of its {len(adapters)} adapters fit no weight of this checkpoint (the "
-            f"first is {faults[0]}); nothing was added: give a LoRA of the checkpoint's own architecture"
+            f"{path}: {len(faults)} of its {len(adapters)} adapters cannot be added to this checkpoint "
+            f"(the first is {faults[0]}); nothing was added: give a sound LoRA of its own architecture"
         )
-    for layer, delta in wanted:
+    for layer, delta in wanted.items():
         add(layer, delta, weight)
     return len(wanted)
 
@@ -195,7 +214,9 @@ def grouped(weights: Mapping[str, Tensor]) -> tuple[dict[str, Adapter], list[str
             continue
         kind = "down" if match["kind"] in DOWN else "up" if match["kind"] in UP else ALPHA
         layer = match["layer"] + (".0" if match["layer"].endswith("to_out") else "")
-        found[layer] = found.get(layer, Adapter())._replace(**{kind: value})
+        before = found.get(layer, Adapter())
+        twice = before.twice or getattr(before, kind) is not None
+        found[layer] = before._replace(**{kind: value})._replace(twice=twice)
     return found, strange
 
 

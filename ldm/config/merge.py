@@ -50,13 +50,15 @@ def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     return [find_config(expanded(word)) for word in words if word not in settings], settings
 
 
-def load_config(kind: type[Config], files: Sequence[Path], overrides: Sequence[str] = ()) -> Config:
-    """Merges YAML files left to right, then `key.sub=value` words, over the defaults of a section.
+def load_config(
+    kind: type[Config], files: Sequence[Path], overrides: Sequence[str] = (), start: Config | None = None
+) -> Config:
+    """Merges YAML files left to right, then `key.sub=value` words, over the defaults, or over `start`.
 
     Raises:
         UserError: a missing file, broken YAML, an unknown key (with the nearest valid one) or a bad value.
     """
-    defaults = asdict(kind())  # type: ignore[call-overload]
+    defaults = asdict(kind() if start is None else start)  # type: ignore[call-overload]
     read = [(f"{path}", read_yaml(path)) for path in files]
     layers = [(path, {} if layer is None else layer) for path, layer in read]
     layers += [(shorten(word), parsed(word)) for word in overrides]

@@ -233,7 +233,9 @@ class SamplingConfig:
     height: Annotated[int, NUMBER, Field(ge=0, le=16384)] = (
         0  # of the written frames; 0 is data.resolution, at which they are drawn
     )
-    output_range: OutputRange = "stretch"  # per frame, as published; `clamp` for people (F-S2-02)
+    output_range: OutputRange = (
+        "stretch"  # as published; `clamp` for people, and of --method pipeline (F-S2-02)
+    )
     format: FrameFormat = "jpg"  # the target's own name, as published; `png` changes the suffix
     batch_size: Count = 8
     precision: Precision = "auto"  # 16 bits where they are faster and good; `ldm.networks.precision`

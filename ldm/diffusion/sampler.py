@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from inspect import signature
 
 import diffusers
@@ -105,6 +106,21 @@ def set_timesteps(
 def noise_levels(scheduler: SchedulerMixin) -> list[float]:
     """The noise level of each timestep that a scheduler was set to."""
     return log_linear_sigmas(scheduler.alphas_cumprod, scheduler.timesteps)
+
+
+def is_deterministic(scheduler: SchedulerMixin, steps: int = 4) -> bool:
+    """Whether a scheduler's steps draw no noise: a few of a copy's, by two seeds, end at one point."""
+    ends = []
+    for seed in range(2):
+        tried, latents = deepcopy(scheduler), torch.ones(1, 4, 2, 2)
+        tried.set_timesteps(steps)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for t in tried.timesteps:
+                predicted = 0.5 * tried.scale_model_input(latents, t)
+                latents = tried.step(predicted, t, latents, return_dict=False)[0]
+        ends.append(latents)
+    return torch.equal(*ends)
 
 
 def make_scheduler(name: str = PUBLISHED) -> SchedulerMixin:

@@ -48,7 +48,8 @@ class Delta:
         down, up, weight = self.down, self.up, layer.weight
         rank = down.shape[0]
         if self.fitted(layer)[0].numel() == weight[0].numel() and up.numel() == rank * weight.shape[0]:
-            return ""
+            finite = all(bool(part.float().isfinite().all()) for part in (down, up, torch.tensor(self.scale)))
+            return "" if finite else "holds NaN or infinity"
         return f"A is {tuple(down.shape)} and B {tuple(up.shape)}, the weight {tuple(weight.shape)}"
 
     def fitted(self, layer: Layer) -> Tensor:

@@ -65,21 +65,34 @@ class Computing:
 
     @property
     def title(self) -> str:
-        """Heading of the report: a run on other pairs is no reproduction, and says so."""
+        """Heading of the report: a run on other pairs, or by other models, says so."""
         dataset, count = self.options.dataset, self.options.released.val
         if self.is_paper:
-            how = (
-                "trained and drawn here"
-                if self.options.taken == FRAMES
-                else f"from the published {self.options.taken}"
-            )
-            return f"LEGO on {dataset}, {how}"
-        return f"Rehearsal, no result: {self.pairs:,} pairs in place of the {count:,} of {dataset}'s test set"
+            return f"LEGO on {dataset}, {self.source}"
+        by = f", by {self.options.own_names}" if self.options.own else ""
+        there = f"the {count:,} of {dataset}'s test set"
+        return f"Rehearsal, no result: {self.pairs:,} pairs in place of {there}{by}"
+
+    @property
+    def source(self) -> str:
+        """Whose the models are, in the words of the title."""
+        taken, own = self.options.taken, self.options.own
+        if taken == FRAMES:
+            return "trained and drawn here"
+        if len(own) == 2:
+            return f"by {self.options.own_names}"
+        whose = f"from the published {taken}"
+        if own and taken == CHECKPOINTS:
+            whose = f"from the published {'ckpt' if 'vllm' in own else 'vllm'}"
+        return f"{whose} and {self.options.own_names}" if own else whose
 
     @property
     def row(self) -> str:
         """Name of the run in tables."""
-        return "LEGO, reproduced" if self.is_paper else f"REHEARSAL of {self.pairs:,} pairs"
+        own = self.options.own_names
+        if self.is_paper:
+            return f"LEGO by {own}" if own else "LEGO, reproduced"
+        return f"REHEARSAL of {self.pairs:,} pairs{f' by {own}' if own else ''}"
 
     @property
     def layout(self) -> Layout:
@@ -142,6 +155,7 @@ class Computing:
         if options.taken == CHECKPOINTS:
             variables["MODEL"] = f"{options.model()}"
             words += [] if options.vllm else ["--vision-tower", f"{weights_root() / CLIP}"]
+        words += options.device
         if options.devices > 1 and not options.slurm:
             variables["NPROC"] = f"{options.devices}"
         why = f"stage 1: describe the {split} frames, keep the features"
@@ -163,7 +177,7 @@ class Computing:
             "python", *(launch if options.devices > 1 and not options.slurm else ()), "-m", "ldm.sample",
             "--config", f"configs/generate_{options.released.config}.yaml",
             "--ckpt", f"{trained if options.taken == FRAMES else options.diffusion()}",
-            "--out", f"{self.samples}",
+            "--out", f"{self.samples}", *options.device,
         )  # fmt: skip
         words += [f"data.features={run_features()}"] if options.taken == FEATURES else []
         return self.step("draw", "stage 2: draw the val frames", self.array(words), need)
@@ -176,6 +190,7 @@ class Computing:
             "python", "-m", "ldm.evaluate", "--dataset", options.dataset, "--gen_path", f"{self.samples}",
             "--gt_path", f"{self.layout.metric_targets}", "--edit_file", f"{self.texts}",
             "--metrics", ",".join(options.measured), "--name", self.row, "--published", options.dataset,
+            *options.device,
         )  # fmt: skip
         task = ["srun", *options.task_options] if options.slurm else []
         return self.step(options.measuring("measure"), "measure against the true frames", task + words, need)

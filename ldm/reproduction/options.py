@@ -59,6 +59,10 @@ class ReproduceOptions:
             choice("metric", name, METRICS)
         check("--gpus", self.gpus, "0 or more", self.gpus is None or self.gpus >= 0)
         check("--slurm", self.slurm, "1 or more", self.slurm is None or self.slurm >= 1)
+        for name, path in self.own.items():
+            good = path.exists() if name == "ckpt" else path.is_dir()
+            what = "a checkpoint" if name == "ckpt" else "the folder of a tuned LLaVA"
+            check(f"--{name}", f"{path}", f"{what} that is there", good)
         if self.vllm and self.taken != CHECKPOINTS:
             raise UserError(
                 f"--vllm: nothing is described by it with --from {self.taken}; leave one of them out"
@@ -83,9 +87,19 @@ class ReproduceOptions:
         return run_root() / "reproduce" / f"{self.dataset}-{self.taken}"
 
     @property
+    def own(self) -> dict[str, Path]:
+        """The models that take the place of released ones, by their flags."""
+        return {name: path for name, path in (("vllm", self.vllm), ("ckpt", self.ckpt)) if path}
+
+    @property
+    def own_names(self) -> str:
+        """The same in words, for a row or a title; empty without any."""
+        return " and ".join(f"own {name} {path.absolute().name}" for name, path in self.own.items())
+
+    @property
     def settings(self) -> str:
         """What a folder that was begun must go on with."""
-        own = [f"{name} {path}" for name, path in (("vllm", self.vllm), ("ckpt", self.ckpt)) if path]
+        own = [f"{name} {path}" for name, path in self.own.items()]
         return ", ".join([self.dataset, f"from {self.taken}", *own])
 
     @cached_property
@@ -97,6 +111,11 @@ class ReproduceOptions:
     def lanes(self) -> int:
         """How many GPUs describe and draw at a time; 0 for the CPU."""
         return self.slurm or self.devices
+
+    @property
+    def device(self) -> list[str]:
+        """The flag that keeps describing, drawing and measuring on the CPU, if that is asked for."""
+        return ["--device", "cpu"] if self.gpus == 0 and not self.slurm else []
 
     @property
     def who(self) -> str:

@@ -17,6 +17,8 @@ from ldm.networks.distilled import Distilled
 from ldm.sampling.method_names import GUIDED, OF_GUIDED, PIPELINE, SECTIONED
 
 log = logging.getLogger(__name__)
+# Other methods' defaults: foreign pipelines show frames as they are, the stretch is LEGO's own (F-S2-02).
+STARTS = {PIPELINE: GenerateConfig(sampling=SamplingConfig(output_range="clamp"))}
 
 
 def read_config(words: Sequence[str], method: str, ckpt: Path | None) -> GenerateConfig:
@@ -28,7 +30,7 @@ def read_config(words: Sequence[str], method: str, ckpt: Path | None) -> Generat
     """
     yamls, settings = split_words(words)
     check_words(settings, method)
-    config = load_config(GenerateConfig, yamls, settings)
+    config = load_config(GenerateConfig, yamls, settings, STARTS.get(method))
     model = replace(config.model, vllm_features=config.model.vllm_features and method == "lego")
     if method == PIPELINE and ckpt:
         return for_pipeline(replace(config, model=model), ckpt)

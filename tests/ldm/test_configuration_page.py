@@ -46,6 +46,7 @@ def test_every_key_is_there() -> None:
         "| `trainer.precision` | choice | `auto` | `auto`, `32-true`, `bf16-mixed` |",
         "| `proxmasactrl.quantile` | number | `0.6` | at most 1 |",
         "| `data.frame_tars` | text | empty |  | read frames from what",
+        "| `sampling.loras.path` | text | needed |  |",
         "| `--model_name_or_path` | path | needed |  | checkpoint folder",
     ],
 )

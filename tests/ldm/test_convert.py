@@ -206,6 +206,9 @@ def test_damaged_folders_are_named(ckpt: Path, tmp_path: Path, how: str, message
         (["compvis2diffusers", "{folder}", "{out}"], "is a folder"),
         (["diffusers2compvis", "{ckpt}", "{out}.ckpt"], "no model_index.json here"),
         (["diffusers2compvis", "{pipeline}", "{out}.bin"], r"expected a name that ends in \.ckpt"),
+        (["lora", "{ckpt}", "{out}", "--stock"], "--stock: got True, allowed: none with lora"),
+        (["lora", "{ckpt}", "{out}", "--config", "x.yaml"], "--config: got .*, allowed: none with lora"),
+        (["lora", "{ckpt}", "{out}", "--bake", "0", "0"], "--bake: got .*, allowed: none with lora"),
     ],
 )
 def test_wrong_arguments(ckpt: Path, tmp_path: Path, words: list[str], message: str) -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from egogen.errors import UserError
 from egogen.manifest import file_hash
-from ldm.checkpoints.lora_files import apply_loras
+from ldm.checkpoints.lora_files import PEFT_FILE, PEFT_SETTINGS, apply_loras, told_loras
 from ldm.checkpoints.writing import write
 from ldm.config.lora import LoraFile
 from ldm.config.merge import load_config
@@ -207,6 +207,29 @@ def without_rank(tensors: Tensors) -> Tensors:
     return {**tensors, "conv_in.lora_A.weight": torch.zeros(0, 8, 3, 3)}
 
 
+def twice_by_prefix(tensors: Tensors) -> Tensors:
+    ends = ("A", "down"), ("B", "up")
+    more = {
+        f"base_model.model.conv_in.lora_{own}.weight": tensors[f"conv_in.lora_{own}.weight"]
+        for own, _ in ends
+    }
+    return {**tensors, **more}
+
+
+def twice_by_kind(tensors: Tensors) -> Tensors:
+    return {**tensors, "conv_in.lora_down.weight": tensors["conv_in.lora_A.weight"]}
+
+
+def not_a_number(tensors: Tensors) -> Tensors:
+    spoilt = tensors["conv_in.lora_A.weight"].clone()
+    spoilt.view(-1)[0] = torch.nan
+    return {**tensors, "conv_in.lora_A.weight": spoilt}
+
+
+def endless_alpha(tensors: Tensors) -> Tensors:
+    return {**tensors, "conv_in.alpha": torch.tensor(torch.inf)}
+
+
 def of_loha(tensors: Tensors) -> Tensors:
     return {**tensors, "lora_unet_conv_in.hada_w1_a": torch.zeros(2, 2)}
 
@@ -214,13 +237,20 @@ def of_loha(tensors: Tensors) -> Tensors:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (renamed, r"[1-9]\d* of its \d+ adapters fit no weight .*the first is unet.middle.*: no such layer"),
-        (halved, r"1 of its \d+ adapters fit .*unet.conv_in: one of its two matrices is missing"),
+        (
+            renamed,
+            r"[1-9]\d* of its \d+ adapters cannot be added .*the first is unet.middle.*: no such layer",
+        ),
+        (halved, r"1 of its \d+ adapters cannot .*unet.conv_in: one of its two matrices is missing"),
         (
             narrow,
-            r"1 of its \d+ adapters fit .*conv_in: A is \(3, 8, 3, 3\) and B \(8, 3, 1, 1\), the weight",
+            r"1 of its \d+ adapters cannot .*conv_in: A is \(3, 8, 3, 3\) and B \(8, 3, 1, 1\), the weight",
         ),
-        (without_rank, r"1 of its \d+ adapters fit .*unet.conv_in: its rank is 0"),
+        (without_rank, r"1 of its \d+ adapters cannot .*unet.conv_in: its rank is 0"),
+        (twice_by_prefix, r"1 of its \d+ adapters cannot .*conv_in: this layer is there twice"),
+        (twice_by_kind, r"1 of its \d+ adapters cannot .*unet.conv_in: this layer is there twice"),
+        (not_a_number, r"1 of its \d+ adapters cannot .*unet.conv_in: holds NaN or infinity"),
+        (endless_alpha, r"1 of its \d+ adapters cannot .*unet.conv_in: holds NaN or infinity"),
         (of_loha, r"1 tensors are of none, the first 'unet.lora_unet_conv_in.hada_w1_a'; nothing was added"),
         (lambda tensors: {"x": next(iter(tensors.values()))}, r"1 tensors are of none, the first 'unet.x'"),
     ],
@@ -237,6 +267,24 @@ def test_what_fits_only_partly_is_counted_and_nothing_is_added(
         apply_loras(parts, [LoraFile(str(tmp_path / "x.safetensors"))], tmp_path)
     own = plain.unet.state_dict()
     assert all(torch.equal(value, own[name]) for name, value in parts.unet.state_dict().items())
+
+
+def test_settings_beside_a_file_are_part_of_what_it_is(
+    tensors: Tensors, settings: peft.LoraConfig, tmp_path: Path
+) -> None:
+    """Witness: SHA-256 of the two files; the folder's own hash covers both."""
+    by_peft(tensors, settings, tmp_path)
+    file, beside = tmp_path / PEFT_FILE, tmp_path / PEFT_SETTINGS
+    asked = [LoraFile(str(file)), LoraFile(str(tmp_path))]
+    first, whole = told_loras(asked)
+    assert first == {"sha256": file_hash(file), "weight": 1.0, "settings": file_hash(beside)}
+    assert whole.keys() == {"sha256", "weight"}
+    beside.write_text(json.dumps({**json.loads(beside.read_text()), "lora_alpha": 2 * ALPHA}))
+    now = told_loras(asked)
+    assert now[0] != first
+    assert now[1] != whole
+    file.rename(tmp_path / "other.safetensors")  # of which the settings are not read
+    assert "settings" not in told_loras([LoraFile(str(tmp_path / "other.safetensors"))])[0]
 
 
 def test_what_is_no_lora(plain: Parts, tmp_path: Path) -> None:

@@ -203,3 +203,11 @@ def test_wrong_arguments(
 ) -> None:
     with pytest.raises(UserError, match=message):
         pipeline(photos, PROMPTS, num_inference_steps=STEPS, **change)
+
+
+def test_noise_in_place_of_every_draw_needs_steps_that_take_it(
+    pipeline: Any, photos: list[Image.Image]
+) -> None:
+    """The fixture's scheduler is diffusers' own, whose steps draw by a generator alone."""
+    with pytest.raises(UserError, match=r"noise: the steps of EulerAncestralDiscreteScheduler draw noise of"):
+        pipeline(photos[0], PROMPTS[0], num_inference_steps=STEPS, noise=torch.zeros(STEPS + 1, 1, 4, 8, 12))

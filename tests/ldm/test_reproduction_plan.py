@@ -106,6 +106,8 @@ def test_slurm_takes_the_work() -> None:
 
 
 def test_other_checkpoints_are_not_fetched(tmp_path: Path) -> None:
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "own.ckpt").touch()
     made = asked(vllm=tmp_path / "vllm", ckpt=tmp_path / "own.ckpt")
     assert [step.name for step in downloads(made)] == ["download-dataset", "download-weights"]
     assert f"--ckpt {tmp_path / 'own.ckpt'}" in typed(made)
@@ -129,6 +131,37 @@ def test_other_pairs_than_the_paper_s_are_a_rehearsal() -> None:
     assert (paper.row, other.row) == ("LEGO, reproduced", "REHEARSAL of 3 pairs")
     assert paper.title == "LEGO on ego4d, from the published checkpoints"
     assert other.title == "Rehearsal, no result: 3 pairs in place of the 9,931 of ego4d's test set"
+
+
+def test_title_and_row_name_own_models(tmp_path: Path) -> None:
+    vllm, ckpt = tmp_path / "tuned", tmp_path / "own.ckpt"
+    vllm.mkdir()
+    ckpt.touch()
+    both, names = {"vllm": vllm, "ckpt": ckpt}, "own vllm tuned and own ckpt own.ckpt"
+    for made, row, title in (
+        (asked(**both), f"LEGO by {names}", f"by {names}"),
+        (asked(vllm=vllm), "LEGO by own vllm tuned", "from the published ckpt and own vllm tuned"),
+        (asked(ckpt=ckpt), "LEGO by own ckpt own.ckpt", "from the published vllm and own ckpt own.ckpt"),
+        (
+            asked("features", ckpt=ckpt),
+            "LEGO by own ckpt own.ckpt",
+            "from the published features and own ckpt own.ckpt",
+        ),
+    ):
+        paper = Computing(made, 9931)
+        assert (paper.row, paper.title) == (row, f"LEGO on ego4d, {title}")
+        assert f"'{row}'" in paper.measure().typed()
+    other = Computing(asked(**both), 3)
+    assert other.row == f"REHEARSAL of 3 pairs by {names}"
+    assert other.title.endswith(f"of ego4d's test set, by {names}")
+
+
+def test_without_gpus_the_steps_are_kept_on_the_cpu() -> None:
+    """Asked for by --gpus 0 alone: Slurm's tasks have their own, and what is found is left to the steps."""
+    for more, told in (({"gpus": 0}, True), ({"gpus": 1}, False), ({"gpus": 0, "slurm": 2}, False)):
+        made = {step.name: step.words for step in Computing(asked(**more), 9931).steps()}
+        for name in ("describe-val", "draw", "measure"):
+            assert ("--device cpu" in " ".join(made[name])) is told
 
 
 def test_needs_are_sums_of_known_sizes() -> None:
@@ -176,8 +209,10 @@ def test_a_dry_run_needs_nothing_and_writes_nothing(tmp_path: Path) -> None:
         (["ego4d", "--metrics", "toy_success"], "metric 'toy_success': allowed are egovlp, "),
         (["ego4d", "--gpus", "-1"], "--gpus: got -1, allowed: 0 or more"),
         (["ego4d", "--slurm", "0"], "--slurm: got 0, allowed: 1 or more"),
-        (["ego4d", "--from", "features", "--vllm", "x"], "nothing is described by it"),
-        (["ego4d", "--from", "frames", "--ckpt", "x"], "the model is trained here"),
+        (["ego4d", "--ckpt", "x"], "--ckpt: got 'x', allowed: a checkpoint that is there"),
+        (["ego4d", "--vllm", "pyproject.toml"], "allowed: the folder of a tuned LLaVA that is there"),
+        (["ego4d", "--from", "features", "--vllm", "tests"], "nothing is described by it"),
+        (["ego4d", "--from", "frames", "--ckpt", "tests"], "the model is trained here"),
     ],
 )
 def test_wrong_words_are_named(words: list[str], message: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 
-from ldm.diffusion.sampler import make_scheduler
+from ldm.diffusion.sampler import is_deterministic, make_scheduler
 from ldm.diffusion.schedule import BETA_END, BETA_START, SCHEDULE, training_schedule
 
 
@@ -57,3 +58,25 @@ def test_a_step_tells_the_clean_latent(step: int) -> None:
     sample = clean + sigma * noise
     _, found = scheduler.step(noise, scheduler.timesteps[step], sample, noise=noise, return_dict=False)
     torch.testing.assert_close(found, clean, rtol=0, atol=4e-6 * max(1.0, float(sigma)))
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddim_trailing", "dpmpp_2m", "euler", "unipc", "PNDMScheduler"])
+def test_steps_of_ordinary_differential_equations_are_left_to_no_chance(name: str) -> None:
+    assert is_deterministic(make_scheduler(name))
+
+
+@pytest.mark.parametrize(
+    "name", ["lcm", "EulerAncestralDiscreteScheduler", "DDPMScheduler", "euler_ancestral"]
+)
+def test_steps_that_draw_are_found_out_and_leave_chance_as_it_was(name: str) -> None:
+    before = torch.get_rng_state()
+    assert not is_deterministic(make_scheduler(name))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_one_class_may_do_both() -> None:
+    """DPM-Solver++ of the stochastic equation, by its configuration (Lu et al. 2022)."""
+    made = make_scheduler("dpmpp_2m")
+    assert not is_deterministic(
+        DPMSolverMultistepScheduler.from_config(made.config, algorithm_type="sde-dpmsolver++")
+    )

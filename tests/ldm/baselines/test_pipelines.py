@@ -25,6 +25,7 @@ from ldm.evaluate import main as evaluate
 from ldm.networks.pixels import to_frame, to_model
 from ldm.report.__main__ import main as report
 from ldm.sample import main as sample
+from ldm.sampling.drawing_config import read_config
 from tests.ldm.baselines.tiny_pipelines import (
     ARGUMENTS,
     SIDE,
@@ -42,7 +43,7 @@ SIDES = {"ip2p": 32, "img2img": SIDE, "xl": 32, "kontext": 32}  # which each dra
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     made = make_run(tmp_path_factory.mktemp("run"))
     write_pipelines(made.root)
-    (made.root / "generate.yaml").write_text("sampling: {output_range: clamp, format: png}\n")
+    (made.root / "generate.yaml").write_text("sampling: {format: png}\n")
     return made
 
 
@@ -107,6 +108,14 @@ def test_frames_are_those_of_the_stock_pipeline_called_by_hand(run: Run, kind: s
         "arguments": given,
     }
     assert stated[0]["text_key"] == "action"
+
+
+def test_frames_are_not_stretched_unless_asked_for(run: Run) -> None:
+    """By no file of configs/methods; the stretch is LEGO's own."""
+    folder, asked = run.root / "img2img", ["sampling.output_range=stretch"]
+    assert read_config([], "pipeline", folder).sampling.output_range == "clamp"
+    assert read_config(asked, "pipeline", folder).sampling.output_range == "stretch"
+    assert read_config([], "lego", None).sampling.output_range == "stretch"
 
 
 def test_a_list_of_frames_may_mean_views_of_one() -> None:
