@@ -175,7 +175,8 @@ def train_stage_1(root: Path, stack: ExitStack) -> Case:
             "annotations": data / "records.json", "frame": data / "3.jpg",
             "checkpoint": tiny / "pytorch_model.bin",
         },
-        skip=OF_THE_RUN + r"|(train|all)_results\.json$|trainer_state\.json$|training_args\.bin$|refused-checkpoint-",
+        skip=OF_THE_RUN
+        + r"|(train|all)_results\.json$|trainer_state\.json$|training_args\.bin$|refused-checkpoint-",
         growing=r"checkpoint-|\.safetensors$|\.pt$|\.pth$", newest=r"checkpoint-\d+/model\.safetensors$",
         worker=".jpg",
         worker_words=("--dataloader_num_workers", "1"),
