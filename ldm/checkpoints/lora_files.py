@@ -216,7 +216,8 @@ def grouped(weights: Mapping[str, Tensor]) -> tuple[dict[str, Adapter], list[str
         layer = match["layer"] + (".0" if match["layer"].endswith("to_out") else "")
         before = found.get(layer, Adapter())
         twice = before.twice or getattr(before, kind) is not None
-        found[layer] = before._replace(**{kind: value})._replace(twice=twice)
+        made: dict[str, Any] = {kind: value, "twice": twice}
+        found[layer] = before._replace(**made)
     return found, strange
 
 
