@@ -215,8 +215,12 @@ def told_of(error: Exception, main: Callable[[], object]) -> UserError | None:
 
 
 def of_a_thread(failed: threading.ExceptHookArgs) -> None:
-    """A full disk that a library's thread meets is told once, by the main thread, which meets it next."""
-    if failed.exc_value is None or full(failed.exc_value) is None or {"-d", DEBUG_FLAG} & set(sys.argv):
+    """What a library's thread meets of a disk is told once, by the main thread, which meets it next."""
+    error = failed.exc_value
+    of_disk = error is not None and (
+        full(error) is not None or (isinstance(error, OSError) and error.errno in OF_FILES)
+    )
+    if not of_disk or {"-d", DEBUG_FLAG} & set(sys.argv):
         threading.__excepthook__(failed)
 
 

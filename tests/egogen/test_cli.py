@@ -323,7 +323,9 @@ def test_a_full_disk_in_a_thread_is_told_by_the_main_one(capsys: pytest.CaptureF
     before = threading.excepthook
     try:
         cli.run(lambda: None)
-        for error in (OSError(errno.ENOSPC, "No space left on device"), KeyError("a mistake")):
+        full = OSError(errno.ENOSPC, "No space left on device")
+        refused = OSError(errno.EROFS, "Read-only file system")
+        for error in (full, refused, KeyError("a mistake")):
             thread = threading.Thread(target=work, args=(error,))
             thread.start()
             thread.join()
@@ -331,4 +333,5 @@ def test_a_full_disk_in_a_thread_is_told_by_the_main_one(capsys: pytest.CaptureF
         threading.excepthook = before
     told = capsys.readouterr().err
     assert "No space" not in told
+    assert "Read-only" not in told
     assert "KeyError: 'a mistake'" in told
