@@ -207,17 +207,15 @@ def without_rank(tensors: Tensors) -> Tensors:
     return {**tensors, "conv_in.lora_A.weight": torch.zeros(0, 8, 3, 3)}
 
 
-def twice_by_prefix(tensors: Tensors) -> Tensors:
-    ends = ("A", "down"), ("B", "up")
+def twice_by_marks(tensors: Tensors) -> Tensors:
     more = {
-        f"base_model.model.conv_in.lora_{own}.weight": tensors[f"conv_in.lora_{own}.weight"]
-        for own, _ in ends
+        name.replace("conv_in", "conv.in"): tensors[name].clone() for name in tensors if "conv_in" in name
     }
     return {**tensors, **more}
 
 
 def twice_by_kind(tensors: Tensors) -> Tensors:
-    return {**tensors, "conv_in.lora_down.weight": tensors["conv_in.lora_A.weight"]}
+    return {**tensors, "conv_in.lora_down.weight": tensors["conv_in.lora_A.weight"].clone()}
 
 
 def not_a_number(tensors: Tensors) -> Tensors:
@@ -247,7 +245,7 @@ def of_loha(tensors: Tensors) -> Tensors:
             r"1 of its \d+ adapters cannot .*conv_in: A is \(3, 8, 3, 3\) and B \(8, 3, 1, 1\), the weight",
         ),
         (without_rank, r"1 of its \d+ adapters cannot .*unet.conv_in: its rank is 0"),
-        (twice_by_prefix, r"1 of its \d+ adapters cannot .*conv_in: this layer is there twice"),
+        (twice_by_marks, r"1 of its \d+ adapters cannot .*unet.conv.in: this layer is there twice"),
         (twice_by_kind, r"1 of its \d+ adapters cannot .*unet.conv_in: this layer is there twice"),
         (not_a_number, r"1 of its \d+ adapters cannot .*unet.conv_in: holds NaN or infinity"),
         (endless_alpha, r"1 of its \d+ adapters cannot .*unet.conv_in: holds NaN or infinity"),
@@ -348,7 +346,7 @@ def test_drawings_take_files_and_record_them(
     moved = lora.rename(tmp_path / "elsewhere.safetensors")
     assert drawn("full", full.replace(str(lora), str(moved))) == made
     for words in ([half.replace(str(lora), str(moved))], []):
-        with pytest.raises(UserError, match=r"manifest.json: the folder was made with sampling = "):
+        with pytest.raises(UserError, match=r"manifest.json: the folder was made with sampling.loras = "):
             drawn("full", *words)
     with pytest.raises(UserError, match=r"--method sdedit does not use it"):
         drawn("other", full, "--method", "sdedit")
