@@ -34,13 +34,18 @@ def expanded(path: str | Path) -> Path:
         made = Path(path).expanduser()
     except RuntimeError:
         raise UserError(f"{path}: there is no such home folder; write the whole path") from None
-    sizes = [len(part.encode(errors="replace")) for part in (*made.parts, f"{made}")]
-    if max(sizes) > LONGEST_PATH or max(sizes[:-1], default=0) > LONGEST_NAME or "\0" in f"{made}":
+    if not is_possible(made):
         raise UserError(
             f"{shorten(f'{path}')}: no file can be called that; a name has at most {LONGEST_NAME} bytes, a "
             f"path {LONGEST_PATH}, none of them zero"
         )
     return made
+
+
+def is_possible(path: Path) -> bool:
+    """Whether a file system can have a file of that name."""
+    sizes = [len(part.encode(errors="replace")) for part in (*path.parts, f"{path}")]
+    return sizes[-1] <= LONGEST_PATH and max(sizes[:-1], default=0) <= LONGEST_NAME and "\0" not in f"{path}"
 
 
 def data_root() -> Path:

@@ -223,7 +223,7 @@ def read_journal(folder: Path) -> None:
 
 
 def read_claims(folder: Path) -> None:
-    claims = Claims(folder, 2, keep=True)
+    claims = Claims(folder, 2, together=True)
     [claims.is_done(shard) for shard in claims.shards]
     claim = claims.path(claims.shards[0], ".claim")
     content = claim.read_bytes() if claim.exists() else None

@@ -72,7 +72,7 @@ def test_a_plan_of_any_number_of_shards(count: str, tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / PLAN).write_text(f'{{"shards": {count}}}')
     with pytest.raises(UserError, match=r"plan\.json: (says of no number|holds the number|not ours)"):
-        Claims(tmp_path, 2, keep=True)
+        Claims(tmp_path, 2, together=True)
 
 
 NOTE = {"pid": 1, "place": "p", "host": "h", "done": 0, "total": 1}

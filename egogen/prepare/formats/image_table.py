@@ -17,7 +17,7 @@ from egogen.annotations import check_object
 from egogen.csv_rows import check_names, read_csv, read_text, told
 from egogen.errors import UserError, reason
 from egogen.files import parse_json, regular
-from egogen.layout import DESCRIPTION_KEY, Layout, Split, expanded
+from egogen.layout import DESCRIPTION_KEY, Layout, Split, expanded, is_possible
 from egogen.manifest import file_hash
 from egogen.prepare.frames.stills import ImageFiles
 from egogen.prepare.options import FolderOptions
@@ -164,8 +164,17 @@ def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
 
 
 def image_paths(path: Path, row: Row) -> tuple[Path, Path]:
-    """Where a row's images are, relative to the table; `~` is a home folder."""
-    return path.parent / expanded(str(row["image_0"])), path.parent / expanded(str(row["image_1"]))
+    """Where a row's images are, relative to the table; `~` is a home folder.
+
+    A name that no file can have is that of a missing one.
+    """
+    first, second = (Path(str(row[name])) for name in ("image_0", "image_1"))
+    return place(path, first), place(path, second)
+
+
+def place(table: Path, image: Path) -> Path:
+    """Where an image of a table is."""
+    return table.parent / (expanded(image) if is_possible(image) else image)
 
 
 def split_of(row: Row, default: Split, where: str) -> Split:
