@@ -81,7 +81,7 @@ lane_vllm() {
     check "tests, vllm" tests vllm tests/egogen tests/llava tests/faults tests/test_*.py
     use_env ldm
     check "tests, ldm, a part" tests ldm_part "${OTHER_LANE[@]}"
-    check "egogen's tests, ldm" tests_again ldm_egogen tests/egogen
+    check "egogen's tests, ldm" tests_again ldm_egogen tests/egogen --ignore=tests/egogen/test_fuzz.py
 }
 
 lane_ldm() {

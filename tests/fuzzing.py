@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from egogen.errors import UserError
 
-QUICK = 200  # examples of an ordinary run
+QUICK = 50  # examples of an ordinary run
 SECONDS = float(os.environ.get("FUZZ_CPU_SECONDS", "600"))  # of processor a reader, in a long run
 SLOWEST = 5.0  # seconds of processor that one input may take
 MOST_MEMORY = 1 << 20  # kB by which a process may grow over all of its examples

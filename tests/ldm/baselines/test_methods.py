@@ -86,7 +86,7 @@ def test_every_method_draws_the_same_frames(run: Run, method: str, tmp_path: Pat
 @pytest.mark.parametrize("method", PLAIN)
 def test_another_setting_of_a_method_is_another_run(run: Run, method: str, tmp_path: Path) -> None:
     draw(run, method, tmp_path)
-    with pytest.raises(UserError, match=rf"the folder was made with {method} = .*'guidance'"):
+    with pytest.raises(UserError, match=rf"the folder was made with {method}\.guidance = "):
         draw(run, method, tmp_path, f"{method}.guidance=2")
 
 
@@ -98,7 +98,7 @@ def test_other_features_are_another_run(run: Run, tmp_path: Path) -> None:
         features_root(other, "ego4d", "val", "llava_text") / "manifest.json", {"checkpoint": "untuned"}
     )
     draw(run, "lego", tmp_path / "out", "--shard", "1/2")
-    with pytest.raises(UserError, match=r"the folder was made with features = .*'llava_text'"):
+    with pytest.raises(UserError, match=r"the folder was made with features\.llava_text of another content"):
         draw(run, "lego", tmp_path / "out", "--shard", "2/2", f"data.features={other}")
     assert len(draw(run, "ip2p", tmp_path / "ip2p", f"data.features={other}")) == 3
 
