@@ -42,7 +42,7 @@ EVERY = {
     "download.sh": ("dataset",), "download_dataset.sh": (), "download_features.sh": (),
     "download_metric_weights.sh": (), "download_weights.sh": (),
     "slurm_array.sh": ("2", "python", "-m", "ldm.sample"), "setup.sh": ("all",), "lock.sh": (),
-    "reproduce.sh": ("ego4d", "--ckpt", "runs/lego.ckpt"),
+    "reproduce.sh": ("ego4d", "--ckpt", f"{ROOT / 'assets/toy/lego-4.safetensors'}"), "audit.sh": (),
     "test.sh": ("--long",), "run.sh": ("ldm", "python", "-m", "ldm.sample"),
 }  # fmt: skip
 
