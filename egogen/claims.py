@@ -42,7 +42,7 @@ BEAT = 15.0  # seconds between signs of life
 STALE = 180.0  # seconds without one after which a claim belongs to nobody
 LARGEST, LONGEST = 2**31, 1e9  # numbers and seconds that a file may tell of
 POLL = 2.0  # seconds between looks at what others do
-MOST_FAILURES = 3
+MOST_FAILURES = 3  # shards that fail, and none that succeeds: what is wrong is wrong with all
 Note = dict[str, Any]
 log = logging.getLogger(__name__)
 

@@ -65,7 +65,8 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
         with file:
             mode = os.fstat(file.fileno()).st_mode
             yield file
-        part.chmod(stat.S_IMODE(mode))  # a library may have put a file of its own there, for the owner alone
+        if part.stat().st_mode != mode:  # a library has put a file of its own there, for the owner alone
+            part.chmod(stat.S_IMODE(mode))
         try:
             sync(part)
             part.replace(path)
@@ -101,8 +102,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield part
         readable = stat.S_IMODE(part.stat().st_mode) & 0o666
         for found in (*part.rglob("*"), part):
-            if found.is_file() and not found.is_symlink():
-                found.chmod(stat.S_IMODE(found.stat().st_mode) | readable)  # as in `atomic_open`
+            mode = stat.S_IMODE(found.lstat().st_mode)
+            if found.is_file() and not found.is_symlink() and mode | readable != mode:
+                found.chmod(mode | readable)  # as in `atomic_open`
             sync(found)
         try:
             part.rename(path)

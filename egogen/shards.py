@@ -90,7 +90,7 @@ def variable(name: str) -> int | None:
     text = os.environ.get(name, "").strip()
     if not text:
         return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+    if not is_number(text):
         raise UserError(f"{name}={text[:80]!r} in the environment: expected a whole number from 0; unset it")
     return int(text)
 
@@ -110,12 +110,19 @@ def parse_shard(text: str) -> Shard:
     """Reads `i/n`, counted from 1: `2/3` is the second of three shards.
 
     Raises:
-        UserError: the text is not of that form.
+        UserError: the text is not of that form, or names too many shards.
     """
-    index, slash, count = text.partition("/")
-    if slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
+    index, _, count = text.partition("/")
+    if is_number(index) and is_number(count) and 1 <= int(index) <= int(count) <= MOST_SHARDS:
         return Shard(int(index), int(count))
-    raise UserError(f"--shard {text!r}: expected i/n with 1 <= i <= n, such as 1/4, or auto")
+    raise UserError(
+        f"--shard {text[:40]!r}: expected i/n with 1 <= i <= n <= {MOST_SHARDS}, such as 1/4, or auto"
+    )
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number of a length that can be."""
+    return text.isascii() and text.isdecimal() and len(text) < 10
 
 
 def parse_auto(text: str | None) -> int | None:
@@ -129,8 +136,8 @@ def parse_auto(text: str | None) -> int | None:
         return None
     if not slash:
         return AUTO_SHARDS
-    if count.isascii() and count.isdecimal() and 1 <= int(count[:9]) <= MOST_SHARDS:
-        return int(count[:9])
+    if is_number(count) and 1 <= int(count) <= MOST_SHARDS:
+        return int(count)
     raise UserError(f"--shard {text!r}: expected auto, or auto/n with n from 1 to {MOST_SHARDS}")
 
 

@@ -254,7 +254,9 @@ def test_auto_of_no_number_is_refused(text: str) -> None:
         parse_auto(text)
 
 
-@pytest.mark.parametrize("text", ["0/2", "3/2", "x", "1/", "automatic", "auto/2x"])
+@pytest.mark.parametrize(
+    "text", ["0/2", "3/2", "x", "1/", "automatic", "auto/2x", "1/100001", f"1/{'9' * 5000}", "\u0661/\u0662"]
+)
 def test_no_shard(text: str) -> None:
     with pytest.raises(UserError, match="expected"):
         parse_shard(text)

@@ -21,9 +21,8 @@ from egogen.annotations import Annotations
 from egogen.errors import UserError
 from egogen.files import read_json
 from egogen.layout import Layout
-from egogen.prepare.__main__ import COMMANDS, main
+from egogen.prepare.__main__ import main
 from egogen.prepare.frames.extract import sharpness
-from egogen.prepare.processes import spread
 from egogen.record import ROOT
 from tests.egogen.raw_data import Ego4D, action, critical, drawn, grainy, make_video, number_in
 
@@ -321,23 +320,6 @@ def test_wrong_flags(source: Ego4D, tmp_path: Path, flags: list[str], message: s
         prepare(source, tmp_path, *flags)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
-    assert stop.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
-    assert f"usage: python -m egogen.prepare {command}" in text
-    if command in ("ego4d", "epic", "folder"):
-        assert "10 + n, n sources (videos, frame folders, images; n is at most 100)" in text
-
-
-def test_no_command_imports_torch() -> None:
-    modules = ", ".join(module for _, module in COMMANDS.values())
-    code = f"import sys, {modules}, egogen.prepare.judge; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-
-
 def test_ctrl_c_ends_with_one_line(source: Ego4D, tmp_path: Path) -> None:
     make_video(source.clips / "clip-a.mp4", [drawn(number, 320, 192) for number in range(400)])
     words = [
@@ -362,32 +344,6 @@ def test_ctrl_c_ends_with_one_line(source: Ego4D, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert said.splitlines()[-1] == "interrupted; run the same command again to go on"
     assert "Traceback" not in said
-
-
-def test_a_command_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["charades"])
-    assert "invalid choice: 'charades'" in capsys.readouterr().err
-
-
-def crash_on_two(number: int) -> None:
-    if number == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def fail_on_two(number: int) -> None:
-    if number == 2:
-        raise UserError("disk full")
-
-
-def test_a_crashed_process_takes_its_own_work_only() -> None:
-    ended = dict(spread(crash_on_two, range(5), 2))
-    assert ended == {0: 0, 1: 0, 2: signal.SIGKILL, 3: 0, 4: 0}
-
-
-def test_a_failed_process_ends_the_run() -> None:
-    with pytest.raises(UserError, match="a process failed, as said above"):
-        list(spread(fail_on_two, range(5), 2))
 
 
 def test_a_decoder_that_crashes_is_a_broken_source(

@@ -346,22 +346,6 @@ def test_bad_rows_are_named_by_line_and_column(photos: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("photo,label\na.png,x\n", "its columns are 'photo', 'label'; allowed are 'photo', 'action', 'desc"),
-        ("photo,action,sed\na.png,x,1\n", "its columns are 'photo', 'action', 'sed'"),
-        ("photo,action\n", "no photos here to draw"),
-        ("photo,action,description\na.png,x,y\n", "column 'description': its features are made by --vllm"),
-        ("photo,action\na.png,x,y\n", "line 2 has more fields"),
-    ],
-)
-def test_tables_that_are_none(photos: Path, text: str, said: str) -> None:
-    (photos / "pairs.csv").write_text(text)
-    with pytest.raises(UserError, match=said):
-        read_wishes(options(str(photos / "pairs.csv")))
-
-
-@pytest.mark.parametrize(
     ("more", "said"),
     [
         (["--input", "{photos}"], "--output: needed for more than one photo"),
