@@ -110,15 +110,17 @@ def send(
 ) -> str:
     """Makes the repository and the commit; arguments and errors are those of `push`."""
     check_frames(parcel, private, frames_may_be_shared)
-    instead = {**card_of(parcel, repo, results), **adapters_of(parcel)}
+    changed = {**card_of(parcel, repo, results), **adapters_of(parcel)}
     operations = [
-        CommitOperationAdd(piece.name, instead.get(piece.name, piece.path)) for piece in parcel.pieces
+        CommitOperationAdd(piece.name, changed.get(piece.name, piece.path)) for piece in parcel.pieces
     ]
     api, kind = HfApi(token=token), parcel.repo_type
 
+    must_be_private = private if kind == "model" else not frames_may_be_shared
+
     def make() -> bool:
         api.create_repo(repo, private=private, repo_type=kind, exist_ok=True)
-        return kind == "model" or frames_may_be_shared or bool(api.repo_info(repo, repo_type=kind).private)
+        return not must_be_private or bool(api.repo_info(repo, repo_type=kind).private)
 
     def commit() -> str:
         text = message or f"{parcel.folder.resolve().name}: {len(operations)} files"
@@ -126,9 +128,10 @@ def send(
 
     try:
         if not patiently(make, repo, refusal):  # --private changes nothing where it is there already
+            instead = ", or give --frames-may-be-shared" if kind == "dataset" else ", or leave --private out"
             raise UserError(
-                f"{repo}: is there and public, and {parcel.folder} holds frames; make it private in its "
-                "settings on the hub, take another name, or give --frames-may-be-shared"
+                f"{repo}: is there and public, and {parcel.folder} was to be private; make it private in its "
+                f"settings on the hub, take another name{instead}"
             )
         return patiently(commit, repo, refusal)
     except UserError as error:  # a server may say back what it was told

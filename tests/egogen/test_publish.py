@@ -74,6 +74,11 @@ def test_a_model_arrives_whole(
     assert f"{hub.url}/{REPO}/commit/" in caplog.text
     assert token not in caplog.text
     assert hub.private == {("model", REPO): True}
+    hub.private["model", REPO] = False
+    with pytest.raises(
+        UserError, match=r"is there and public, and .* was to be private; .* leave --private out"
+    ):
+        main([str(model), REPO, "--private"])
     assert hub.repos["model", REPO].keys() == {*SENT, "metric.json"}
     assert hub.commits == ["lego: 5 files"]
     got = Path(snapshot_download(REPO, cache_dir=tmp_path / "cache", endpoint=hub.url, token=token))
@@ -137,7 +142,9 @@ def test_frames_do_not_go_where_everybody_sees_them(
     assert hub.repos == {}
     hub.repos["dataset", REPO], hub.private["dataset", REPO] = {}, False
     for send in (lambda: main([str(out), REPO, "--private"]), lambda: push(out, REPO, private=True)):
-        with pytest.raises(UserError, match=f"{REPO}: is there and public, and .*out holds frames; make it"):
+        with pytest.raises(
+            UserError, match=f"{REPO}: is there and public, and .*out was to be private; make it"
+        ):
             send()
     assert hub.repos == {("dataset", REPO): {}}
     (out / "ego4d-val-mine.tar").write_bytes(b"which no list names")
