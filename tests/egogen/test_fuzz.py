@@ -290,7 +290,8 @@ def targets(folder: Path) -> Iterator[tuple[str, Target]]:
         at("x.json", lambda path, clips=clips: list(read_videos(path, ("pre_15", "pnr_frame"), clips)))
         for clips in (True, False)
     ]
-    yield "ego4d", Target(videos, ("x.json",), *both)
+    crashed = (b'{"version": ' + b"9" * 5000 + b"}", b'{"videos": [{"fps": ' + b"9" * 5000 + b"}]}")
+    yield "ego4d", Target(videos, ("x.json",), *both, known=crashed)
     tables = damaged(EPIC, INFO, EPIC.decode().encode("utf-16"))
     yield (
         "epic",
