@@ -101,7 +101,7 @@ def raw_videos(path: Path) -> Iterator[tuple[str | None, JsonObject]]:
         with regular(path).open("rb") as file:
             start = len(BOM) if file.read(len(BOM)) == BOM else 0
             file.seek(start)
-            # Without `use_float` a number of over 4,300 digits ends ijson 3.6, and Python with it, in a crash.
+            # Without `use_float` a number of over 4,300 digits crashes ijson 3.6, and Python with it.
             events = ijson.parse(file, use_float=True)
             for key in (value for prefix, event, value in events if (prefix, event) == ("", "map_key")):
                 keys.append(key)
