@@ -24,8 +24,8 @@ class SDEditConfig:
     """SDEdit (Meng et al. 2022) with Stable Diffusion; the defaults are those of CompVis' img2img script."""
 
     strength: Share = 0.75  # t_0, as a share of the steps
-    steps: GridSteps = 50
-    guidance: Scale = 5.0
+    steps: GridSteps = 50  # of the grid of DDIM timesteps
+    guidance: Scale = 5.0  # by text
     # A grid step above the first call; `matched` as diffusers (F-BL-01).
     noise_level: Literal["compvis", "matched"] = "compvis"
 
@@ -53,7 +53,7 @@ class SDEditConfig:
 class ProxConfig:
     """What both variants of ProxEdit (Han et al. 2024) share."""
 
-    steps: GridSteps = 50
+    steps: GridSteps = 50  # of the grid of DDIM timesteps
     guidance: Scale = 7.5  # w
     prox: Literal["l0", "l1", "none"] = "l0"  # proximal operator on the guidance: l0, l1, or none
     l0_threshold: Literal["soft", "hard"] = "soft"  # as released; `hard` as the paper has it (F-BL-03)
@@ -102,15 +102,15 @@ class ProxNPIConfig(ProxConfig):
 class ProxMasaCtrlConfig(ProxConfig):
     """ProxMasaCtrl; the defaults are those of the released example."""
 
-    quantile: Quantile = 0.6
+    quantile: Quantile = 0.6  # lambda, as in proxnpi
     npi_interp: Share = 1.0  # above 0: of the target alone, and the source keeps its own prompt
     npi: bool = True  # negative embedding of both from the source prompt; False: from ""
     npi_step: Natural = 0  # the first steps, which have the negative embedding of ""
     prox_step: Natural = 0  # from this step on guidance is thresholded
     masa_step: Natural = 4  # from this step on, and from this block on (0 .. 15 in Stable Diffusion), ...
-    masa_layer: Natural = 10
+    masa_layer: Natural = 10  # of the self-attention blocks of the UNet, in order
     inject_uncond: Injected = "src"  # ... the target attends to the source's tokens: src, joint (both), none
-    inject_cond: Injected = "src"
+    inject_cond: Injected = "src"  # the same, of the pass with the text
     query_intermediate: bool = False  # the source branch follows the inverted path
 
 

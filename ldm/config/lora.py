@@ -28,8 +28,9 @@ Targets = Annotated[
 class LoraConfig:
     """Adapters of the UNet (Hu et al. 2022): W + alpha / rank B A, of which A and B are trained."""
 
-    rank: Annotated[int, NUMBER, Field(ge=1, le=4096)] = 32
-    alpha: Positive = 32.0
+    rank: Annotated[int, NUMBER, Field(ge=1, le=4096)] = 32  # rows of A, columns of B
+    alpha: Positive = 32.0  # divided by the rank, how much the adapters count
+    # Layers that have adapters, by the ends of their names.
     targets: Targets = field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0", FIRST])
 
 
@@ -37,5 +38,5 @@ class LoraConfig:
 class LoraFile:
     """A finished LoRA that is added to the weights a drawing is made with."""
 
-    path: PathText
+    path: PathText  # a file, or a folder of peft
     weight: Number = 1.0  # how much of it

@@ -72,7 +72,7 @@ class ModelConfig:
     compile: bool = False  # the UNet by torch.compile; minutes at the start, then faster
     # Share of samples without text, without both, without frame.
     drop_each: Annotated[float, NUMBER, Field(ge=0, le=1 / 3, description="0 to 1/3")] = DROP_EACH
-    ema_decay: Share = 0.9999
+    ema_decay: Share = 0.9999  # of the moving average of the weights, by which frames are drawn
     ema_every: Literal["step", "batch"] = "step"  # when the average moves; `batch` as published (F-S2-07)
     ema_on_cpu: bool = False  # keep the average in main memory: 3.4 GB less on the GPU
 
@@ -99,10 +99,10 @@ class ModelConfig:
 class SourceConfig:
     """Where one data set is read from. Empty paths follow from `DATA_ROOT` and `RUN_ROOT` (egogen.layout)."""
 
-    dataset: str = "ego4d"
+    dataset: str = "ego4d"  # `ego4d` or `epickitchen`
     root: PathText = ""  # the folder that holds EgoGen/
     train_annotations: PathText = ""  # with descriptions; empty for those below RUN_ROOT, else EgoGen's
-    val_annotations: PathText = ""
+    val_annotations: PathText = ""  # the same of the val split
     features: PathText = ""  # holds <data set>/<split>/{llava_image,llava_text}/
     frame_tars: PathText = (
         ""  # read frames from what `python -m egogen.pack --out` wrote, not from single files
@@ -145,6 +145,7 @@ class DataConfig(SourceConfig):
     """What is read and how."""
 
     text_key: str = DESCRIPTION_KEY  # `action` for the bare label
+    # Height and width, in pixels, at which frames are read and drawn.
     resolution: Annotated[
         int, NUMBER, Field(ge=8, le=4096, multiple_of=8, description="a multiple of 8, up to 4096")
     ] = 256
@@ -152,7 +153,7 @@ class DataConfig(SourceConfig):
     batch_size: Count = 32  # a process
     workers: Few = 4  # a process
     pin_memory: bool = True  # where there is a GPU
-    persistent_workers: bool = True
+    persistent_workers: bool = True  # they stay from epoch to epoch
     cache_latents: bool = False  # encode frames and texts once, not at every step
     check: Literal["full", "headers"] = "full"  # before training all is read, or of features the headers
 
@@ -171,20 +172,21 @@ class FeaturesConfig:
 class OptimizerConfig:
     """AdamW at a constant rate, and a loss without weights, as published; both may be changed."""
 
-    lr: Positive = 1e-4
+    lr: Positive = 1e-4  # learning rate
+    # Decay of the running means of the gradient and of its square.
     betas: Annotated[
         list[Below1], Field(min_length=2, max_length=2, description="two numbers, 0 to less than 1")
     ] = field(default_factory=lambda: [0.9, 0.999])
-    eps: Positive = 1e-8
-    weight_decay: NotNegative = 0.01
+    eps: Positive = 1e-8  # added to the root of the second
+    weight_decay: NotNegative = 0.01  # decoupled, as in AdamW
     fused: bool = True  # one kernel for all parameters, where there is a GPU
     eight_bit: Literal["on", "off", "auto"] = "off"  # Adam's moments, by bitsandbytes; auto if installed
-    warmup_steps: Natural = 0
+    warmup_steps: Natural = 0  # in which the rate rises from 0, along a line
     # After the warm-up; `cosine` falls to 0 at trainer.max_steps.
     schedule: Literal["constant", "cosine"] = "constant"
     # Weight of a timestep 1 / (k + SNR)^gamma (Choi et al. 2022); 0 is no weight.
     p2_gamma: Annotated[float, NUMBER, Field(ge=0, le=10)] = 0.0
-    p2_k: Positive = 1.0
+    p2_k: Positive = 1.0  # the k of that weight
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -193,23 +195,23 @@ class TrainerConfig:
 
     effective_batch: Count = 1024  # fewer processes raise the accumulation of gradients
     max_epochs: Limit = -1  # the smaller of both ends training
-    max_steps: Limit = -1
+    max_steps: Limit = -1  # the other end of training
     # `auto` is bf16-mixed on a GPU that has it, else 32-true; 32-true as published (F-S2-08).
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     tf32: bool = True  # 32-bit products on tensor cores, as torch 1.11 did (published)
-    nodes: Annotated[int, NUMBER, Field(ge=1, le=4096)] = 1
+    nodes: Annotated[int, NUMBER, Field(ge=1, le=4096)] = 1  # machines
     processes: Annotated[int, NUMBER, Field(ge=1, le=4096)] = (
         1  # on the CPU; on GPUs there is one for each of --gpus
     )
-    seed: Seed = 23
-    save_every_steps: Count = 1000
+    seed: Seed = 23  # of the order of items and of every draw
+    save_every_steps: Count = 1000  # a checkpoint
     keep_last: Natural = 3  # checkpoints besides last.ckpt and best.ckpt; 0 keeps all
     keep_every_steps: Natural = 0  # checkpoints at multiples of this stay for good; 0 is none
-    validate_every_epochs: Count = 4
+    validate_every_epochs: Count = 4  # the loss of the val split, which chooses best.ckpt
     validate_items: Natural = 0  # of the val split, evenly spread; 0 is all of it
-    images_every_steps: Count = 500
-    images: Natural = 4
-    log_every_steps: Count = 10
+    images_every_steps: Count = 500  # a grid of source, drawn frame and target
+    images: Natural = 4  # items in a grid; 0 draws none
+    log_every_steps: Count = 10  # a point of the curves
     tracker: Literal["tensorboard", "wandb", "mlflow", "none"] = "tensorboard"  # where the curves go
     max_nonfinite: Count = 5  # as many steps in a row without a finite gradient end training
     threads: Few = 0  # CPU threads; 0 leaves the choice to torch
@@ -219,17 +221,17 @@ class TrainerConfig:
 class SamplingConfig:
     """How frames are drawn; the defaults are the table's setting."""
 
-    scheduler: str = PUBLISHED
-    steps: Steps = 100
+    scheduler: str = PUBLISHED  # or dpmpp_2m, unipc, ddim, lcm, or a class of diffusers
+    steps: Steps = 100  # of denoising; a UNet pass each, or up to three with guidance
     scales_txt: Scales = field(default_factory=lambda: [7.5])  # s_T; several give a folder each
     scales_img: Scales = field(default_factory=lambda: [1.5])  # s_I
     # Noise levels [low, high] at which s_T, and s_I, act; elsewhere they are 1, and fewer passes are run
     # (Kynkaanniemi et al. 2024); [] is all (F-S2-12).
     interval_txt: NoiseLevels = field(default_factory=list)
-    interval_img: NoiseLevels = field(default_factory=list)
+    interval_img: NoiseLevels = field(default_factory=list)  # the same of s_I
     timesteps: Timesteps = "own"  # `ays`: ten that were optimised, for scheduler=dpmpp_2m or euler (F-S2-12)
     adapt: bool = False  # a distilled checkpoint is drawn by its own steps, and scales within its limits
-    seed: Seed = 0
+    seed: Seed = 0  # of the noise, which is keyed by item besides
     height: Annotated[int, NUMBER, Field(ge=0, le=16384)] = (
         0  # of the written frames; 0 is data.resolution, at which they are drawn
     )
@@ -237,7 +239,7 @@ class SamplingConfig:
         "stretch"  # as published; `clamp` for people, and of --method pipeline (F-S2-02)
     )
     format: FrameFormat = "jpg"  # the target's own name, as published; `png` changes the suffix
-    batch_size: Count = 8
+    batch_size: Count = 8  # frames drawn together
     precision: Precision = "auto"  # 16 bits where they are faster and good; `ldm.networks.precision`
     compile: bool = False  # UNet and decoder by torch.compile
     loras: list[LoraFile] = field(default_factory=list)  # added to the UNet, and to the text encoder

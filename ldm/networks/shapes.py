@@ -52,12 +52,12 @@ def check_channels(part: str, channels: list[int], *divisors: int) -> None:
 class UNetShape:
     """Channels and attention by level, finest first."""
 
-    channels: Levels = field(default_factory=lambda: [320, 640, 1280, 1280])
-    attention: list[bool] = field(default_factory=lambda: [True, True, True, False])
-    blocks: Size = 2
-    heads: Size = UNET_HEADS
-    groups: Size = NORM_GROUPS
-    in_channels: Size = 2 * LATENT_CHANNELS
+    channels: Levels = field(default_factory=lambda: [320, 640, 1280, 1280])  # of each level
+    attention: list[bool] = field(default_factory=lambda: [True, True, True, False])  # whether a level has it
+    blocks: Size = 2  # of residual layers, a level
+    heads: Size = UNET_HEADS  # of attention
+    groups: Size = NORM_GROUPS  # of channels, normalised together
+    in_channels: Size = 2 * LATENT_CHANNELS  # noisy latent and source frame; 4 without the frame
 
     def __post_init__(self) -> None:
         if len(self.channels) != len(self.attention):
@@ -72,9 +72,9 @@ class UNetShape:
 class VAEShape:
     """Channels by level, finest first; each level but the last halves the picture."""
 
-    channels: Levels = field(default_factory=lambda: [128, 256, 512, 512])
-    blocks: Size = 2
-    groups: Size = NORM_GROUPS
+    channels: Levels = field(default_factory=lambda: [128, 256, 512, 512])  # of each level
+    blocks: Size = 2  # of residual layers, a level
+    groups: Size = NORM_GROUPS  # of channels, normalised together
 
     def __post_init__(self) -> None:
         check_channels("vae", self.channels, self.groups)
@@ -89,11 +89,11 @@ class VAEShape:
 class TextShape:
     """The CLIP text encoder; `width` is also the width of the UNet's context."""
 
-    width: Size = 768
-    layers: Size = 12
-    heads: Size = 12
-    intermediate: Size = 3072
-    vocab: Size = 49408
+    width: Size = 768  # of a token
+    layers: Size = 12  # of the transformer
+    heads: Size = 12  # of attention
+    intermediate: Size = 3072  # width inside a layer's MLP
+    vocab: Size = 49408  # tokens that there are
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % MIXER_HEADS:
@@ -110,8 +110,8 @@ class Architecture:
     unet: UNetShape = field(default_factory=UNetShape)
     vae: VAEShape = field(default_factory=VAEShape)
     text: TextShape = field(default_factory=TextShape)
-    llm_width: Size = 5120
-    mixer_width: Size = MIXER_WIDTH
+    llm_width: Size = 5120  # of a stage-1 feature: 5120 of LLaVA-13B
+    mixer_width: Size = MIXER_WIDTH  # inside an MLP of the conditioner's pi
 
 
 def check_sizes(path: Path, found: Architecture, wanted: Architecture) -> None:

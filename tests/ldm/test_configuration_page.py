@@ -46,9 +46,15 @@ def test_every_key_is_there() -> None:
         "| `trainer.precision` | choice | `auto` | `auto`, `32-true`, `bf16-mixed` |",
         "| `proxmasactrl.quantile` | number | `0.6` | at most 1 |",
         "| `data.frame_tars` | text | empty |  | read frames from what",
-        "| `sampling.loras.path` | text | needed |  |",
+        "| `sampling.loras.path` | text | needed |  | a file, or a folder of peft |",
         "| `--model_name_or_path` | path | needed |  | checkpoint folder",
     ],
 )
 def test_rows(row: str) -> None:
     assert f"\n{row}" in PAGE
+
+
+def test_every_setting_says_what_it_means() -> None:
+    rows = re.findall(r"^\| `[\w.-]+` \|.*$", PAGE, re.MULTILINE)
+    assert len(rows) > 150
+    assert [row for row in rows if row.endswith("|  |")] == []
