@@ -5,13 +5,14 @@
 #   bash scripts/test.sh --lint   style, types and import contracts alone
 #   bash scripts/test.sh --long   the tests marked long alone: the toy benchmark's small budget, the toy start's rebuilding
 #   bash scripts/test.sh --faults every cell of the table of faults; writes its verdicts into docs/reliability.md
+#   bash scripts/test.sh --mutants small changes to the heart of the code, one by one: how many do the tests notice?
 # A check that fails does not stop the others; its output is shown and the script ends with code 1.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 mode=${1:---all}
 case $mode in
-    --all | --fast | --lint | --long | --faults) ;;
-    *) die "argument '$mode'; usage: bash scripts/test.sh [--fast | --lint | --long | --faults]" ;;
+    --all | --fast | --lint | --long | --faults | --mutants) ;;
+    *) die "argument '$mode'; usage: bash scripts/test.sh [--fast | --lint | --long | --faults | --mutants]" ;;
 esac
 
 start=$SECONDS
@@ -101,6 +102,15 @@ if [[ $mode == --faults ]]; then # one environment after the other: both write t
     for name in vllm ldm; do
         (use_env "$name" && python -m pytest -q -o cache_dir=.pytest_cache/faults -m "faults or not faults" \
             --write-verdicts tests/faults) || status=1
+    done
+    exit "$status"
+fi
+
+if [[ $mode == --mutants ]]; then # hours; what is made stays in build/mutants, and the next run goes on from it
+    export OMP_NUM_THREADS=1
+    status=0
+    for name in vllm ldm; do
+        (use_env "$name" && python -m pip install --quiet -c "requirements/$name.lock" mutmut==3.8.1 && python -m tests.mutation "$name") || status=1
     done
     exit "$status"
 fi

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -37,10 +38,13 @@ def test_a_cut_tail_is_passed_over_by_readers_and_removed_by_the_writer(
     path.write_bytes(first + second[:kept])
     found = journal(path)
     assert list(found.rows) == [("a", "0")]
-    assert "dropped an unfinished last line" in caplog.text
+    assert caplog.messages == [f"{path}: dropped an unfinished last line"]
     assert path.read_bytes() == first + second[:kept], "another process may be writing it"
     found.add(ROWS[1:])
     assert path.read_bytes() == first + second
+    path.write_bytes(first + second + second[:kept])
+    journal(path).add(ROWS[:1])
+    assert path.read_bytes() == first + second + first
 
 
 def test_a_whole_last_line_without_its_end_counts_and_gets_it(tmp_path: Path) -> None:
@@ -75,6 +79,15 @@ def test_a_damaged_line_is_named_with_its_number(tmp_path: Path, line: bytes) ->
     ):
         journal(path)
     assert (journal(path, tolerant=True).damaged, len(journal(path, tolerant=True).rows)) == (1, 1)
+    path.write_bytes(line + b"\n" + path.read_bytes())
+    assert journal(path, tolerant=True).damaged == 2
+
+
+def test_damage_is_an_error_unless_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(b"{broken}\n")
+    with pytest.raises(UserError, match="line 1 is damaged"):
+        Journal(path, ("clip", "id"), anew="its action is done anew")
 
 
 def test_rows_are_on_disk_before_they_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,3 +106,30 @@ def test_places_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> None
         journal(tmp_path / "file/j.jsonl").add(ROWS)
     with pytest.raises(UserError, match="is a folder; expected a file"):
         journal(tmp_path)
+    with pytest.raises(UserError, match=r"xxx: cannot be read \(File name too long\)"):
+        journal(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, r"j\.jsonl: not written \(No space left on device\)"),
+        (errno.EIO, r"j\.jsonl: cannot be written \(Input/output error\)"),
+    ],
+)
+def test_what_a_disk_refuses_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: str
+) -> None:
+    path = tmp_path / "j.jsonl"
+    found = journal(path)
+    found.add(ROWS[:1])
+    before = path.read_bytes()
+
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number), f"{path}")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(UserError, match=told):
+        found.add(ROWS[1:])
+    assert list(found.rows) == [("a", "0")], "what is not on disk does not count"
+    assert path.read_bytes().startswith(before)

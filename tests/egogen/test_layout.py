@@ -11,14 +11,21 @@ from egogen.errors import UserError
 from egogen.layout import (
     Layout,
     data_root,
+    descriptions,
+    feature_folders,
     feature_path,
     features_root,
     find_feature,
     find_text_feature,
     generated_path,
+    merged_annotations,
     metric_target_path,
     published_feature_name,
+    run_features,
     run_root,
+    sample_index,
+    tar_folder,
+    tuned_vllm,
     weights_root,
 )
 
@@ -34,6 +41,45 @@ def test_the_official_layout() -> None:
     assert ego4d.metadata == Path("root/EgoGen/ego4d_metadata.json")
     assert ego4d.conversations == Path("root/EgoGen/curation_from_gpt/ego4d_for_tuning_forecasting.json")
     assert features_root(ROOT, "ego4d", "val", "llava_text") == Path("root/ego4d/val/llava_text")
+
+
+def test_files_of_a_pair() -> None:
+    layout = Layout(ROOT, "epickitchen")
+    first, second = "P01/0/frame_1.jpg", "P01/0/frame_2.jpg"
+    frames = [layout.frames("train") / name for name in (first, second)]
+    assert layout.pair_files("train", first, second) == frames
+    assert layout.pair_files("val", first, second) == [
+        layout.frames("val") / first,
+        layout.frames("val") / second,
+        layout.metric_targets / second,
+    ]
+
+
+def test_what_stage_1_leaves_for_stage_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUN_ROOT", "/r")
+    assert tuned_vllm("ego4d") == Path("/r/ego4d/vllm")
+    assert descriptions("ego4d", "val") == Path("/r/ego4d/descriptions/val")
+    assert merged_annotations("ego4d", "val") == Path("/r/annotations/ego4d_val.json")
+    assert run_features() == Path("/r/features")
+    assert tar_folder(Path("t"), "ego4d", "val") == Path("t/ego4d/val")
+    assert sample_index(Path("w"), "ego4d", "val") == Path("w/ego4d-val.index.json")
+
+
+@pytest.mark.parametrize(
+    ("root", "found"),
+    [
+        ("", ["ego4d/val/llava_image", "ego4d/val/llava_text"]),
+        ("ego4d", ["val/llava_image", "val/llava_text"]),
+        ("ego4d/val", ["llava_image", "llava_text"]),
+        ("ego4d/val/llava_text", ["."]),
+    ],
+)
+def test_folders_of_features_are_found_from_each_level(tmp_path: Path, root: str, found: list[str]) -> None:
+    for kind in ("llava_image", "llava_text"):
+        (tmp_path / "ego4d/val" / kind).mkdir(parents=True)
+    (tmp_path / "ego4d/llava_text").touch()
+    assert [str(path) for path, _ in feature_folders(tmp_path / root)] == found
+    assert all(kind in str(tmp_path / root / path) for path, kind in feature_folders(tmp_path / root))
 
 
 def test_other_data_sets_are_refused() -> None:

@@ -8,6 +8,7 @@ from egogen.errors import UserError
 from egogen.shards import (
     ALONE,
     LAUNCHERS,
+    MOST_SHARDS,
     Process,
     launched,
     parse_shard,
@@ -61,6 +62,14 @@ def test_parse_shard(text: str, shard: tuple[int, int]) -> None:
 def test_other_shards_are_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"--shard .* expected i/n"):
         parse_shard(text)
+
+
+def test_as_many_shards_as_are_allowed() -> None:
+    most = f"{MOST_SHARDS}/{MOST_SHARDS}"
+    assert parse_shard(most) == (MOST_SHARDS, MOST_SHARDS)
+    for text in (f"1/{MOST_SHARDS + 1}", "1/1000000000", "1/" + "9" * 5000):
+        with pytest.raises(UserError, match=r"--shard '1/.{1,38}': expected i/n with 1 <= i <= n <= "):
+            parse_shard(text)
 
 
 LAUNCHER_VARIABLES = [
