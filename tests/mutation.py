@@ -2,8 +2,8 @@
 
     python -m tests.mutation vllm|ldm [NAME ...]    what `bash scripts/test.sh --mutants` runs
 
-NAME leaves out all modules but those, such as ldm.guidance. Works on a copy in build/mutants, where results stay:
-the next run tries again only what has changed. Ends with code 1 where fewer than `AIM` are noticed.
+NAME leaves out all modules but those, such as ldm.guidance. Works on a copy in build/mutants, where results
+stay: the next run tries again only what has changed. Ends with code 1 where fewer than `AIM` are noticed.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Heart:
 
 EGOGEN = ("journal", "shards", "layout")
 LDM = (
-    "guidance", "schedule", "step", "module", "distilling", "streams", "oracle", "denoiser", "ema", "nonfinite",
-    "distill", "resume_settings", "precision", "limits",
+    "guidance", "schedule", "step", "module", "distilling", "streams", "oracle", "denoiser", "ema",
+    "nonfinite", "distilled_drawing", "resume_settings", "limits",
 )  # fmt: skip
 METRICS = (
     "metrics_numbers", "metrics_pairs", "oracle_pixels", "oracle_features", "oracle_captions", "witnesses",
@@ -51,6 +51,7 @@ HEARTS = {
             *(f"tests/egogen/test_{name}.py" for name in EGOGEN),
             *(f"tests/ldm/test_{name}.py" for name in LDM),
             *(f"tests/ldm/evaluation/test_{name}.py" for name in METRICS),
+            "tests/ldm/baselines/test_ddim.py",
         ],
     ),
     "vllm": Heart(
@@ -107,7 +108,7 @@ def report(listed: str, names: Sequence[str], work: Path) -> int:
     missed = []
     for name, state in re.findall(r"^ +(\S+): (.+)$", listed, re.MULTILINE):
         module = name.rpartition(".")[0]
-        if names and module not in names or state == "not checked":
+        if (names and module not in names) or state == "not checked":
             continue
         found.setdefault(module, Counter())["noticed" if state in NOTICED else state] += 1
         if state not in NOTICED:
