@@ -186,6 +186,26 @@ def test_nothing_is_dropped_and_scales_fill_their_ranges(batch: dict[str, object
     assert distilled_of(module.unet) == Distilled([1, 5], [1, 2])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("phases", [None, 4])
+def test_what_is_given_to_the_loss_counts_and_not_the_batchs(
+    batch: dict[str, object], phases: int | None
+) -> None:
+    module = randomise(of_phases(phases) if phases else distiller())
+    t, noise = torch.tensor([300, 10, 700]), torch.randn(3, 4, 16, 16)
+    scales = torch.tensor([[3.0, 1.0], [2.0, 2.0], [7.5, 1.5]])
+    noised, conditions = module.noised({**batch, "t": t, "noise": noise}), module.conditions(batch)
+    if phases:
+        found = module.student_jump(noised, conditions, scales) - module.consistent(noised, conditions, scales)
+        d = module.distillation.huber
+        wanted = ((found**2 + d**2).sqrt() - d).mean(dim=(1, 2, 3))
+    else:
+        target = module.teacher(noised.latents, noised.t, noised.source, conditions, scales)
+        wanted = ((module.predict(noised, conditions, scales) - target) ** 2).mean(dim=(1, 2, 3))
+    assert module.loss(batch, t=t, noise=noise, scales=scales).equal(wanted)
+    assert not module.loss(batch).equal(wanted)
+
+
 def test_draws_of_before_are_as_they_were() -> None:
     generator = torch.Generator().manual_seed(item_seed(23, "0", "clip/1"))
     t = torch.randint(0, 1000, (), generator=generator)
