@@ -34,7 +34,7 @@ class Heart:
 EGOGEN = ("journal", "shards", "layout")
 LDM = (
     "guidance", "schedule", "step", "module", "distilling", "streams", "oracle", "denoiser", "ema",
-    "nonfinite", "distilled_drawing", "resume_settings", "limits",
+    "nonfinite", "distilled_drawing", "distill", "resume_settings", "limits",
 )  # fmt: skip
 METRICS = (
     "metrics_numbers", "metrics_pairs", "oracle_pixels", "oracle_features", "oracle_captions", "witnesses",

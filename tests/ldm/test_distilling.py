@@ -196,7 +196,9 @@ def test_what_is_given_to_the_loss_counts_and_not_the_batchs(
     scales = torch.tensor([[3.0, 1.0], [2.0, 2.0], [7.5, 1.5]])
     noised, conditions = module.noised({**batch, "t": t, "noise": noise}), module.conditions(batch)
     if phases:
-        found = module.student_jump(noised, conditions, scales) - module.consistent(noised, conditions, scales)
+        found = module.student_jump(noised, conditions, scales) - module.consistent(
+            noised, conditions, scales
+        )
         d = module.distillation.huber
         wanted = ((found**2 + d**2).sqrt() - d).mean(dim=(1, 2, 3))
     else:

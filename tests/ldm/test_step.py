@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from egogen.errors import UserError
 from ldm.config.merge import load_config
 from ldm.config.sections import TrainConfig
 from ldm.data.noise import draw
@@ -173,3 +174,85 @@ def test_bad_items_are_those_of_their_own_step(
     assert step(["e"], [], 1.0) == ""
     assert (module.recent, module.bad, module.skipped) == ([], [], 0)
     assert "gradient is not finite; items: f\n" in step(["f"], [], inf)
+
+
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> tuple[LatentDiffusion, dict[str, Any]]:
+    """A module that has learnt, and its checkpoint of step 5, as Lightning hands it over."""
+    device = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer = SimpleNamespace(is_global_zero=True, accumulate_grad_batches=3, strategy=device)
+    monkeypatch.setattr(LatentDiffusion, "trainer", trainer)
+    module = make_module()
+    with torch.no_grad():
+        for value in module.trained().values():
+            value += torch.randn_like(value)
+    module.ema.update(module.trained())
+    content: dict[str, Any] = {"global_step": 5}
+    module.on_save_checkpoint(content)
+    group = {"lr": 1.0, "initial_lr": 1.0, "betas": (0, 0), "eps": 1.0, "weight_decay": 1.0, "fused": True}
+    content["optimizer_states"] = [{"state": {}, "param_groups": [group]}]
+    content["lr_schedulers"] = [{"last_epoch": 5, "base_lrs": [1.0], "_last_lr": [1.0]}]
+    counts = dict.fromkeys(("ready", "started", "processed", "completed"), 99)
+    progress = {"total": dict(counts), "current": dict(counts)}
+    content["loops"] = {"fit_loop": {"epoch_loop.batch_progress": progress}}
+    return module, content
+
+
+def test_a_checkpoint_is_taken_over_with_the_settings_of_this_run(
+    saved: tuple[LatentDiffusion, dict[str, Any]],
+) -> None:
+    """Weights, averages, rates; and batches as of three a step, however many it took before."""
+    module, content = saved
+    again = make_module("optimizer.lr=0.002", "optimizer.schedule=cosine", "trainer.max_steps=10")
+    again.on_load_checkpoint(content)
+    for name, value in module.trained().items():
+        assert value.equal(again.trained()[name])
+    for name, average in module.ema.values().items():
+        assert average.equal(again.ema.values()[name])
+    assert again.ema.updates == 1
+    assert content["state_dict"].keys() == again.state_dict().keys()
+    expected = {"ready": 15, "started": 15, "processed": 15, "completed": 14}
+    assert content["loops"]["fit_loop"]["epoch_loop.batch_progress"] == {
+        "total": expected,
+        "current": expected,
+    }
+    (group,) = content["optimizer_states"][0]["param_groups"]
+    assert group["lr"] == pytest.approx(0.001)  # half of the way down a cosine
+    assert (group["initial_lr"], group["fused"]) == (0.002, None)
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder"])
+def test_what_latents_and_texts_were_made_by_must_be_the_same(
+    saved: tuple[LatentDiffusion, dict[str, Any]], part: str
+) -> None:
+    _, content = saved
+    again = make_module()
+    name, value = [*getattr(again, part).named_parameters()][-1]
+    with torch.no_grad():
+        value += 1
+    with pytest.raises(UserError) as told:
+        again.on_load_checkpoint(content)
+    assert str(told.value) == (
+        f"model.start: its {part} is not that of the checkpoint to resume (tensor {name!r}); "
+        "set it to what the run was begun with"
+    )
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_refused(
+    saved: tuple[LatentDiffusion, dict[str, Any]],
+) -> None:
+    module, content = saved
+    name = module.stored_names()[next(iter(module.trained()))]
+    del content["state_dict"][name]
+    with pytest.raises(UserError, match="checkpoint to resume: "):
+        make_module().on_load_checkpoint(content)
+
+
+def test_the_first_process_alone_writes(
+    saved: tuple[LatentDiffusion, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, _ = saved
+    monkeypatch.setattr(LatentDiffusion, "trainer", SimpleNamespace(is_global_zero=False))
+    content: dict[str, Any] = {}
+    module.on_save_checkpoint(content)
+    assert content == {"state_dict": {}}
