@@ -82,6 +82,7 @@ def copy(work: Path, heart: Heart) -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
     for name in filter(None, tracked.stdout.split("\0")):
         (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).unlink(missing_ok=True)
         shutil.copy2(ROOT / name, work / name, follow_symlinks=(ROOT / name).is_file())
     beside = {path.split("/")[0] for path in tracked.stdout.split("\0") if path}
     settings = {

@@ -27,7 +27,7 @@ BY_TAG = {
 }
 
 
-@pytest.mark.parametrize("case", CASES["ego4d"], ids=lambda case: case["narration"] or "empty")
+@pytest.mark.parametrize("case", CASES["ego4d"])
 def test_ego4d_labels(case: dict[str, Any]) -> None:
     label, published = case["narration"], case["action"]
     assert action_words(label, "ego4d", lemmas="wordnet") == published

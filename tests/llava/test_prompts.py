@@ -20,7 +20,7 @@ from tests.llava.conftest import ORACLE, Loaded
 CASES = json.loads((ORACLE / "prompts.json").read_text())
 
 
-@pytest.mark.parametrize("case", CASES["single"], ids=lambda case: case["action"] or "empty")
+@pytest.mark.parametrize("case", CASES["single"])
 def test_prompt_text_and_ids_are_those_of_the_published_code(case: dict[str, Any], loaded: Loaded) -> None:
     tokenizer = loaded[1]
     text = case["query"].format(case["action"])
