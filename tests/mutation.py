@@ -40,6 +40,9 @@ METRICS = (
     "metrics_numbers", "metrics_pairs", "oracle_pixels", "oracle_features", "oracle_captions", "witnesses",
     "changed_box", "sanity",
 )  # fmt: skip
+LLAVA = (
+    "decode", "labels", "prompts", "roomy_cache", "conversations", "limits", "given_texts", "describe_input",
+)  # fmt: skip
 HEARTS = {
     "ldm": Heart(
         [
@@ -56,7 +59,7 @@ HEARTS = {
     ),
     "vllm": Heart(
         ["llava/describing/decode.py", "llava/question/labels.py", "llava/question/prompts.py"],
-        [f"tests/llava/test_{name}.py" for name in ("decode", "labels", "prompts", "roomy_cache")],
+        [f"tests/llava/test_{name}.py" for name in LLAVA],
     ),
 }
 
