@@ -1,0 +1,111 @@
+"""Shards as tasks of Ray on two nodes, of which one is killed half-way: the result of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.toy_work import ToyWork, files, wait_until
+from tests.workbench import ROOT
+
+pytestmark = [pytest.mark.long, pytest.mark.slow]
+# Workers are as important as what else runs here; Ray's own habit is to let all others go first.
+HERE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_AUTH_MODE": "disabled"}
+os.environ.update(HERE)
+ray = pytest.importorskip("ray", reason="no Ray in this environment (pip install 'ray[default]')")
+
+
+@pytest.fixture
+def nodes() -> Iterator[tuple[Any, Any]]:
+    """A cluster of this machine, and the second of its nodes; each has room for two tasks."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0})
+    try:
+        yield cluster, cluster.add_node(num_cpus=2, num_gpus=0)
+    finally:
+        cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> ToyWork:
+    return ToyWork(tmp_path_factory.mktemp("work")).make()
+
+
+def start(work: ToyWork, log: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Starts scripts/ray_job.py without GPUs."""
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, "scripts/ray_job.py", "2", "--num-gpus", "0", *words],
+            cwd=ROOT, env={**work.environment, "PYTHONPATH": f"{ROOT}"}, stdout=out, stderr=out,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+
+
+def ancestors(pid: int) -> list[int]:
+    """The processes that a process descends from."""
+    found = []
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        found.append(pid)
+    return found
+
+
+def test_a_killed_node_changes_nothing(nodes: tuple[Any, Any], work: ToyWork) -> None:
+    cluster, doomed = nodes
+    raylet = doomed.all_processes["raylet"][0].process.pid
+    whole, shared, log = work.root / "whole", work.root / "shared", work.root / "log"
+    work.run("bash", "scripts/run.sh", "ldm", *work.draw(whole))
+    job = start(work, log, "--shards", "4", "--address", cluster.address, "--", *work.draw(shared))
+
+    def its_claim() -> int:
+        """The process of the node that works on a shard and has made a frame."""
+        for claim in (shared / ".shards").glob("*.claim"):
+            try:
+                pid = json.loads(claim.read_text())["pid"]
+                if raylet in ancestors(pid):
+                    return int(pid)
+            except (OSError, ValueError):  # has just begun or ended
+                continue
+        return 0
+
+    wait_until(lambda: files(shared, "jpg") and its_claim(), "a task of the second node is at work")
+    lost = its_claim()
+    cluster.remove_node(doomed, allow_graceful=False)
+    assert len(files(shared, "jpg")) < 8
+    wait_until(lambda: not Path(f"/proc/{lost}").exists(), "its process has ended too", 30)
+    assert job.wait(400) == 0, log.read_text()
+    assert files(shared / "images", "jpg") == files(whole / "images", "jpg")
+    assert len(files(shared, "jpg")) == 8
+    said = log.read_text()
+    assert said.count(" begins on ") == 3, said  # one of the two began again
+    assert said.endswith("all shards are done\n")
+
+
+def test_a_cluster_of_its_own(work: ToyWork) -> None:
+    log = work.root / "failed"
+    job = start(work, log, "--", "bash", "-c", "echo no such checkpoint; exit 2")
+    assert job.wait(200) == 2
+    said = log.read_text()
+    assert "dashboard: http://127.0.0.1:" in said
+    assert "no such checkpoint" in said
+    assert said.splitlines()[-1].startswith("error: no task could finish the run")
+
+
+def test_ctrl_c_ends_all_processes(work: ToyWork) -> None:
+    log, pids = work.root / "interrupted", work.root / "pids"
+    job = start(work, log, "--", "bash", "-c", f"echo $$ >>{pids}; exec sleep 600")
+    wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, "both tasks run")
+    job.send_signal(signal.SIGINT)
+    assert job.wait(60) == 130, log.read_text()
+    for pid in pids.read_text().split():
+        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "a task's process has ended", 30)
+    assert log.read_text().endswith("interrupted; run the same command again to go on\n")
