@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,6 @@ from egogen.shards import AUTO, AUTO_SHARDS, MOST_SHARDS
 from egogen.told_command import is_secret
 
 PROG = "python scripts/ray_job.py"
-ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = f"{PROG} 8 -- python -m ldm.sample --config configs/generate_ego4d.yaml --ckpt last.ckpt"
 LOCAL = "local"  # Ray's word for a cluster that it starts
 STORE = 100 * 2**20  # bytes of shared memory for what tasks hand over: nothing
@@ -75,9 +75,15 @@ class RayOptions:
         shards = self.shards or max(AUTO_SHARDS, 4 * self.count)
         words = [*command, "--shard", f"{AUTO}/{shards}"]
         environment = self.env or cli.environment_of(command)
-        if environment and (ROOT / "scripts" / "run.sh").is_file():
+        if environment and checkout():
             return ["bash", "scripts/run.sh", environment, *words]
         return words
+
+
+def checkout() -> Path | None:
+    """The root of the checkout that this is part of; None for packages that were installed from a wheel."""
+    root = Path(__file__).absolute().parents[1]
+    return root if (root / "scripts" / "run.sh").is_file() else None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -107,14 +113,15 @@ def run(options: RayOptions, command: list[str]) -> int:
         UserError: there is no Ray, no such cluster, or no room in it.
     """
     with cluster(options) as ray:
-        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # nodes need none of our packages
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray may be in another environment
         task = ray.remote(
             num_cpus=options.num_cpus, num_gpus=options.num_gpus, max_retries=options.retries,
             retry_exceptions=[ChildProcessError], scheduling_strategy="SPREAD",
         )(run_task)  # fmt: skip
         variables = handed(os.environ)
         names = [f"task {number}/{options.count}" for number in range(1, options.count + 1)]
-        tasks = {task.options(name=name).remote(name, command, variables, f"{ROOT}"): name for name in names}
+        folder = f"{checkout() or Path.cwd()}"
+        tasks = {task.options(name=name).remote(name, command, variables, folder): name for name in names}
         return wait_for(ray, tasks)
 
 
@@ -194,6 +201,7 @@ def cluster(options: RayOptions) -> Iterator[Any]:
         context = ray.init(address, logging_level=logging.WARNING, **own)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"Ray at {address}: no connection ({reason(error)})") from None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; Ray's own handler aborts
     try:
         log.info("Ray %s at %s; dashboard: %s", ray.__version__, address, shown(context.dashboard_url))
         check_room(ray.nodes(), options, fixed=address == LOCAL)

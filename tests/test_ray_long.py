@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,8 +18,15 @@ from tests.workbench import ROOT
 pytestmark = [pytest.mark.long, pytest.mark.slow]
 # Workers are as important as what else runs here; Ray's own habit is to let all others go first.
 HERE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_AUTH_MODE": "disabled"}
-os.environ.update(HERE)
-ray = pytest.importorskip("ray", reason="no Ray in this environment (pip install 'ray[default]')")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def with_ray() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, text in HERE.items():
+            patch.setenv(name, text)
+        pytest.importorskip("ray", reason="no Ray in this environment (pip install 'ray[default]')")
+        yield
 
 
 @pytest.fixture
@@ -90,22 +96,37 @@ def test_a_killed_node_changes_nothing(nodes: tuple[Any, Any], work: ToyWork) ->
     assert said.endswith("all shards are done\n")
 
 
-def test_a_cluster_of_its_own(work: ToyWork) -> None:
-    log = work.root / "failed"
-    job = start(work, log, "--", "bash", "-c", "echo no such checkpoint; exit 2")
-    assert job.wait(200) == 2
+@pytest.mark.parametrize(
+    ("retries", "script", "code", "last"),
+    [
+        ("3", "echo no such checkpoint; exit 2", 2, "error: no task could finish the run"),
+        ("0", "kill -KILL $$", 1, "error: no task could finish the run"),
+        ("1", "mkdir one || mkdir two || exit 0; kill -KILL $$", 0, "all shards are done"),
+    ],
+    ids=["a mistake", "killed each time", "killed twice"],
+)
+def test_a_cluster_of_its_own(
+    work: ToyWork, tmp_path: Path, retries: str, script: str, code: int, last: str
+) -> None:
+    log = tmp_path / "log"
+    job = start(work, log, "--retries", retries, "--", "bash", "-c", f"cd {tmp_path}; {script}")
+    assert job.wait(200) == code
     said = log.read_text()
     assert "dashboard: http://127.0.0.1:" in said
-    assert "no such checkpoint" in said
-    assert said.splitlines()[-1].startswith("error: no task could finish the run")
+    assert said.splitlines()[-1].startswith(last)
+    assert 2 <= said.count(" begins on ") <= (2 if code else 4)
 
 
-def test_ctrl_c_ends_all_processes(work: ToyWork) -> None:
-    log, pids = work.root / "interrupted", work.root / "pids"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_processes(work: ToyWork, number: signal.Signals) -> None:
+    log, pids = work.root / f"ended{number}", work.root / f"pids{number}"
     job = start(work, log, "--", "bash", "-c", f"echo $$ >>{pids}; exec sleep 600")
     wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, "both tasks run")
-    job.send_signal(signal.SIGINT)
+    job.send_signal(number)
     assert job.wait(60) == 130, log.read_text()
     for pid in pids.read_text().split():
         wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "a task's process has ended", 30)
-    assert log.read_text().endswith("interrupted; run the same command again to go on\n")
+    session = Path("/tmp/ray/session_latest").resolve()
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert f"{session}" not in running
+    assert log.read_text().endswith("the same command again to go on\n")

@@ -116,7 +116,7 @@ class Slurm:
         return subprocess.Popen(
             ["bash", "scripts/slurm_array.sh", "--wait", *words],
             cwd=ROOT, env={**self.environment, **work.environment}, stdout=subprocess.PIPE, text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            start_new_session=True,  # as in a step of scripts/steps.sh, which ends all of its processes
         )  # fmt: skip
 
     def state(self, job: str) -> str:
@@ -206,6 +206,6 @@ def test_ctrl_c_leaves_nothing_in_the_queue(slurm: Slurm, work: ToyWork) -> None
     array = slurm.array(work, "4", "bash", "-c", "sleep 60")
     job = number_of(array)
     wait_until(lambda: slurm.state(f"{job}_1") == "RUNNING", "a task runs", 60)
-    array.send_signal(signal.SIGINT)
+    os.killpg(array.pid, signal.SIGINT)
     assert array.wait(60) == 130
     wait_until(lambda: not slurm.says("squeue", "--noheader").strip(), "the queue is empty", 60)
