@@ -30,15 +30,15 @@ def with_ray() -> Iterator[None]:
 
 
 @pytest.fixture
-def nodes() -> Iterator[tuple[Any, Any]]:
-    """A cluster of this machine, and the second of its nodes; each has room for two tasks."""
+def cluster() -> Iterator[Any]:
+    """A cluster of this machine, whose head has no room for a task."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0})
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 0})
     try:
-        yield cluster, cluster.add_node(num_cpus=2, num_gpus=0)
+        yield made
     finally:
-        cluster.shutdown()
+        made.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +46,18 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> ToyWork:
     return ToyWork(tmp_path_factory.mktemp("work")).make()
 
 
-def start(work: ToyWork, log: Path, *words: str) -> subprocess.Popen[bytes]:
+@pytest.fixture(scope="module")
+def whole(work: ToyWork) -> dict[str, bytes]:
+    """The frames of one process."""
+    work.run("bash", "scripts/run.sh", "ldm", *work.draw(work.root / "whole"))
+    return files(work.root / "whole" / "images", "jpg")
+
+
+def start(work: ToyWork, log: Path, *words: str, count: int = 2) -> subprocess.Popen[bytes]:
     """Starts scripts/ray_job.py without GPUs."""
     with log.open("wb") as out:
         return subprocess.Popen(
-            [sys.executable, "scripts/ray_job.py", "2", "--num-gpus", "0", *words],
+            [sys.executable, "scripts/ray_job.py", f"{count}", "--num-gpus", "0", *words],
             cwd=ROOT, env={**work.environment, "PYTHONPATH": f"{ROOT}"}, stdout=out, stderr=out,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
@@ -65,35 +72,40 @@ def ancestors(pid: int) -> list[int]:
     return found
 
 
-def test_a_killed_node_changes_nothing(nodes: tuple[Any, Any], work: ToyWork) -> None:
-    cluster, doomed = nodes
+@pytest.mark.parametrize("count", [2, 1], ids=["two at work", "all that was at work"])
+def test_a_killed_node_changes_nothing(
+    cluster: Any, work: ToyWork, whole: dict[str, bytes], tmp_path: Path, count: int
+) -> None:
+    doomed, *_ = [cluster.add_node(num_cpus=1, num_gpus=0) for _ in range(count)]
     raylet = doomed.all_processes["raylet"][0].process.pid
-    whole, shared, log = work.root / "whole", work.root / "shared", work.root / "log"
-    work.run("bash", "scripts/run.sh", "ldm", *work.draw(whole))
-    job = start(work, log, "--shards", "4", "--address", cluster.address, "--", *work.draw(shared))
+    shared, log = tmp_path / "shared", tmp_path / "log"
+    words = ["--shards", "4", "--address", cluster.address, "--", *work.draw(shared)]
+    job = start(work, log, *words, count=count)
 
-    def its_claim() -> int:
-        """The process of the node that works on a shard and has made a frame."""
+    def its_process() -> int:
+        """That of the doomed node that works on a shard."""
         for claim in (shared / ".shards").glob("*.claim"):
             try:
-                pid = json.loads(claim.read_text())["pid"]
+                pid = int(json.loads(claim.read_text())["pid"])
                 if raylet in ancestors(pid):
-                    return int(pid)
+                    return pid
             except (OSError, ValueError):  # has just begun or ended
                 continue
         return 0
 
-    wait_until(lambda: files(shared, "jpg") and its_claim(), "a task of the second node is at work")
-    lost = its_claim()
+    wait_until(lambda: files(shared, "jpg") and its_process(), "a task of the doomed node is at work")
+    lost = its_process()
     cluster.remove_node(doomed, allow_graceful=False)
-    assert len(files(shared, "jpg")) < 8
+    assert len(files(shared, "jpg")) < len(whole) == 8
     wait_until(lambda: not Path(f"/proc/{lost}").exists(), "its process has ended too", 30)
+    if count == 1:
+        cluster.add_node(num_cpus=1, num_gpus=0)
     assert job.wait(400) == 0, log.read_text()
-    assert files(shared / "images", "jpg") == files(whole / "images", "jpg")
-    assert len(files(shared, "jpg")) == 8
+    assert files(shared / "images", "jpg") == whole
     said = log.read_text()
-    assert said.count(" begins on ") == 3, said  # one of the two began again
     assert said.endswith("all shards are done\n")
+    # Where another is at work, it may have done all before the lost one can begin again.
+    assert said.count(" begins on ") == 2 or count == 2
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,9 @@ class Slurm:
             start_new_session=True,  # as in a step of scripts/steps.sh, which ends all of its processes
         )  # fmt: skip
 
+    def wait_for_all(self) -> None:
+        wait_until(lambda: not self.says("squeue", "--noheader").strip(), "the queue is empty")
+
     def state(self, job: str) -> str:
         found = re.search(r"JobState=(\w+)", self.says("scontrol", "show", "job", job))
         return found[1] if found else ""
@@ -154,13 +157,14 @@ def number_of(array: subprocess.Popen[str]) -> str:
 
 
 def kill_and_requeue(slurm: Slurm, job: str, claims: Path, made: Path, kind: str, total: int) -> None:
-    """Kills the process of an array's second task once it has made something, and has the task begun anew."""
+    """Kills the process of an array's second task half-way, begins the task anew, and waits for the end."""
     claim = claims / ".shards" / "2_of_2.claim"
     wait_until(lambda: claim.exists() and len(files(made, kind)) >= 3, "two tasks are at work")
     os.kill(json.loads(claim.read_text())["pid"], signal.SIGKILL)
     assert len(files(made, kind)) < total
     wait_until(lambda: slurm.state(f"{job}_2") == "FAILED", "the task is seen to have failed", 60)
     subprocess.run(["scontrol", "requeue", f"{job}_2"], env=slurm.environment, check=True)
+    slurm.wait_for_all()
 
 
 def test_an_array_draws_what_one_process_draws(slurm: Slurm, work: ToyWork) -> None:
@@ -170,7 +174,7 @@ def test_an_array_draws_what_one_process_draws(slurm: Slurm, work: ToyWork) -> N
     assert len(expected) == 8
     array = slurm.array(work, "--env", "ldm", "2", *work.draw(shared))
     kill_and_requeue(slurm, number_of(array), shared, shared / "images", "jpg", 8)
-    array.wait(300)
+    assert array.wait(60) == 0
     assert files(shared / "images", "jpg") == expected
     status = subprocess.run(
         ["bash", "scripts/run.sh", "ldm", "python", "-m", "egogen.status", f"{shared}"],
@@ -188,7 +192,7 @@ def test_an_array_describes_what_one_process_describes(slurm: Slurm, work: ToyWo
     assert len(expected) == 16
     array = slurm.array(work, "--env", "vllm", "2", *work.describe(shared))
     kill_and_requeue(slurm, number_of(array), shared / "texts", shared / "llava_text", "npy", 8)
-    array.wait(300)
+    assert array.wait(60) == 0
     assert files(shared, "npy") == expected
     assert texts(shared) == texts(whole)
 
@@ -208,4 +212,4 @@ def test_ctrl_c_leaves_nothing_in_the_queue(slurm: Slurm, work: ToyWork) -> None
     wait_until(lambda: slurm.state(f"{job}_1") == "RUNNING", "a task runs", 60)
     os.killpg(array.pid, signal.SIGINT)
     assert array.wait(60) == 130
-    wait_until(lambda: not slurm.says("squeue", "--noheader").strip(), "the queue is empty", 60)
+    slurm.wait_for_all()
