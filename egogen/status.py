@@ -149,7 +149,7 @@ def to_finish(left: Sequence[ShardStatus], count: int, command: object) -> list[
 
 def needs_gpu(command: Sequence[str]) -> bool:
     """Whether the tasks of a command take a GPU: those of both stages do, unless told to run on the CPU."""
-    told = " ".join(command).replace("--device=", "--device ")
+    told = " ".join(command).replace("=", " ")
     return bool(cli.environment_of(command)) and "--device cpu" not in told and "--method copy" not in told
 
 

@@ -318,6 +318,17 @@ class TestStatus:
             "python -m ldm.sample --ckpt 'a b.ckpt' --out x"
         )
 
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            ("-m ldm.sample", True), ("-m ldm.sample --device cpu", False),
+            ("-m llava.describe --device cuda:0", True), ("-m ldm.sample --method=copy", False),
+            ("-m egogen.prepare ego4d", False), ("main.py", False),
+        ],
+    )  # fmt: skip
+    def test_who_needs_a_gpu(self, words: str, expected: bool) -> None:
+        assert status.needs_gpu(words.split()) is expected
+
     def test_retry_frees_what_has_ended(self, out: Path) -> None:
         self.run(out, "--retry")
         assert not (out / FOLDER / f"3_of_6{CLAIM}").exists()
