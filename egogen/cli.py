@@ -41,7 +41,11 @@ OF_FILES = {
 }
 EXIT_UNREAD = 128 + signal.SIGPIPE
 DEBUG_FLAG = "--debug"
-ROOT_DOORS = {"ldm.train": "python main.py", "ldm.page": "python app.py"}  # published names
+ROOT_DOORS = {  # published names
+    "ldm.train": "python main.py",
+    "ldm.page": "python app.py",
+    "egogen.ray_job": "python scripts/ray_job.py",
+}
 OWN_FLAGS = (DEBUG_FLAG, logs.QUIET_FLAG, logs.JSON_FLAG)  # of every command
 
 Options = TypeVar("Options")
@@ -263,6 +267,12 @@ def full_somewhere(error: Exception) -> UserError | None:
     places = dict.fromkeys((Path.cwd(), run_root().absolute(), Path(tempfile.gettempdir())))
     free = ", ".join(f"{readable(free_bytes(place))} on that of {place}" for place in places)
     return UserError(f"a disk is full ({cause}); free are {free}. Free some room")
+
+
+def environment_of(words: Sequence[str]) -> str:
+    """The environment that a command needs, by the module behind its `-m`; empty if any will do."""
+    module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+    return ENVIRONMENTS.get(module.partition(".")[0], "")
 
 
 def typed(module: str) -> str:

@@ -46,6 +46,7 @@ COMMANDS = (
     Command("paths", "egogen.paths"),
     Command("assets", "egogen.assets"),
     Command("status", "egogen.status"),
+    Command("ray-job", "egogen.ray_job"),
     Command("curate", "llava.curate"),
     Command("finetune", "llava.train"),
     Command("describe", "llava.describe"),

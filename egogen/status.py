@@ -137,15 +137,20 @@ def to_finish(left: Sequence[ShardStatus], count: int, command: object) -> list[
         return ["other processes work on all that is left"]
     words = without_shard(command)
     plain = shlex.join(["python", *words])
-    package = words[1].split(".")[0] if words[:1] == ["-m"] and len(words) > 1 else ""
-    environment = f"--env {cli.ENVIRONMENTS[package]} " if package in cli.ENVIRONMENTS else ""
+    environment = cli.environment_of(words)
     if not runs_in_shards(command):
         return [f"to finish: {shlex.join(['python', *command])}"]
     return [
         f"to finish here: {plain} --shard auto/{count}",
-        "by Slurm, with the options that its tasks need (--gres=gpu:1 ...): bash scripts/slurm_array.sh "
-        f"{environment}--array={ranges(free)} {count} {plain}",
+        f"by Slurm: bash scripts/slurm_array.sh {f'--env {environment} ' * bool(environment)}"
+        f"{'--gres=gpu:1 ' * needs_gpu(words)}--array={ranges(free)} {count} {plain}",
     ]
+
+
+def needs_gpu(command: Sequence[str]) -> bool:
+    """Whether the tasks of a command take a GPU: those of both stages do, unless told to run on the CPU."""
+    told = " ".join(command).replace("=", " ")
+    return bool(cli.environment_of(command)) and "--device cpu" not in told and "--method copy" not in told
 
 
 def runs_in_shards(command: Sequence[str]) -> bool:

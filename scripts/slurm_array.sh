@@ -4,20 +4,20 @@
 #   bash scripts/slurm_array.sh --env ldm --gres=gpu:1 --time=4:00:00 8 \
 #       python -m ldm.sample --config configs/generate_ego4d.yaml --ckpt last.ckpt
 # Options with `=` are handed to sbatch; --env chooses the environment (else that of the calling shell is used);
-# --dry-run prints the script; --wait ends when all tasks have ended, with the worst of their codes. A task that is
-# stopped may be requeued: sharded commands go on where they were.
+# --dry-run prints the script; --wait ends when all tasks have ended, with the worst of their codes, and Ctrl-C then
+# cancels them. A task that is stopped may be requeued: sharded commands go on where they were.
 OWN_WORDS=2
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 usage="usage: bash scripts/slurm_array.sh [--dry-run] [--wait] [--env vllm|ldm] [--OPTION=VALUE ...] N COMMAND..."
 dry_run=
-wait=()
+wait=
 environment=
 options=()
 while (($#)); do
     case $1 in
         --dry-run) dry_run=1 ;;
-        --wait) wait=(--wait) ;;
+        --wait) wait=1 ;;
         --env)
             environment=${2:-}
             key_module "$environment" >/dev/null
@@ -49,8 +49,26 @@ script=$(
 )
 if [[ -n $dry_run ]]; then
     echo "$script"
-else
-    command -v sbatch >/dev/null || die "no sbatch here; --dry-run prints what would be submitted"
-    mkdir -p "$logs"
-    sbatch --job-name=lego ${wait[@]+"${wait[@]}"} <<<"$script"
+    exit
 fi
+command -v sbatch >/dev/null || die "no sbatch here; --dry-run prints what would be submitted"
+mkdir -p "$logs"
+[[ -n $wait ]] || exec sbatch --job-name=lego <<<"$script"
+
+# Nobody waits for it any more: no task of it may begin or go on.
+cancel() {
+    trap '' INT TERM HUP
+    [[ -n $job ]] || read -r -t 10 job <&"$answer" || true
+    [[ -z $job ]] || scancel "${job%%;*}"
+    kill "$waiting" 2>/dev/null || true
+    echo "slurm_array: stopped; job ${job%%;*} is cancelled, and the same command goes on" >&2
+    exit 130
+}
+job=
+coproc { exec sbatch --job-name=lego --wait --parsable <<<"$script"; }
+waiting=$COPROC_PID
+exec {answer}<&"${COPROC[0]}" # which bash closes when it ends
+trap cancel INT TERM HUP
+read -r job <&"$answer" || true # of no job, sbatch says why
+[[ -z $job ]] || echo "Submitted batch job ${job%%;*}"
+wait "$waiting"

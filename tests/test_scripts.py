@@ -142,7 +142,18 @@ def test_a_slurm_array(tmp_path: Path) -> None:
     assert bench.calls() == ["sbatch --job-name=lego"]
     assert bench.calls_file.with_suffix(".sbatch").read_text() == shown
     bench.run("slurm_array.sh", "--wait", *command)
-    assert bench.calls() == ["sbatch --job-name=lego --wait"]
+    assert bench.calls() == ["sbatch --job-name=lego --wait --parsable"]
+    assert bench.run("slurm_array.sh", "--wait", *command, JOB="7;far").endswith("Submitted batch job 7\n")
+    assert bench.run("slurm_array.sh", "--wait", *command, code=7, FAIL_ON="sbatch") == ""
+
+
+def test_an_array_that_nobody_waits_for_is_cancelled(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path, "sbatch scancel")
+    words = ("--wait", "4", "python", "-m", "ldm.sample")
+    code, shown = bench.interrupt("slurm_array.sh", "sbatch", *words, JOB="7;far", SLOW_ON="--wait")
+    assert code == 130
+    assert "job 7 is cancelled" in shown.splitlines()[-1]
+    assert bench.calls()[-1] == "scancel 7"
 
 
 def test_a_slurm_task_runs_its_shard(tmp_path: Path) -> None:

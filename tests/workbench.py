@@ -46,7 +46,10 @@ case $me in
             "env create"* | "env update"*) make_python "$CONDA_ENVS/$4" ;;
             create* | update*) make_python "$CONDA_ENVS/$3" ;;
         esac ;;
-    sbatch) cat >"$CALLS.sbatch" ;;
+    sbatch)
+        cat >"$CALLS.sbatch"
+        [[ $* != *--parsable* ]] || echo "${JOB:-}"
+        if [[ -n $SLOW_ON && "$*" == *"$SLOW_ON"* ]]; then exec sleep 60; fi ;;
 esac
 """
 
@@ -111,9 +114,9 @@ class Workbench:
         assert process.returncode == code, output
         return output
 
-    def interrupt(self, script: str, at: str, **environment: str) -> tuple[int, str]:
+    def interrupt(self, script: str, at: str, *arguments: str, **environment: str) -> tuple[int, str]:
         """Sends Ctrl-C's signal once a stand-in was called with `at`; returns exit code and output."""
-        process = self.start(script, **environment)
+        process = self.start(script, *arguments, **environment)
         deadline = time.monotonic() + 30
         while at not in self.calls_file.read_text():
             assert time.monotonic() < deadline, f"{at!r} was never called"

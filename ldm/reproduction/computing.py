@@ -192,7 +192,7 @@ class Computing:
             "--metrics", ",".join(options.measured), "--name", self.row, "--published", options.dataset,
             *options.device,
         )  # fmt: skip
-        task = ["srun", *options.task_options] if options.slurm else []
+        task = ["srun", "--quit-on-interrupt", *options.task_options] if options.slurm else []
         return self.step(options.measuring("measure"), "measure against the true frames", task + words, need)
 
     def report(self) -> Step:

@@ -314,10 +314,20 @@ class TestStatus:
         assert lines[6] == "about 319 items are left; at 2.00 a second 0:02:40"
         assert lines[7] == "to finish here: python -m ldm.sample --ckpt 'a b.ckpt' --out x --shard auto/6"
         assert lines[8] == (
-            "by Slurm, with the options that its tasks need (--gres=gpu:1 ...): "
-            "bash scripts/slurm_array.sh --env ldm --array=3-4,6 6 "
+            "by Slurm: bash scripts/slurm_array.sh --env ldm --gres=gpu:1 --array=3-4,6 6 "
             "python -m ldm.sample --ckpt 'a b.ckpt' --out x"
         )
+
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            ("-m ldm.sample", True), ("-m ldm.sample --device cpu", False),
+            ("-m llava.describe --device cuda:0", True), ("-m ldm.sample --method=copy", False),
+            ("-m egogen.prepare ego4d", False), ("main.py", False),
+        ],
+    )  # fmt: skip
+    def test_who_needs_a_gpu(self, words: str, expected: bool) -> None:
+        assert status.needs_gpu(words.split()) is expected
 
     def test_retry_frees_what_has_ended(self, out: Path) -> None:
         self.run(out, "--retry")

@@ -102,7 +102,10 @@ def test_slurm_takes_the_work() -> None:
     assert f"{array}describe.sh ego4d val" in text
     assert "-m llava.merge --save-path" in text
     assert f"{array}run.sh ldm python -m ldm.sample" in text
-    assert "srun --gres=gpu:1 --time=1:00:00 bash scripts/run.sh ldm python -m ldm.evaluate" in text
+    assert (
+        "srun --quit-on-interrupt --gres=gpu:1 --time=1:00:00 bash scripts/run.sh ldm python -m ldm.evaluate"
+        in text
+    )
 
 
 def test_other_checkpoints_are_not_fetched(tmp_path: Path) -> None:
