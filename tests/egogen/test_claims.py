@@ -21,8 +21,11 @@ ITEMS = range(40)
 CONTEXT = multiprocessing.get_context("fork")
 
 
-def share(out: Path, count: int, stale: float, pause: float) -> None:
-    """A process that writes a line for each of the items of the shards that it gets."""
+def share(out: Path, count: int, stale: float, pause: float, company: int = 1) -> None:
+    """A process that writes a line for each of the items of the shards that it gets.
+
+    After each of them it waits until as many processes as `company` have written one.
+    """
 
     def work(told: Work) -> None:
         mine = take_shard(ITEMS, *told.shard)
@@ -33,16 +36,18 @@ def share(out: Path, count: int, stale: float, pause: float) -> None:
                 time.sleep(pause)
                 with (out / f"{item}").open("a") as file:
                     file.write(f"{os.getpid()}\n")
+                while len({pid for lines in made(out).values() for pid in lines}) < company:
+                    time.sleep(0.01)
                 told.advance()
 
     Claims(out, count, together=True, stale=stale).take(work)
 
 
 def begin(
-    out: Path, count: int, stale: float = 60.0, pause: float = 0.01
+    out: Path, count: int, stale: float = 60.0, pause: float = 0.01, company: int = 1
 ) -> multiprocessing.process.BaseProcess:
     """Starts such a process."""
-    process = CONTEXT.Process(target=share, args=(out, count, stale, pause))
+    process = CONTEXT.Process(target=share, args=(out, count, stale, pause, company))
     process.start()
     return process
 
@@ -53,13 +58,13 @@ def made(out: Path) -> dict[int, list[str]]:
 
 
 def test_processes_share_the_shards_and_each_item_is_made_once(tmp_path: Path) -> None:
-    processes = [begin(tmp_path, 8) for _ in range(3)]
+    processes = [begin(tmp_path, 8, company=3) for _ in range(3)]
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert {len(lines) for lines in made(tmp_path).values()} == {1}
     assert made(tmp_path).keys() == set(ITEMS)
-    assert len({lines[0] for lines in made(tmp_path).values()}) > 1  # they shared
+    assert len({lines[0] for lines in made(tmp_path).values()}) == 3  # they shared
     assert {path.name for path in (tmp_path / FOLDER).iterdir()} == {
         "plan.json", *(f"{number}_of_8{DONE}" for number in range(1, 9)),
     }  # fmt: skip
