@@ -28,6 +28,7 @@ from egogen import logs
 from egogen.disk import free_bytes, full, no_room, readable
 from egogen.errors import UserError, check_text, shorten
 from egogen.layout import expanded, run_root
+from egogen.variables import check_variables
 
 ENVIRONMENTS = {"llava": "vllm", "ldm": "ldm"}  # of the packages; egogen runs in both
 MARKS = {"vllm": "deepspeed", "ldm": "diffusers"}  # what only that environment holds
@@ -190,6 +191,7 @@ def run(main: Callable[[], object]) -> None:
     # Pillow warns of photos above 89 megapixels, which cameras take; it refuses those above 179.
     warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
     try:
+        check_variables()
         main()
         sys.stdout.flush()
     except BrokenPipeError:

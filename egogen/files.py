@@ -33,12 +33,9 @@ DEEPEST = 100  # lists and objects in each other, in JSON
 PARENTS = (dict, list)
 HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # of a pair of surrogates, or alone
 KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
 ABANDONED = 86400.0  # seconds without a change after which a part belongs to nobody
 
 
@@ -54,8 +51,7 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
     if path.is_dir():
         raise UserError(f"{path}: is a folder; expected a file's path")
     regular(path)  # the rename would put a file in the place of a device, such as /dev/null
-    # Not by tempfile: it makes files that only the owner may read; results are to be shared.
-    part = part_of(path)
+    part = part_of(path)  # not by tempfile, which makes files that only the owner may read
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = part.open("xb")
@@ -90,7 +86,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Where another run has made `path` meanwhile, its folder stays and this one is dropped.
 
     Raises:
-        UserError: the folder cannot be made there.
+        UserError: it cannot be made there.
     """
     clean_parts(path.parent, f".{glob.escape(path.name)}.*.part")
     part = part_of(path)
@@ -100,12 +96,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written ({reason(error)})") from None
     try:
         yield part
-        readable = stat.S_IMODE(part.stat().st_mode) & 0o666
-        for found in (*part.rglob("*"), part):
-            mode = stat.S_IMODE(found.lstat().st_mode)
-            if found.is_file() and not found.is_symlink() and mode | readable != mode:
-                found.chmod(mode | readable)  # as in `atomic_open`
-            sync(found)
+        finish(part)
         try:
             part.rename(path)
         except OSError as error:
@@ -114,6 +105,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def finish(part: Path) -> None:
+    """Brings all of an unfinished folder to the disk, for all who may read the folder."""
+    readable = stat.S_IMODE(part.stat().st_mode) & 0o666
+    for found in (*part.rglob("*"), part):
+        mode = stat.S_IMODE(found.lstat().st_mode)
+        if found.is_file() and not found.is_symlink() and mode | readable != mode:
+            found.chmod(mode | readable)  # as in `atomic_open`
+        sync(found)
 
 
 def part_of(path: Path) -> Path:
@@ -127,7 +128,7 @@ def this_host() -> str:
 
 
 def ends_with(path: Path, mark: bytes) -> bool:
-    """Whether a file is there and ends so: tells one that is empty or cut off, of which no more is read."""
+    """Whether a file is there and ends so, which one that is cut off does not; no more of it is read."""
     try:
         with path.open("rb") as file:
             file.seek(-len(mark), os.SEEK_END)
@@ -139,10 +140,9 @@ def ends_with(path: Path, mark: bytes) -> bool:
 def clean_parts(folder: Path, pattern: str = "**/.*.part") -> None:
     """Removes the unfinished files and folders that ended runs left; those of living ones stay.
 
-    Links to folders are not followed: nobody's files but those of the folder itself are deleted.
-
-    A run has ended if its process is gone from this machine; of runs whose process cannot be told (another
-    machine's), what has not changed for a day counts as left.
+    Links to folders are not followed: nobody's files but those of the folder itself are deleted. A run has
+    ended if its process is gone from this machine; of runs whose process cannot be told (another machine's),
+    what has not changed for a day counts as left.
 
     Args:
         folder: where to look.
@@ -168,11 +168,11 @@ def is_left(part: Path, host: str, process: int) -> bool:
 
 def is_running(process: int) -> bool:
     """Whether a process of this machine runs."""
-    try:
-        with suppress(PermissionError):  # another user's
+    with suppress(PermissionError):  # another user's
+        try:
             os.kill(process, 0)  # asks for the process, sends nothing
-    except ProcessLookupError:
-        return False
+        except ProcessLookupError:
+            return False
     return True
 
 

@@ -41,10 +41,15 @@ def claim(folder: Path, settings: Mapping[str, Any], name: str = NAME) -> None:
     Raises:
         UserError: the folder was begun with other settings; names the first that differs.
     """
+    if not begun(folder, settings, name):
+        write_json(folder / name, dict(settings))
+
+
+def begun(folder: Path, settings: Mapping[str, Any], name: str = NAME) -> bool:
+    """Whether a run has claimed a folder; arguments and errors as of `claim`."""
     path = folder / name
     if not path.exists():
-        write_json(path, dict(settings))
-        return
+        return False
     before = check_object(read_json(path), f"{path}", "settings by name")
     now = json.loads(json.dumps(dict(settings)))  # as a file gives them back: tuples are lists, keys are text
     for key in dict.fromkeys([*before, *now]):
@@ -53,6 +58,7 @@ def claim(folder: Path, settings: Mapping[str, Any], name: str = NAME) -> None:
                 f"{path}: the folder was made with {difference(key, before.get(key), now.get(key))}; choose "
                 f"another output folder, or delete {folder} to make all of it anew"
             )
+    return True
 
 
 def difference(key: str, before: object, now: object) -> str:

@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver, get_context, set_start_method
 from pathlib import Path
 
 from egogen.cli import run
@@ -99,6 +99,7 @@ def begin(
     log: str,
 ) -> None:
     """The process's first step: session, folder, environment and output of its own."""
+    set_start_method(None, force=True)  # multiprocessing's own, not the one that made this process
     os.setsid()
     os.chdir(folder)
     os.environ.clear()

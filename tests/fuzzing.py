@@ -108,9 +108,6 @@ def fuzz(
         long: for `FUZZ_CPU_SECONDS` of processor, on others each time.
     """
     memory, began, rounds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time(), 0
-    tried = given(strategy)(check)
-    for each in known:
-        tried = example(each)(tried)
     calm = settings(
         max_examples=2000 if long else QUICK,
         deadline=None,
@@ -119,6 +116,9 @@ def fuzz(
         suppress_health_check=list(HealthCheck),
     )
     while rounds == 0 or (long and time.process_time() - began < SECONDS):
+        tried = given(strategy)(check)  # anew: settings are given to a test once
+        for each in known:
+            tried = example(each)(tried)
         (seed(time.time_ns())(calm(tried)) if long else calm(tried))()
         rounds += 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < MOST_MEMORY

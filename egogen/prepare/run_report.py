@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -71,7 +72,7 @@ def write_report(
     versions = ", ".join(f"{name} {installed(name)}" for name in PACKAGES)
     parts = [
         f"# {layout.dataset}: {', '.join(splits)}",
-        f"`{command}`  \n{started}, commit {(git_state() or {}).get('commit')}, {versions}",
+        f"{code(command)}  \n{started}, commit {(git_state() or {}).get('commit')}, {versions}",
         summary(plan, splits),
         "The decision on every action is in `manifest.jsonl`.",
         similarity_note(settings),
@@ -98,6 +99,13 @@ def similarity_note(settings: Mapping[str, object]) -> str:
     return f"Similarity filter: on, pairs whose embeddings have a cosine of {low:g} to {high:g} are kept."
 
 
+def code(text: str) -> str:
+    """A text in one line that Markdown shows letter for letter, between more backticks than it holds."""
+    signs = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    space = " " if "`" in text else ""
+    return f"{signs}{space}{' '.join(text.split())}{space}{signs}"
+
+
 def broken_sources(plan: PairPlan) -> str:
     """A list of what could not be read; empty if all could."""
     broken: dict[str, tuple[str, int]] = {}
@@ -105,6 +113,6 @@ def broken_sources(plan: PairPlan) -> str:
         if pair.reason in BROKEN:
             name = ", ".join(dict.fromkeys(map(str, pair.files)))
             broken[name] = pair.reason, broken.get(name, ("", 0))[1] + 1
-    lines = [f"- `{name}`: {reason}, {count} actions" for name, (reason, count) in broken.items()]
+    lines = [f"- {code(name)}: {reason}, {count} actions" for name, (reason, count) in broken.items()]
     more = [f"- and {len(lines) - MAX_SOURCES} more"] if len(lines) > MAX_SOURCES else []
     return "\n".join([*lines[:MAX_SOURCES], *more])

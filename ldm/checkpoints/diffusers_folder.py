@@ -48,6 +48,10 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
     "vae/config.json": {"act_fn": "silu", "scaling_factor": LATENT_SCALE},
 }  # fmt: skip
 
+# Networks are built before their weights are looked at, layer by layer.
+LAYERS = ("num_hidden_layers", "layers_per_block", "transformer_layers_per_block")
+MOST_LAYERS = 200
+
 
 class DiffusersFolder:
     """A pipeline folder: Stable Diffusion, InstructPix2Pix or LEGO.
@@ -121,6 +125,15 @@ def check_settings(folder: Path) -> None:
         for key, value in wanted.items():
             found = stated.get(key, value)
             check(f"{path}: {key}", found, f"{value}, as of Stable Diffusion 1", found == value)
+        for key in LAYERS:
+            found = stated.get(key, 1)
+            good = all(type(each) is int and each <= MOST_LAYERS for each in numbers_in(found))
+            check(f"{path}: {key}", found, f"up to {MOST_LAYERS} layers", good)
+
+
+def numbers_in(value: object) -> list[object]:
+    """What a list, or a list of lists, holds; of a value itself."""
+    return [inner for each in value for inner in numbers_in(each)] if isinstance(value, list) else [value]
 
 
 def load_part(

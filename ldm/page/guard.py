@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -24,6 +26,9 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+ENDS = "the page ends; ask again when it is back"
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Guard:
@@ -43,7 +48,11 @@ class Guard:
         headers = Headers(scope=scope)
         refused = refusal(headers, scope["method"], self.is_private)
 
+        begun = False
+
         async def with_headers(message: Message) -> None:
+            nonlocal begun
+            begun = True
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
@@ -51,7 +60,12 @@ class Guard:
         answer: ASGIApp = self.app
         if refused:
             answer = JSONResponse({"error": refused}, 403)
-        await answer(scope, receive, with_headers)
+        try:
+            await answer(scope, receive, with_headers)
+        except asyncio.CancelledError:  # the server waits no longer for what is under way
+            log.warning("%s: not answered to its end, since the page ends", scope["path"])
+            if not begun:
+                await JSONResponse({"error": ENDS}, 503)(scope, receive, with_headers)
 
 
 def refusal(headers: Headers, method: str, is_private: bool) -> str | None:

@@ -31,6 +31,7 @@ from ldm.page.guard import Guard
 from ldm.page.jobs import ENDS, Job, Told
 from ldm.page.photos import Photo, read_photo, too_large
 from ldm.page.scenes import COMMON
+from ldm.page.shelf import NotKeptError
 from ldm.page.waiting import FullError
 
 STATIC = Path(__file__).with_name("static")
@@ -49,7 +50,7 @@ class GoneError(UserError):
     """What is asked for is not here."""
 
 
-CODES: dict[type[Exception], int] = {TooLargeError: 413, GoneError: 404, FullError: 503}
+CODES: dict[type[Exception], int] = {TooLargeError: 413, GoneError: 404, FullError: 503, NotKeptError: 507}
 
 
 def make_app(desk: Desk) -> ASGIApp:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Generic, TypeVar
 
+from egogen.errors import UserError, reason
+
 Fact = TypeVar("Fact")
+log = logging.getLogger(__name__)
+
+
+class NotKeptError(UserError):
+    """A file that the disk does not take."""
 
 
 class Shelf(Generic[Fact]):
@@ -27,10 +36,20 @@ class Shelf(Generic[Fact]):
         self.bytes, self.lock = 0, Lock()
 
     def put(self, content: bytes, fact: Fact, name: str | None = None) -> str:
-        """Keeps a file; returns its name."""
+        """Keeps a file; returns its name.
+
+        Raises:
+            NotKeptError: the disk does not take it; nothing of it is left.
+        """
         name = name or secrets.token_urlsafe(16)
         with self.lock:
-            self.path(name).write_bytes(content)
+            try:
+                self.path(name).write_bytes(content)
+            except OSError as error:
+                with suppress(OSError):  # a disk that fails may not let go of it either
+                    self.path(name).unlink(missing_ok=True)
+                log.warning("%s: cannot be written (%s)", self.folder, reason(error))
+                raise NotKeptError(f"the page's disk does not take this file ({reason(error)})") from None
             self.facts[name] = (len(content), fact)
             self.bytes += len(content)
             while len(self.facts) > 1 and (len(self.facts) > self.most or self.bytes > self.most_bytes):

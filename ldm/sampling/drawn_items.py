@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from egogen.annotations import check_object
@@ -74,4 +74,20 @@ def claim_items(folder: Path, settings: Mapping[str, object], items: Mapping[str
     more = items.keys() - known.keys()
     if more:
         log.info("%s: %d items are new since it was begun; they are added", folder, len(more))
-        write_json(path, {**settings, ITEMS: {**known, **items}})
+        added = {**known, **items}
+        write_json(path, {**settings, ITEMS: {name: added[name] for name in in_order(known, items)}})
+
+
+def in_order(known: Mapping[str, object], wanted: Iterable[str]) -> list[str]:
+    """Known names where they are, further ones where they are wanted: an interruption shows nowhere."""
+    behind, place, first = dict[str | None, list[str]](), None, None
+    for name in dict.fromkeys(wanted):
+        if name in known:
+            place, first = name, first or name
+        else:
+            behind.setdefault(place, []).append(name)
+    front = behind.get(None, [])
+    found = []
+    for name in known:
+        found += [*(front if name == first else ()), name, *behind.get(name, ())]
+    return found if first else found + front

@@ -31,7 +31,7 @@ from ldm.checkpoints.lora_files import told_loras
 from ldm.networks.devices import find_device
 from ldm.sampling.asking import Answer, Question, ask
 from ldm.sampling.drawing_job import is_drawn
-from ldm.sampling.drawn_items import claim_items, known_items
+from ldm.sampling.drawn_items import claim_items, in_order, known_items
 from ldm.sampling.edit_options import COLUMNS, PhotoListOptions
 from ldm.sampling.editing import Condition, Studio, decode, open_studio, save, shaped, with_features
 from ldm.sampling.photo_list import SHOWN, Wish, digest, named_apart, place, read_wishes
@@ -195,7 +195,8 @@ def condition(wish: Wish, answers: Mapping[str, Answer], width: int | None) -> C
 def show(out: Path, wishes: Sequence[Wish], answers: Mapping[str, Answer]) -> None:
     """Writes the table and the sheets of what is drawn, by this run or an earlier one."""
     home = Path(os.path.realpath(out))  # paths in the table are relative to it
-    rows = {name: row for name, row in known_rows(out / TABLE).items() if (out / IMAGES / name).exists()}
+    known = {name: row for name, row in known_rows(out / TABLE).items() if (out / IMAGES / name).exists()}
+    rows = dict(known)
     for wish in wishes:
         if (out / IMAGES / wish.name).exists():
             text = answers[wish.name].text if wish.name in answers else None
@@ -203,6 +204,7 @@ def show(out: Path, wishes: Sequence[Wish], answers: Mapping[str, Answer]) -> No
                 "photo": place(wish.photo, home), "action": wish.action, "seed": f"{wish.seed}",
                 "description": text or rows.get(wish.name, {}).get("description", ""), "output": wish.name,
             }  # fmt: skip
+    rows = {name: rows[name] for name in in_order(known, (wish.name for wish in wishes)) if name in rows}
     lines = io.StringIO()
     writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
     writer.writeheader()

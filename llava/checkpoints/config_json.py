@@ -10,7 +10,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from egogen.annotations import JsonObject
 from egogen.clip_pixels import FEATURE_LAYER
-from egogen.errors import UserError
+from egogen.errors import UserError, check
 from egogen.files import read_json
 from llava.checkpoints.weights import HINT, VISION
 from llava.question.prompts import IMAGE_TOKEN
@@ -39,6 +39,7 @@ NOT_LLAMA = {
     "mm_vision_tower",
     "model_type",
 }
+MOST_LAYERS = 200
 
 
 def read_config(folder: Path) -> JsonObject:
@@ -56,7 +57,17 @@ def read_config(folder: Path) -> JsonObject:
     kind = raw.get("model_type") if isinstance(raw, dict) else type(raw).__name__
     if kind not in ("llava", "llava_llama"):
         raise UserError(f"{path}: model_type is {kind!r}, expected 'llava'")
+    check_layers(path, raw)
     return dict(raw)
+
+
+def check_layers(path: Path, raw: JsonObject) -> None:
+    """Refuses layers without end: a model is built before its weights are looked at."""
+    for prefix in ("", "text_config", "vision_config"):
+        part = raw.get(prefix) if prefix else raw
+        found = part.get("num_hidden_layers") if isinstance(part, dict) else None
+        good = found is None or (type(found) is int and 1 <= found <= MOST_LAYERS)
+        check(f"{path}: {prefix and f'{prefix}.'}num_hidden_layers", found, f"1 to {MOST_LAYERS}", good)
 
 
 def is_published(raw: JsonObject) -> bool:

@@ -66,6 +66,7 @@ def curate(options: CurationOptions) -> int:
     log.info("%s", work.plan(todo))
     with hold(work.part, "curating"):
         clean_parts(work.out.parent, f".{glob.escape(work.out.stem)}.*.part")  # of manifest and report
+        clean_parts(options.cache, ".*.part")
         check_place(work.out, work.settings)
         earlier = set(rounds.used)
         prices = options.prices

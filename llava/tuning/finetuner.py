@@ -23,6 +23,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from egogen.errors import UserError
+from egogen.file_sets import atomic_files
 from egogen.files import write_json
 from egogen.progress import Progress
 from llava.checkpoints.adapter_folder import adapter_file
@@ -63,13 +64,13 @@ class Finetune(Trainer):
         check_fit(load_result.missing_keys, load_result.unexpected_keys)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            folder = Path(str(output_dir or self.args.output_dir))
-            save_tokenizer(self.tokenizer, folder)
-            self.image_processor.save_pretrained(folder)
-            # In place of peft's, which names folders of this machine.
-            write_card(folder, cast("Llava", self.model).config)
+        with atomic_files(Path(str(output_dir or self.args.output_dir))) as folder:
+            super()._save(str(folder), state_dict)
+            if self.args.should_save:
+                save_tokenizer(self.tokenizer, folder)
+                self.image_processor.save_pretrained(folder)
+                # In place of peft's, which names folders of this machine.
+                write_card(folder, cast("Llava", self.model).config)
 
 
 class Shown(TrainerCallback):

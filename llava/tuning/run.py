@@ -30,7 +30,7 @@ from llava.tuning.arguments import Arguments, read_arguments
 from llava.tuning.conversations import Collate, ConversationDataset, Example, encode_all, say_longer
 from llava.tuning.finetuner import Finetune, FirstRate, MarkComplete, wait_for_all
 from llava.tuning.plan import plan_run
-from llava.tuning.run_settings import claim_output, deepspeed_settings, note_start
+from llava.tuning.run_settings import checked_settings, deepspeed_settings, note_start
 
 log = logging.getLogger(__name__)
 
@@ -69,15 +69,15 @@ def finetune(args: Arguments) -> None:
     if args.data.dry_run:
         print(plan_run(args, examples, deepspeed_settings(training)).text())  # noqa: T201 - asked for
         return
-    settings = claim_output(args) if is_first else {}
+    settings = checked_settings(args) if is_first else {}
     if (output / COMPLETE).exists():
         log.info("%s: finished before, left as it is", output)
         return
-    if is_first:
-        note_start(args, settings)
     start_deepspeed(args)
     checkpoint = agreed_checkpoint(output)
     model, tokenizer, processor = load_model(args)
+    if is_first:  # one that cannot be loaded claims no folder
+        note_start(args, settings)
     say_longer(examples, model.patches, places(model.config))
     trainer = Finetune(
         model=freeze(model, args),

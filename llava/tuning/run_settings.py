@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 from egogen.files import read_json, write_json
-from egogen.manifest import checkpoint_hash, claim, file_hash
+from egogen.manifest import begun, checkpoint_hash, claim, file_hash
 from egogen.record import run_record
 from llava.tuning.arguments import Arguments
 
@@ -67,8 +67,8 @@ FREE = [
 ]  # fmt: skip
 
 
-def claim_output(args: Arguments) -> dict[str, object]:
-    """Claims the output folder for the settings of this run, and returns them.
+def checked_settings(args: Arguments) -> dict[str, object]:
+    """The settings of this run, which are those that its output folder was begun with, if it was.
 
     Raises:
         UserError: the folder was begun with others.
@@ -86,7 +86,7 @@ def claim_output(args: Arguments) -> dict[str, object]:
         **plain,
     }
     settings |= given(args.training)
-    claim(args.output, settings, RUN)
+    begun(args.output, settings, RUN)
     return settings
 
 
@@ -98,7 +98,8 @@ def given(training: TrainingArguments) -> dict[str, object]:
 
 
 def note_start(args: Arguments, settings: Mapping[str, object]) -> None:
-    """Adds a record of this start: versions and code may differ from those of the first half."""
+    """Claims the output folder; adds a record of this start, whose versions and code may be others."""
+    claim(args.output, settings, RUN)
     path = args.output / RECORD
     configuration = {
         "training": args.training.to_sanitized_dict(),

@@ -17,6 +17,7 @@ import pytest
 from egogen.errors import UserError, reason
 from egogen.features import read_image_feature
 from egogen.features.feature_shards import open_shard
+from egogen.file_sets import atomic_files
 from egogen.files import (
     atomic_folder,
     atomic_open,
@@ -265,6 +266,26 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         assert not path.exists()
     assert (path / "inner/a").read_bytes() == b"whole"
     assert {found.stat().st_ino for found in (path, path / "inner", path / "inner/a")} <= synced
+
+
+def test_files_appear_whole_beside_others(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "other").touch()
+
+    def interrupted() -> None:
+        with atomic_files(tmp_path) as part:
+            (part / "a").write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / "a").read_bytes() == b"old"
+    with atomic_files(tmp_path) as part:
+        for name in ("a", "b"):
+            (part / name).write_bytes(b"whole")
+        assert (tmp_path / "a").read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "other"]
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == b"whole"
 
 
 def test_a_folder_that_another_run_made_first_stays(tmp_path: Path) -> None:

@@ -36,10 +36,12 @@ from egogen.layout import sample_index, shard_path
 from egogen.manifest import file_hash
 from egogen.prepare.ego4d.ego4d_file import read_videos
 from egogen.prepare.epic.epic_file import COLUMNS, read_actions, read_video_info
+from egogen.prepare.formats.parquet_rows import rows_of, schema_of
 from egogen.sample_shards import SampleShards
 from egogen.status import main as status
 from tests.egogen.raw_data import action
 from tests.egogen.split_archive import split_archive
+from tests.egogen.test_parquet_rows import exported
 from tests.fuzzing import BUDGETS, EDITS, VALUES, edited, fuzz, holds, spoilt
 
 Input = bytes | tuple[bytes, ...]
@@ -310,6 +312,9 @@ def targets(folder: Path) -> Iterator[tuple[str, Target]]:
             at("x.yaml", read_yaml),
         ),
     )
+    parquet = exported(folder).read_bytes()
+    rows = at("x.parquet", lambda path: list(rows_of(path)))
+    yield "parquet", Target(damaged(parquet), ("x.parquet",), rows, at("x.parquet", schema_of))
     index, tar = make_samples(folder)
     pair = st.tuples(damaged(index) | dumped(json.loads(index)), st.just(tar) | damaged(tar)).map(fit_size)
     yield "webdataset", Target(pair, (INDEX, "x.tar"), read_samples)
@@ -332,8 +337,8 @@ def targets(folder: Path) -> Iterator[tuple[str, Target]]:
 
 
 NAMES = (
-    "annotations", "npy", "shards", "safetensors", "npz", "split zip", "ego4d", "epic", "yaml", "webdataset",
-    "journal", "claims", "images",
+    "annotations", "npy", "shards", "safetensors", "npz", "split zip", "ego4d", "epic", "yaml", "parquet",
+    "webdataset", "journal", "claims", "images",
 )  # fmt: skip
 
 

@@ -5,14 +5,18 @@ Links, bombs and names in archives: `test_archives`; code in pickles: `test_torc
 
 from __future__ import annotations
 
+import html
 import io
 import json
+import re
+import resource
 import struct
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from egogen.annotations import Annotations
 from egogen.claims import FOLDER, PLAN, Claims
@@ -25,6 +29,8 @@ from egogen.layout import Layout
 from egogen.prepare.__main__ import main as prepare
 from egogen.prepare.ego4d.ego4d_file import read_videos
 from egogen.prepare.epic.epic_file import read_video_info
+from egogen.prepare.pair_plan import MISSING, ActionPair, PairPlan
+from egogen.prepare.run_report import broken_sources, code
 from egogen.record import run_record
 from egogen.stats.__main__ import main as stats
 from egogen.told_command import HIDDEN, is_secret, told_command
@@ -93,6 +99,17 @@ def test_a_claim_that_says_nothing_is_waited_for(said: bytes, tmp_path: Path) ->
     (claim := claims.path(claims.shards[0], ".claim")).write_bytes(said)
     assert not claims.is_free(claims.shards[0])
     assert claim.read_bytes() == said
+
+
+def test_a_header_of_a_gigabyte(tmp_path: Path) -> None:
+    """In a file that is as long: nothing of it is read into memory."""
+    with (tmp_path / "x.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", 10**9) + b"{")
+        file.truncate(10**9 + 8)  # takes no room on disk
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"x\.safetensors: not a readable file of weights"):
+        read_tensors(tmp_path / "x.safetensors")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
 SAFETENSORS = {
@@ -202,6 +219,25 @@ def test_texts_are_no_html_where_they_are_shown(root: Path, tmp_path: Path) -> N
     )
     assert "<script>" not in (tmp_path / "out/README.md").read_text()
     assert Annotations.read(layout.annotations("val")).items[0].action.action.startswith(EVIL)
+
+
+@pytest.mark.parametrize("name", [EVIL, f"`{EVIL}`", "a``b```c", "one\n\n<b>two</b>", "`", "plain"])
+def test_names_in_markdown_are_shown_letter_for_letter(name: str) -> None:
+    """Witness: a Markdown reader that lets HTML through."""
+    shown = MarkdownIt("commonmark").render(f"- {code(name)}: missing, 1 actions")
+    (inner,) = re.findall("<code>(.*)</code>: missing", shown)
+    assert html.unescape(inner) == " ".join(name.split())
+    assert not re.search("<(script|img|b)", shown)
+
+
+def test_what_is_missing_is_reported_so() -> None:
+    pair = ActionPair("c", "0", "train", "cut", reason=MISSING, files=(Path(f"`{EVIL}"), Path("b.jpg")))
+    plan = PairPlan()
+    plan.add(pair)
+    shown = MarkdownIt("commonmark").render(broken_sources(plan))
+    assert "alert(7)" in shown
+    assert "<script>" not in shown
+    assert "<img" not in shown
 
 
 KEY = "kq7-Zx81-geheim"

@@ -7,7 +7,7 @@ import pytest
 
 from egogen.errors import UserError
 from egogen.files import write_json
-from egogen.manifest import checkpoint_hash, claim, file_hash
+from egogen.manifest import begun, checkpoint_hash, claim, file_hash
 
 SETTINGS = {"checkpoint": "ab12", "seed": 0, "size": (64, 114), "scale": 7.5, "key": None}
 
@@ -59,6 +59,15 @@ def test_a_setting_that_went_away_is_refused(tmp_path: Path) -> None:
     claim(tmp_path, SETTINGS)
     with pytest.raises(UserError, match="seed = 0, this run has None"):
         claim(tmp_path, {key: value for key, value in SETTINGS.items() if key != "seed"})
+
+
+def test_settings_are_compared_before_a_folder_is_claimed(tmp_path: Path) -> None:
+    assert not begun(tmp_path, {"a": 1})
+    assert not list(tmp_path.iterdir())
+    claim(tmp_path, {"a": 1})
+    assert begun(tmp_path, {"a": 1})
+    with pytest.raises(UserError, match="a = 1, this run has 2"):
+        begun(tmp_path, {"a": 2})
 
 
 def test_one_folder_may_hold_several_manifests(tmp_path: Path) -> None:

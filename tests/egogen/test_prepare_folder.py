@@ -270,7 +270,7 @@ def test_an_image_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
         ("a.jsonl", '{"image_0": "x", "image_1": "y", "action": " "}\n', "row 1 has no text in action"),
         ("a.jsonl", "{\n", "line 1: not valid JSON"),
         ("a.jsonl", "[1]\n", "line 1: found list .*expected an object"),
-        ("a.parquet", "nothing", "not a Parquet file"),
+        ("a.parquet", "nothing", "not a readable Parquet file"),
         ("a.txt", "", r"expected a table that ends with \.csv, \.jsonl, \.parquet"),
         (
             "a.jsonl",

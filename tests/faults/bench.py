@@ -21,6 +21,7 @@ class Bench:
 
     def __init__(self, case: Case, root: Path) -> None:
         self.case, self.root, self.runs = case, root, 0
+        self.more: tuple[str, ...] = ()  # words of the last run that the undisturbed one had not
         self.saved: dict[Path, bytes] = {}
         self.fresh()
         run = self.run()
@@ -43,7 +44,7 @@ class Bench:
 
     def start(self, kind: str = "none", at: int = 0, *more: str, largest: int = 0, reads: str = "") -> Forked:
         """Starts the command with a harm at its change number `at`."""
-        self.runs += 1
+        self.runs, self.more = self.runs + 1, more
         injury = Injury(kind, at, self.counter, self.case.made, reads)
         return Forked(
             hurt, injury, largest, self.case.prelude, self.case.module, [*self.case.argv, *more],
@@ -81,7 +82,8 @@ class Bench:
         return found | ({"joined": hashlib.sha256(b"\n".join(lines)).hexdigest()} if joined else {})
 
     def skips(self, name: str) -> bool:
-        return matches(self.case.skip, name) or matches(self.case.joined, name)
+        told_anew = bool(self.more) and matches(self.case.words, name)
+        return told_anew or matches(self.case.skip, name) or matches(self.case.joined, name)
 
     def digest(self, name: str, path: Path, twice: bool = False) -> str:
         """Of content; of a journal its lines in any order, each once, unless it may be there `twice`."""
@@ -110,7 +112,9 @@ class Bench:
         assert run.poll() == 0, f"the same command again ends with {run.poll()}: {run.printed[-3000:]}"
         found = self.result(twice=twice)
         others = {
-            name for name in found.keys() | self.whole.keys() if found.get(name) != self.whole.get(name)
+            name
+            for name in found.keys() | self.whole.keys()
+            if found.get(name) != self.whole.get(name) and not self.skips(name)
         }
         assert not others, f"differs from the undisturbed result: {shorten(sorted(others), 600)}"
 

@@ -27,7 +27,7 @@ class Case:
         inputs: what it reads, by kind; of each a file that is damaged.
         told: by kind, what the message about a damaged input names; else the file's name.
         skip: a pattern of paths in `made` whose content tells of the run, not of the result.
-        growing: a pattern of files that other files of the same name may follow (checkpoints).
+        growing: a pattern of files that others of the same name may follow: checkpoints, lists.
         journals: a pattern of files that lines are added to.
         joined: a pattern of journals of which each run has one of its own; all their lines count together.
         newest: the file whose damage a machine's crash might leave; None where that has no meaning.
@@ -36,6 +36,7 @@ class Case:
         environment: of the process.
         worker: part of the path of a file that worker processes open; empty where there are none.
         worker_words: further words with which there are workers.
+        words: a pattern of files that repeat the command's words; where there are further ones they differ.
     """
 
     module: str
@@ -53,6 +54,7 @@ class Case:
     environment: Mapping[str, str] = field(default_factory=dict)
     worker: str = ""
     worker_words: tuple[str, ...] = ()
+    words: str = r"(^|/)configs/merged\.yaml$"
     asked: Callable[[], int] | None = None
 
 
@@ -201,7 +203,7 @@ FEW = (
     "trainer.save_every_steps=1", "trainer.threads=1", "trainer.images=0", "trainer.keep_last=0",
     "trainer.validate_every_epochs=100",
 )  # fmt: skip
-OF_TRAINING = OF_THE_RUN + r"|(^|/)tensorboard/"
+OF_TRAINING = OF_THE_RUN + r"|(^|/)tensorboard/|(^|/)abandoned-[^/]*\.ckpt$"
 
 
 def inputs_of_stage_2(root: Path, split: str = "train") -> dict[str, Path]:
@@ -282,7 +284,8 @@ def edit(root: Path, stack: ExitStack) -> Case:
     return Case(
         "ldm.edit", flags(root, made / "out", *words), made,
         inputs={"frame": photos / "b.jpg", "checkpoint": root / "lego.ckpt"},
-        newest=r"images/b.*\.png$", environment={"RUN_ROOT": str(made / "runs")},
+        newest=r"images/b.*\.png$", growing=r"(contact_sheet\.jpg|manifest\.json|photos\.csv)$",
+        environment={"RUN_ROOT": str(made / "runs")},
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -259,3 +260,15 @@ def test_a_study_of_other_systems_is_refused(root: Path, monkeypatch: pytest.Mon
         main(words(root, "--items", "3", "--port", "0"))
     with pytest.raises(UserError, match="2 to 9 systems"):
         main(words(root, "--items", "4")[2:])
+
+
+def test_a_title_is_no_html_and_labels_are_put_in_as_text(server: StudyServer) -> None:
+    server.study.title = "<script>alert(7)</script><img src=x onerror=alert(7)>\"'{{7*7}}"
+    page = ask(server, "/")[1].decode()
+    assert page.count("alert(7)") == 4  # in the head and in the heading
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert "{{7*7}}" in page
+    script = page[page.index("<script nonce=") :]
+    assert "textContent" in script
+    assert not re.search("innerHTML|outerHTML|insertAdjacentHTML|document.write", script)

@@ -9,11 +9,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import pyarrow.parquet as pq
 from huggingface_hub import DatasetCardData
 
 from egogen.files import atomic_open
 from egogen.layout import FOLDERS, sample_index
+from egogen.prepare.formats.parquet_rows import rows_of
 from egogen.published import SPLITS
 from egogen.sample_shards import SampleShards
 
@@ -126,11 +126,10 @@ def parquet_splits(out: Path) -> Iterator[Counted]:
         paths = sorted((out / "data").glob(f"{dataset}-{split}-*.parquet"))
         found = Counted(dataset, split, f"data/{dataset}-{split}-*.parquet")
         for path in paths:
-            table = pq.ParquetFile(path).read(["clip_id", *(f"{name}.path" for name in IMAGES)])
-            found.actions += table.num_rows
             found.size += path.stat().st_size
-            frames = [image["path"] for name in IMAGES for image in table[name].to_pylist()]
-            found.add(table["clip_id"].to_pylist(), frames)
+            for row in rows_of(path, ["clip_id", *(f"{name}.path" for name in IMAGES)]):
+                found.actions += 1
+                found.add([row["clip_id"]], [row[name]["path"] for name in IMAGES])
         if paths:
             yield found
 

@@ -13,18 +13,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from egogen.annotations import check_object, check_relative
 from egogen.archives.split_zip import group_archives
 from egogen.archives.unpack import unpack
 from egogen.disk import require_space
-from egogen.errors import UserError
+from egogen.errors import UserError, shorten
 from egogen.files import atomic_open, parse_json
 from egogen.layout import FOLDERS, Layout
 from egogen.prepare.formats.card import IMAGES
-from egogen.prepare.formats.parquet import ROW_GROUP
+from egogen.prepare.formats.parquet_rows import rows_of, schema_of
 from egogen.prepare.options import HubOptions
 from egogen.progress import Progress
 from egogen.published import SPLITS, dataset_place, is_hidden
@@ -116,21 +113,24 @@ def unpack_table(path: Path, root: Path) -> None:
     """Writes the images of a Parquet file of `to-parquet` as frames.
 
     Raises:
-        UserError: it is none of ours, or a path in it leads out of the split folder.
+        UserError: it is damaged or none of ours, or a path in it leads out of the split folder.
     """
+    found = parse_json((schema_of(path).metadata or {}).get(b"egogen", b"{}"), f"{path}")
+    facts = check_object(found, f"{path}: the metadata egogen", "settings by name")
+    if facts.get("split") not in SPLITS or facts.get("dataset") not in FOLDERS:
+        raise UserError(f"{path}: its split is unknown; python -m egogen.prepare to-parquet writes it")
+    frames = Layout(root, facts["dataset"]).frames(facts["split"])
+    for image in (image for row in rows_of(path, IMAGES) for image in row.values()):
+        match image:
+            case {"path": str() as name, "bytes": bytes() as content}:
+                keep_or_write(frames / inside(name, path), content, path)
+            case _:
+                raise UserError(f"{path}: an image is {shorten(image)}; expected bytes and path of each")
+
+
+def inside(name: str, table: Path) -> str:
+    """The path of an image; raises `UserError` if it leads out of the split's folder."""
     try:
-        table = pq.ParquetFile(path)
-        found = parse_json((table.schema_arrow.metadata or {}).get(b"egogen", b"{}"), f"{path}")
-        facts = check_object(found, f"{path}: the metadata egogen", "settings by name")
-        if facts.get("split") not in SPLITS:
-            raise UserError(f"{path}: its split is unknown; python -m egogen.prepare to-parquet writes it")
-        frames = Layout(root, facts["dataset"]).frames(facts["split"])
-        for batch in table.iter_batches(ROW_GROUP, columns=list(IMAGES)):
-            for image in (image for row in batch.to_pylist() for image in row.values()):
-                try:
-                    goal = frames / check_relative(image["path"])
-                except ValueError as error:
-                    raise UserError(f"{path}: the image path {image['path']!r} {error}") from None
-                keep_or_write(goal, image["bytes"], path)
-    except (pa.ArrowException, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({error})") from None
+        return check_relative(name)
+    except ValueError as error:
+        raise UserError(f"{table}: the image path {name!r} {error}") from None

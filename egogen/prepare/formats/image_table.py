@@ -15,8 +15,8 @@ from typing import TypeAlias, cast, get_args
 
 from egogen.annotations import check_object
 from egogen.csv_rows import check_names, read_csv, read_text, told
-from egogen.errors import UserError, reason
-from egogen.files import parse_json, regular
+from egogen.errors import UserError
+from egogen.files import parse_json
 from egogen.layout import DESCRIPTION_KEY, Layout, Split, expanded, is_possible
 from egogen.manifest import file_hash
 from egogen.prepare.frames.stills import ImageFiles
@@ -88,16 +88,10 @@ def read_jsonl(path: Path) -> Iterator[Row]:
 
 def read_parquet(path: Path) -> Iterator[Row]:
     """Rows of a Parquet file."""
-    import pyarrow as pa
-    from pyarrow import parquet
+    from egogen.prepare.formats.parquet_rows import rows_of, schema_of
 
-    try:
-        table = parquet.ParquetFile(regular(path))
-        check_names(table.schema_arrow.names, f"{path}")
-        for batch in table.iter_batches():
-            yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a Parquet file ({reason(error)})") from None
+    check_names(schema_of(path).names, f"{path}")
+    yield from rows_of(path)
 
 
 def share_out(path: Path, rows: Sequence[Row], share: float | None) -> Sequence[Row]:

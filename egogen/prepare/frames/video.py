@@ -21,6 +21,10 @@ from egogen.prepare.frames.display import check_look, picture
 from egogen.prepare.frames.timeline import Timeline
 from egogen.prepare.pair_plan import AFTER_END, CUT_OFF, UNREADABLE, AtFrame, AtTime, Lost, Place, Stamp
 
+# Containers that hold what they show; others are lists (HLS, DASH, concat), which name files to read.
+CONTAINERS = "asf,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,webm,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,ogg"
+MOST_PIXELS = 1 << 27  # of a frame, four times those of 8K
+
 
 @dataclass(frozen=True)
 class VideoFile:
@@ -38,7 +42,8 @@ class VideoFile:
         """Opens the video; raises `Lost` if it is none, nothing of it can be read, or its range is high."""
         with ExitStack() as stack:
             try:
-                video = Video(stack.enter_context(av.open(str(regular(self.path)))))
+                opened = av.open(str(regular(self.path)), options={"format_whitelist": CONTAINERS})
+                video = Video(stack.enter_context(opened))
             except UserError as error:
                 raise Lost(UNREADABLE, f"{error}") from None
             except (av.error.FFmpegError, ValueError) as error:
@@ -61,9 +66,14 @@ class Video:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream):
             raise ValueError("no video stream")
+        if stream.codec_context is None:
+            raise ValueError("no decoder here for its pictures")
+        if stream.width * stream.height > MOST_PIXELS:
+            raise ValueError(f"frames of {stream.width} x {stream.height}; allowed are {MOST_PIXELS} pixels")
         self.container, self.stream = container, stream
         # Videos are read side by side, each by one thread.
         self.stream.codec_context.thread_count = 1
+        self.stream.codec_context.options = {"max_pixels": f"{MOST_PIXELS}"}  # whatever the header says
         self.timeline = Timeline.read(container, self.stream)
         rate = self.stream.average_rate
         self.fps = float(rate) if rate else None

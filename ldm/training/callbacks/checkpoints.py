@@ -104,12 +104,15 @@ class Checkpoints(Checkpoint):
         }
 
     def tidy(self, step: int) -> None:
-        """Removes what a killed process left, and sets aside checkpoints beyond the one that is resumed."""
+        """Removes what a killed process left; what is resumed is the last, later checkpoints go aside."""
         for path in self.folder.glob(".*.part"):
             path.unlink()
         for found, path in step_files(self.folder).items():
             if found > step:
                 path.rename(path.with_name(f"abandoned-{path.name}"))
+        newest, last = step_files(self.folder).get(step), self.folder / LAST
+        if newest is not None and not (last.exists() and last.samefile(newest)):
+            link(newest, last)  # the process was killed between the two, or the last was damaged
         done = validated(self.folder)
         if done and max(done) > step:
             write_json(self.folder.parent / VALIDATED, [found for found in done if found <= step])

@@ -15,8 +15,9 @@ from egogen.errors import UserError
 from egogen.frames import read_frame
 from ldm.page.photos import Limits, decode_photo, read_photo
 from ldm.page.scenes import examples
-from ldm.page.shelf import Shelf
+from ldm.page.shelf import NotKeptError, Shelf
 from tests.ldm.page.running_page import png
+from tests.small_disk import largest_file
 
 LIMITS = Limits(0.5, 1.0)
 
@@ -90,6 +91,21 @@ def test_a_shelf_keeps_what_was_used_last(tmp_path: Path) -> None:
     last = shelf.put(b"z" * 100, 4)
     assert [path.name for path in shelf.folder.iterdir()] == [last]
     assert shelf.get("../x") is None
+
+
+def test_a_shelf_whose_disk_is_full_says_so_and_keeps_nothing_half(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf: Shelf[int] = Shelf(tmp_path / "shelf", 3, 10_000)
+    kept = shelf.put(b"x" * 10, 0)
+    with (
+        largest_file(100),
+        pytest.raises(NotKeptError, match=r"^the page's disk does not take this file \(File too large\)$"),
+    ):
+        shelf.put(b"y" * 1000, 1)
+    assert [path.name for path in shelf.folder.iterdir()] == [kept]
+    assert shelf.bytes == 10
+    assert f"{shelf.folder}: cannot be written" in caplog.text  # for who runs the page
 
 
 def test_examples_are_pictures_with_actions_that_fit() -> None:
