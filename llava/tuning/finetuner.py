@@ -82,6 +82,7 @@ class Finetune(Trainer):
 
         Those are two moments of all that learns and, by DeepSpeed, of weights in 16 bits a copy in 32.
         """
+        assert self.model is not None
         adapted = isinstance(self.model, PeftModel)
         weights = states = 0
         for value in self.model.parameters():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from importlib.util import find_spec
@@ -127,6 +127,21 @@ def check_ours(argv: Sequence[str] | None, description: str | None) -> None:
         for kind in OURS:
             kind(**{each.name: getattr(known, each.name) for each in fields(kind)})
         check_others(made, others)
+        check_together(known, words)
+
+
+def check_together(known: Namespace, words: Sequence[str]) -> None:
+    """Refuses flags that others leave without effect.
+
+    Raises:
+        UserError: names both.
+    """
+    given = {word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--")}
+    for name in ("lora_r", "lora_alpha", "lora_dropout"):
+        if name in given and not known.lora_enable:
+            raise UserError(f"--{name}: not used without --lora_enable True")
+    if known.warmup_ratio and "warmup_steps" in given:
+        raise UserError("--warmup_ratio, --warmup_steps: both say how long the rate rises; give one of them")
 
 
 def check_others(made: ArgumentParser, words: Sequence[str]) -> None:

@@ -148,6 +148,22 @@ def test_files_in_all_namings_add_what_peft_adds(
     torch.testing.assert_close(predict(parts.unet), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_adapters_that_change_nothing_are_told(
+    plain: Parts,
+    tensors: Tensors,
+    settings: peft.LoraConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder, parts = by_peft(tensors, settings, tmp_path), deepcopy(plain)
+    apply_loras(parts, [LoraFile(str(folder), 0.0)], tmp_path)  # as it was asked for
+    assert "changes nothing" not in caplog.text
+    stated = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**stated, "lora_alpha": 0}))
+    apply_loras(parts, [LoraFile(str(folder))], tmp_path)
+    assert f"{folder}: changes nothing: the alphas or the matrices" in caplog.text
+
+
 def test_patterns_and_rank_stabilised_scales(plain: Parts, tmp_path: Path) -> None:
     """Alphas by layer and alpha / sqrt(rank), as peft has them; 1e-5."""
     settings = peft.LoraConfig(
