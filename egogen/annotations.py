@@ -18,6 +18,7 @@ from egogen.layout import DESCRIPTION_KEY
 LONGEST_NAME, LONGEST_PATH = 255, 2000
 # What nearly all paths are, and what can be said of them at once: a split has millions.
 PLAIN = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}/)*[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}")
+TAG = re.compile(r"\s*#[A-Za-z]")  # what Ego4D's narrations begin with: #C, #O, #Unsure
 Model = TypeVar("Model", bound=BaseModel)
 # An object as a JSON file has it, its fields not checked yet.
 JsonObject: TypeAlias = dict[str, Any]
@@ -129,6 +130,29 @@ class Annotations:
         if not found.items:
             raise UserError(f"{path}: holds no action, there is nothing to do; make or download it again")
         return found
+
+    def of(self, dataset: str, cut: bool = False) -> Annotations:
+        """The annotations themselves, unless their labels are another data set's.
+
+        Args:
+            dataset: whose they are said to be.
+            cut: Ego4D's tag will be cut off by its length, and a label without one would lose letters.
+
+        Raises:
+            UserError: EPIC-KITCHENS' labels begin with Ego4D's tag, or none of Ego4D's does.
+        """
+        tagged = next((item for item in self.items if TAG.match(item.action.action)), None)
+        if dataset == "epickitchen" and tagged:
+            found, what, other = tagged, "begins with Ego4D's tag", "ego4d"
+        elif dataset == "ego4d" and cut and not tagged:
+            found, what, other = self.items[0], "has, as all here, no tag of Ego4D's (#C C)", "epickitchen"
+        else:
+            return self
+        raise UserError(
+            f"{self.source}: clip {found.clip!r}, action {found.id!r}: the label "
+            f"{shorten(found.action.action)} {what}, and the data set is said to be {dataset}; "
+            f"give {other}, or the file of {dataset}"
+        )
 
     def write(self, path: Path) -> None:
         """Writes the annotations atomically; nothing that was read is lost or reordered."""

@@ -217,6 +217,10 @@ def told_of(error: Exception, main: Callable[[], object]) -> UserError | None:
     """What to tell of an error that is the machine's, and not the program's; None for any other."""
     if isinstance(error, OSError) and error.errno in OF_FILES and error.filename is not None:
         return UserError(f"{error.filename}: {error.strerror}; mend that and run this again")
+    if isinstance(error, RuntimeError) and f"{error}".startswith("Symlink loop"):  # of pathlib, before 3.13
+        return UserError(
+            f"{error}: links that lead to each other and to no file; mend that and run this again"
+        )
     return full_somewhere(error) or elsewhere(error, main)
 
 

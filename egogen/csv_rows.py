@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,22 +14,27 @@ from egogen.errors import UserError, reason
 from egogen.files import regular
 
 SEPARATORS = ",;\t"
+EXCELS = re.compile('"?sep=(.)"?\r?')  # a first line that tells Excel the separator
 
 
 def read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
     """The names of a table's columns, and its rows with the numbers of their lines.
 
     The text is UTF-8, or UTF-16 with its mark; fields are separated by commas, semicolons or tabs, whichever
-    the first line has most of. Blanks around names count for nothing, and where names have some after the
-    separator, fields may too. Fields that a short row lacks are absent; empty rows are left out.
+    the first line has most of, or as Excel states above it (`sep=;`). Blanks around names count for nothing,
+    and where names have some after the separator, fields may too. Fields that a short row lacks are absent;
+    empty rows are left out.
 
     Raises:
         UserError: it cannot be read, or is no such table; a column has no name or the name of another; when
             rows are read, one has more fields than there are names.
     """
     text = read_text(path)
-    head = text.split("\n", 1)[0]
-    separator = max(SEPARATORS, key=head.count)
+    head, _, below = text.partition("\n")
+    stated = EXCELS.fullmatch(head)
+    if stated:
+        text, head = below, below.partition("\n")[0]
+    separator = stated[1] if stated else max(SEPARATORS, key=head.count)
     spaced = f"{separator} " in head
     lines = csv.reader(
         io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=spaced, strict=True

@@ -40,16 +40,23 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def require_space(folder: Path, needed: int, what: str) -> None:
+def require_space(folder: Path, needed: int, what: str, spare: int = SPARE_BYTES) -> None:
     """Sees to it that `needed` more bytes fit on the disk of a folder, which need not exist yet.
 
+    Args:
+        folder: where they go.
+        needed: bytes.
+        what: names them in the message.
+        spare: bytes that are to stay free besides.
+
     Raises:
-        UserError: they do not fit; names both sizes.
+        UserError: they do not fit; names the sizes.
     """
     free = free_bytes(folder)
-    if needed and needed + SPARE_BYTES > free:
+    if needed and needed + spare > free:
+        besides = f" and {readable(spare)} to spare" if spare else ""
         raise UserError(
-            f"{folder}: {what} needs {readable(needed)}, the disk has {readable(free)} free; "
+            f"{folder}: {what} needs {readable(needed)}{besides}, the disk has {readable(free)} free; "
             "free some room or choose a folder on another disk"
         )
 
@@ -78,18 +85,20 @@ def full(error: BaseException) -> BaseException | None:
     return next(iter(told or (hidden if not known else ())), None)
 
 
-def no_room(path: Path, error: BaseException, written: int = 0) -> UserError | None:
+def no_room(path: Path, error: BaseException, written: int = 0, needed: int = 0) -> UserError | None:
     """What to tell a user whose disk is full; None if the error tells of something else.
 
     Args:
         path: the file that is not written, or the folder that it belongs to.
         error: what the writer raised.
         written: bytes of the file that did fit.
+        needed: bytes of the file, where they are known.
     """
     cause = full(error)
     if cause is None:
         return None
     needs = f"it needs more than {readable(written)}, " if written else ""
+    needs = f"it needs {readable(needed)}, " if needed else needs
     return UserError(
         f"{path}: not written ({reason(cause)[:200]}); {needs}the disk has "
         f"{readable(free_bytes(path))} free. Free some room or choose a folder on another disk"
@@ -97,17 +106,21 @@ def no_room(path: Path, error: BaseException, written: int = 0) -> UserError | N
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, needed: int = 0) -> Iterator[None]:
     """Makes one line of a full disk while a file, or what a folder holds, is written.
 
+    Args:
+        path: the file or folder.
+        needed: its bytes, where they are known.
+
     Raises:
-        UserError: there is no room; names the path and what is free.
+        UserError: there is no room; names the path, what it needs and what is free.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if (told := no_room(path, error)) is not None:
+        if (told := no_room(path, error, needed=needed)) is not None:
             raise told from None
         raise

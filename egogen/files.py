@@ -14,10 +14,9 @@ import shutil
 import stat
 import time
 import zlib
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,9 +25,9 @@ import yaml
 from egogen.disk import no_room
 from egogen.errors import UserError, reason
 from egogen.hints import hint
+from egogen.yaml_loader import YamlLoader, repeated, weigh
 
 PART = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part")  # host, process, chance
-MOST_VALUES = 100_000  # of a YAML file
 DEEPEST = 100  # lists and objects in each other, in JSON
 PARENTS = (dict, list)
 HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # of a pair of surrogates, or alone
@@ -286,33 +285,6 @@ def is_deep(value: object) -> bool:
     return bool(level)
 
 
-def repeated(where: Path | str, keys: list[str]) -> UserError:
-    """Names the first key that occurs twice."""
-    twice = next(key for place, key in enumerate(keys) if key in keys[:place])
-    return UserError(f"{where}: the key {twice!r} occurs twice in one object; each may occur once")
-
-
-class YamlLoader(yaml.SafeLoader):
-    """YAML as people mean it: a key is given once, `1e-4` is a number, a date is a text."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - as in the class above
-        first: [(tag, form) for tag, form in forms if not tag.endswith(":timestamp")]
-        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """An object; raises a `UserError` if a key occurs twice."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if len(set(keys)) != len(keys):
-            raise repeated(Path(self.name), keys)
-        return super().construct_mapping(node, deep)
-
-
-YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
 def read_yaml(path: Path) -> Any:  # noqa: ANN401 - YAML is any value; callers validate it
     """Reads YAML, plain values only; an empty file is None.
 
@@ -337,24 +309,6 @@ def parse_yaml(text: str, source: str) -> Any:  # noqa: ANN401 - as of a file
             return None
         weigh(node, source, {})
         return loader.construct_document(node)
-
-
-def weigh(node: yaml.Node, source: str, known: dict[int, int]) -> int:
-    """The values at a place of YAML, those that an alias stands for each time: a few lines can name billions.
-
-    Raises:
-        UserError: there are too many, or a value holds itself.
-    """
-    if id(node) not in known:
-        known[id(node)] = MOST_VALUES  # as long as it is open: whoever meets it again is inside of it
-        inner = node.value if isinstance(node, yaml.CollectionNode) else []
-        children = chain.from_iterable(inner) if isinstance(node, yaml.MappingNode) else inner
-        known[id(node)] = 1 + sum(weigh(child, source, known) for child in children)
-    if known[id(node)] >= MOST_VALUES:
-        raise UserError(
-            f"{source}: its aliases (*name) stand for more than {MOST_VALUES} values; write them out"
-        )
-    return known[id(node)]
 
 
 def advice(error: json.JSONDecodeError) -> str:

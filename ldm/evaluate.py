@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
+from egogen.hints import require
 from egogen.layout import DESCRIPTION_KEY, FOLDERS, weights_root
 from egogen.shards import SHARD, process
 from ldm.metrics.metric_names import KEYS, PRECISIONS, PROTOCOLS, choice, metric_names
@@ -83,6 +84,9 @@ class EvaluateOptions:
         choice("protocol", self.protocol, PROTOCOLS)
         choice("precision", self.precision, PRECISIONS)
         metric_names(self.metrics or ())
+        check_runs(self.gen_path)
+        for place in (self.gt_path, self.edit_file):
+            require(place)
         if not 0 <= self.bootstrap <= MOST_RESAMPLES:
             raise UserError(f"--bootstrap {self.bootstrap}: expected 0 to {MOST_RESAMPLES} resamples")
         if self.per_sample and self.per_sample.suffix.lower() not in TABLES:
@@ -160,6 +164,16 @@ def share_work(
     return count is not None and process(options.shard is not None).rank == 0
 
 
+def check_runs(paths: Sequence[Path]) -> None:
+    """Raises a `UserError` for a run that is not there, or is a folder of several."""
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"{path}: no such run; draw it by python -m ldm.sample --out {run_of(path)}")
+        within = sorted(each.name for each in path.iterdir() if (each / "images").is_dir())
+        if within and not (path / "images").is_dir():  # drawn with several scales
+            raise UserError(f"{path}: holds {len(within)} runs; name them: {', '.join(within[:4])}")
+
+
 def run_names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
     """Names of runs, by default those of their folders.
 
@@ -170,12 +184,7 @@ def run_names(paths: Sequence[Path], given: Sequence[str] | None) -> list[str]:
     from ldm.metrics.frames.frame_pairs import run_folder
     from ldm.metrics.results.result_files import FOLDER
 
-    for path in paths:
-        if not path.is_dir():
-            raise UserError(f"{path}: no such run; draw it by python -m ldm.sample --out {run_of(path)}")
-        within = sorted(each.name for each in path.iterdir() if (each / "images").is_dir())
-        if within and not (path / "images").is_dir():  # drawn with several scales
-            raise UserError(f"{path}: holds {len(within)} runs; name them: {', '.join(within[:4])}")
+    check_runs(paths)
     names = list(given or (run_folder(path).absolute().name for path in paths))
     if len(names) != len(paths):
         raise UserError(f"--name: found {len(names)} names for {len(paths)} runs; give one for each")

@@ -61,6 +61,10 @@ class SampleOptions:
             raise UserError(f"--ckpt: {'not used by' if self.ckpt else 'needed for'} --method {self.method}")
         if parse_auto(self.shard) is not None and self.n_chunk > 1:
             raise UserError("--shard auto: not with --n_chunk; its shards are of the whole split")
+        if self.method == PIPELINE and self.ckpt and self.ckpt.is_file():
+            raise UserError(
+                f"{self.ckpt}: is a file; --method pipeline takes a diffusers folder, or an id on the hub"
+            )
         if self.pipeline_args is not None and self.method != PIPELINE:
             raise UserError(f"--pipeline-args: not used by --method {self.method}")
         may_be_remote = self.method == PIPELINE and re.fullmatch(r"[\w.-]+/[\w.-]+", f"{self.ckpt}")
@@ -75,9 +79,11 @@ class SampleOptions:
     @property
     def words(self) -> list[str]:
         """YAML files and settings, those of flags among them."""
+        from ldm.config.merge import flag_word
+
         words = [*self.config, *self.overrides]
         if self.batch_size is not None:
-            words.append(f"sampling.batch_size={self.batch_size}")
+            words.append(flag_word("--batch-size", "sampling.batch_size", self.batch_size, words))
         if self.pipeline_args is not None:
             from egogen.files import read_yaml
 

@@ -12,20 +12,29 @@ if [[ $# -gt 0 && $1 != -* ]]; then
     shift
 fi
 [[ $SPLIT == train || $SPLIT == val ]] || die "split '$SPLIT': expected train or val"
+processes 1
 use_env vllm
 paths "$DATASET" "$SPLIT"
 
-launch=(python)
-[[ ${NPROC:-1} == 1 ]] || launch=(python -m torch.distributed.run --standalone --nproc_per_node "$NPROC")
-"${launch[@]}" -m llava.describe \
-    --model-path "${MODEL:-$VLLM}" \
-    --image-dir "$FRAMES" \
-    --action-label "$ANNOTATIONS" \
-    --dataset "$DATASET" \
-    --save-path "$DESCRIPTIONS" \
-    --save-image-feature-path "$IMAGE_FEATURES" \
-    --save-text-feature-path "$TEXT_FEATURES" \
+words=(
+    --model-path "${MODEL:-$VLLM}"
+    --image-dir "$FRAMES"
+    --action-label "$ANNOTATIONS"
+    --dataset "$DATASET"
+    --save-path "$DESCRIPTIONS"
+    --save-image-feature-path "$IMAGE_FEATURES"
+    --save-text-feature-path "$TEXT_FEATURES"
     "$@"
+)
+launch=(python)
+if [[ $NPROC != 1 ]]; then
+    # A mistake is told once and at once, and not by each process after its start.
+    python -c "from egogen import cli
+from llava.describing.describe_options import DescribeOptions
+cli.run(lambda: cli.options(DescribeOptions, None, 'python -m llava.describe', None))" "${words[@]}"
+    launch=(python -m torch.distributed.run --standalone --nproc_per_node "$NPROC")
+fi
+"${launch[@]}" -m llava.describe "${words[@]}"
 
 case " $* " in *" --shard"* | *" --num-chunks"*) exit 0 ;; esac
 python -m llava.merge --save-path "$DESCRIPTIONS" --edits "$ANNOTATIONS" --out "$DESCRIBED" # where stage 2 looks first

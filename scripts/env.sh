@@ -58,6 +58,13 @@ paths() {
     eval "$lines"
 }
 
+# processes USUAL: sets NPROC, how many processes torchrun starts, to what it was set to or else the usual number.
+processes() {
+    NPROC=${NPROC:-$1}
+    [[ $NPROC =~ ^([1-9][0-9]{0,3}|auto|cpu|gpu)$ ]] ||
+        die "NPROC=$NPROC: expected the number of processes, 1 to 9999, or auto, cpu or gpu as torchrun takes them"
+}
+
 # The library that tells that an environment can run a stage.
 key_module() {
     case $1 in

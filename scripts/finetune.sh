@@ -6,18 +6,23 @@
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 DATASET=${1:-}
 shift || die "expected a data set, ego4d or epickitchen"
+processes 8
 use_env vllm
 paths "$DATASET" train
 
 # A plan needs one process, which is told how many there will be, and no GPU.
-LAUNCH=(python -m torch.distributed.run --standalone --nproc_per_node "${NPROC:-8}")
+LAUNCH=(python -m torch.distributed.run --standalone --nproc_per_node "$NPROC")
 [[ " $* " == *\ --dry[_-]run\ * && " $* " != *\ --dry[_-]run\ [Ff]alse\ * ]] &&
-    LAUNCH=(env RANK=0 LOCAL_RANK=0 WORLD_SIZE="${NPROC:-8}" python)
+    LAUNCH=(env RANK=0 LOCAL_RANK=0 WORLD_SIZE="$NPROC" python)
 
-exec "${LAUNCH[@]}" -m llava.train \
-    "${CONFIG:-configs/finetune.yaml}" \
+set -- "${CONFIG:-configs/finetune.yaml}" \
     --model_name_or_path "${LLAVA:-$WEIGHTS_ROOT/llava-llama-2-13b-chat-lightning-preview}" \
     --data_path "$CONVERSATIONS" \
     --image_folder "$FRAMES" \
     --output_dir "$VLLM" \
     "$@"
+# A mistake is told once and at once, and not by each process after its start.
+python -c "from egogen import cli
+from llava.tuning.train_flags import check_ours
+cli.run(lambda: check_ours(None, None))" "$@"
+exec "${LAUNCH[@]}" -m llava.train "$@"

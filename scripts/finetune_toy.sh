@@ -3,6 +3,7 @@
 # MODEL is what it starts from, by default the LLaVA that the toy world's flow has built.
 #   bash scripts/finetune_toy.sh [more flags of python -m llava.train]
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+processes 2
 use_env vllm
 TOY=$RUN_ROOT/toy
 DATA_ROOT=$TOY/data paths ego4d train
@@ -12,7 +13,7 @@ export CUDA_VISIBLE_DEVICES=""
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"     # one core each: more threads than cores crawl
 export TOKENIZERS_PARALLELISM=false
 
-exec python -m torch.distributed.run --standalone --nproc_per_node "${NPROC:-2}" -m llava.train \
+exec python -m torch.distributed.run --standalone --nproc_per_node "$NPROC" -m llava.train \
     --model_name_or_path "${MODEL:-$TOY/start/llava}" \
     --data_path "$CONVERSATIONS" \
     --image_folder "$FRAMES" \

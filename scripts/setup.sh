@@ -156,6 +156,10 @@ setup() {
     if [[ -z $recreate ]] && up_to_date "$name"; then
         return
     fi
+    # What were installed through a link would turn another checkout's environments over to this one.
+    [[ ! -L $ENVS ]] ||
+        die "$ENVS is a link to $(cd -P "$ENVS" && pwd), another checkout's environments, and $name is not up to date" \
+            "there; run setup.sh in that checkout, or remove the link for environments of this one's own (rm '$ENVS')"
     choose_tool
     echo "$name: making the environment with $(basename "$TOOL"); several GB are fetched the first time"
     clear_old "$name"

@@ -72,6 +72,20 @@ def test_a_tool_that_appears_later_changes_nothing_unless_it_is_asked_for(tmp_pa
     assert installs(bench.calls())[0].startswith("python -m pip")
 
 
+def test_another_checkouts_environments_are_left_alone(tmp_path: Path) -> None:
+    bench, other = Workbench(tmp_path, "uv python3.11"), tmp_path / "other"
+    bench.run("setup.sh", "ldm")
+    (bench.root / ".venvs").rename(other)
+    (bench.root / ".venvs").symlink_to(other)
+    assert "ldm: up to date" in bench.run("setup.sh", "ldm")
+    bench.calls()
+    for words in (["vllm"], ["ldm", "--recreate"]):
+        told = bench.run("setup.sh", *words, code=2)
+        assert f"is a link to {other}, another checkout's environments" in told
+    assert not installs(bench.calls())
+    assert (other / "ldm").is_dir()
+
+
 @pytest.mark.parametrize("file", ["requirements/ldm.lock", "pyproject.toml", "ldm_env.yaml"])
 def test_a_changed_pin_is_installed(tmp_path: Path, file: str) -> None:
     bench = Workbench(tmp_path, "uv python3.11")

@@ -24,10 +24,10 @@ from egogen.annotations import check_object
 from egogen.errors import UserError, reason, shorten
 from egogen.files import read_json
 from ldm.checkpoints.diffusers_folder import INDEX
+from ldm.config.baselines import GIVEN as OURS
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
-OURS = ("image", "prompt", "generator", "output_type", "return_dict", "num_images_per_prompt")
 # What a pipeline takes or has that draws from more than a frame and a text, or draws something else.
 MORE = {
     "mask_image": "a mask", "control_image": "a control image", "controlnet": "a control image",

@@ -86,7 +86,8 @@ def find_beside(path: Path, name: str, digest: object) -> Path:
     """
     if name != Path(name).name or not name:
         raise UserError(f"{path}: names {name!r}, expected a file in the same folder")
-    other = path.with_name(name)
+    places = [path.with_name(name), path.resolve().with_name(name)]  # a link, as in the hub's cache
+    other = next((place for place in places if place.exists()), places[0])
     if other == path or not other.is_file():
         raise UserError(f"{other}: missing; {path.name} keeps a part of its weights there: copy both")
     if file_hash(other) != digest:

@@ -66,9 +66,10 @@ class DiffusersFolder:
         if (path / "zero_to_fp32.py").exists():
             raise UserError(f"{path}: {JOIN}")
         if not (path / INDEX).exists():
+            is_vllm = any((path / name).exists() for name in ("tokenizer.model", "adapter_config.json"))
             raise UserError(
                 f"{path}: no {INDEX} here; expected a diffusers pipeline folder, or a file, such as "
-                "checkpoints/last.ckpt of a training's folder"
+                f"checkpoints/last.ckpt of a training's folder{'; this is a VLLM, for --vllm' * is_vllm}"
             )
         read_json(path / INDEX)
         check_settings(path)

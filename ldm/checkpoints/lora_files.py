@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -198,9 +198,16 @@ def add_weights(
             f"{path}: {len(faults)} of its {len(adapters)} adapters cannot be added to this checkpoint "
             f"(the first is {faults[0]}); nothing was added: give a sound LoRA of its own architecture"
         )
+    say_if_nothing(wanted.values(), path)
     for layer, delta in wanted.items():
         add(layer, delta, weight)
     return len(wanted)
+
+
+def say_if_nothing(deltas: Iterable[Delta], path: Path) -> None:
+    """A line where a file's adapters leave all weights as they are."""
+    if not any(delta.scale and delta.down.any() and delta.up.any() for delta in deltas):
+        log.warning("%s: changes nothing: the alphas or the matrices of all its adapters are 0", path)
 
 
 def grouped(weights: Mapping[str, Tensor]) -> tuple[dict[str, Adapter], list[str]]:

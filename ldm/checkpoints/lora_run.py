@@ -57,7 +57,8 @@ class StatedLora:
         Raises:
             UserError: it is in neither place, or another one.
         """
-        places = [Path(self.base), path.parent / Path(self.base).name]
+        name = Path(self.base).name
+        places = [Path(self.base), path.parent / name, path.resolve().parent / name]
         found = next((place for place in places if place.exists()), None)
         if found is None:
             raise UserError(

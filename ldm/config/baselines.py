@@ -12,6 +12,8 @@ from egogen.errors import check
 from ldm.config.ranges import NUMBER, SECTION, GridSteps, Natural, Number, Scale, Share
 from ldm.diffusion.choices import TRAINING_STEPS, grid_timesteps
 
+# What a pipeline's call is given by the drawing itself.
+GIVEN = ("image", "prompt", "generator", "output_type", "return_dict", "num_images_per_prompt")
 Injected = Literal["src", "joint", "none"]
 BEYOND = TRAINING_STEPS + 1  # of all timesteps
 Quantile = Annotated[float, NUMBER, Field(le=1)]
@@ -124,3 +126,8 @@ class PipelineConfig:
         Field(ge=0, le=4096, multiple_of=8, description="a multiple of 8, up to 4096; 0 is its own"),
     ] = 0  # side of the square that it is given and draws; frames are written as other methods write them
     arguments: dict[str, Any] = field(default_factory=dict)  # of its call, by their names there
+
+    def __post_init__(self) -> None:
+        for name in self.arguments:
+            ours = name in GIVEN
+            check(f"pipeline.arguments.{name}", self.arguments[name], "none, the drawing gives it", not ours)

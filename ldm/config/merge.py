@@ -50,6 +50,18 @@ def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     return [find_config(expanded(word)) for word in words if word not in settings], settings
 
 
+def flag_word(flag: str, key: str, value: object, words: Sequence[str]) -> str:
+    """A flag as the `key.sub=value` word that it stands for.
+
+    Raises:
+        UserError: one of the words says something else of the same setting.
+    """
+    made = f"{key}={value}"
+    if other := next((word for word in words if word.startswith(f"{key}=") and word != made), None):
+        raise UserError(f"{flag} {value}, {shorten(other)}: are one setting; give one of them")
+    return made
+
+
 def load_config(
     kind: type[Config], files: Sequence[Path], overrides: Sequence[str] = (), start: Config | None = None
 ) -> Config:

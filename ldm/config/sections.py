@@ -216,6 +216,15 @@ class TrainerConfig:
     max_nonfinite: Count = 5  # as many steps in a row without a finite gradient end training
     threads: Few = 0  # CPU threads; 0 leaves the choice to torch
 
+    def __post_init__(self) -> None:
+        met = self.keep_every_steps % self.save_every_steps == 0
+        check(
+            "trainer.keep_every_steps",
+            self.keep_every_steps,
+            f"multiples of trainer.save_every_steps={self.save_every_steps}, the steps that are saved",
+            met,
+        )
+
 
 @dataclass(frozen=True, config=SECTION)
 class SamplingConfig:

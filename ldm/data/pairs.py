@@ -182,7 +182,7 @@ def open_split(config: DataConfig, split: str) -> tuple[Annotations, FrameStore]
     if config.webdataset:
         shards = SampleShards(Path(config.webdataset), config.dataset, split)
         return (shards.annotations if source == shards.source else Annotations.read(source)), shards
-    annotations = Annotations.read(source)
+    annotations = Annotations.read(source).of(config.dataset)
     if config.frame_tars:
         return annotations, TarFrames(config.tars(split))
     return annotations, FolderFrames(config.layout().frames("train" if split == "train" else "val"))

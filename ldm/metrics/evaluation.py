@@ -119,7 +119,7 @@ def pair(
 ) -> Pairs:
     """Pairs the frames of a shard under a setting's protocol, as `read_pairs` does."""
     tolerance = size_tolerance(setting.protocol, setting.dataset)
-    return read_pairs(Annotations.read(edit_file), gen_path, gt_path, tolerance, shard)
+    return read_pairs(Annotations.read(edit_file).of(setting.dataset), gen_path, gt_path, tolerance, shard)
 
 
 def measure(

@@ -87,8 +87,8 @@ def table(rows: list[tuple[str, str, Need]]) -> str:
         for name, why, need in rows
     ]
     low, high = (sum(need.hours[index] for _, _, need in rows) for index in (0, 1))
-    total = sum(need.disk for _, _, need in rows)
-    lines.append(("all", readable(total), "", span((low, high)), ""))
+    disk = total([need for _, _, need in rows])
+    lines.append(("all", readable(disk), "", span((low, high)), ""))
     return text_table(("step", "disk", "GPU memory", "hours", "what"), lines)
 
 
@@ -98,20 +98,24 @@ def span(hours: tuple[float, float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def by_disk(needs: list[Need]) -> dict[Path, int]:
-    """Bytes by disk; each disk is told by the first folder that lies on it."""
+def by_disk(needs: list[Need]) -> dict[Path, list[Need]]:
+    """Needs by disk; each disk is told by the first folder that lies on it."""
     disks: dict[int, Path] = {}
-    sums: dict[Path, int] = {}
+    found: dict[Path, list[Need]] = {}
     for need in needs:
         there = next(each for each in (need.root.absolute(), *need.root.absolute().parents) if each.exists())
-        root = disks.setdefault(there.stat().st_dev, need.root)
-        sums[root] = sums.get(root, 0) + need.disk
-    return sums
+        found.setdefault(disks.setdefault(there.stat().st_dev, need.root), []).append(need)
+    return found
+
+
+def total(needs: list[Need]) -> int:
+    """Bytes of disk."""
+    return sum(need.disk for need in needs)
 
 
 def free(needs: list[Need]) -> str:
     """A line a disk: what it must hold, what it has free."""
     return "".join(
-        f"disk of {root}: {readable(size)} needed, {readable(free_bytes(root))} free\n"
-        for root, size in by_disk(needs).items()
+        f"disk of {root}: {readable(total(there))} needed, {readable(free_bytes(root))} free\n"
+        for root, there in by_disk(needs).items()
     )

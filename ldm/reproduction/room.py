@@ -10,7 +10,7 @@ from egogen import cli
 from egogen.disk import readable, require_space
 from egogen.layout import Layout, data_root
 from ldm.reproduction import needs
-from ldm.reproduction.needs import by_disk, fetching
+from ldm.reproduction.needs import by_disk, fetching, total
 from ldm.reproduction.options import CHECKPOINTS, FEATURES, ReproduceOptions
 from ldm.reproduction.step import Step
 
@@ -59,9 +59,9 @@ def check_room(steps: list[Step]) -> None:
     Raises:
         UserError: a disk is too small.
     """
-    for root, size in by_disk([step.need for step in steps]).items():
-        names = ", ".join(step.name for step in steps)
-        require_space(root, size, f"what is left ({names})")
+    for root, there in by_disk([step.need for step in steps]).items():
+        names = ", ".join(step.name for step in steps if step.need.disk and step.need in there)
+        require_space(root, total(there), f"what is left for it ({names})")
 
 
 def warn_without_gpu(options: ReproduceOptions, pairs: int) -> None:

@@ -125,7 +125,8 @@ def check_vllm(options: DrawingOptions, folder: Path, width: int | None) -> None
             "Python of stage 1's environment"
         )
     if not folder.is_dir():
-        raise UserError(f"--vllm {folder}: no such folder; name the VLLM that llava.train wrote")
+        what = "is a file, expected a folder" if folder.exists() else "no such folder"
+        raise UserError(f"--vllm {folder}: {what}; name the VLLM that llava.train wrote")
     found = vllm_width(folder)
     if found not in (None, width):
         raise UserError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from egogen.errors import UserError, check
+from egogen.files import read_yaml
 from ldm.config.merge import load_config, split_words
 from ldm.config.sections import GenerateConfig, SamplingConfig
 from ldm.diffusion.choices import DDIM_TRAILING
@@ -31,6 +32,7 @@ def read_config(words: Sequence[str], method: str, ckpt: Path | None) -> Generat
     yamls, settings = split_words(words)
     check_words(settings, method)
     config = load_config(GenerateConfig, yamls, settings, STARTS.get(method))
+    say_unused(yamls, method)
     model = replace(config.model, vllm_features=config.model.vllm_features and method == "lego")
     if method == PIPELINE and ckpt:
         return for_pipeline(replace(config, model=model), ckpt)
@@ -112,6 +114,14 @@ def adapted(sampling: SamplingConfig, stated: Distilled) -> SamplingConfig:
 def within(scale: float, low: float, high: float) -> float:
     """The nearest of the scales from low to high."""
     return min(max(scale, low), high)
+
+
+def say_unused(yamls: Sequence[Path], method: str) -> None:
+    """A line for each section of another method in YAML files, where those of several may stand."""
+    for path in yamls:
+        sections = [name for name in SECTIONED if name != method and name in (read_yaml(path) or {})]
+        if sections:
+            log.warning("%s: %s: not used by --method %s", path, ", ".join(sections), method)
 
 
 def check_words(words: Sequence[str], method: str) -> None:

@@ -224,9 +224,9 @@ class PhotoListOptions(DrawingOptions, PhotoList):
         if self.prompt is None and not self.is_table:
             raise ArgumentTypeError("the following arguments are required: --prompt")
         super().__post_init__()
+        check("--batch-size", self.batch_size, "at least 1", self.batch_size > 0)
         if self.is_one:
             return
-        check("--batch-size", self.batch_size, "at least 1", self.batch_size > 0)
         if self.output is None:
             raise UserError("--output: needed for more than one photo; name the folder of the frames")
         if self.image_feature:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -19,12 +17,11 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from egogen.errors import UserError
 from egogen.files import atomic_open
-from egogen.hints import hint
 from ldm.checkpoints.lora_run import export
 from ldm.checkpoints.source import load_parts, open_source, with_sizes
 from ldm.config.lora import FIRST
 from ldm.config.sections import TrainConfig, TrainerConfig
-from ldm.data.loaders import SPLITS, PairsModule
+from ldm.data.loaders import PairsModule
 from ldm.data.pairs import EgoGenPairs
 from ldm.lora_module import LoraDiffusion
 from ldm.module import LatentDiffusion
@@ -41,6 +38,7 @@ from ldm.training.callbacks.checkpoints import (
 from ldm.training.callbacks.grids import ImageGrids
 from ldm.training.callbacks.speed import Speed
 from ldm.training.callbacks.training_bar import TrainingBar
+from ldm.training.early_checks import accumulate, check_splits, gpu_numbers, unused
 from ldm.training.launch import choose_environment
 from ldm.training.resuming import find_checkpoint, read_begun
 from ldm.training.trackers import make_tracker
@@ -111,22 +109,6 @@ def train(
     log.info("trained for %d steps; the checkpoint is %s", trainer.global_step, last)
     if config.model.lora and trainer.is_global_zero:
         export(last, run / LORA)
-
-
-def check_splits(config: TrainConfig) -> None:
-    """Says before anything is loaded that a split is not there.
-
-    Raises:
-        UserError: a data set has no annotations of train or of val.
-    """
-    for data in config.all_data():
-        for split in SPLITS:
-            if not (path := data.annotations(split)).exists():
-                raise UserError(
-                    f"{path}: no such file{hint(path)}; training reads a train and a val split of "
-                    f"{data.dataset} (of a table of your own: python -m egogen.prepare folder --val-share; "
-                    f"elsewhere: data.{split}_annotations=FILE)"
-                )
 
 
 def load(config: TrainConfig) -> tuple[TrainConfig, Parts]:
@@ -212,6 +194,13 @@ def describe(module: LatentDiffusion, data: PairsModule, accumulation: int, per_
         config.trainer.effective_batch, config.data.batch_size, per_node * config.trainer.nodes,
         accumulation, data.total_steps, data.steps_per_epoch,
     )  # fmt: skip
+    if config.optimizer.warmup_steps >= data.total_steps:
+        log.warning(
+            "optimizer.warmup_steps: %d, of %d steps in all; the rate never gets to optimizer.lr",
+            config.optimizer.warmup_steps, data.total_steps,
+        )  # fmt: skip
+    for setting in unused(config):
+        log.warning("%s: has no effect", setting)
 
 
 def make_trainer(
@@ -274,31 +263,12 @@ def parse_gpus(text: str) -> list[int]:
     Raises:
         UserError: the text is not a list of GPU numbers, or this machine has none.
     """
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not all(re.fullmatch("[0-9]{1,4}", word) for word in words) or len({*words}) < len(words):
-        raise UserError(f"--gpus {text!r}: expected different numbers such as 0,1")
-    found = torch.cuda.device_count()
-    if words and not found:
+    numbers, found = gpu_numbers(text), torch.cuda.device_count()
+    if numbers and not found:
         raise UserError(f"--gpus {text!r}: torch finds no GPU here; leave the flag out to use the CPU")
-    if any(int(word) >= found for word in words):
+    if any(number >= found for number in numbers):
         raise UserError(f"--gpus {text!r}: torch finds {found} GPUs here, numbered from 0")
-    return [int(word) for word in words]
-
-
-def accumulate(config: TrainConfig, devices: int) -> int:
-    """Batches to an optimiser step, so that the effective batch stays what the configuration says.
-
-    Raises:
-        UserError: it is no multiple of what one pass over the devices holds.
-    """
-    once, wanted = config.data.batch_size * devices, config.trainer.effective_batch
-    if wanted % once:
-        near = math.ceil(wanted / once) * once
-        raise UserError(
-            f"trainer.effective_batch: {wanted} is no multiple of data.batch_size x devices = {once}; "
-            f"use {near} or another data.batch_size"
-        )
-    return wanted // once
+    return numbers
 
 
 def save_config(config: TrainConfig, run: Path) -> None:

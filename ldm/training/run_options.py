@@ -60,22 +60,24 @@ class TrainOptions:
         Raises:
             UserError: no YAML file, or a bad one; or no checkpoint to start from.
         """
-        from ldm.config.merge import load_config, split_words
+        from ldm.config.merge import flag_word, load_config, split_words
+        from ldm.training.early_checks import check_early
 
         files, words = split_words(self.base)
         if not files:
             raise UserError("--base: give at least one YAML file, such as configs/train_ego4d.yaml")
         words += self.overrides
         if self.seed is not None:
-            words.append(f"trainer.seed={self.seed}")
-        config = load_config(kind, files, words)
+            words.append(flag_word("--seed", "trainer.seed", self.seed, words))
         if start:
-            config = replace(config, model=replace(config.model, start=f"{start}"))
+            words.append(flag_word("--teacher", "model.start", start, words))
+        config = load_config(kind, files, words)
         if not config.model.start:
             raise UserError(f"{files[-1]}: model.start names no checkpoint; {advice}")
         if self.scale_lr:
             rate = config.optimizer.lr * config.trainer.effective_batch
             config = replace(config, optimizer=replace(config.optimizer, lr=rate))
+        check_early(config, self.gpus, self.resume)
         name = "_".join(part for part in (files[0].stem, self.name, self.postfix) if part)
         return config, self.logdir / self.project / name
 

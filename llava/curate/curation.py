@@ -75,7 +75,7 @@ def read_curation(options: CurationOptions) -> Curation:
     """
     layout = Layout(options.data_root, options.dataset)
     prompt = read_prompt(options.prompt)
-    annotations = Annotations.read(layout.annotations(options.split))
+    annotations = Annotations.read(layout.annotations(options.split)).of(options.dataset, cut=True)
     metadata = read_metadata(layout.metadata)
     items = annotations.items[: options.limit]
     images = layout.frames(options.split) if options.images else None

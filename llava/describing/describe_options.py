@@ -98,4 +98,10 @@ class DescribeOptions:
             raise ArgumentTypeError(
                 f"--temperature: found {self.temperature}, expected a number above 0; --greedy draws nothing"
             )
+        usual = type(self).__dataclass_fields__
+        for name in ("temperature", "top_k"):
+            if self.greedy and getattr(self, name) != usual[name].default_factory():  # type: ignore[operator]
+                raise ArgumentTypeError(
+                    f"--{name.replace('_', '-')}: not used with --greedy, which draws nothing"
+                )
         check_query(self.query)

@@ -199,9 +199,11 @@ def read_job(options: DescribeOptions) -> DescribingJob:
     Raises:
         UserError: the annotations, or flags together, are not as they must be.
     """
-    everything = Annotations.read(options.action_label).items
+    annotations = Annotations.read(options.action_label)
+    everything = annotations.items
     device = pick_device(options.device, process().local_rank)
     job = DescribingJob(options, everything, *take_part(everything, options), device)
+    annotations.of(job.dataset, cut=options.label_cut == "published")
     job.check_names()
     job.check_texts()
     _ = job.given_seeds  # read now, and not after the model

@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from egogen.disk import require_space, writing
 from egogen.errors import UserError
 from egogen.file_sets import atomic_files
 from egogen.files import write_json
@@ -63,8 +64,44 @@ class Finetune(Trainer):
         """Makes an error of what transformers only warns of: weights that did not fit."""
         check_fit(load_result.missing_keys, load_result.unexpected_keys)
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ANN401 - none of ours
+        """Asks for the room first: what a full disk cuts off cannot be gone on from."""
+        self.require_room(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
+        super()._save_checkpoint(model, trial)
+
+    def require_room(self, folder: Path) -> None:
+        """Sees to it that a checkpoint fits on a folder's disk.
+
+        Raises:
+            UserError: it does not.
+        """
+        if self.args.should_save:
+            require_space(folder, sum(self.saved_bytes()), "a checkpoint", spare=0)
+
+    def saved_bytes(self) -> tuple[int, int]:
+        """Bytes of a checkpoint at least: of weights, or adapters alone, and of the optimiser's states.
+
+        Those are two moments of all that learns and, by DeepSpeed, of weights in 16 bits a copy in 32.
+        """
+        assert self.model is not None
+        adapted = isinstance(self.model, PeftModel)
+        weights = states = 0
+        for value in self.model.parameters():
+            number = getattr(value, "ds_numel", value.numel())  # ZeRO-3 shares weights out
+            weights += number * value.element_size() * (value.requires_grad or not adapted)
+            copy = bool(self.args.deepspeed) and value.element_size() < 4
+            states += number * (8 + 4 * copy) * value.requires_grad
+        return weights, states
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        name = f"global_step{self.state.global_step}" if self.args.deepspeed else "optimizer.pt"
+        with writing(Path(output_dir) / name, self.saved_bytes()[1]):
+            super()._save_optimizer_and_scheduler(output_dir)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        with atomic_files(Path(str(output_dir or self.args.output_dir))) as folder:
+        target = Path(str(output_dir or self.args.output_dir))
+        name = "adapter_model.safetensors" if isinstance(self.model, PeftModel) else "model.safetensors"
+        with writing(target / name, self.saved_bytes()[0]), atomic_files(target) as folder:
             super()._save(str(folder), state_dict)
             if self.args.should_save:
                 save_tokenizer(self.tokenizer, folder)

@@ -88,6 +88,8 @@ def finetune(args: Arguments) -> None:
         tokenizer=tokenizer,
         image_processor=processor,
     )
+    if training.save_strategy != "no":
+        trainer.require_room(output)
     if checkpoint is not None:
         log.info("goes on from %s", checkpoint)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

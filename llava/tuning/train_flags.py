@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
 import sys
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from egogen import cli
 from egogen.cli import OWN_FLAGS
-from egogen.errors import UserError
+from egogen.errors import UserError, shorten
 from egogen.layout import expanded
 from egogen.shipped import find_config
 from llava.checkpoints.lora_arguments import LoraArguments
+from llava.tuning.number_ranges import check_number
 
 PROG = "python -m llava.train"
 HELP_ALL = "--help-all"
+NUMBERS: dict[str, type[int] | type[float]] = {"int": int, "float": float}  # by a field's type
 
 
 def at_home(arguments: object, *names: str) -> None:
@@ -118,9 +123,64 @@ def check_ours(argv: Sequence[str] | None, description: str | None) -> None:
             made.add_argument(*names, help=each.metadata["help"], **how)
     words = read_words(argv)
     if HELP_ALL not in words:
-        given = vars(made.parse_known_args(words)[0])
+        known, others = made.parse_known_args(words)
         for kind in OURS:
-            kind(**{each.name: given[each.name] for each in fields(kind)})
+            kind(**{each.name: getattr(known, each.name) for each in fields(kind)})
+        check_others(made, others)
+        check_together(known, words)
+
+
+def check_together(known: Namespace, words: Sequence[str]) -> None:
+    """Refuses flags that others leave without effect.
+
+    Raises:
+        UserError: names both.
+    """
+    given = {word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--")}
+    for name in ("lora_r", "lora_alpha", "lora_dropout"):
+        if name in given and not known.lora_enable:
+            raise UserError(f"--{name}: not used without --lora_enable True")
+    if known.warmup_ratio and "warmup_steps" in given:
+        raise UserError("--warmup_ratio, --warmup_steps: both say how long the rate rises; give one of them")
+
+
+def check_others(made: ArgumentParser, words: Sequence[str]) -> None:
+    """Ends with code 2 where a flag is not transformers' either, or its value no number that it takes."""
+    types = trainer_types()
+    for word, behind in zip(words, [*words[1:], ""], strict=True):
+        spelled, _, value = word.partition("=")
+        name = spelled[2:].replace("-", "_")
+        if not types or not spelled.startswith("--"):
+            continue
+        if name not in types and name.removeprefix("no_") not in types:
+            near = difflib.get_close_matches(name, types, n=1)
+            made.error(f"unrecognized arguments: {spelled}{f'; did you mean --{near[0]}?' if near else ''}")
+        read, text = NUMBERS.get(types.get(name, "")), value or behind
+        if read and text:
+            try:
+                number = read(text)
+            except ValueError:
+                made.error(f"argument {spelled}: invalid {read.__name__} value: {shorten(text)}")
+            check_number(name, number)
+
+
+def trainer_types() -> dict[str, str]:
+    """Flags of transformers' trainer and their types; empty where it is not installed.
+
+    They are read from its source, since importing it imports torch, which takes seconds.
+    """
+    spec = find_spec("transformers")
+    places = spec.submodule_search_locations if spec else None
+    if not places:
+        return {}
+    tree = ast.parse((Path(places[0]) / "training_args.py").read_text(encoding="utf-8"))
+    return {
+        ast.unparse(each.target): ast.unparse(each.annotation)
+        for kind in tree.body
+        if isinstance(kind, ast.ClassDef) and kind.name == "TrainingArguments"
+        for each in kind.body
+        if isinstance(each, ast.AnnAssign)
+    }
 
 
 def as_flag(hint: Any, default: object) -> dict[str, Any]:  # noqa: ANN401 - a type of any kind

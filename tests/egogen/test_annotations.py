@@ -213,3 +213,26 @@ def test_the_quick_look_at_a_path_takes_nothing_that_the_thorough_one_refuses() 
             with mock.patch("egogen.annotations.PLAIN", re.compile("(?!)")):
                 assert check_relative(path) == path
     assert quick > 500
+
+
+@pytest.mark.parametrize(
+    ("labels", "dataset", "cut", "other"),
+    [
+        (["cut carrot", "#C C cuts the carrot"], "epickitchen", False, "ego4d"),
+        (["#Unsure", "cut carrot"], "epickitchen", True, "ego4d"),
+        (["cut carrot", "open door"], "ego4d", True, "epickitchen"),
+        (["cut carrot", "open door"], "ego4d", False, ""),  # a person's own, whose words nobody cuts
+        (["C cuts", " #c C cuts the carrot"], "ego4d", True, ""),
+        (["# 1 screw"], "epickitchen", True, ""),
+    ],
+)
+def test_labels_of_the_other_data_set(labels: list[str], dataset: str, cut: bool, other: str) -> None:
+    frames = {"image_0": "a.jpg", "image_1": "b.jpg"}
+    found = Annotations(
+        {"c": {f"{n}": {**frames, "action": each} for n, each in enumerate(labels)}}, Path("x")
+    )
+    if other:
+        with pytest.raises(UserError, match=rf"^x: clip 'c', .*said to be {dataset}; give {other}, or"):
+            found.of(dataset, cut)
+    else:
+        assert found.of(dataset, cut) is found

@@ -247,7 +247,7 @@ def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=disk.SPARE_BYTES + 13_999)
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(UserError, match=r"unpacking a\.zip needs 14\.0 kB, the disk has 67\.1 MB free"):
+    with pytest.raises(UserError, match=r"a\.zip needs 14\.0 kB and 67\.1 MB to spare, the disk has 67"):
         unpack(save(tmp_path, [whole_archive(FILES)]), tmp_path, everything(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

@@ -335,3 +335,14 @@ def test_a_full_disk_in_a_thread_is_told_by_the_main_one(capsys: pytest.CaptureF
     assert "No space" not in told
     assert "Read-only" not in told
     assert "KeyError: 'a mistake'" in told
+
+
+def test_links_that_lead_to_each_other_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda: (tmp_path / "a").resolve(strict=True))
+    assert ended.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -222,7 +222,9 @@ def test_names_that_lead_elsewhere(hub: Hub, tmp_path: Path) -> None:
 
 def test_too_little_room(hub: Hub, tmp_path: Path) -> None:
     hub.announced[CKPT] = {"size": 10**17}
-    with pytest.raises(UserError, match=r"the download needs 100\.0 PB, the disk has .* free"):
+    with pytest.raises(
+        UserError, match=r"download needs 100\.0 PB and 67\.1 MB to spare, the disk has .* free"
+    ):
         weights(tmp_path / "w")
     assert not hub.seen
 

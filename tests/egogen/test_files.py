@@ -22,6 +22,7 @@ from egogen.files import (
     atomic_folder,
     atomic_open,
     clean_parts,
+    parse_yaml,
     part_of,
     read_json,
     read_yaml,
@@ -213,9 +214,14 @@ def test_what_is_wrong_with_yaml_is_named(tmp_path: Path, content: bytes, messag
 
 
 def test_yaml_as_people_mean_it(tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text("a: 1e-4\nb: -2.5E3\nc: 2024-01-01\nd: 1e\ne: [1, 2.5, null, yes]\n")
+    (tmp_path / "x.yaml").write_text("a: 1e-4\nb: -2.5E3\nc: 2024-01-01\nd: 1e\ne: [1, 2.5, null, true]\n")
     found = {"a": 1e-4, "b": -2500.0, "c": "2024-01-01", "d": "1e", "e": [1, 2.5, None, True]}
     assert read_yaml(tmp_path / "x.yaml") == found
+    for text in ("on", "No", "y", "010", "08", "1:30", "1:30.5", "2024-01-01", ".", "1e"):
+        assert parse_yaml(text, "x") == text
+    numbers = {"-3": -3, "0": 0, "0x1f": 31, "1_000": 1000, ".5": 0.5, "5.": 5.0, "-.inf": -math.inf}
+    for text, number in numbers.items():
+        assert repr(parse_yaml(text, "x")) == repr(number)
 
 
 @pytest.mark.parametrize(

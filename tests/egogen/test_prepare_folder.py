@@ -184,6 +184,8 @@ def test_a_run_that_keeps_nothing_fails_and_says_why(tmp_path: Path, more: list[
     [
         ('image_0; image_1 ;action\r\na.png; b.png;"cut; then\nwash"\r\n\r\n;;\r\n', "utf-8-sig"),
         ("image_0\timage_1\taction\na.png\tb.png\tcut; then\nwash\n", "utf-16"),
+        ('sep=;\r\nimage_0;image_1;action\r\na.png;b.png;"cut; then\nwash"\r\n', "utf-8"),  # Excel's own
+        ('"sep=|"\nimage_0|image_1|action\na.png|b.png|"cut; then\nwash"\n', "utf-8-sig"),
         ('image_0, image_1, action, note\na.png, b.png, "cut; then\nwash"\n', "utf-8"),
     ],
 )

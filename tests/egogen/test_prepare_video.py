@@ -39,6 +39,8 @@ KINDS = {
     "h264": ("mp4", "libx264", {"bf": "0", "g": "30"}),
     "b-frames": ("mp4", "libx264", {"bf": "3", "g": "30"}),
     "pyramid": ("mp4", "libx264", {"x264-params": "keyint=12:bframes=5:b-pyramid=normal:open-gop=1"}),
+    "mpegts": ("ts", "libx264", {"bf": "3", "g": "30"}),  # no index: seeking lands behind what was asked for
+    "mpegps": ("mpg", "mpeg2video", {}),  # after it, time stamps are others
     "two": ("mp4", "libx264", {"bf": "3", "g": "2"}),
     "one key": ("mkv", "libx264", {}),
     "vp9": ("mp4", "libvpx-vp9", VP9 | {"g": "24"}),

@@ -86,6 +86,15 @@ def test_a_file_beside_must_be_there_and_the_same(parts: Parts, tmp_path: Path) 
         read(own)
 
 
+def test_a_link_to_a_compact_file_is_enough(parts: Parts, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "a.safetensors"
+    link.symlink_to(split(parts, tmp_path / "real"))
+    assert (
+        read(link)["state_dict"].keys() == read(tmp_path / "real" / "lego.safetensors")["state_dict"].keys()
+    )
+
+
 @pytest.mark.parametrize("name", ["../frozen.safetensors", "lego.safetensors", ""])
 def test_only_another_file_of_the_folder_lies_beside(name: str, tmp_path: Path) -> None:
     path = tmp_path / "lego.safetensors"

@@ -13,13 +13,15 @@ from egogen import cli
 from egogen.errors import UserError
 from ldm.checkpoints.source import load_parts, open_source, with_sizes
 from ldm.checkpoints.writing import published_state, write
-from ldm.config.merge import load_config
+from ldm.config.merge import flag_word, load_config
 from ldm.config.sections import GenerateConfig, ModelConfig, TrainConfig
 from ldm.networks.architecture import build
 from ldm.networks.shapes import Architecture
 from ldm.sample import SampleOptions
+from ldm.sampling.drawing_config import read_config
 from ldm.train import TrainOptions
-from ldm.training.run import accumulate, choose_precision
+from ldm.training.early_checks import accumulate, unused
+from ldm.training.run import choose_precision
 from tests.ldm.toy_run import SHAPE
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -148,6 +150,40 @@ def test_our_own_descriptions_come_before_those_of_the_data_set(
     assert named.data.annotations("val") == Path("mine.json")
 
 
+def test_words_that_older_yaml_takes_for_others_are_what_they_say() -> None:
+    words = ["optimizer.eight_bit=on", "sampling.compile=yes", "model.compile=off", "sampling.seed=010"]
+    config = load_config(TrainConfig, [], words)
+    assert (config.optimizer.eight_bit, config.sampling.seed) == ("on", 10)
+    assert (config.sampling.compile, config.model.compile) == (True, False)
+
+
+def test_a_flag_and_a_word_of_one_setting() -> None:
+    assert flag_word("--seed", "trainer.seed", 3, ["trainer.seed=3", "sampling.seed=4"]) == "trainer.seed=3"
+    with pytest.raises(UserError, match=r"^--seed 3, 'trainer\.seed=4': are one setting; give one of them"):
+        flag_word("--seed", "trainer.seed", 3, ["trainer.seed=4"])
+
+
+def test_settings_without_effect_are_named() -> None:
+    assert unused(TrainConfig()) == []
+    words = ["optimizer.p2_k=2", "model.vllm_features=false", "model.mixer_dropout=0.5"]
+    assert unused(load_config(TrainConfig, [], words)) == [
+        "optimizer.p2_k, with optimizer.p2_gamma=0",
+        "model.mixer_dropout, with model.vllm_features=false",
+    ]
+    assert (
+        unused(load_config(TrainConfig, [], [*words, "optimizer.p2_gamma=1", "model.vllm_features=true"]))
+        == []
+    )
+
+
+def test_sections_of_other_methods_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    sdedit = f"{CONFIGS / 'methods' / 'sdedit.yaml'}"
+    read_config([sdedit], "sdedit", None)
+    assert not caplog.text
+    read_config([sdedit], "copy", None)
+    assert "sdedit.yaml: sdedit: not used by --method copy" in caplog.text
+
+
 def test_precision_is_chosen_by_the_machine_unless_it_is_said() -> None:
     assert choose_precision("auto", on_gpu=False) == "32-true"
     assert choose_precision("32-true", on_gpu=True) == "32-true"
@@ -166,6 +202,7 @@ def test_precision_is_chosen_by_the_machine_unless_it_is_said() -> None:
         ("model.ema_every=epoch", "model.ema_every: got 'epoch', allowed: step, batch"),
         ("data.check=none", "data.check: got 'none', allowed: full, headers"),
         ("model.mixer_dropout=1", "model.mixer_dropout"),
+        ("trainer.keep_every_steps=1500", r"got 1500, allowed: multiples of trainer\.save_every_steps=1000"),
         ("trainer.keep_last=-1", "trainer.keep_last: got -1, allowed: 0 or more"),
         ("joint=[{dataset: ego5d}]", "'ego5d': allowed are ego4d, epickitchen"),
         ("joint=[{batch_size: 3}]", "batch_size"),
@@ -195,7 +232,7 @@ def test_numbers_and_nothing_are_texts_where_a_text_is_meant() -> None:
     assert (config.sampling.precision, config.data.root, config.data.features) == ("32", "2024", "")
     assert (config.optimizer.lr, config.joint[0].root) == (1.0, "7")
     with pytest.raises(UserError, match=r"data\.workers: got True, allowed: a number"):
-        load_config(TrainConfig, [], ["data.workers=yes"])
+        load_config(TrainConfig, [], ["data.workers=true"])
 
 
 def test_a_checkpoint_states_the_sizes_that_the_settings_leave_out(tmp_path: Path) -> None:

@@ -128,6 +128,12 @@ def test_stage_1_runs_as_a_process_of_its_own(folder: Path, tmp_path: Path) -> N
         (["--output", "a.tiff"], r"--output: got 'a\.tiff', allowed: a name that ends in \.jpg"),
         (["--image-feature", "{folder}/image.npy"], "give both or neither"),
         ([*FEATURES, "--vllm", "x"], "give one of the two"),
+        (["--batch-size", "0"], "--batch-size: got 0, allowed: at least 1"),
+        (["--ckpt", "assets/toy/vllm"], r"as checkpoints/last\.ckpt of a .*; this is a VLLM, for --vllm"),
+        (
+            ["--vllm", "{folder}/lego.ckpt"],
+            r"--vllm .*lego\.ckpt: is a file, expected a folder; name the VLLM",
+        ),
         (["--vllm", "x", "--vllm-python", "nowhere"], "nowhere: not found; run bash scripts/setup.sh vllm"),
         (["--input", "none.jpg"], r"none\.jpg: no such frame"),
         (["--ckpt", "none.ckpt"], r"none\.ckpt: no such checkpoint file"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from egogen.cli import run as run_command
 from egogen.errors import UserError
+from ldm.distill import main as distill
 from ldm.sample import main as sample
 from ldm.train import main as train
 from tests.ldm.toy_run import TRAINING, Run, base, fit, make_run, training
@@ -122,6 +124,30 @@ def test_wrong_commands(run: Run) -> None:
         sample(["--config", str(base(run))])
     with pytest.raises(UserError, match="not used by --method copy"):
         sample(["--config", str(base(run)), "--method", "copy", "--ckpt", "x"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trainer.effective_batch=3"], r"trainer\.effective_batch: 3 is no multiple of"),
+        (["trainer.nodes=4", "trainer.effective_batch=4"], r"data\.batch_size x devices = 8; use 8"),
+        (["--gpus", "0,0"], "expected different numbers such as 0,1"),
+        (["--resume", "nowhere"], "neither a checkpoint nor a folder"),
+        (["data.val_annotations=absent.json"], r"absent\.json: no such file; training reads a train and"),
+        (["model.start=absent.ckpt"], r"absent\.ckpt: no such checkpoint file"),
+    ],
+)
+def test_mistakes_are_told_before_torch_is_imported(
+    run: Run, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ldm.training.run", "ldm.distilling.beginning"):
+        monkeypatch.setitem(sys.modules, name, None)  # whoever imports it fails
+    settings = [*run.words(), *TRAINING, "data.batch_size=2", "trainer.effective_batch=2"]
+    with pytest.raises(UserError, match=message):
+        train(["--base", str(base(run)), f"model.start={run.start}", *settings, *words])
+    teacher = [] if "model.start" in words[0] else ["--teacher", str(run.start)]
+    with pytest.raises(UserError, match=message):
+        distill(["--base", "configs/distill_guidance_toy.yaml", *teacher, *settings, *words])
 
 
 def test_a_run_without_an_end_is_refused_and_paths_may_be_words(run: Run) -> None:

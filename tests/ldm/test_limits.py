@@ -88,7 +88,7 @@ def test_any_file_is_one_line(tmp_path: Path, content: str | bytes) -> None:
         ("trainer.max_steps=0x" + "f" * 5000, r"trainer\.max_steps: got a number of thousands of digits"),
         ("sampling.steps=1001", r"sampling\.steps: got 1001, allowed: 1 to 1,000"),
         ("sampling.scales_txt=[1,.nan]", r"sampling\.scales_txt\.1: got nan, allowed: a finite number"),
-        ("data.workers=yes", r"data\.workers: got True, allowed: a number"),
+        ("data.workers=true", r"data\.workers: got True, allowed: a number"),
         ("sampling.scales_txt={}", "configuration: Cannot merge incompatible container types"),
         ("model=[1]", r"model: got \[1\], allowed: settings by name"),
         ("model.architecture.unet.heads=0", r"model\.architecture\.unet\.heads: got 0"),

@@ -148,6 +148,16 @@ def test_files_in_all_namings_add_what_peft_adds(
     torch.testing.assert_close(predict(parts.unet), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_adapters_that_change_nothing_are_told(
+    plain: Parts, tensors: Tensors, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts, path = deepcopy(plain), tmp_path / "x.safetensors"
+    for factor, told in ((1.0, False), (0.0, True)):
+        save_file({f"unet.{name}": value * factor for name, value in tensors.items()}, path)
+        apply_loras(parts, [LoraFile(str(path), 0.0)], tmp_path)  # a weight of 0 was asked for
+        assert (f"{path}: changes nothing: the alphas" in caplog.text) is told
+
+
 def test_patterns_and_rank_stabilised_scales(plain: Parts, tmp_path: Path) -> None:
     """Alphas by layer and alpha / sqrt(rank), as peft has them; 1e-5."""
     settings = peft.LoraConfig(

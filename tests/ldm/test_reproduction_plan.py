@@ -23,6 +23,7 @@ from ldm.reproduction.fetching import downloads
 from ldm.reproduction.needs import Need, by_disk
 from ldm.reproduction.options import ReproduceOptions, visible_gpus
 from ldm.reproduction.released import METRIC_WEIGHTS, PAPER, RELEASED
+from ldm.reproduction.room import check_room
 from ldm.reproduction.step import Step
 from tests.workbench import ROOT, Workbench
 
@@ -182,8 +183,17 @@ def test_needs_are_sums_of_known_sizes() -> None:
 
 
 def test_disks_are_told_apart(tmp_path: Path) -> None:
-    found = by_disk([Need(tmp_path / "a", 3), Need(tmp_path / "b/c", 4), Need(Path("/proc"), 5)])
-    assert found == {tmp_path / "a": 7, Path("/proc"): 5}
+    here, there = [Need(tmp_path / "a", 3), Need(tmp_path / "b/c", 4)], [Need(Path("/proc"), 5)]
+    assert by_disk([*here, *there]) == {tmp_path / "a": here, Path("/proc"): there}
+
+
+def test_a_small_disk_is_told_the_steps_that_write_there(tmp_path: Path) -> None:
+    """Nothing is ever free on /proc."""
+    needs = {"fetch": Need(tmp_path, 3), "draw": Need(Path("/proc"), 5), "look": Need(Path("/proc"), 0)}
+    with pytest.raises(
+        UserError, match=r"^/proc: what is left for it \(draw\) needs 5 B and 67\.1 MB to spare, .* 0 B free"
+    ):
+        check_room([Step(name, "", [], need) for name, need in needs.items()])
 
 
 def test_a_dry_run_needs_nothing_and_writes_nothing(tmp_path: Path) -> None:

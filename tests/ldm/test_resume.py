@@ -288,7 +288,8 @@ def test_a_full_disk_ends_neither_training_nor_what_was_saved(
     assert not list(folder(run, "full").glob(".*"))
     monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(
-        UserError, match=r"training ended at step 12, but .*not written \(No space left\); the disk has"
+        UserError,
+        match=r"ended at step 12, but .*ckpt: not written \(No space left\); it needs .*B, the disk has",
     ):
         train(command(run, "fuller"))
 
@@ -368,8 +369,9 @@ def test_one_run_by_two_processes_is_refused(run: Run, monkeypatch: pytest.Monke
 
 
 def test_a_disk_that_is_full_at_the_start_is_one_line(run: Run) -> None:
+    words = command(run, "start")
     with (
         largest_file(100),
         pytest.raises(UserError, match=r"tiny_start.*: not written .*File too large.* free"),
     ):
-        train(command(run, "start"))
+        train(words)

@@ -66,6 +66,8 @@ def test_bad_input_ends_with_one_line_and_code_2(
         ("--batch-size", "0"),
         ("--temperature", "0"),
         ("--temperature", "inf"),
+        ("--greedy", "--temperature", "0.9"),
+        ("--greedy", "--top-k", "3"),
         ("--max-new-tokens", f"1{'0' * 30}"),
         ("--top-k", "0"),
         ("--setting", "x"),

@@ -14,7 +14,14 @@ from llava.tuning import run_settings
 from llava.tuning.arguments import Arguments, read_arguments
 from llava.tuning.limits import REFUSED, check_processes
 from llava.tuning.run_settings import CLAIMED_IF_GIVEN, FREE, SETTINGS, claim_output
-from llava.tuning.train_flags import DataArguments, FixedArguments, ModelArguments, ScheduleArguments
+from llava.tuning.train_flags import (
+    DataArguments,
+    FixedArguments,
+    ModelArguments,
+    ScheduleArguments,
+    check_ours,
+    trainer_types,
+)
 
 PATHS = ("--model_name_or_path", "m", "--data_path", "d", "--image_folder", "i", "--use_cpu", "True")
 NUMBERS = [
@@ -82,6 +89,41 @@ def test_tasks_of_srun_and_several_gpus_are_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(TrainingArguments, "n_gpu", 4)
     with pytest.raises(UserError, match="one process sees 4 GPUs and would take 4 times the batch"):
         check_processes(training)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--learning_rate", "-1"], "--learning_rate: got -1.0, allowed: above 0, up to 1"),
+        (["--save_steps=nan"], "--save_steps: got nan, allowed: above 0"),
+        (["--lora_r", "4"], "--lora_r: not used without --lora_enable True"),
+        (["--warmup_ratio", "0.1", "--warmup-steps", "5"], "both say how long the rate rises; give one"),
+    ],
+)
+def test_mistakes_are_told_before_torch_is_imported(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_ours([*PATHS, "--output_dir", "o", *words], None)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--learning_rte", "1"], "unrecognized arguments: --learning_rte; did you mean --learning_rate?"),
+        (["--num-train-epochs", "x"], "argument --num-train-epochs: invalid float value: 'x'"),
+        (["--max_steps=1.5"], "argument --max_steps: invalid int value: '1.5'"),
+    ],
+)
+def test_flags_of_transformers_are_known_before_it_is_imported(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        check_ours([*PATHS, "--output_dir", "o", *words], None)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_flags_that_are_read_from_its_source_are_all() -> None:
+    assert {each.name for each in fields(TrainingArguments) if each.init} - trainer_types().keys() == set()
 
 
 def test_every_setting_has_a_decision() -> None:

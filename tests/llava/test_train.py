@@ -333,13 +333,18 @@ def test_one_folder_by_two_processes_is_refused(data: Path, tiny: Path, tmp_path
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
-    data: Path, tiny: Path, trained: Path, tmp_path: Path
+    data: Path, tiny: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    name = r"model\.safetensors"
     words = flags(data, tiny, tmp_path / "run", "--num_train_epochs", "2", "--save_steps", "2")
     with (
         largest_file(100_000),
-        pytest.raises(UserError, match=r"/run: not written \(.*\); the disk has .* free"),
+        pytest.raises(UserError, match=rf"/checkpoint-2/{name}: not written \(.*\); it needs .* free"),
     ):
         main(words)
+    monkeypatch.setattr("egogen.disk.free_bytes", lambda _: 1000)
+    with pytest.raises(UserError, match=r"/run: a checkpoint needs \d+\.\d .B, the disk has 1\.0 kB free"):
+        main(words)
+    monkeypatch.undo()
     main(words)
     assert losses(tmp_path / "run") == losses(trained)

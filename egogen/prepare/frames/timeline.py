@@ -74,7 +74,8 @@ class Timeline:
         if cut_off and last is not None:
             # Frames are stored in the order of decoding: before later ones, some may be lost.
             pts = [stamp for stamp in pts if stamp <= last] or pts[:1]
-        key_stamps = [stamp for stamp in pts if stamp in keys]
+        # Of MPEG-PS many time stamps are guessed, and after seeking otherwise: it is read from its start.
+        key_stamps = [] if container.format.name == "mpeg" else [stamp for stamp in pts if stamp in keys]
         return cls(base, pts, key_stamps, ends[pts[-1]], cut_off, stream.average_rate)
 
     def at(self, seconds: Fraction) -> int | None:

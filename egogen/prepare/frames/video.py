@@ -120,15 +120,16 @@ class Video:
         """Decodes from the last key frame that reaches a time stamp: the frames behind the first, and it."""
         frames: Iterator[ShownFrame] = iter(())
         first = None
-        for key in reversed(self.timeline.keys_before(stamp)):
+        # Containers seek by decoding time: where frames are reordered they may come out one key too late, and
+        # without an index (MPEG-TS) behind the first: then the file's own start is left.
+        for key in (*reversed(self.timeline.keys_before(stamp)), None):
             frames = self.decode(key, wanted)
             first = next(frames, None)
-            # Containers seek by decoding time: where frames are reordered they may come out one key too late.
-            if first is None or first.pts <= stamp:
+            if first is not None and first.pts <= stamp:
                 break
         return frames, first
 
-    def decode(self, key: int, wanted: set[int]) -> Iterator[ShownFrame]:
+    def decode(self, key: int | None, wanted: set[int]) -> Iterator[ShownFrame]:
         """Decodes from a key frame on; of what is not wanted, frames that no other refers to may be missing.
 
         After an error everything is in doubt until the next key frame, so it is left out.
@@ -147,10 +148,13 @@ class Video:
                 if not damaged and not frame.is_corrupt and frame.pts is not None:
                     yield ShownFrame(frame.pts, frame)
 
-    def packets(self, key: int) -> Iterator[Packet[VideoStream]]:
-        """The stream's packets from a key frame on, as far as the file can be read."""
+    def packets(self, key: int | None) -> Iterator[Packet[VideoStream]]:
+        """The stream's packets from a key frame on, or from the file's start, as far as it can be read."""
         try:
-            self.container.seek(key, stream=self.stream)
+            if key is None:
+                self.container.seek(min(0, self.container.start_time or 0))
+            else:
+                self.container.seek(key, stream=self.stream)
             yield from self.container.demux(self.stream)
         except av.error.FFmpegError:
             return

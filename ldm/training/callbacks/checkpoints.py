@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,7 +18,7 @@ from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities import rank_zero_info
 
-from egogen.disk import no_room
+from egogen.disk import no_room, writing
 from egogen.errors import UserError, reason
 from egogen.files import atomic_open, read_json, write_json
 from ldm.checkpoints.safe_reading import read
@@ -50,7 +50,7 @@ class AtomicFiles(CheckpointIO):
         path = Path(path)
         self.problem = ""
         try:
-            with atomic_open(path) as file:
+            with atomic_open(path) as file, writing(path, tensor_bytes(checkpoint)):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -74,6 +74,21 @@ class AtomicFiles(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Deletes a file if it is there."""
         Path(path).unlink(missing_ok=True)
+
+
+def tensor_bytes(checkpoint: object) -> int:
+    """Bytes of the tensors in a checkpoint; those that share memory count once, as in the file."""
+    storages = [tensor.untyped_storage() for tensor in tensors_of(checkpoint)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def tensors_of(value: object) -> Iterator[torch.Tensor]:
+    """The tensors in mappings and lists in each other."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    for each in inner:
+        yield from tensors_of(each)
 
 
 class Checkpoints(Checkpoint):
