@@ -32,6 +32,7 @@ RUN = (
     "--per_device_train_batch_size",
     "1",
 )
+LORA = ("--lora_enable", "True", "--lora_r", "4", "--lora_dropout", "0")
 TWICE = ("--gradient_accumulation_steps", "2")
 
 
@@ -118,15 +119,23 @@ def test_a_process_that_is_left_alone_says_so(late: bool, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize(
+    ("stage", "more"),
+    [
+        pytest.param(3, (), id="zero3"),
+        pytest.param(2, (), id="zero2", marks=pytest.mark.long),
+        pytest.param(2, LORA, id="lora2", marks=pytest.mark.long),
+        pytest.param(3, LORA, id="lora3", marks=pytest.mark.long),
+    ],
+)
 def test_two_processes_go_on_as_one_and_one_as_two(
-    stage: int, data: Path, tiny: Path, tmp_path: Path
+    stage: int, more: tuple[str, ...], data: Path, tiny: Path, tmp_path: Path
 ) -> None:
     """To 1e-5, the rounding of sums in another order."""
     whole, out, log = tmp_path / "whole", tmp_path / "run", tmp_path / "log"
     given = zero(out, stage)
 
-    def train(folder: Path, count: int, *more: str) -> None:
+    def train(folder: Path, count: int) -> None:
         words = [*flags(data, tiny, folder, *RUN, *given), *(TWICE if count == 1 else ()), *more]
         processes = [
             Forked(command, "llava.train", words, log=log, environment=rank) for rank in ranks(count)
