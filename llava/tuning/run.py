@@ -157,7 +157,7 @@ def start_deepspeed(args: Arguments) -> None:
     if args.training.deepspeed:
         import deepspeed
 
-        deepspeed.init_distributed()
+        deepspeed.init_distributed(timeout=args.training.ddp_timeout_delta)
 
 
 def load_model(args: Arguments) -> tuple[Llava, PreTrainedTokenizerBase, CLIPImageProcessorPil]:
