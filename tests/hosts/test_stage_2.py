@@ -21,6 +21,7 @@ from tests.ldm.toy_run import Run, make_run, training
 pytestmark = pytest.mark.long
 CUT = float(os.environ.get("CUT_SECONDS", "60"))
 STEPS, FIRST = 60, "step=0000005.ckpt"
+NEAR = 2e-3  # sums in another order, which Adam divides by their own size
 SETTINGS = [
     *(
         "data.batch_size=1",
@@ -62,7 +63,8 @@ def words(run: Run, name: str, *more: str) -> list[str]:
 def farthest(first: Path, second: Path) -> float:
     """Largest difference of weights between two checkpoints, as a share of how far training moved them."""
     one, other, begun = (read(path)["state_dict"] for path in (first, second, first.parent / FIRST))
-    pairs = [(one[name].float(), other[name].float(), begun[name].float()) for name in one]
+    weights = [name for name, value in one.items() if value.ndim]  # and not how often they were averaged
+    pairs = [(one[name], other[name], begun[name]) for name in weights]
     moved = max((a - c).abs().max().item() for a, _, c in pairs)
     found = max((a - b).abs().max().item() for a, b, _ in pairs) / moved
     measured(f"{second}: weights differ by {found:.2e} of the way")
@@ -93,7 +95,7 @@ def test_a_cut_is_waited_out_and_a_killed_host_is_told(
     assert "[rank0]" not in two.two[0].printed  # how torch begins the lines of a traceback
     assert max(step_files(folder(run, "cut"))) < STEPS
     two.train(words(run, "cut"), tmp_path)
-    assert farthest(whole / "last.ckpt", folder(run, "cut") / "last.ckpt") < 1e-3
+    assert farthest(whole / "last.ckpt", folder(run, "cut") / "last.ckpt") < NEAR
 
 
 def test_silence_ends_a_run_after_the_time_that_is_set(run: Run, two: Hosts, tmp_path: Path) -> None:
@@ -115,5 +117,5 @@ def test_as_many_processes_as_there_are(run: Run, whole: Path, two: Hosts, tmp_p
     train(training(run, "changed", *SETTINGS, limit.format(20)))
     two.train(words(run, "changed", limit.format(40)), tmp_path)
     train(training(run, "changed", *SETTINGS))
-    assert farthest(whole / "last.ckpt", folder(run, "changed") / "last.ckpt") < 1e-3
+    assert farthest(whole / "last.ckpt", folder(run, "changed") / "last.ckpt") < NEAR
     assert read(folder(run, "changed") / "last.ckpt")["global_step"] == STEPS
