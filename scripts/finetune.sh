@@ -2,7 +2,8 @@
 # Stage 1: fine-tunes the 13B VLLM with the published settings of configs/finetune.yaml.
 #   bash scripts/finetune.sh ego4d|epickitchen [more flags of python -m llava.train]
 # DATA_ROOT holds EgoGen/; RUN_ROOT takes the result; LLAVA is the starting checkpoint; NPROC the number of GPUs;
-# CONFIG another preset, such as configs/finetune_qlora_24gb.yaml.
+# CONFIG another preset, such as configs/finetune_qlora_24gb.yaml. On several machines: NODES, how many; NODE_RANK,
+# which, from 0; MASTER_ADDR, the address of machine 0 (docs/scale.md).
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 DATASET=${1:-}
 shift || die "expected a data set, ego4d or epickitchen"
@@ -10,10 +11,16 @@ processes 8
 use_env vllm
 paths "$DATASET" train
 
+((${NODES:-1} == 1)) || [[ -n ${NODE_RANK:-} && -n ${MASTER_ADDR:-} ]] ||
+    die "NODES=$NODES: set NODE_RANK, from 0, and MASTER_ADDR, the address of machine 0, on each machine"
+
 # A plan needs one process, which is told how many there will be, and no GPU.
-LAUNCH=(python -m torch.distributed.run --standalone --nproc_per_node "$NPROC")
+WHERE=(--standalone)
+((${NODES:-1} == 1)) ||
+    WHERE=(--nnodes "$NODES" --node_rank "$NODE_RANK" --master_addr "$MASTER_ADDR" --master_port "${MASTER_PORT:-29500}")
+LAUNCH=(python -m torch.distributed.run "${WHERE[@]}" --nproc_per_node "$NPROC")
 [[ " $* " == *\ --dry[_-]run\ * && " $* " != *\ --dry[_-]run\ [Ff]alse\ * ]] &&
-    LAUNCH=(env RANK=0 LOCAL_RANK=0 WORLD_SIZE="$NPROC" python)
+    LAUNCH=(env RANK=0 LOCAL_RANK=0 WORLD_SIZE="$((NPROC * ${NODES:-1}))" python)
 
 set -- "${CONFIG:-configs/finetune.yaml}" \
     --model_name_or_path "${LLAVA:-$WEIGHTS_ROOT/llava-llama-2-13b-chat-lightning-preview}" \

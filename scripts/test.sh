@@ -3,7 +3,8 @@
 #   bash scripts/test.sh          everything; what .ci/run calls
 #   bash scripts/test.sh --fast   without the tests marked slow, without coverage
 #   bash scripts/test.sh --lint   style, types and import contracts alone
-#   bash scripts/test.sh --long   the tests marked long alone: the toy benchmark's small budget, the toy start's rebuilding
+#   bash scripts/test.sh --long   the tests marked long alone: the toy benchmark's small budget, the toy start's rebuilding,
+#                                 training over two hosts (network namespaces; root)
 #   bash scripts/test.sh --faults every cell of the table of faults; writes its verdicts into docs/reliability.md
 #   bash scripts/test.sh --mutants small changes to the heart of the code, one by one: how many do the tests notice?
 # A check that fails does not stop the others; its output is shown and the script ends with code 1.
@@ -92,9 +93,10 @@ lane_ldm() {
 }
 
 if [[ $mode == --long ]]; then
-    use_env vllm
-    python -m pytest -q -o cache_dir=.pytest_cache/long -m long tests/test_*.py # with all cores
-    exit
+    status=0 # with all cores
+    (use_env vllm && python -m pytest -q -o cache_dir=.pytest_cache/long -m long tests/test_*.py tests/llava tests/hosts) || status=$?
+    (use_env ldm && python -m pytest -q -o cache_dir=.pytest_cache/long -m long tests/hosts) || status=$?
+    exit "$status"
 fi
 
 if [[ $mode == --faults ]]; then # one environment after the other: both write the one page

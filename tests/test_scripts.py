@@ -69,6 +69,17 @@ def test_a_command_is_run_in_an_environment(tmp_path: Path) -> None:
     assert "no command 'lego'" in bench.run("run.sh", "ldm", "lego", code=2)
 
 
+def test_fine_tuning_on_several_machines(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path, "conda python")
+    (bench.conda / "vllm" / "bin").mkdir(parents=True)
+    told = {"NODES": "2", "NPROC": "4", "CONVERSATIONS": "c", "FRAMES": "f", "VLLM": "v"}
+    assert "NODES=2: set NODE_RANK" in bench.run("finetune.sh", "ego4d", code=2, **told)
+    told |= {"NODE_RANK": "1", "MASTER_ADDR": "10.0.0.1"}
+    bench.run("finetune.sh", "ego4d", **told)
+    where = "--nnodes 2 --node_rank 1 --master_addr 10.0.0.1 --master_port 29500 --nproc_per_node 4"
+    assert f"torch.distributed.run {where} -m llava.train" in bench.calls()[-1]
+
+
 def test_a_home_folder_that_the_caller_s_shell_has_left_alone(tmp_path: Path) -> None:
     (tmp_path / "my home").mkdir()
     bench = Workbench(tmp_path / "my home", "conda python")
@@ -100,8 +111,8 @@ def test_long_tests_run_alone(tmp_path: Path) -> None:
     bench = Workbench(tmp_path, "uv python3.11")
     bench.run("test.sh", "--long")
     ran = [call for call in bench.calls() if " -m pytest" in call]
-    assert len(ran) == 1
-    assert " -m long " in ran[0]
+    assert len(ran) == 2  # an environment each
+    assert all(" -m long " in call for call in ran)
     bench.run("test.sh", "--long", code=7, FAIL_ON="-m long")
 
 

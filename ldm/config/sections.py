@@ -215,6 +215,9 @@ class TrainerConfig:
     tracker: Literal["tensorboard", "wandb", "mlflow", "none"] = "tensorboard"  # where the curves go
     max_nonfinite: Count = 5  # as many steps in a row without a finite gradient end training
     threads: Few = 0  # CPU threads; 0 leaves the choice to torch
+    # After so long without an answer of another process the run ends; longer than any cut of the network
+    # that it is to outlast, and than what the first process does alone (checks, caches).
+    timeout_minutes: Positive = 30
 
     def __post_init__(self) -> None:
         met = self.keep_every_steps % self.save_every_steps == 0

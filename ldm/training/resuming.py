@@ -26,10 +26,11 @@ USED = [
     "data.check", "optimizer.fused", "trainer.nodes", "trainer.processes", "trainer.save_every_steps",
     "trainer.keep_last", "trainer.keep_every_steps", "trainer.validate_every_epochs",
     "trainer.images_every_steps", "trainer.images", "trainer.log_every_steps", "trainer.tracker",
-    "trainer.max_nonfinite", "trainer.threads", "sampling.scheduler", "sampling.steps", "sampling.scales_txt",
-    "sampling.scales_img", "sampling.interval_txt", "sampling.interval_img", "sampling.timesteps",
-    "sampling.adapt", "sampling.seed", "sampling.height", "sampling.output_range", "sampling.format",
-    "sampling.batch_size", "sampling.precision", "sampling.compile", "sampling.loras",
+    "trainer.max_nonfinite", "trainer.threads", "trainer.timeout_minutes", "sampling.scheduler",
+    "sampling.steps", "sampling.scales_txt", "sampling.scales_img", "sampling.interval_txt",
+    "sampling.interval_img", "sampling.timesteps", "sampling.adapt", "sampling.seed", "sampling.height",
+    "sampling.output_range", "sampling.format", "sampling.batch_size", "sampling.precision",
+    "sampling.compile", "sampling.loras",
 ]  # fmt: skip
 # The new one counts from the resumed step on, and a line of the log says so.
 SAID = [

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from egogen.errors import UserError
 from egogen.files import atomic_open
+from egogen.peers import together
 from ldm.checkpoints.lora_run import export
 from ldm.checkpoints.source import load_parts, open_source, with_sizes
 from ldm.config.lora import FIRST
@@ -148,11 +150,12 @@ def run_trainer(
     """Trains.
 
     Raises:
-        UserError: the last checkpoint could not be written.
+        UserError: the last checkpoint could not be written, or another process cannot be reached.
         KeyboardInterrupt: Ctrl-C.
     """
     try:
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        with together("trainer.timeout_minutes"):
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:
         # Lightning ends the process with code 1 on Ctrl-C.
         if trainer.interrupted and error.code not in (EXIT_TERMINATED, 0):
@@ -233,7 +236,7 @@ def make_trainer(
         accelerator="gpu" if gpus else "cpu",
         devices=gpus or settings.processes,
         num_nodes=settings.nodes,
-        strategy=DDPStrategy(gradient_as_bucket_view=True) if devices * settings.nodes > 1 else "auto",
+        strategy=choose_strategy(settings, devices * settings.nodes),
         precision=choose_precision(settings.precision, bool(gpus)),  # type: ignore[arg-type]
         max_steps=data.total_steps,
         accumulate_grad_batches=accumulation,
@@ -248,6 +251,12 @@ def make_trainer(
         enable_model_summary=False,
         default_root_dir=run,
     )
+
+
+def choose_strategy(settings: TrainerConfig, processes: int) -> DDPStrategy | str:
+    """How several processes train as one, and how long they wait for each other."""
+    patience = timedelta(minutes=settings.timeout_minutes)
+    return DDPStrategy(gradient_as_bucket_view=True, timeout=patience) if processes > 1 else "auto"
 
 
 def choose_precision(wanted: str, on_gpu: bool) -> str:

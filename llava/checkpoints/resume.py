@@ -7,9 +7,10 @@ DeepSpeed unpickles whatever it finds. So every file is read before, with a list
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed
@@ -21,6 +22,7 @@ from egogen.files import read_json
 from llava.checkpoints.weights import load_pickle, told
 
 log = logging.getLogger(__name__)
+Found = TypeVar("Found")
 
 COMPLETE = "complete.json"  # written into a checkpoint, and into the output folder, when all else is there
 STATE = "trainer_state.json"
@@ -101,20 +103,24 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def agreed_checkpoint(folder: Path) -> Path | None:
-    """`newest_checkpoint` as the first process finds it; all processes learn the same, or fail alike."""
+def agreed(find: Callable[[], Found]) -> Found:
+    """What the first process finds; all processes learn the same, or fail alike.
+
+    Raises:
+        UserError: the one of the first process.
+    """
     parallel = torch.distributed.is_initialized()
-    found: list[Path | UserError | None] = [None]
+    found: list[Found | UserError | None] = [None]
     if not parallel or torch.distributed.get_rank() == 0:
         try:
-            found = [newest_checkpoint(folder)]
+            found = [find()]
         except UserError as error:
             found = [error]
     if parallel:
         torch.distributed.broadcast_object_list(found)
     if isinstance(found[0], UserError):
         raise found[0]
-    return found[0]
+    return cast("Found", found[0])
 
 
 def step_of(path: Path) -> int:

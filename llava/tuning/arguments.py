@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch.distributed import distributed_c10d
 from transformers import HfArgumentParser, TrainingArguments
 
 from egogen.errors import UserError
@@ -55,6 +57,7 @@ def read_arguments(argv: Sequence[str] | None, description: str | None) -> Argum
     )
     try:
         known, _ = parser.parse_known_args(words)
+        wait_at_most(known.ddp_timeout)
         if known.deepspeed and not known.dry_run:
             be_a_group()
         read = read_plan if known.dry_run else HfArgumentParser.parse_args_into_dataclasses
@@ -75,6 +78,15 @@ def read_arguments(argv: Sequence[str] | None, description: str | None) -> Argum
     if data.dry_run:
         return Arguments(model, data, lora, training, process().rank, process().world_size)
     return Arguments(model, data, lora, training, training.process_index, training.world_size)
+
+
+def wait_at_most(seconds: int) -> None:
+    """Makes `--ddp_timeout` count for every group of processes.
+
+    Transformers passes it to one of them, on GPUs alone; DeepSpeed's own have torch's default.
+    """
+    for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
+        setattr(distributed_c10d, name, timedelta(seconds=seconds))
 
 
 def be_a_group() -> None:

@@ -28,6 +28,7 @@ from egogen.file_sets import atomic_files
 from egogen.files import write_json
 from egogen.progress import Progress
 from llava.checkpoints.adapter_folder import adapter_file
+from llava.checkpoints.resharding import clear
 from llava.checkpoints.resume import COMPLETE
 from llava.checkpoints.tokenizer import save_tokenizer
 from llava.checkpoints.vllm_card import write_card
@@ -47,6 +48,9 @@ class Finetune(Trainer):
         **settings: object,
     ) -> None:
         super().__init__(**settings)  # type: ignore[arg-type]
+        # A mean over each batch, then one over the batches of an update (published): so it does not depend on
+        # how many processes share them. True asks for one mean over all its tokens, which does not either.
+        self.model_accepts_loss_kwargs = self.args.average_tokens_across_devices
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         if self.pop_callback(ProgressCallback) is not None:  # there unless --disable_tqdm
@@ -183,7 +187,30 @@ class MarkComplete(TrainerCallback):
         wait_for_all()
         if state.is_world_process_zero:
             checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            write_json(checkpoint / COMPLETE, {"step": state.global_step})
+            write_json(checkpoint / COMPLETE, {"step": state.global_step, "processes": args.world_size})
+
+
+class AfterResharding(TrainerCallback):
+    """Tidies up where training goes on with another number of processes."""
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Optimizer | None = None,
+        **_: object,
+    ) -> None:
+        """Called once weights, optimiser and schedule are in place: deletes what they were read from."""
+        del control
+        assert optimizer is not None
+        # DeepSpeed gives one tensor to all groups under ZeRO-3, which each of them would count on.
+        for moments in optimizer.state.values():
+            if isinstance(step := moments.get("step"), Tensor):
+                moments["step"] = step.clone()
+        wait_for_all()
+        if state.is_world_process_zero:
+            clear(Path(str(args.output_dir)))
 
 
 class FirstRate(TrainerCallback):

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 import torch.distributed
@@ -19,16 +20,18 @@ from egogen.errors import UserError
 from egogen.files import write_json
 from egogen.frames import FrameStore, check_frames, open_frames
 from egogen.locks import hold
+from egogen.peers import together
 from egogen.shards import take_shard
 from llava.checkpoints.adapter_folder import is_adapter, whole_of
 from llava.checkpoints.adapters import add_adapters, four_bits
 from llava.checkpoints.config_json import places
-from llava.checkpoints.resume import COMPLETE, agreed_checkpoint, step_of
+from llava.checkpoints.resharding import clear, reshard, writers
+from llava.checkpoints.resume import COMPLETE, agreed, newest_checkpoint, step_of
 from llava.checkpoints.tokenizer import load_tokenizer
 from llava.model import Llava, choose_attention, count_parameters, freeze_vision, load
 from llava.tuning.arguments import Arguments, read_arguments
 from llava.tuning.conversations import Collate, ConversationDataset, Example, encode_all, say_longer
-from llava.tuning.finetuner import Finetune, FirstRate, MarkComplete, wait_for_all
+from llava.tuning.finetuner import AfterResharding, Finetune, FirstRate, MarkComplete, wait_for_all
 from llava.tuning.plan import plan_run
 from llava.tuning.run_settings import checked_settings, deepspeed_settings, note_start
 
@@ -44,7 +47,11 @@ def run(argv: Sequence[str] | None, description: str | None) -> None:
     first = args.rank == 0 and not args.data.dry_run
     output = args.output
     try:
-        with hold(output, "fine-tuning") if first else nullcontext(), writing(output):
+        with (
+            hold(output, "fine-tuning") if first else nullcontext(),
+            writing(output),
+            together("--ddp_timeout"),
+        ):
             finetune(args)
     finally:
         if torch.distributed.is_initialized():
@@ -74,7 +81,8 @@ def finetune(args: Arguments) -> None:
         log.info("%s: finished before, left as it is", output)
         return
     start_deepspeed(args)
-    checkpoint = agreed_checkpoint(output)
+    checkpoint = agreed(lambda: newest_checkpoint(output))
+    source = fit_to_processes(checkpoint, args) if checkpoint else None
     model, tokenizer, processor = load_model(args)
     if is_first:  # one that cannot be loaded claims no folder
         note_start(args, settings)
@@ -84,7 +92,7 @@ def finetune(args: Arguments) -> None:
         args=training,
         train_dataset=ConversationDataset(examples, frames, processor),
         data_collator=Collate(model.patches),
-        callbacks=[MarkComplete(), FirstRate()],
+        callbacks=[MarkComplete(), FirstRate(), *([AfterResharding()] if source != checkpoint else [])],
         tokenizer=tokenizer,
         image_processor=processor,
     )
@@ -92,7 +100,7 @@ def finetune(args: Arguments) -> None:
         trainer.require_room(output)
     if checkpoint is not None:
         log.info("goes on from %s", checkpoint)
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    result = trainer.train(resume_from_checkpoint=str(source) if source else None)
     trainer.save_model(str(output))
     trainer.save_state()
     wait_for_all()
@@ -104,6 +112,28 @@ def finetune(args: Arguments) -> None:
             "%s: %d updates; mean loss of the %d taken now: %.4f",
             output, result.global_step, taken, result.training_loss,
         )  # fmt: skip
+
+
+def fit_to_processes(checkpoint: Path, args: Arguments) -> Path:
+    """What this run goes on from: the checkpoint, or its resharded form where other processes wrote it.
+
+    Raises:
+        UserError: not all of its shards are here.
+    """
+
+    def source() -> Path:
+        clear(args.output)
+        before = writers(checkpoint) if args.training.deepspeed else None
+        if before in (None, args.processes):
+            return checkpoint
+        log.info("%s: of %d processes, made into one for %d", checkpoint, before, args.processes)
+        return reshard(checkpoint)
+
+    found = agreed(source)
+    if found != checkpoint:
+        # What transformers and accelerate read; the file that was named, and claimed, is as it was.
+        args.training.hf_deepspeed_config.config["checkpoint"] = {"load_universal": True}
+    return found
 
 
 def read_examples(args: Arguments, tokenizer: PreTrainedTokenizerBase, frames: FrameStore) -> list[Example]:
@@ -129,7 +159,7 @@ def start_deepspeed(args: Arguments) -> None:
     if args.training.deepspeed:
         import deepspeed
 
-        deepspeed.init_distributed()
+        deepspeed.init_distributed(timeout=args.training.ddp_timeout_delta)
 
 
 def load_model(args: Arguments) -> tuple[Llava, PreTrainedTokenizerBase, CLIPImageProcessorPil]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
+from egogen.errors import UserError
 from egogen.files import read_json, write_json
 from egogen.manifest import begun, checkpoint_hash, claim, file_hash
 from egogen.record import run_record
@@ -71,7 +73,8 @@ def checked_settings(args: Arguments) -> dict[str, object]:
     """The settings of this run, which are those that its output folder was begun with, if it was.
 
     Raises:
-        UserError: the folder was begun with others.
+        UserError: the folder was begun with others; another number of processes is none, if an update takes
+            as many batches as before.
     """
     values = {name: getattr(args.training, name) for name in SETTINGS}
     plain = {key: value if isinstance(value, int | float) else str(value) for key, value in values.items()}
@@ -86,8 +89,37 @@ def checked_settings(args: Arguments) -> dict[str, object]:
         **plain,
     }
     settings |= given(args.training)
+    if (args.output / RUN).exists():
+        settings |= spread_as_before(args.output / RUN, args)
     begun(args.output, settings, RUN)
     return settings
+
+
+def spread_as_before(run: Path, args: Arguments) -> dict[str, int]:
+    """How a run shared out its batches when it began; it goes on being claimed, as it decides nothing learnt.
+
+    Raises:
+        UserError: an update would take another number of batches.
+    """
+    first = read_json(run)
+    before = {name: first.get(name) for name in ("world_size", "gradient_accumulation_steps")}
+    now = {name: getattr(args.training, name) for name in before}
+    if before == now or not all(isinstance(value, int) for value in before.values()):
+        return {}
+    wanted, processes = math.prod(before.values()), now["world_size"]
+    if wanted != math.prod(now.values()):
+        fitting = [f"{count}" for count in range(1, wanted + 1) if wanted % count == 0]
+        advice = (
+            f"add --gradient_accumulation_steps {wanted // processes}"
+            if wanted % processes == 0
+            else f"start one of {', '.join(fitting)} processes, with as much accumulation as makes up for it"
+        )
+        raise UserError(
+            f"{run}: an update of this run takes {wanted} batches (processes x accumulation: "
+            f"{' x '.join(map(str, before.values()))}), this start would take {math.prod(now.values())} "
+            f"({' x '.join(map(str, now.values()))}); {advice}"
+        )
+    return before
 
 
 def given(training: TrainingArguments) -> dict[str, object]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 
 import pytest
 from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 
 from egogen.errors import UserError
+from ldm.config.sections import TrainerConfig
 from ldm.training.launch import Tasks, choose_environment, is_first
+from ldm.training.run import choose_strategy
 from tests.egogen.test_shards import LAUNCHER_VARIABLES
 
 SLURM = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
@@ -136,3 +140,10 @@ def test_the_first_of_all_processes(monkeypatch: pytest.MonkeyPatch, name: str) 
     assert is_first()
     monkeypatch.setenv(name, "1")
     assert not is_first()
+
+
+def test_how_long_processes_wait_for_each_other() -> None:
+    chosen = choose_strategy(TrainerConfig(timeout_minutes=0.5), 2)
+    assert isinstance(chosen, DDPStrategy)
+    assert chosen._timeout == timedelta(seconds=30)
+    assert choose_strategy(TrainerConfig(), 1) == "auto"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from torch.distributed import distributed_c10d
 from transformers import TrainingArguments
 
 from egogen.errors import UserError
@@ -158,3 +160,14 @@ def test_what_is_learnt_may_not_change(
     assert claim_output(read(tmp_path, "--logging_steps", "3", "--save_steps", "9")) == begun
     with pytest.raises(UserError, match="the folder was made with"):
         claim_output(read(tmp_path, *change))
+
+
+def test_the_time_that_processes_wait_is_that_of_all_their_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DeepSpeed makes groups of its own without naming a time."""
+    for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
+        monkeypatch.setattr(distributed_c10d, name, timedelta(minutes=3))
+    read(tmp_path, "--ddp_timeout", "77")
+    assert distributed_c10d._get_default_timeout("gloo") == timedelta(seconds=77)
+    assert distributed_c10d._get_default_timeout("nccl") == timedelta(seconds=77)

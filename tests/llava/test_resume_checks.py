@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from egogen.errors import UserError
 from egogen.files import write_json
-from llava.checkpoints.resume import COMPLETE, agreed_checkpoint, check_checkpoint, newest_checkpoint
+from llava.checkpoints.resume import COMPLETE, agreed, check_checkpoint, newest_checkpoint
 from llava.train import main
 from llava.tuning.finetuner import check_fit
 from tests.forked import Forked, ranks
@@ -185,7 +185,7 @@ def agree(folder: Path, rank: int) -> None:
     """What a process learns; another folder's view must not matter."""
     torch.distributed.init_process_group("gloo")
     try:
-        said = str(agreed_checkpoint(Path("nowhere") if rank else folder))
+        said = str(agreed(lambda: newest_checkpoint(Path("nowhere") if rank else folder)))
     except UserError as error:
         said = f"error: {error}"
     Path(f"{folder}-{rank}").write_text(said)

@@ -1,0 +1,1 @@
+"""Training over two hosts, which are network namespaces of this machine."""
