@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +28,12 @@ from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.files import write_json
 from egogen.frames import encode
-from egogen.layout import FOLDERS, METRIC_TARGETS
+from egogen.layout import FOLDERS, METRIC_TARGETS, frame_tar
+from egogen.packed_frames import write_tar
+from egogen.seen_files import SeenFiles
 from egogen.shards import MOST_SHARDS
 
+A_TAR = 1000  # frames
 A_CLIP = 100  # actions of a clip; the last clip is what is left to do
 LABEL = "#C C picks up the {} with his right hand"
 TEXT = (
@@ -135,16 +139,43 @@ def begin(step: str, root: Path, count: int) -> None:
     clips = count // A_CLIP
     if step == "sample":
         child("sample_first", root)
-        link_clips(root / "drawn" / "images", 1, clips - 2, root / "drawn" / "images" / "clip_000000")
+        images = root / "drawn" / "images"
+        link_clips(images, 1, clips - 2, images / "clip_000000")
+        note_seen(SeenFiles(root / "drawn" / "drawn", images, "rest"), "", count)
+    elif step == "sample_tars":
+        child("sample_tars_first", root)
+        content = encode(Image.new("RGB", (64, 48)), 95)
+        for first in range(A_CLIP, count - A_CLIP, A_TAR):
+            names = drawn_names(first, min(first + A_TAR, count - A_CLIP))
+            write_tar(
+                frame_tar(root / "packed" / "images", "rest", first // A_TAR), dict.fromkeys(names, content)
+            )
     elif step == "describe":
         everything = (root / VAL).read_bytes()
         write_json(root / VAL, entries(0, A_CLIP))
         child("describe_first", root)
         (root / VAL).write_bytes(everything)
         for kind in ("llava_image", "llava_text"):
-            link_clips(root / "features" / kind, 1, clips - 2, root / "features" / kind / "clip_000000")
+            folder = root / "features" / kind
+            link_clips(folder, 1, clips - 2, folder / "clip_000000")
+            journals = root / "described" / "journals" / kind
+            note_seen(SeenFiles(journals, folder, "rest"), ".npy", count)
     if step in ("describe", "journal"):
         note_described(root, A_CLIP if step == "describe" else 0, count - A_CLIP)
+
+
+def drawn_names(first: int, end: int, target: bool = True) -> Iterator[str]:
+    """Names of the target frames of some actions, or of their input frames."""
+    for start in range(first, end, A_CLIP):
+        for actions in entries(start, min(A_CLIP, end - start)).values():
+            yield from (entry["image_1" if target else "image_0"] for entry in actions.values())
+
+
+def note_seen(seen: SeenFiles, ending: str, count: int) -> None:
+    """Says that the files of all but the first and the last clip were found whole, as the command says it."""
+    for name in drawn_names(A_CLIP, count - A_CLIP, target=not ending):
+        seen.note(f"{name.removesuffix('.jpg')}{ending}" if ending else name)
+    seen.flush()
 
 
 def note_described(root: Path, first: int, end: int) -> None:

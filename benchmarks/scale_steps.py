@@ -22,7 +22,7 @@ from egogen.layout import Layout
 
 VAL = Path("EgoGen", "ego4d_val.json")
 JOURNAL = Path("described", "shard_1_of_1.jsonl")
-COMMANDS = ("sample", "describe", "status")  # whole ones: their processes' seconds count
+COMMANDS = ("sample", "sample_tars", "describe", "status")  # whole ones: their processes' seconds count
 
 
 def annotations(root: Path) -> None:
@@ -78,13 +78,28 @@ def sample(root: Path, *more: str) -> None:
 
     files = [f"data.root={root}", "data.dataset=ego4d", "data.text_key=action", "data.resolution=48"]
     config = Path(__file__).parents[1] / "configs" / "generate_ego4d.yaml"
-    main(["--config", str(config), "--method", "copy", "--out", str(root / "drawn"), *more, *files])
+    out = "packed" if "webdataset" in more else "drawn"
+    main(["--config", str(config), "--method", "copy", "--out", str(root / out), *more, *files])
+
+
+def sample_tars(root: Path, *more: str) -> None:
+    """The same into tar files."""
+    sample(root, "--out-format", "webdataset", *more)
 
 
 def sample_first(root: Path) -> None:
     """Draws the first clip."""
-    clips = len(json.loads((root / VAL).read_bytes()))
-    sample(root, "--n_chunk", f"{clips}")
+    sample(root, *first_clip(root))
+
+
+def sample_tars_first(root: Path) -> None:
+    """Draws the first clip into a tar file."""
+    sample_tars(root, *first_clip(root))
+
+
+def first_clip(root: Path) -> list[str]:
+    """The flags that leave but the first clip."""
+    return ["--n_chunk", f"{len(json.loads((root / VAL).read_bytes()))}"]
 
 
 def describe(root: Path) -> None:
@@ -107,9 +122,22 @@ def status(root: Path) -> None:
 
 STEPS: dict[str, Callable[[Path], float | None]] = {
     each.__name__: each
-    for each in (annotations, names, journal, validate, validate_folders, pairs, sample, describe, status)
+    for each in (
+        annotations,
+        names,
+        journal,
+        validate,
+        validate_folders,
+        pairs,
+        sample,
+        sample_tars,
+        describe,
+        status,
+    )
 }
-BEGINNINGS = {"sample_first": sample_first, "describe_first": describe}
+BEGINNINGS = {
+    "sample_first": sample_first, "sample_tars_first": sample_tars_first, "describe_first": describe,
+}  # fmt: skip
 
 
 def main(step: str, root: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tarfile
 from pathlib import Path
 from unittest import mock
@@ -16,7 +17,7 @@ from egogen.packed_frames import DrawnFrames, PackedFrames, write_tar
 from ldm.evaluate import main as evaluate
 from ldm.report.__main__ import main as report
 from ldm.sample import main as sample
-from ldm.sampling import frame_output
+from ldm.sampling import drawing_job, frame_output
 from tests.ldm.toy_run import Run, make_run
 
 
@@ -115,6 +116,52 @@ def test_an_index_that_is_lost_or_damaged_is_made_anew(tmp_path: Path, index: st
     found = PackedFrames(tmp_path)
     assert {name: frame.read_bytes() for name, frame in found.items()} == content
     assert place.read_bytes() == right
+
+
+def test_a_restart_opens_no_frame_that_is_as_it_was(
+    run: Run, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy(run, tmp_path)
+    looked: list[Path] = []
+    real = frame_output.probe
+    monkeypatch.setattr(frame_output, "probe", lambda path: looked.append(path) or real(path))
+    copy(run, tmp_path)
+    assert looked == []
+    first, second, *_ = sorted((tmp_path / "images").rglob("*.png"))
+    first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])
+    second.unlink()
+    copy(run, tmp_path)
+    assert looked == [first]
+    assert frames(tmp_path) == frames(files)
+    shutil.rmtree(tmp_path / "drawn")  # as in a folder of before
+    for _ in range(2):
+        copy(run, tmp_path)
+        assert len(looked) == 1 + len(frames(files)), "each is opened once, and noted"
+
+
+def test_items_are_not_looked_at_while_the_annotations_are_the_same(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy(run, tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    items = json.loads((tmp_path / "items.json").read_text())
+    with monkeypatch.context() as patch:
+        patch.setattr(drawing_job, "item_digests", lambda _: pytest.fail("the items were digested"))
+        copy(run, tmp_path)
+    # A folder of before has them in the manifest; a change of the file asks for a look, and one is told of.
+    (tmp_path / "items.json").unlink()
+    old = {**manifest, "items": items, "annotations": "of other spaces"}
+    (tmp_path / "manifest.json").write_text(json.dumps(old))
+    copy(run, tmp_path)
+    old["items"] = dict.fromkeys(items, "another")
+    (tmp_path / "manifest.json").write_text(json.dumps(old))
+    with pytest.raises(UserError, match="has another frame or text than when it was drawn"):
+        copy(run, tmp_path)
+    old["items"] = dict(list(items.items())[:1])
+    (tmp_path / "manifest.json").write_text(json.dumps(old))
+    copy(run, tmp_path)
+    assert json.loads((tmp_path / "manifest.json").read_text()) == manifest
+    assert json.loads((tmp_path / "items.json").read_text()) == items
 
 
 def test_the_two_forms_do_not_mix(run: Run, files: Path) -> None:
