@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from egogen.errors import reason
+from egogen.files import no_garbage
 
 BLOCK = 1 << 22  # bytes of a journal read at a time
 ROW = (str, int, int)
@@ -36,7 +37,8 @@ class SeenFiles:
     def __init__(self, folder: Path, root: Path, part: str = "") -> None:
         self.journal, self.root = folder / f"{part or 'all'}.jsonl", f"{root}/"
         self.waiting: list[str] = []
-        rows = [np.empty((0, 2), np.int64), *(marks(path) for path in sorted(folder.glob("*.jsonl")))]
+        with no_garbage():
+            rows = [np.empty((0, 2), np.int64), *(marks(path) for path in sorted(folder.glob("*.jsonl")))]
         found = np.concatenate(rows)[::-1]  # of several lines of one name the last counts
         self.names, first = np.unique(found[:, 0], return_index=True)
         self.states = found[first, 1]
