@@ -53,6 +53,7 @@ measure pairs ldm ldm_data.py ${QUICK:+--pairs 16}
 measure features vllm features.py ${QUICK:+--pairs 16} --device "$DEVICE"
 measure page ldm page.py ${QUICK:+--requests 16} --device "$DEVICE"
 measure prepare ldm prepare.py ${QUICK:+--seconds 10 --actions 2000}
+measure scale ldm scale.py ${QUICK:+--items 1000}
 
 use_env ldm
 python benchmarks/collect.py "$OUT" | tee "$OUT/summary.md"

@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from egogen.errors import UserError, shorten
 from egogen.files import no_garbage, read_json, write_json
-from egogen.layout import DESCRIPTION_KEY
+from egogen.json_stream import UnusualJsonError, stream_object
+from egogen.layout import DESCRIPTION_KEY, normal, without_suffix
 
 # Of files on the usual systems, with room for the folders above.
 LONGEST_NAME, LONGEST_PATH = 255, 2000
@@ -50,25 +51,87 @@ def check_relative(path: str) -> str:
 ImagePath = Annotated[str, AfterValidator(check_relative)]
 
 
-class Action(BaseModel):
-    """One action: the frame before it, the frame during it, its label and what stage 1 wrote about it.
+class ActionFields(BaseModel):
+    """What is checked of an action; keys that are not listed here are kept as they are."""
 
-    Keys that are not listed here are kept as they are.
-    """
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     image_0: ImagePath
     image_1: ImagePath
     action: str = Field(min_length=1)
     llava_forecast_finetune: str | None = None
 
+
+class Action:
+    """One action: the frame before it, the frame during it, its label and what stage 1 wrote about it.
+
+    A view of the file's entry, of 40 bytes: a split has millions. Nobody changes it.
+
+    Args:
+        entry: as the file has it, checked (`Action.read`).
+    """
+
+    __slots__ = ("entry",)
+
+    def __init__(self, entry: JsonObject) -> None:
+        self.entry = entry
+
+    @classmethod
+    def read(cls, entry: object, where: str) -> Action:
+        """Checks an entry.
+
+        Raises:
+            UserError: it is not as described; names the place, the field, what was found and what is allowed.
+        """
+        if not is_sound(entry):
+            validate(ActionFields, entry, where)
+        return cls(entry)  # type: ignore[arg-type]  # an object by now
+
+    @property
+    def image_0(self) -> str:
+        """The frame before it, relative to the split folder."""
+        return self.entry["image_0"]  # type: ignore[no-any-return]
+
+    @property
+    def image_1(self) -> str:
+        """The frame during it."""
+        return self.entry["image_1"]  # type: ignore[no-any-return]
+
+    @property
+    def action(self) -> str:
+        """Its label."""
+        return self.entry["action"]  # type: ignore[no-any-return]
+
+    @property
+    def llava_forecast_finetune(self) -> str | None:
+        """What stage 1 wrote about it."""
+        return self.entry.get(DESCRIPTION_KEY)
+
     def text(self, key: str) -> str | None:
         """The text under any key of the entry, or None where it is absent or not text."""
-        # Not by getattr: a key of the file may be named as a method is ("text", "copy").
-        extra = self.model_extra or {}
-        value = extra[key] if key in extra else self.__dict__.get(key)
+        value = self.entry.get(key)
         return value if isinstance(value, str) else None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Action) and self.entry == other.entry
+
+    def __hash__(self) -> int:
+        return hash((self.image_0, self.image_1, self.action))
+
+    def __repr__(self) -> str:
+        return f"Action({self.entry!r})"
+
+
+def is_sound(entry: object) -> bool:
+    """Whether an entry is one of those that nearly all are, which need no closer look."""
+    if type(entry) is not dict:
+        return False
+    for key in ("image_0", "image_1"):
+        path = entry.get(key)
+        if type(path) is not str or len(path) > LONGEST_PATH or not PLAIN.fullmatch(path):
+            return False
+    label, text = entry.get("action"), entry.get(DESCRIPTION_KEY)
+    return type(label) is str and label != "" and (text is None or type(text) is str)
 
 
 class ClipMetadata(BaseModel):
@@ -100,23 +163,38 @@ class Annotations:
     """The actions of one split, in file order, together with the file's exact content.
 
     Args:
-        raw: `{clip_id: {action_id: {image_0, image_1, action, ...}}}`.
+        raw: `{clip_id: {action_id: {image_0, image_1, action, ...}}}`, or its pairs, one after the other.
         source: the path that errors name.
 
     Raises:
         UserError: an entry is not as described; names file, clip, action, field, what was found and allowed.
     """
 
-    def __init__(self, raw: JsonObject, source: Path) -> None:
+    def __init__(self, raw: JsonObject | Iterable[tuple[str, object]], source: Path) -> None:
         self.source = source
-        self.raw = raw
-        self.items = [
-            Item(clip, action_id, validate(Action, entry, f"{source}: clip {clip!r}, action {action_id!r}"))
-            for clip, actions in self.raw.items()
-            for action_id, entry in check_object(
-                actions, f"{source}: clip {clip!r}", "actions by action_id"
-            ).items()
-        ]
+        self.clips: list[str] = []  # also those without actions
+        self.items: list[Item] = []
+        for clip, actions in raw.items() if isinstance(raw, dict) else raw:
+            self.clips.append(clip)
+            entries = check_object(actions, f"{source}: clip {clip!r}", "actions by action_id")
+            self.items += [
+                Item(
+                    clip,
+                    action_id,
+                    Action(entry)
+                    if is_sound(entry)
+                    else Action.read(entry, f"{source}: clip {clip!r}, action {action_id!r}"),
+                )
+                for action_id, entry in entries.items()
+            ]
+
+    @property
+    def raw(self) -> JsonObject:
+        """The file's content: `{clip_id: {action_id: entry}}`."""
+        found: JsonObject = {clip: {} for clip in self.clips}
+        for clip, action_id, action in self.items:
+            found[clip][action_id] = action.entry
+        return found
 
     @classmethod
     def read(cls, path: Path) -> Annotations:
@@ -126,7 +204,7 @@ class Annotations:
             UserError: it is no such file, or holds no action: no step has anything to do then.
         """
         with no_garbage():
-            found = cls(check_object(read_json(path), f"{path}", "clips by clip_id"), path)
+            found = cls(read_clips(path), path)
         if not found.items:
             raise UserError(f"{path}: holds no action, there is nothing to do; make or download it again")
         return found
@@ -176,26 +254,53 @@ class Annotations:
         return len(self.items)
 
 
-def text_feature_names(items: Iterable[Item], frame: Callable[[Action], str]) -> dict[tuple[str, str], str]:
-    """Names, as of images, of the text features of a whole split, by (clip, action id).
+def read_clips(path: Path) -> Iterator[tuple[str, object]]:
+    """Clips of an annotation file with their actions, not checked; all of its text is never in memory.
+
+    Raises:
+        UserError: it is no JSON object.
+    """
+    done = 0
+    try:
+        for pair in stream_object(path):
+            done += 1
+            yield pair
+    except UnusualJsonError:  # read it as a whole, which says what is wrong
+        whole = check_object(read_json(path), f"{path}", "clips by clip_id")
+        yield from list(whole.items())[done:]
+
+
+class TextNames:
+    """Names, as of images, of the text features of a whole split.
 
     The first action of a frame has the frame's name, as published; further actions of the same frame add
-    their clip and id to it: `a/x.jpg` -> `a/x.<clip>.<id>.jpg` (F-S1-10).
+    their clip and id to it: `a/x.jpg` -> `a/x.<clip>.<id>.jpg` (F-S1-10). Only these are kept.
 
     Args:
         items: all actions of the annotation file, in its order.
         frame: which of an action's frames is described.
     """
-    names: dict[tuple[str, str], str] = {}
-    taken: set[PurePosixPath] = set()
-    for item in items:
-        path = PurePosixPath(frame(item.action))
-        if path.with_suffix("") in taken:
-            own = ".".join(quote(part, safe="") for part in (item.clip, item.id))
-            path = path.with_name(f"{path.stem}.{own}{path.suffix}")
-        taken.add(path.with_suffix(""))
-        names[item.clip, item.id] = str(path)
-    return names
+
+    def __init__(self, items: Iterable[Item], frame: Callable[[Action], str]) -> None:
+        self.frame = frame
+        self.own: dict[tuple[str, str], str] = {}
+        taken: set[str] = set()
+        for item in items:
+            stem = without_suffix(frame(item.action))
+            if stem in taken:
+                path = PurePosixPath(frame(item.action))
+                own = ".".join(quote(part, safe="") for part in (item.clip, item.id))
+                path = path.with_name(f"{path.stem}.{own}{path.suffix}")
+                self.own[item.clip, item.id] = str(path)
+                stem = without_suffix(str(path))
+            taken.add(stem)
+
+    def of(self, item: Item) -> str:
+        """The name of an action's text feature."""
+        own = self.own.get((item.clip, item.id))
+        if own is not None:
+            return own
+        return normal(self.frame(item.action))
 
 
 def read_metadata(path: Path) -> dict[str, ClipMetadata]:

@@ -276,12 +276,11 @@ def finite_number(where: str, text: str) -> float:
 
 def is_deep(value: object) -> bool:
     """Whether lists and objects lie in each other deeper than what shows or writes them can go."""
-    level = [value]
-    for _ in range(DEEPEST):
-        inner = (
-            each.values() if isinstance(each, dict) else each for each in level if isinstance(each, PARENTS)
-        )
+    level, depth = [value] if isinstance(value, PARENTS) else [], 0
+    while level and depth < DEEPEST:
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
         level = [child for children in inner for child in children if isinstance(child, PARENTS)]
+        depth += 1
     return bool(level)
 
 

@@ -48,19 +48,30 @@ class Journal:
         self.rows: dict[Key, Row] = {}
         self.damaged = 0
         try:
-            *lines, tail = regular(path).read_bytes().split(b"\n") if path.exists() else [b""]
+            if path.exists():
+                with regular(path).open("rb") as file:
+                    self.take(file, anew, tolerant)
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({reason(error)})") from None
-        for number, line in enumerate([*lines, tail] if tail else lines, start=1):
+
+    def take(self, lines: IO[bytes], anew: str, tolerant: bool) -> None:
+        """Reads line after line."""
+        place = 0
+        for number, line in enumerate(lines, start=1):
             row = self.parse(line)
             if row is not None:
-                self.rows[self.key_of(row)] = row
+                self.keep(self.key_of(row), row, place)
             elif tolerant:
                 self.damaged += 1
-            elif number > len(lines):
-                log.warning("%s: dropped an unfinished last line", path)
+            elif not line.endswith(b"\n"):
+                log.warning("%s: dropped an unfinished last line", self.path)
             else:
-                raise UserError(f"{path}: line {number} is damaged; delete the line, and {anew}")
+                raise UserError(f"{self.path}: line {number} is damaged; delete the line, and {anew}")
+            place += len(line)
+
+    def keep(self, key: Key, row: Row, place: int) -> None:  # noqa: ARG002 - for journals that keep less
+        """Keeps a row, which begins at a place in the file."""
+        self.rows[key] = row
 
     def key_of(self, row: Row) -> Key:
         """What tells a row from others."""
@@ -81,7 +92,8 @@ class Journal:
         Raises:
             UserError: the file cannot be written.
         """
-        content = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+        lines = [json.dumps(row).encode() + b"\n" for row in rows]
+        content, place = b"".join(lines), 0
         try:
             if not self.path.exists():
                 with atomic_open(self.path) as file:
@@ -89,13 +101,16 @@ class Journal:
             else:
                 with self.path.open("ab+") as file:
                     self.mend_tail(file)
+                    place = file.seek(0, os.SEEK_END)
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
         except OSError as error:
             told = no_room(self.path, error)
             raise told or UserError(f"{self.path}: cannot be written ({reason(error)})") from None
-        self.rows.update({self.key_of(row): row for row in rows})
+        for row, line in zip(rows, lines, strict=True):
+            self.keep(self.key_of(row), row, place)
+            place += len(line)
 
     def mend_tail(self, file: IO[bytes]) -> None:
         """Gives a last line without its end that end if it is whole, and removes it if it is not."""

@@ -16,6 +16,8 @@ FeatureKind = Literal["llava_image", "llava_text"]
 FEATURE_KINDS = get_args(FeatureKind)
 FrameFormat = Literal["jpg", "png"]  # of drawn frames
 FRAME_FORMATS: tuple[FrameFormat, ...] = get_args(FrameFormat)
+OutFormat = Literal["files", "webdataset"]  # of drawn frames: a file each, or many in a tar file
+OUT_FORMATS: tuple[OutFormat, ...] = get_args(OutFormat)
 
 EGOGEN = "EgoGen"  # folder of all data sets
 # Name of a data set -> its folder inside it.
@@ -205,9 +207,32 @@ def clip_folder(folder: Path) -> Path:
     return folder / "clip"
 
 
+def is_plain(path: str) -> bool:
+    """Whether a relative path is written as `PurePosixPath` would write it, and no part begins with a dot.
+
+    Nearly all are: of these, texts alone give what paths would, ten times as fast. A split has millions.
+    """
+    return (
+        bool(path) and path[0] not in "/." and path[-1] not in "/." and "//" not in path and "/." not in path
+    )
+
+
+def normal(path: str) -> str:
+    """A path as `PurePosixPath` would write it."""
+    return path if is_plain(path) else str(PurePosixPath(path))
+
+
+def without_suffix(path: str) -> str:
+    """A file's path without its ending: `a/b/x.jpg` -> `a/b/x`."""
+    if not is_plain(path):
+        return str(PurePosixPath(path).with_suffix(""))
+    stem, _, ending = path.rpartition(".")
+    return path if "/" in ending or not stem else stem
+
+
 def feature_name(image: str) -> str:
     """Name of an image's feature: `a/b/x.jpg` -> `a/b/x.npy` (the suffix replaced, nothing else)."""
-    return str(PurePosixPath(image).with_suffix(".npy"))
+    return f"{without_suffix(image)}.npy"
 
 
 def published_feature_name(image: str) -> str:
@@ -231,7 +256,7 @@ def find_text_feature_name(name: str, image: str, has: Callable[[str], bool]) ->
     """The name of an action's text feature: its own, else that of its frame's first action (published).
 
     Args:
-        name: the action's name by `egogen.annotations.text_feature_names`.
+        name: the action's name by `egogen.annotations.TextNames`.
         image: its frame.
         has: whether a feature of a name is there.
     """
@@ -258,19 +283,40 @@ def find_text_feature(root: Path, name: str, image: str) -> Path:
     return root / find_text_feature_name(name, image, lambda found: (root / found).exists())
 
 
+def target_name(image_1: str) -> str:
+    """What a target frame is called in results: the last three parts of its path, clip/action/frame."""
+    path = normal(image_1)
+    return path if path.count("/") < 3 else "/".join(path.split("/")[-3:])
+
+
 def generated_path(root: Path, image_1: str, form: FrameFormat = "jpg") -> Path:
-    """Generated frame of a target: the last three parts of its path below `<root>/images`, in a format."""
-    return root / "images" / generated_name(str(PurePosixPath(*PurePosixPath(image_1).parts[-3:])), form)
+    """Generated frame of a target below `<root>/images`, in a format."""
+    return root / "images" / generated_name(target_name(image_1), form)
 
 
 def generated_name(frame: str, form: FrameFormat) -> str:
     """A frame's name in a format: `jpg` is its own name, as published, whatever that ends in."""
-    return frame if form == "jpg" else str(PurePosixPath(frame).with_suffix(f".{form}"))
+    return frame if form == "jpg" else f"{without_suffix(frame)}.{form}"
 
 
 def generated_names(frame: str) -> list[str]:
     """The names that a frame may have, by the format that it was drawn in; its own name first."""
     return list(dict.fromkeys(generated_name(frame, form) for form in FRAME_FORMATS))
+
+
+def frame_tar(folder: Path, part: str, number: int) -> Path:
+    """A tar file of drawn frames; `part` names whose it is where several processes draw."""
+    return folder / f"frames-{part or 'all'}-{number:05d}.tar"
+
+
+def frame_tars(folder: Path) -> list[Path]:
+    """All tar files of drawn frames of a folder, in order."""
+    return sorted(folder.glob(f"frames-*-{'[0-9]' * 5}.tar"))
+
+
+def tar_index(tar: Path) -> Path:
+    """Where the frames of such a file lie in it."""
+    return tar.with_suffix(".index.json")
 
 
 def find_frame(folder: Path, frame: str) -> Path:
@@ -285,4 +331,4 @@ def find_frame(folder: Path, frame: str) -> Path:
 
 def metric_target_path(root: Path, image_1: str) -> Path:
     """Target frame of an action below a `val_gt_for_metric` folder."""
-    return root.joinpath(*PurePosixPath(image_1).parts[-3:])
+    return root / target_name(image_1)

@@ -76,7 +76,7 @@ class SampleShards:
             if action in known:
                 raise UserError(f"{self.source}: the action {clip}/{action} is there twice; {AGAIN}")
             known[action] = facts
-            entry = validate(Action, facts, f"{self.tars.members[key + FACTS].tar}: sample {key}")
+            entry = Action.read(facts, f"{self.tars.members[key + FACTS].tar}: sample {key}")
             for role, frame in frames_of(entry).items():
                 self.names.setdefault(frame, frame_member(key, role, frame))
             count += 1

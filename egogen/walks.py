@@ -69,6 +69,28 @@ def kind_of(entry: os.DirEntry[str]) -> str:
         return "lost"
 
 
+def walk_names(folder: Path) -> Iterator[str]:
+    """The names of all files below a folder, with `/`, those behind links to folders included (`walk`).
+
+    Raises:
+        UserError: as `walk_files`.
+    """
+    root = f"{folder}/"
+    for listing in walk(folder):
+        check_lost(listing)
+        place = f"{listing.folder}/".removeprefix(root)
+        for name in listing.files:
+            yield f"{place}{name}"
+
+
+def check_lost(listing: Listing) -> None:
+    """Raises a `UserError` if a link, no hidden one, leads to nothing: what it is for would be left out."""
+    if broken := next((listing.folder / name for name in listing.lost if not name.startswith(".")), None):
+        raise UserError(
+            f"{broken}: is a link to {broken.readlink()}, which is not there; mend the link or remove it"
+        )
+
+
 def walk_files(folder: Path, *patterns: str) -> list[Path]:
     """All files below a folder, in the order of their paths, those behind links to folders included (`walk`).
 
@@ -81,11 +103,12 @@ def walk_files(folder: Path, *patterns: str) -> list[Path]:
             would be left out without a word.
     """
     found = []
-    for here, _, files, lost in walk(folder):
-        if broken := next((here / name for name in lost if not name.startswith(".")), None):
-            raise UserError(
-                f"{broken}: is a link to {broken.readlink()}, which is not there; mend the link or remove it"
-            )
-        names = (name for name in files if not patterns or any(fnmatchcase(name, each) for each in patterns))
-        found += [here / name for name in names]
+    for listing in walk(folder):
+        check_lost(listing)
+        names = (
+            name
+            for name in listing.files
+            if not patterns or any(fnmatchcase(name, each) for each in patterns)
+        )
+        found += [listing.folder / name for name in names]
     return sorted(found)

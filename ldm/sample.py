@@ -18,7 +18,7 @@ from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.hints import hint
-from egogen.layout import run_root
+from egogen.layout import OUT_FORMATS, OutFormat, run_root
 from egogen.shards import SHARD, Shard, parse_auto, parse_shard, process
 from ldm.networks.devices import HELP, find_device
 from ldm.sampling.method_names import COPY, METHODS, PIPELINE
@@ -44,6 +44,10 @@ class SampleOptions:
         metavar="YAML",
     )
     out: Path | None = flag("folder of the run [RUN_ROOT/samples/<config>[_<method>]]", type=Path)
+    out_format: OutFormat = flag(
+        "files: a file a frame; webdataset: tar files of up to 1,000, for file systems that are slow "
+        "with many small files", choices=OUT_FORMATS, default="files",
+    )  # fmt: skip
     n_chunk: int = flag("published split: how many chunks", spelled=("--n_chunk",), type=int, default=1)
     chunk_idx: int = flag(
         "published split: which chunk, from 1", spelled=("--chunk_idx",), type=int, default=1
@@ -127,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         ckpt = local_folder(ckpt)
     plan = DrawingPlan(options.method, config, ckpt, not options.no_ema, device)
-    jobs = make_jobs(options.folder, plan, files)
+    jobs = make_jobs(options.folder, plan, files, options.out_format)
     drawer = cache(partial(make_drawer, plan))
 
     def draw(share: Share, claim: AbstractContextManager[Work]) -> None:
@@ -137,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             told = held.enter_context(claim)
             mine = share.take(files.items)
             for job in jobs:
-                job.take(mine)
+                job.take(mine, share.name)
             total, left = len(mine) * len(jobs), sum(len(job.items) for job in jobs)
             log.info("%d frames, %d of them are there already", total, total - left)
             told.begin(total, total - left)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from egogen.annotations import Item, text_feature_names
+from egogen.annotations import Item, TextNames
 from egogen.errors import UserError
 from egogen.features import read_image_feature, read_text_feature
 from egogen.layout import Layout, features_root, find_feature, find_text_feature
@@ -22,15 +22,22 @@ def check_contents(splits: Sequence[SplitFrames]) -> Check:
     A frame that several actions of a clip use, as their input say, is one frame: they share its number.
     """
     check = Check(splits[0].layout.dataset, "", "same content")
-    first: dict[str, PurePosixPath] = {}
-    for frames in splits:
+    first: list[tuple[str, dict[bytes, str]]] = [(frames.split, {}) for frames in splits]
+    for frames, (_, own) in zip(splits, first, strict=True):
         for name, found in frames.probes.items():
-            if found.sha256:
-                check.items += 1
-                place = PurePosixPath(frames.split) / name  # split/clip/action/frame.jpg
-                other = first.setdefault(found.sha256, place)
-                if (place.parent.parent, place.name) != (other.parent.parent, other.name):
-                    check.faults.append(f"{place}: the same bytes as {other}")
+            if not found.sha256:
+                continue
+            check.items += 1
+            known = ((split, names[found.sha256]) for split, names in first if found.sha256 in names)
+            if (before := next(known, None)) is None:
+                own[found.sha256] = name
+                continue
+            place, other = (
+                PurePosixPath(frames.split, name),
+                PurePosixPath(*before),
+            )
+            if (place.parent.parent, place.name) != (other.parent.parent, other.name):
+                check.faults.append(f"{place}: the same bytes as {other}")
     return check
 
 
@@ -46,18 +53,18 @@ def check_features(frames: SplitFrames, root: Path, width: int | None, workers: 
     """Every action must have an image feature [256, d] and a text feature [n, d]; d is that of the first."""
     dataset, split = frames.layout.dataset, frames.split
     images, texts = (features_root(root, dataset, split, kind) for kind in ("llava_image", "llava_text"))
-    names = text_feature_names(frames.items, lambda action: action.image_0)
+    names = TextNames(frames.items, lambda action: action.image_0)
     width = width or width_of_first(images, frames.items)
 
     def look(item: Item) -> tuple[str | None, str | None]:
         image = item.action.image_0
-        text = find_text_feature(texts, names[item.clip, item.id], image)
+        text = find_text_feature(texts, names.of(item), image)
         return (
             fault(read_image_feature, find_feature(images, image), width),
             fault(read_text_feature, text, width),
         )
 
-    found = spread(look, frames.items, workers, f"{dataset} {split} features")
+    found = list(spread(look, frames.items, workers, f"{dataset} {split} features"))
     by_kind = zip(*found, strict=True) if found else ((), ())
     return [
         frames.check(name, len(found), filter(None, faults))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from filecmp import cmp
-from functools import cache
-from pathlib import Path, PurePosixPath
+from functools import lru_cache
+
+import numpy as np
 
 from egogen.annotations import ClipMetadata, Item
-from egogen.layout import metric_target_path
+from egogen.layout import normal, target_name
 from egogen.validate.check_report import Check
-from egogen.validate.frame_files import SplitFrames, files_below
+from egogen.validate.frame_files import SplitFrames, list_below
 
 # Whoever resized may have rounded either way: EPIC-KITCHENS has widths of 456 where 455.1 is exact.
 WIDTH_TOLERANCE = 1
+MOST_FOLDERS = 1024  # whose first file is kept in memory
 
 
 def check_frames(frames: SplitFrames, clips: Mapping[str, ClipMetadata], height: int | None) -> list[Check]:
@@ -38,14 +41,13 @@ def check_frames(frames: SplitFrames, clips: Mapping[str, ClipMetadata], height:
 def check_files(frames: SplitFrames) -> list[Check]:
     """Annotations against files, both ways, and whether the frames are whole."""
     named, probes = frames.named, frames.probes
-    extra = frames.files - {str(PurePosixPath(name)) for name in named}
     absent = (f"{name}: no such frame" for name in named if name not in probes)
     broken = (f"{name}: {found.fault}" for name, found in probes.items() if found.fault)
-    unknown = (f"{name}: no action names this file" for name in sorted(extra))
+    unknown = (f"{name}: no action names this file" for name in frames.extra)
     return [
         frames.check("frames present", len(named), absent),
         frames.check("frames readable", len(probes), broken),
-        frames.check("extra files", len(frames.files), unknown),
+        frames.check("extra files", frames.count, unknown),
     ]
 
 
@@ -86,29 +88,35 @@ def check_aspects(frames: SplitFrames, clips: Mapping[str, ClipMetadata]) -> Che
 
 def check_heights(frames: SplitFrames, height: int | None) -> Check:
     """All frames must have one height."""
-    found = {name: probe.size[1] for name, probe in frames.probes.items() if probe.size}
-    counts = Counter(found.values()).most_common(1) or [(0, 0)]
-    expected = height or counts[0][0]
-    wrong = {name: value for name, value in found.items() if value != expected}
-    faults = (f"{name}: height {value}, expected {expected}" for name, value in wrong.items())
-    return frames.check("height", len(found), faults)
+    counts = Counter(probe.size[1] for probe in frames.probes.values() if probe.size)
+    expected = height or (counts.most_common(1) or [(0, 0)])[0][0]
+    faults = (
+        f"{name}: height {probe.size[1]}, expected {expected}"
+        for name, probe in frames.probes.items()
+        if probe.size and probe.size[1] != expected
+    )
+    return frames.check("height", counts.total(), faults)
 
 
 def check_order(frames: SplitFrames) -> Check:
     """The input must be the first file of its folder: the EgoVLP+ metric takes the first as the input."""
     check = frames.check("input sorts first", len(frames.items))
 
-    @cache  # actions may share a folder
-    def first_of(folder: Path) -> str | None:
-        return min((path.name for path in folder.iterdir()), default=None) if folder.is_dir() else None
+    @lru_cache(MOST_FOLDERS)  # actions may share a folder
+    def first_of(folder: str) -> str | None:
+        try:
+            return min(os.listdir(f"{frames.folder}/{folder}"), default=None)  # noqa: PTH208 - of millions
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     for item in frames.items:
-        before, after = PurePosixPath(item.action.image_0), PurePosixPath(item.action.image_1)
+        before, after = normal(item.action.image_0), normal(item.action.image_1)
+        folder, _, name = before.rpartition("/")
         if before == after:
             check.faults.append(f"{before}: is both the input and the target")
-        elif before.parent != after.parent:
+        elif folder != after.rpartition("/")[0]:
             check.faults.append(f"{after}: its input {before} is in another folder")
-        elif (first := first_of(frames.folder / after.parent) or before.name) != before.name:
+        elif (first := first_of(folder) or name) != name:
             check.faults.append(f"{before}: {first!r} sorts before it")
     return check
 
@@ -117,17 +125,20 @@ def check_metric_targets(frames: SplitFrames) -> Check:
     """`val_gt_for_metric` must hold the val targets: the same names, the same bytes, nothing else."""
     check = frames.check("metric targets", len(frames.items))
     folder = frames.layout.metric_targets
+    there = dict(list_below(folder))
     owners: dict[str, str] = {}
     for item in frames.items:
         target = item.action.image_1
-        name = metric_target_path(Path(), target).as_posix()
+        name = target_name(target)
         if owners.setdefault(name, target) != target:
             check.faults.append(f"{name}: is the metric target of both {owners[name]} and {target}")
-        elif not (folder / name).is_file():
+        elif not there.get(name):
             check.faults.append(f"{name}: missing in {folder.name}")
-        elif target in frames.probes and not cmp(folder / name, frames.folder / target, shallow=False):
+        elif target in frames.probes and not cmp(
+            f"{folder}/{name}", f"{frames.folder}/{target}", shallow=False
+        ):
             check.faults.append(f"{name}: its bytes differ from those of the val target {target}")
-    extra = sorted(set(files_below(folder)) - set(owners))
+    extra = sorted(there.keys() - owners.keys())
     check.faults += [f"{name}: in {folder.name}, but no val target" for name in extra]
     return check
 
@@ -135,9 +146,15 @@ def check_metric_targets(frames: SplitFrames) -> Check:
 def check_repeats(frames: SplitFrames, name: str, key: Callable[[Item], Hashable]) -> Check:
     """No two actions may have the same key."""
     check = frames.check(name, len(frames.items))
+    # Of millions, keys are looked at in full where their hashes are equal.
+    hashes = np.fromiter((hash(key(item)) for item in frames.items), np.int64, len(frames.items))
+    values, counts = np.unique(hashes, return_counts=True)
+    if len(values) == len(hashes):
+        return check
     first: dict[Hashable, Item] = {}
-    for item in frames.items:
-        other = first.setdefault(key(item), item)
+    repeated = set(values[counts > 1].tolist())
+    for item, its_hash in zip(frames.items, hashes.tolist(), strict=True):
+        other = first.setdefault(key(item), item) if its_hash in repeated else item
         if other is not item:
             check.faults.append(
                 f"{item.clip}/{item.id}: the same as {other.clip}/{other.id} ({item.action.action})"

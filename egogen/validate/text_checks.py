@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from egogen.annotations import Action, ClipMetadata, Item, check_object, validate
+from egogen.annotations import Action, ClipMetadata, Item, check_object, read_clips, validate
 from egogen.conversations import Conversation
 from egogen.errors import UserError, shorten
-from egogen.files import read_json
+from egogen.files import no_garbage, read_json
 from egogen.layout import Layout, Split
 from egogen.reserved import IMAGE_TAG, text_fault
 from egogen.validate.check_report import Check
@@ -18,21 +18,30 @@ def read_annotations(layout: Layout, split: Split) -> tuple[list[Item], Check]:
     """The actions that can be read; entries that cannot are faults, as is a missing file."""
     check = Check(layout.dataset, split, "annotations")
     path = layout.annotations(split)
-    items = []
-    with check.noting():
-        for clip, actions in check_object(read_json(path), f"{path}", "clips by clip_id").items():
-            where = f"{path.name}: clip {clip!r}"
-            with check.noting():
-                for action_id, entry in check_object(actions, where, "actions by action_id").items():
-                    check.items += 1
-                    with check.noting():
-                        place = f"{where}, action {action_id!r}"
-                        action = validate(Action, entry, place)
-                        items.append(Item(clip, action_id, action))
-                        check_text(action.action, f"{place}: the label")
+    items: list[Item] = []
+    try:
+        with no_garbage():
+            for clip, actions in read_clips(path):
+                with check.noting():
+                    read_actions(clip, actions, f"{path.name}: clip {clip!r}", items, check)
         if not check.items and not check.faults:
             raise UserError(f"{path.name}: holds no action")
+    except UserError as error:  # the file cannot be read to its end: nothing of it counts
+        return [], Check(layout.dataset, split, "annotations", 0, [str(error)])
     return items, check
+
+
+def read_actions(clip: str, actions: object, where: str, items: list[Item], check: Check) -> None:
+    """Adds the actions of a clip that can be read; the others are faults."""
+    for action_id, entry in check_object(actions, where, "actions by action_id").items():
+        check.items += 1
+        place = f"{where}, action {action_id!r}"
+        try:
+            action = Action.read(entry, place)
+            items.append(Item(clip, action_id, action))
+            check_text(action.action, f"{place}: the label")
+        except UserError as error:
+            check.faults.append(str(error))
 
 
 def check_text(text: str, what: str) -> None:
@@ -41,7 +50,7 @@ def check_text(text: str, what: str) -> None:
         raise UserError(f"{what} {shorten(text)}: {reason}")
 
 
-def read_clips(layout: Layout, clips: Iterable[str]) -> tuple[dict[str, ClipMetadata], Check]:
+def read_metadata_of(layout: Layout, clips: Iterable[str]) -> tuple[dict[str, ClipMetadata], Check]:
     """Metadata by clip; of the clips that annotations name, those without any are faults."""
     check = Check(layout.dataset, "", "metadata")
     path = layout.metadata

@@ -13,7 +13,7 @@ from egogen.validate.check_report import Check, Report
 from egogen.validate.checks import check_frames
 from egogen.validate.frame_files import SplitFrames
 from egogen.validate.repair import copy_targets, delete_leftovers, move_extras
-from egogen.validate.text_checks import check_curation, read_annotations, read_clips
+from egogen.validate.text_checks import check_curation, read_annotations, read_metadata_of
 from egogen.validate.validate_options import ValidateOptions
 
 
@@ -67,7 +67,7 @@ def splits_of(layout: Layout) -> list[Split]:
 def check_dataset(layout: Layout, options: ValidateOptions, report: Report) -> None:
     """Adds the checks of one data set to a report."""
     read = {split: read_annotations(layout, split) for split in splits_of(layout)}
-    clips, metadata = read_clips(layout, {item.clip for items, _ in read.values() for item in items})
+    clips, metadata = read_metadata_of(layout, {item.clip for items, _ in read.values() for item in items})
     if options.fix and "val" in read and not read["val"][1].faults:
         report.repaired += copy_targets(layout, read["val"][0]) + move_extras(layout, read["val"][0])
     splits = [SplitFrames(layout, split, items, options.workers) for split, (items, _) in read.items()]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from egogen.annotations import Item, text_feature_names
+from egogen.annotations import Item, TextNames
 from egogen.clip_pixels import ClipPixels
 from egogen.features import NpyFiles, as_image_feature, as_text_feature, fit_tokens
 from egogen.features.feature_shards import Shards
@@ -51,7 +51,7 @@ class StageOne:
         streams: Streams = BOTH,
     ) -> None:
         self.width = self.image_width = width
-        self.names = text_feature_names(items, lambda action: action.image_0)
+        self.names = TextNames(items, lambda action: action.image_0)
         self.images: NpyFiles | Shards | None = None
         self.texts: NpyFiles | Shards | None = None
         self.vision: VisionFiles | None = None
@@ -118,6 +118,6 @@ class StageOne:
     def text(self, item: Item, how: How = "read") -> np.ndarray:
         """Text feature."""
         assert self.texts is not None
-        own, frame = self.names[item.clip, item.id], item.action.image_0
+        own, frame = self.names.of(item), item.action.image_0
         name = find_text_feature_name(own, frame, self.texts.__contains__)
         return as_text_feature(getattr(self.texts, how)(name), self.texts.path(name), self.width)

@@ -12,6 +12,7 @@ from egogen.annotations import Annotations, ClipMetadata, Item, read_metadata
 from egogen.boxes import read_boxes
 from egogen.errors import UserError
 from egogen.layout import metric_target_path
+from egogen.packed_frames import FrameFile
 from ldm.metrics.frames.images import check_image
 from ldm.report.report_options import ReportOptions
 from ldm.report.results_table import Column, columns_of
@@ -127,7 +128,7 @@ def values(run: Run, frame: str, metrics: Sequence[Column]) -> list[tuple[str, s
     return shown
 
 
-def picture(caption: str, path: Path) -> Figure:
+def picture(caption: str, path: FrameFile) -> Figure:
     """A picture as it lies on disk, inlined.
 
     Raises:

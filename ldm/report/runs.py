@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from egogen.errors import UserError
-from egogen.layout import find_frame
+from egogen.packed_frames import DrawnFrames, FrameFile
 from ldm.metrics.results.intervals import paired_p_value
 from ldm.metrics.results.result_files import DETAILS, Details, read_details, read_values
 
@@ -30,9 +31,14 @@ class Run:
         """The folder of its frames."""
         return self.folder / self.details["images"]
 
-    def image(self, frame: str) -> Path:
+    @cached_property
+    def frames(self) -> DrawnFrames:
+        """Its frames."""
+        return DrawnFrames(self.images)
+
+    def image(self, frame: str) -> FrameFile:
         """The file of a frame, in the format that it was drawn in."""
-        return find_frame(self.images, frame)
+        return self.frames.find(frame)
 
     def p_value(self, other: Run, metric: str) -> float | None:
         """Of a permutation test against another run on the same items; None where there is none."""

@@ -11,7 +11,6 @@ from statistics import fmean
 from typing import NamedTuple
 
 from egogen.errors import UserError
-from egogen.walks import walk_files
 from ldm.metrics.frames.images import read_image
 from ldm.metrics.psnr import score as psnr
 from ldm.metrics.results.intervals import interval, paired_p_value
@@ -113,9 +112,8 @@ def likeness(row: Row, reference: Row) -> float | None:
         return None
     values = []
     for run, other in zip(row.runs, reference.runs, strict=True):
-        paths = walk_files(run.images)
-        names = [path.relative_to(run.images) for path in paths]
-        pairs = [(read_image(run.images / name), read_image(other.images / name)) for name in names]
+        names = sorted(run.frames.names)
+        pairs = [(read_image(run.frames.file(name)), read_image(other.frames.file(name))) for name in names]
         values += [float(psnr(ours[None], theirs[None])) for ours, theirs in pairs]
     return fmean(values)
 

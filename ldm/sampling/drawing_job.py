@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, cached_property, partial
 from importlib.metadata import version
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,14 +16,13 @@ from PIL import Image
 
 from egogen.annotations import ClipMetadata, Item, read_metadata
 from egogen.errors import UserError, check
-from egogen.files import atomic_open
 from egogen.frames import encoded
 from egogen.hints import require
-from egogen.layout import generated_path
+from egogen.layout import OutFormat, generated_name, generated_path, target_name
 from egogen.manifest import NAME as MANIFEST
 from egogen.manifest import checkpoint_hash, file_hash
+from egogen.packed_frames import frame_ending
 from egogen.shards import ALONE, WHOLE, Process, Shard, process, take_chunk, take_shard
-from egogen.validate.frame_files import probe
 from ldm.baselines.pipeline_index import open_index
 from ldm.baselines.token_maps import split_prompt
 from ldm.checkpoints.lora_files import told_loras
@@ -29,6 +30,7 @@ from ldm.config.sections import GenerateConfig
 from ldm.data.pairs import SplitFiles
 from ldm.networks.text import make_tokenizer, say_lost
 from ldm.sampling.drawn_items import claim_items, item_digests
+from ldm.sampling.frame_output import FrameOutput, open_output
 from ldm.sampling.method_names import COPY, GUIDED, OF_GUIDED, PIPELINE, SECTIONED
 from ldm.sampling.methods import (
     DrawingPlan,
@@ -87,24 +89,32 @@ class Share(NamedTuple):
 class DrawingJob:
     """One folder of frames.
 
-    `settings`: what makes a frame what it is. `known`: what each item of the split is drawn from. `sizes`: by
-    clip. `items`: those to draw.
+    `settings`: what makes a frame what it is. `known`: gives what each item of the split is drawn from.
+    `sizes`: by clip. `items`: those to draw. `form`: what frames are written to, `part`: what
+    files of this process are called.
     """
 
     out: Path
     scales: Scales
     config: GenerateConfig
     settings: Mapping[str, object]
-    known: Mapping[str, str]
+    known: Callable[[], Mapping[str, str]]
     sizes: Mapping[str, ClipMetadata]
     items: Sequence[Item] = ()
     claimed: bool = False
+    form: OutFormat = "files"
+    part: str = ""
 
     def __post_init__(self) -> None:
         if self.out.exists() and not self.out.is_dir():
             raise UserError(f"{self.out}: is a file; --out names a folder")
         if (self.out / MANIFEST).exists():
             self.claim()
+
+    @cached_property
+    def output(self) -> FrameOutput:
+        """What takes the frames, and knows those that are there."""
+        return open_output(self.form, self.out, self.part)
 
     @property
     def side(self) -> int:
@@ -120,17 +130,27 @@ class DrawingJob:
         claim_items(self.out, self.settings, self.known)
         self.claimed = True
 
+    def name(self, item: Item) -> str:
+        """An item's frame: the target's own name, unless another format is asked for."""
+        return generated_name(target_name(item.action.image_1), self.config.sampling.format)
+
     def path(self, item: Item) -> Path:
-        """Where an item's frame goes: under the target's own name, unless another format is asked for."""
+        """Where it goes; in the folder of tar files, of which one will hold it, if it is to be in one."""
         return generated_path(self.out, item.action.image_1, self.config.sampling.format)
 
-    def take(self, items: Sequence[Item]) -> None:
+    def take(self, items: Sequence[Item], part: str = "") -> None:
         """Keeps those of the items whose frames are not there yet; a frame that is damaged is drawn anew.
+
+        Args:
+            items: those of this process.
+            part: what its files are called.
 
         Raises:
             UserError: there are frames, and nothing says what drew them.
         """
-        self.items = [item for item in items if not is_drawn(self.path(item))]
+        self.part = part
+        self.__dict__.pop("output", None)
+        self.items = list(compress(items, self.output.missing([self.name(item) for item in items])))
         if len(self.items) < len(items) and not (self.out / MANIFEST).exists():
             raise UserError(
                 f"{self.out}: has frames but no {MANIFEST}, which says what drew them; choose another output "
@@ -138,7 +158,7 @@ class DrawingJob:
             )
 
     def save(self, item: Item, frame: np.ndarray) -> None:
-        """Writes a frame atomically, at the image library's default quality (published).
+        """Hands on a frame, at the image library's default quality (published), to be written atomically.
 
         The first one claims the folder: a run that fails before it leaves no trace.
 
@@ -147,14 +167,12 @@ class DrawingJob:
         """
         if not self.claimed:
             self.claim()
-        path = self.path(item)
+        name = self.name(item)
         # A target that is no .jpg keeps its own format, as its name says.
-        suffix = path.suffix.lower().lstrip(".")
-        with atomic_open(path) as file:
-            file.write(encoded(Image.fromarray(frame), FORMATS.get(suffix, "JPEG")))
+        self.output.add(name, encoded(Image.fromarray(frame), FORMATS.get(frame_ending(name), "JPEG")))
 
 
-def make_jobs(out: Path, plan: DrawingPlan, files: SplitFiles) -> list[DrawingJob]:
+def make_jobs(out: Path, plan: DrawingPlan, files: SplitFiles, form: OutFormat = "files") -> list[DrawingJob]:
     """A job for each pair of scales: in `out` itself if there is one pair, else in a folder of it for each.
 
     Raises:
@@ -169,12 +187,12 @@ def make_jobs(out: Path, plan: DrawingPlan, files: SplitFiles) -> list[DrawingJo
     pairs = [Scales(text, image) for text in sampling.scales_txt for image in sampling.scales_img]
     several = len(pairs) > 1 and plan.method in GUIDED
     checkpoint = None if plan.ckpt is None else checkpoint_hash(plan.ckpt)
-    known = item_digests(files)
+    known = cache(partial(item_digests, files))
     jobs = []
     for scales in pairs if several else pairs[:1]:
         folder = out / f"txt{scales.text:g}_img{scales.image:g}" if several else out
-        made = settings(plan, files, scales, checkpoint)
-        jobs.append(DrawingJob(folder, scales, config, made, known, sizes))
+        made = settings(plan, files, scales, checkpoint) | ({} if form == "files" else {"out_format": form})
+        jobs.append(DrawingJob(folder, scales, config, made, known, sizes, form=form))
     check_paths(jobs[0], files)
     return jobs
 
@@ -185,9 +203,11 @@ def check_paths(job: DrawingJob, files: SplitFiles) -> None:
     Raises:
         UserError: two actions share a target frame, or one name but for its ending, which a format replaces.
     """
-    seen: dict[Path, Item] = {}
+    if len({hash(job.name(item)) for item in files.items}) == len(files.items):
+        return  # of millions, without keeping their names
+    seen: dict[str, Item] = {}
     for item in files.items:
-        other = seen.setdefault(job.path(item), item)
+        other = seen.setdefault(job.name(item), item)
         if other is not item:
             raise UserError(
                 f"{files.annotations.source}: the actions {other.clip}/{other.id} and {item.clip}/{item.id} "
@@ -236,16 +256,6 @@ def section(plan: DrawingPlan) -> dict[str, object]:
         stated["resolution"] = plan.config.data.resolution
         stated["class"] = open_index(plan.ckpt).name
     return stated
-
-
-def is_drawn(path: Path) -> bool:
-    """Whether a frame is there and can be decoded to its end."""
-    if not path.exists():
-        return False
-    fault = probe(path).fault
-    if fault:
-        log.warning("%s: %s; it is drawn anew", path, fault)
-    return not fault
 
 
 def check_inputs(work: Sequence[DrawingJob], plan: DrawingPlan, files: SplitFiles) -> None:

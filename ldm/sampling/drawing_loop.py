@@ -77,8 +77,11 @@ def draw_job(job: DrawingJob, drawn: Generator[Drawn, None, None], bar: Progress
 
     However the drawing ends, what was drawn before is written.
     """
-    with ThreadPoolExecutor(1) as writer, closing(drawn):
-        return [path for paths in in_advance(writer, partial(write, job, bar), drawn) for path in paths]
+    try:
+        with ThreadPoolExecutor(1) as writer, closing(drawn):
+            return [path for paths in in_advance(writer, partial(write, job, bar), drawn) for path in paths]
+    finally:
+        job.output.flush()
 
 
 def write(job: DrawingJob, bar: Progress, drawn: Drawn) -> list[Path]:
@@ -117,7 +120,8 @@ def drawings(
     """
     seed, size = job.config.sampling.seed, job.config.sampling.batch_size
     pairs = EgoGenPairs([files], targets=False)
-    index_of = {(item.clip, item.id): index for index, item in enumerate(files.items)}
+    mine = {(item.clip, item.id) for item in job.items}
+    index_of = {item[:2]: index for index, item in enumerate(files.items) if item[:2] in mine}
     parts = [job.items[first : first + size] for first in range(0, len(job.items), size)]
 
     def read(part: Sequence[Item]) -> list[Sample]:
@@ -139,8 +143,11 @@ def drawings(
 
 def copy(job: DrawingJob, files: SplitFiles, bar: Progress) -> None:
     """Writes a job's source frames at the size of generated ones."""
-    for item in job.items:
-        clip = job.sizes[item.clip]
-        size = frame_size(job.side, clip.height, clip.width)
-        job.save(item, copy_frame(files.frames.read(item.action.image_0), *size))
-        bar.update()
+    try:
+        for item in job.items:
+            clip = job.sizes[item.clip]
+            size = frame_size(job.side, clip.height, clip.width)
+            job.save(item, copy_frame(files.frames.read(item.action.image_0), *size))
+            bar.update()
+    finally:
+        job.output.flush()

@@ -5,65 +5,77 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from egogen.annotations import check_object
+from egogen.annotations import Item, JsonObject, check_object
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
 from egogen.manifest import NAME, claim
 from ldm.data.pairs import SplitFiles
 
 ITEMS, ANNOTATIONS = "items", "annotations"
+NOTED = "items.json"  # beside the manifest, which every start reads
 log = logging.getLogger(__name__)
 
 
 def item_digests(files: SplitFiles) -> dict[str, str]:
     """What each item is drawn from, by `clip/action`: names of its frames and features, and its text."""
-    names = {} if files.features is None else files.features.names
+    names = None if files.features is None else files.features.names
+
+    def drawn_from(item: Item) -> list[str | None]:
+        text = None if names is None else names.of(item)
+        return [item.action.image_0, item.action.image_1, files.prompt(item), text]
+
     return {
-        f"{item.clip}/{item.id}": hashlib.sha256(
-            json.dumps(
-                [
-                    item.action.image_0,
-                    item.action.image_1,
-                    files.prompt(item),
-                    names.get((item.clip, item.id)),
-                ]
-            ).encode()
-        ).hexdigest()[:16]
+        f"{item.clip}/{item.id}": hashlib.sha256(json.dumps(drawn_from(item)).encode()).hexdigest()[:16]
         for item in files.items
     }
 
 
 def known_items(folder: Path) -> dict[str, str]:
     """The items that a folder was claimed for; none where it is new, or was claimed without noting them."""
+    before = read_claim(folder)
+    return noted(folder, before) or {} if before else {}
+
+
+def read_claim(folder: Path) -> JsonObject:
+    """What the folder's manifest says; empty where there is none."""
     path = folder / NAME
-    before = check_object(read_json(path), f"{path}", "settings by name") if path.exists() else {}
-    items = before.get(ITEMS)
-    return {name: f"{value}" for name, value in items.items()} if isinstance(items, dict) else {}
+    return check_object(read_json(path), f"{path}", "settings by name") if path.exists() else {}
 
 
-def claim_items(folder: Path, settings: Mapping[str, object], items: Mapping[str, str]) -> None:
+def noted(folder: Path, before: Mapping[str, object]) -> dict[str, str] | None:
+    """The items of a claimed folder, in a file of their own, in old folders in the manifest; else None."""
+    path = folder / NOTED
+    items = read_json(path) if ITEMS not in before and path.exists() else before.get(ITEMS)
+    return {name: f"{value}" for name, value in items.items()} if isinstance(items, dict) else None
+
+
+def claim_items(folder: Path, settings: Mapping[str, object], made: Callable[[], Mapping[str, str]]) -> None:
     """Makes a folder that of settings and items, or checks that it is.
 
-    Further items of other annotations are added; those that were known must be as they were.
+    Further items of other annotations are added; those that were known must be as they were. Items of the
+    same annotations and settings are the same: they are not looked at.
 
     Args:
         folder: of frames.
         settings: what makes a frame what it is; `annotations` is the file's hash.
-        items: as `item_digests` gives them.
+        made: gives the items, as `item_digests` does.
 
     Raises:
         UserError: the folder was begun with other settings, or an item has changed since.
     """
-    path = folder / NAME
-    before = check_object(read_json(path), f"{path}", "settings by name") if path.exists() else {}
-    known = before.get(ITEMS)
-    if not isinstance(known, dict):  # new, or of a version that noted the annotations alone
-        claim(folder, dict(settings) if before else {**settings, ITEMS: dict(items)})
+    before = read_claim(folder)
+    if not before:
+        write_json(folder / NOTED, dict(made()), indent=None)
+        claim(folder, settings)
         return
-    claim(folder, {**settings, ANNOTATIONS: before.get(ANNOTATIONS), ITEMS: known})
+    same = {ANNOTATIONS: before.get(ANNOTATIONS)} if is_noted(folder, before) else {}
+    claim(folder, {**settings, **same, **({ITEMS: before[ITEMS]} if ITEMS in before else {})})
+    if not same or (settings.get(ANNOTATIONS) and settings[ANNOTATIONS] == before[ANNOTATIONS]):
+        return
+    known, items = noted(folder, before) or {}, made()
     changed = [name for name in items if known.get(name, items[name]) != items[name]]
     if changed:
         raise UserError(
@@ -75,7 +87,8 @@ def claim_items(folder: Path, settings: Mapping[str, object], items: Mapping[str
     if more:
         log.info("%s: %d items are new since it was begun; they are added", folder, len(more))
         added = {**known, **items}
-        write_json(path, {**settings, ITEMS: {name: added[name] for name in in_order(known, items)}})
+        write_json(folder / NOTED, {name: added[name] for name in in_order(known, items)}, indent=None)
+        write_json(folder / NAME, dict(settings))
 
 
 def in_order(known: Mapping[str, object], wanted: Iterable[str]) -> list[str]:
@@ -91,3 +104,8 @@ def in_order(known: Mapping[str, object], wanted: Iterable[str]) -> list[str]:
     for name in known:
         found += [*(front if name == first else ()), name, *behind.get(name, ())]
     return found if first else found + front
+
+
+def is_noted(folder: Path, before: Mapping[str, object]) -> bool:
+    """Whether a claimed folder says of its items; of old, it said of the annotations alone."""
+    return isinstance(before.get(ITEMS), dict) or (ITEMS not in before and (folder / NOTED).exists())

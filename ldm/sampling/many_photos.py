@@ -30,10 +30,10 @@ from egogen.sheets import sheet, tile
 from ldm.checkpoints.lora_files import told_loras
 from ldm.networks.devices import find_device
 from ldm.sampling.asking import Answer, Question, ask
-from ldm.sampling.drawing_job import is_drawn
 from ldm.sampling.drawn_items import claim_items, in_order, known_items
 from ldm.sampling.edit_options import COLUMNS, PhotoListOptions
 from ldm.sampling.editing import Condition, Studio, decode, open_studio, save, shaped, with_features
+from ldm.sampling.frame_output import is_drawn
 from ldm.sampling.photo_list import SHOWN, Wish, digest, named_apart, place, read_wishes
 
 IMAGES, SHEET, TABLE, STAGE_ONE = "images", "contact_sheet.jpg", "photos.csv", ".stage_1"
@@ -122,7 +122,7 @@ def claim(out: Path, options: PhotoListOptions, studio: Studio, wishes: Sequence
         "vllm": None if options.vllm is None else checkpoint_hash(options.vllm),
         "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
     }
-    claim_items(out, settings, {wish.name: digest(wish) for wish in wishes})
+    claim_items(out, settings, lambda: {wish.name: digest(wish) for wish in wishes})
 
 
 def described(options: PhotoListOptions, folder: Path, wishes: Sequence[Wish]) -> dict[str, Answer]:

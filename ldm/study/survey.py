@@ -10,7 +10,8 @@ from pathlib import Path
 
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError, check
-from egogen.layout import find_frame, metric_target_path
+from egogen.layout import metric_target_path
+from egogen.packed_frames import DrawnFrames, FrameFile
 from egogen.seeds import item_seed
 from ldm.metrics.frames.frame_pairs import frames_folder
 from ldm.metrics.frames.images import check_image
@@ -23,7 +24,7 @@ MOST = 9  # systems: each has a key
 class Picture:
     """A file that browsers show."""
 
-    path: Path
+    path: FrameFile
     mime: str
     sha256: str
 
@@ -89,20 +90,22 @@ def make_survey(
     check(
         "--items", count, f"1 to {len(items)}, as many as {annotations.source} has", 1 <= count <= len(items)
     )
-    chosen = [exhibit(item, runs, frames) for item in items[:count]]
+    drawn = {system: DrawnFrames(frames_folder(run)) for system, run in runs.items()}
+    chosen = [exhibit(item, drawn, frames) for item in items[:count]]
     return Survey(chosen, list(runs), seed)
 
 
-def exhibit(item: Item, runs: Mapping[str, Path], frames: Path) -> Exhibit:
+def exhibit(item: Item, runs: Mapping[str, DrawnFrames], frames: Path) -> Exhibit:
     """An item's pictures; a `UserError` names a system that lacks it."""
     key, name = f"{item.clip}/{item.id}", metric_target_path(Path(), item.action.image_1).as_posix()
     drawn = {}
     for system, run in runs.items():
-        path = find_frame(frames_folder(run), name)
+        path = run.find(name)
         if not path.is_file():
+            place = run.folder.parent if run.folder.name == "images" else run.folder
             raise UserError(
                 f"{path}: the system {system!r} has no frame of {key}; a study shows the same items of all "
-                f"systems: draw it by python -m ldm.sample --out {run}"
+                f"systems: draw it by python -m ldm.sample --out {place}"
             )
         drawn[system] = picture(path)
     source = frames / item.action.image_0
@@ -116,7 +119,7 @@ def spoken(label: str) -> str:
     return re.sub(r"^#\S+\s+(C\s+)?", "", label).strip() or label
 
 
-def picture(path: Path) -> Picture:
+def picture(path: FrameFile) -> Picture:
     """Checks a picture to its end.
 
     Raises:

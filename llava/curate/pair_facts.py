@@ -51,7 +51,7 @@ def facts_of(item: Item, words: str, clip: ClipMetadata | None, source: str) -> 
 def visible_boxes(item: Item, clip: ClipMetadata, frame: Frame, source: str) -> dict[str, Shares]:
     """The boxes of one of an action's frames; those that lie outside it are left out."""
     found = read_boxes(clip.facts(item.id), frame, f"{source}: clip {item.clip!r}")
-    found |= read_boxes(item.action.model_extra or {}, frame, f"clip {item.clip!r}, action {item.id!r}")
+    found |= read_boxes(item.action.entry, frame, f"clip {item.clip!r}, action {item.id!r}")
     placed = {name: box.shares(clip.width, clip.height) for name, box in found.items()}
     return {
         name: shares for name, shares in placed.items() if shares[0] < shares[2] and shares[1] < shares[3]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from egogen.annotations import Annotations, Item, text_feature_names
+from egogen.annotations import Annotations, Item, TextNames
 from egogen.errors import UserError, shorten
 from egogen.frames import FrameStore, open_frames
 from egogen.layout import feature_name
@@ -142,13 +142,18 @@ class DescribingJob:
 
     def feature_names(self, item: Item) -> tuple[str, str]:
         """Names of an action's image and text feature."""
-        return feature_name(self.image(item)), feature_name(self.text_names[item.clip, item.id])
+        return feature_name(self.image(item)), feature_name(self.text_names.of(item))
+
+    def feature_files(self, item: Item) -> tuple[Path, Path]:
+        """Image and text feature file of an action, where features are single files."""
+        (images, texts), (image, text) = self.feature_folders, self.feature_names(item)
+        return images / image, texts / text
 
     @cached_property
-    def text_names(self) -> dict[tuple[str, str], str]:
+    def text_names(self) -> TextNames:
         """Names of the text features; actions that share a frame have one each (F-S1-10)."""
         frame = "image_0" if self.options.setting == "forecast" else "image_1"
-        return text_feature_names(self.everything, lambda action: getattr(action, frame))
+        return TextNames(self.everything, lambda action: getattr(action, frame))
 
     def check_texts(self) -> None:
         """Checks that every question can be asked, and has its places in the model; and the given texts.

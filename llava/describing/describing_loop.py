@@ -15,7 +15,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from egogen.annotations import Item
 from egogen.claims import Work
 from egogen.errors import UserError
-from egogen.files import clean_parts, write_json
+from egogen.files import clean_parts
 from egogen.frames import check_frames
 from egogen.locks import hold
 from egogen.progress import Progress
@@ -25,8 +25,9 @@ from egogen.shards import process
 from llava.checkpoints.clip_tower import pixels
 from llava.checkpoints.config_json import places, text_settings
 from llava.describing.decode import Sampling, answer, follow, to_text
+from llava.describing.described import Descriptions
 from llava.describing.describing_job import DescribingJob
-from llava.describing.saving import Description, Descriptions, NpySaver, Saver, ShardSaver
+from llava.describing.saving import Description, NpySaver, Saver, ShardSaver
 from llava.model import Llava
 from llava.question.labels import QUESTION
 from llava.question.prompts import answer_ids, check_words, own_signs, prompt_ids
@@ -34,6 +35,7 @@ from llava.question.prompts import answer_ids, check_words, own_signs, prompt_id
 log = logging.getLogger(__name__)
 
 Loaded = tuple[Llava, PreTrainedTokenizerBase, CLIPImageProcessorPil]
+PARTS = ".*.part"  # unfinished files of one folder
 CPU_BATCH, MAX_BATCH = 64, 512  # sizes that `--batch-size auto` takes, and at most
 
 
@@ -120,18 +122,21 @@ def describe_part(
     options = job.options
     lines = options.save_path / f"{job.part}.jsonl"
     with hold(lines, "describing"), claim as work:
-        for folder in (options.save_path, *job.feature_folders):
-            clean_parts(folder)
         journal = Descriptions(lines)
         saver = (NpySaver if options.feature_store == "npy" else ShardSaver)(job, journal)
-        todo = [item for item in job.items if not saver.has(item)]
+        todo = saver.left(job.items)
+        # What a killed run left beside what is to be made goes now; the whole tree is walked at the end.
+        for folder in {path.parent for item in todo for path in job.feature_files(item)}:
+            clean_parts(folder, PARTS)
         counts = len(job.items), len(job.items) - len(todo), len(todo)
         log.info("%s: %d actions, %d done, %d to do", job.part, *counts)
         work.begin(*counts[:2])
         if todo:
             check_frames(job.frames, map(job.image, todo))
             describe_all(job, todo, loaded(), saver, work)
-        write_json(options.save_path / f"{job.part}.json", journal.published(job.items))
+        for folder in (options.save_path, *job.feature_folders):
+            clean_parts(folder)
+        journal.publish(options.save_path / f"{job.part}.json", job.items)
 
 
 def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver: Saver, work: Work) -> None:

@@ -82,7 +82,7 @@ def read_entry(entry: object, where: str) -> GivenText:
     if "image_0" not in found:
         written = validate(WrittenText, found, where)
         return GivenText(written.description, written.original_action)
-    action = validate(Action, found, where)
+    action = Action.read(found, where)
     if action.llava_forecast_finetune is None:
         raise UserError(
             f"{where}: the field {DESCRIPTION_KEY!r} is missing; python -m llava.merge writes it, or give "

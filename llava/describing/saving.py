@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -20,13 +19,13 @@ from egogen.features.projector import Projector
 from egogen.features.store import claim_store, made_by
 from egogen.features.store_names import SHARD_ITEMS
 from egogen.files import atomic_folder
-from egogen.journal import Journal, Row
-from egogen.layout import clip_folder, projector_path, shard_path
+from egogen.journal import Row
+from egogen.layout import FEATURE_KINDS, clip_folder, projector_path, shard_path
+from egogen.seen_files import SeenFiles
 from llava.checkpoints.published_folder import write_clip
+from llava.describing.described import Descriptions
 from llava.describing.describing_job import DescribingJob
 from llava.model import Llava
-
-PUBLISHED = ("original action", "action", "description")
 
 
 @dataclass(frozen=True)
@@ -44,31 +43,6 @@ class Description:
         return from_numpy(fit_tokens(self.text_features.numpy()))
 
 
-class Descriptions(Journal):
-    """The finished descriptions of one shard: what a restart reads and what is published of them."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, ("clip", "id"), is_whole=is_description, anew="its action is described anew")
-
-    def has(self, item: Item, feature: str) -> bool:
-        """Whether an action's text is written, for the label and the text feature that it has now."""
-        row = self.rows.get((item.clip, item.id), {})
-        return row.get("original action") == item.action.action and row.get("feature") == feature
-
-    def published(self, items: Sequence[Item]) -> dict[str, dict[str, dict[str, str]]]:
-        """The published form, in the order of the annotation file: clip -> action id -> texts."""
-        nested: dict[str, dict[str, dict[str, str]]] = {}
-        for item in items:
-            row = self.rows[item.clip, item.id]
-            nested.setdefault(item.clip, {})[item.id] = {name: row[name] for name in PUBLISHED}
-        return nested
-
-
-def is_description(row: Row) -> bool:
-    """Whether a row holds the texts that are published."""
-    return all(isinstance(row.get(name), str) for name in PUBLISHED)
-
-
 def row(job: DescribingJob, item: Item, description: Description) -> Row:
     """The journal's row of an action."""
     return {
@@ -77,7 +51,7 @@ def row(job: DescribingJob, item: Item, description: Description) -> Row:
         "original action": item.action.action,
         "action": job.words(item),
         "description": description.text,
-        "feature": job.text_names[item.clip, item.id],
+        "feature": job.text_names.of(item),
     }
 
 
@@ -92,17 +66,31 @@ class NpySaver:
         self.job, self.journal = job, journal
         for folder in job.feature_folders:
             claim_store(folder, job.settings, "npy")
+        journals = job.options.save_path / "journals"
+        self.seen = [
+            SeenFiles(journals / kind, folder, job.part)
+            for kind, folder in zip(FEATURE_KINDS, job.feature_folders, strict=True)
+        ]
 
-    def files(self, item: Item) -> tuple[Path, Path]:
-        """Image and text feature file of an action."""
-        (images, texts), (image, text) = self.job.feature_folders, self.job.feature_names(item)
-        return images / image, texts / text
+    def left(self, items: Sequence[Item]) -> list[Item]:
+        """Those whose text is not written, or of whose files one is not there and whole.
 
-    def has(self, item: Item) -> bool:
-        """Whether the text is written, and both files are there and whole."""
-        image, text = self.files(item)
-        written = self.journal.has(item, self.job.text_names[item.clip, item.id])
-        return written and is_done(image) and is_done(text)
+        Files that are as they were when they were found whole are not opened again.
+        """
+        written = [item for item in items if self.journal.has(item, self.job.text_names.of(item))]
+        done = {(item.clip, item.id) for item in written}
+        names = zip(*map(self.job.feature_names, written), strict=True)
+        for seen, folder, kind in zip(self.seen, self.job.feature_folders, names, strict=False):
+            _, known = seen.unchanged(kind)
+            for item, name, is_known in zip(written, kind, known.tolist(), strict=True):
+                if is_known:
+                    continue
+                if is_done(folder / name):
+                    seen.note(name)
+                else:
+                    done.discard((item.clip, item.id))
+            seen.flush()
+        return [item for item in items if item[:2] not in done]
 
     def begin(self, model: Llava, processor: CLIPImageProcessorPil) -> None:
         """Nothing is kept once."""
@@ -110,10 +98,12 @@ class NpySaver:
     def add(self, items: Sequence[Item], made: Sequence[Description]) -> None:
         """Writes features, then the texts."""
         for item, description in zip(items, made, strict=True):
-            image, text = self.files(item)
+            image, text = self.job.feature_files(item)
             try:
                 write_feature(image, description.image_features.numpy())
                 write_feature(text, description.text_features.numpy())
+                for seen, name in zip(self.seen, self.job.feature_names(item), strict=True):
+                    seen.note(name)
             except UserError:  # a full disk
                 raise
             except ValueError as error:
@@ -121,7 +111,9 @@ class NpySaver:
         self.journal.add([row(self.job, *pair) for pair in zip(items, made, strict=True)])
 
     def close(self) -> None:
-        """Nothing is in memory."""
+        """Of features nothing is in memory."""
+        for seen in self.seen:
+            seen.flush()
 
 
 class ShardSaver:
@@ -147,11 +139,15 @@ class ShardSaver:
         self.rows: dict[str, np.ndarray] = {}
         self.done: list[Row] = []
 
+    def left(self, items: Sequence[Item]) -> list[Item]:
+        """Those whose text is not written, or whose features are in no shard that was there at the start."""
+        return [item for item in items if not self.has(item)]
+
     def has(self, item: Item) -> bool:
-        """Whether the text is written and the features are in shards that were there at the start."""
+        """Whether an action is done."""
         image, text = self.job.feature_names(item)
         seen = self.images is None or image in self.images
-        return seen and text in self.texts and self.journal.has(item, self.job.text_names[item.clip, item.id])
+        return seen and text in self.texts and self.journal.has(item, self.job.text_names.of(item))
 
     def begin(self, model: Llava, processor: CLIPImageProcessorPil) -> None:
         """Writes the projector and, for online stores, CLIP, beside where image features would be.

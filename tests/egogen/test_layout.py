@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egogen.annotations import Action, Item, text_feature_names
+from egogen.annotations import Action, Item, TextNames
 from egogen.errors import UserError
 from egogen.layout import (
     Layout,
@@ -145,14 +145,15 @@ def test_outputs_reuse_the_last_three_parts(parts: list[str]) -> None:
 
 
 def item(clip: str, action_id: str, frame: str) -> Item:
-    return Item(clip, action_id, Action(image_0=frame, image_1="t.jpg", action="#C C walks"))
+    return Item(clip, action_id, Action({"image_0": frame, "image_1": "t.jpg", "action": "#C C walks"}))
 
 
 def test_actions_of_one_frame_have_a_text_feature_each(tmp_path: Path) -> None:
     items = [item("a", "0", "a/x.jpg"), item("a", "1/2", "a/x.jpg"), item("b", "0", "a/x.png")]
-    names = text_feature_names(items, lambda action: action.image_0)
-    assert list(names.values()) == ["a/x.jpg", "a/x.a.1%2F2.jpg", "a/x.b.0.png"]
-    files = [feature_path(tmp_path, name) for name in names.values()]
+    names = TextNames(items, lambda action: action.image_0)
+    found = [names.of(each) for each in items]
+    assert found == ["a/x.jpg", "a/x.a.1%2F2.jpg", "a/x.b.0.png"]
+    files = [feature_path(tmp_path, name) for name in found]
     assert len(set(files)) == 3
     # Published features have the first action's alone.
     files[0].parent.mkdir()

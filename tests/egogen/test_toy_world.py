@@ -36,7 +36,7 @@ def test_layout(root: Path, dataset: str) -> None:
         items = list(Annotations.read(layout.annotations(split)))
         assert len(items) == count
         for item in items:
-            assert set(item.action.model_dump(exclude_none=True)) == {"image_0", "image_1", "action"}
+            assert set(item.action.entry) == {"image_0", "image_1", "action"}
             before, after = (
                 layout.frames(split) / item.action.image_0,
                 layout.frames(split) / item.action.image_1,

@@ -91,8 +91,8 @@ def test_folders_of_links_are_what_they_lead_to(root: Path) -> None:
 def test_a_folder_is_listed_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Actions that share a folder (a whole clip's, say) would else be checked in quadratic time."""
     listed: list[Path] = []
-    real = Path.iterdir
-    monkeypatch.setattr(Path, "iterdir", lambda path: listed.append(path) or real(path))
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(Path(path)) or real(path))
     edit(
         annotations(root, "train"),
         lambda value: value["toy_train_000003"].update(

@@ -10,9 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 CPU_ENVIRONMENT = {"HF_HUB_OFFLINE": "1"}
-# What tells of a run and not of its result: times, speeds, paths of caches, curves with times.
+# What tells of a run and not of its result: times, speeds, paths of caches, curves with times,
+# when files were found whole.
 OF_THE_RUN = (
-    r"(^|/)(record\.json|.*\.log|events\.out\.tfevents[^/]*|timing\.jsonl?|.*record\.jsonl?)$|(^|/)\.shards/"
+    r"(^|/)(record\.json|.*\.log|events\.out\.tfevents[^/]*|timing\.jsonl?|.*record\.jsonl?)$"
+    r"|(^|/)(\.shards|drawn|journals/llava_(image|text))/"
 )
 
 

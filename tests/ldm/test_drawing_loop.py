@@ -58,11 +58,11 @@ def test_an_error_comes_in_its_turn() -> None:
 
 def make_job(out: Path, count: int) -> DrawingJob:
     items = [
-        Item("c", f"{i}", Action(image_0=f"c/{i}/a.jpg", image_1=f"c/{i}/b.jpg", action="cut"))
+        Item("c", f"{i}", Action({"image_0": f"c/{i}/a.jpg", "image_1": f"c/{i}/b.jpg", "action": "cut"}))
         for i in range(count)
     ]
     sizes = {"c": ClipMetadata(height=8, width=16, fps=30)}
-    return DrawingJob(out, Scales(7.5, 1.5), GenerateConfig(), {}, {}, sizes, items)
+    return DrawingJob(out, Scales(7.5, 1.5), GenerateConfig(), {}, dict, sizes, items)
 
 
 def frames(job: DrawingJob, end: BaseException | None) -> Generator[Drawn, None, None]:

@@ -130,6 +130,17 @@ def test_a_finished_run_loads_no_model(
     assert not any(path.exists() for path in left), "an ended run's unfinished files go"
 
 
+def test_a_restart_opens_no_feature_that_is_as_it_was(
+    whole: Path, split: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(flags(split, tiny, whole))
+    before = (whole / "texts" / "chunk_1_of_1.json").read_bytes()
+    monkeypatch.setattr("llava.describing.saving.is_done", lambda path: pytest.fail(f"{path} was opened"))
+    main(flags(split, tiny, whole))
+    assert (whole / "texts" / "chunk_1_of_1.json").read_bytes() == before
+    assert before == f"{json.dumps(json.loads(before), indent=4)}\n".encode()
+
+
 def test_a_missing_feature_is_made_again(whole: Path, split: Path, tiny: Path) -> None:
     lost = whole / "text" / "a" / "0" / "x.npy"
     before = np.load(lost)

@@ -170,7 +170,7 @@ def entries(clip: str, action: str, text: str) -> dict[str, str]:
 
 def published(clip: str, action: str, text: str) -> dict[str, object]:
     (item,) = (item for item in ITEMS if (item.clip, item.id) == (clip, action))
-    return {**item.action.model_dump(), "llava_forecast_finetune": text, "description": "another"}
+    return {**item.action.entry, "llava_forecast_finetune": text, "description": "another"}
 
 
 @pytest.mark.parametrize("entry", [entries, published])
@@ -263,7 +263,7 @@ def with_entry(entry: object) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-FRAME_ONLY = ITEMS[0].action.model_dump(exclude={"llava_forecast_finetune"})
+FRAME_ONLY = ITEMS[0].action.entry
 
 
 @pytest.mark.parametrize(

@@ -51,5 +51,6 @@ def write_shard(path: Path, items: list[Item], source: ExportSplit, first: int) 
             key = f"{place:09d}"
             for role, name in frames_of(item.action).items():
                 add_bytes(tar, frame_member(key, role, name), source.frame(name))
-            facts = {**item.action.model_dump(exclude_none=True), **describe(item)}
+            own = {name: value for name, value in item.action.entry.items() if value is not None}
+            facts = {**own, **describe(item)}
             add_bytes(tar, f"{key}{FACTS}", json.dumps(facts).encode())

@@ -17,10 +17,10 @@ from torch import Tensor
 from egogen.annotations import Annotations, Item
 from egogen.errors import UserError
 from egogen.hints import hint
-from egogen.layout import generated_names, metric_target_path
+from egogen.layout import generated_names, target_name
+from egogen.packed_frames import DrawnFrames, FrameFile
 from egogen.progress import Progress
 from egogen.shards import WHOLE, Shard, take_shard
-from egogen.walks import walk_files
 from ldm.metrics.frames.images import Size, check_image, read_pixels
 
 LISTED = 10
@@ -35,8 +35,8 @@ class Pair:
 
     item: Item
     frame: str
-    generated: Path
-    reference: Path
+    generated: FrameFile
+    reference: FrameFile
     sizes: tuple[Size, Size]
     hashes: tuple[str, str]
 
@@ -65,7 +65,7 @@ class PairBatch:
         """SHA-256 of the files of one side."""
         return [pair.hashes[SIDES.index(side)] for pair in self.pairs]
 
-    def decode(self, paths: Sequence[Path]) -> Float[Tensor, "b 3 h w"]:
+    def decode(self, paths: Sequence[FrameFile]) -> Float[Tensor, "b 3 h w"]:
         """Decodes images side by side; bytes reach the device as they are. Raises as `read_pixels`."""
         with ThreadPoolExecutor(DECODERS) as pool:
             return torch.stack(list(pool.map(read_pixels, paths))).to(self.device).float() / 255
@@ -178,7 +178,7 @@ def frame_names(annotations: Annotations) -> dict[str, Item]:
     """
     frames: dict[str, Item] = {}
     for item in annotations:
-        frame = metric_target_path(Path(), item.action.image_1).as_posix()
+        frame = target_name(item.action.image_1)
         if frame in frames:
             other = frames[frame]
             raise UserError(
@@ -189,7 +189,12 @@ def frame_names(annotations: Annotations) -> dict[str, Item]:
     return frames
 
 
-def find_files(folder: Path, frames: Iterable[str], what: str) -> dict[str, Path]:
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder that it is in, is one that listings leave out."""
+    return name.startswith(".") or "/." in name
+
+
+def find_files(folder: Path, frames: Iterable[str], what: str) -> dict[str, FrameFile]:
     """The files of named frames, in any format that frames are drawn in (`egogen.layout.generated_names`).
 
     Raises:
@@ -201,13 +206,9 @@ def find_files(folder: Path, frames: Iterable[str], what: str) -> dict[str, Path
             f"{folder}: no such folder; {what} are expected there as clip/action/frame{hint(folder)}"
         )
     expected = set(frames)
-    names = (path.relative_to(folder) for path in walk_files(folder))
+    files_of = DrawnFrames(folder)
     own = {name for frame in expected for name in generated_names(frame)}  # a clip may be named as if hidden
-    there = {
-        name.as_posix()
-        for name in names
-        if name.as_posix() in own or not any(part.startswith(".") for part in name.parts)
-    }
+    there = {name for name in files_of.names if name in own or not is_hidden(name)}
     if not there:
         raise UserError(f"{folder}: the folder is empty; expected {len(expected)} {what}{hint(folder)}")
     found = {
@@ -238,4 +239,4 @@ def find_files(folder: Path, frames: Iterable[str], what: str) -> dict[str, Path
             f"{folder}: of {len(expected)} {what}, {' and '.join(faults)}; expected exactly those of "
             f"the annotation file{hint(folder) if not all(found.values()) else ''}"
         )
-    return {frame: folder / files[0] for frame, files in found.items()}
+    return {frame: files_of.file(files[0]) for frame, files in found.items()}

@@ -17,6 +17,7 @@ from torch import Tensor
 from egogen.errors import UserError
 from egogen.files import regular
 from egogen.frames import BROKEN
+from egogen.packed_frames import FrameFile
 from egogen.rgb import to_rgb, upright_size
 
 
@@ -39,7 +40,7 @@ class Header(NamedTuple):
     sha256: str
 
 
-def check_image(path: Path) -> Header:
+def check_image(path: FrameFile) -> Header:
     """Reads an image file to its end.
 
     JPEGs are decoded at an eighth of their size: as sharp an eye for a truncated file, at less cost.
@@ -48,7 +49,8 @@ def check_image(path: Path) -> Header:
         UserError: the file is broken or not RGB. The published code scored grey frames wrongly, by
             broadcasting (F-EV-02).
     """
-    regular(path)
+    if isinstance(path, Path):
+        regular(path)
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
@@ -63,12 +65,12 @@ def check_image(path: Path) -> Header:
     return Header(Size(height, width), form, hashlib.sha256(data).hexdigest())
 
 
-def read_image(path: Path) -> Float[Tensor, "3 h w"]:
+def read_image(path: FrameFile) -> Float[Tensor, "3 h w"]:
     """Decodes an RGB image to [0, 1]; a `UserError` names one that cannot be read."""
     return read_pixels(path).float() / 255
 
 
-def read_pixels(path: Path) -> UInt8[Tensor, "3 h w"]:
+def read_pixels(path: FrameFile) -> UInt8[Tensor, "3 h w"]:
     """Decodes an RGB image; a `UserError` names one that cannot be read."""
     try:
         with path.open("rb") as file, Image.open(file) as image:

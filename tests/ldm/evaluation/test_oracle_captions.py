@@ -164,7 +164,7 @@ def test_texts_that_egovlp_cuts_are_counted(
 
 
 def action(text: str) -> Action:
-    return Action(image_0="a.jpg", image_1="b.jpg", action="cuts", llava_forecast_finetune=text)
+    return Action({"image_0": "a.jpg", "image_1": "b.jpg", "action": "cuts", "llava_forecast_finetune": text})
 
 
 def test_words_have_their_recorded_ids(tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ def test_images_are_sent_downscaled(world: Path, run: Run, tmp_path: Path) -> No
     item = items_of(world).items[0]
     root = tmp_path / "big"
     layout = Layout(root, "ego4d")
-    write_json(layout.annotations("train"), {item.clip: {item.id: item.action.model_dump()}})
+    write_json(layout.annotations("train"), {item.clip: {item.id: item.action.entry}})
     write_json(layout.metadata, {})
     frame = layout.frames("train") / item.action.image_0
     frame.parent.mkdir(parents=True)

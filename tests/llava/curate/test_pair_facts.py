@@ -13,7 +13,7 @@ BOX = {"x": 100, "y": 50, "width": 200, "height": 100}
 
 def item(**more: Any) -> Item:
     entry = {"image_0": "c/0/a.jpg", "image_1": "c/0/b.jpg", "action": "#C C cuts the carrot", **more}
-    return Item("c", "0", Action.model_validate(entry))
+    return Item("c", "0", Action(entry))
 
 
 def facts(entry: Item, **clip: Any) -> PairFacts:

@@ -1,0 +1,93 @@
+"""The finished descriptions of one shard: what a restart reads, and the published form made of them."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from egogen.annotations import Item
+from egogen.errors import UserError
+from egogen.files import atomic_open
+from egogen.journal import Journal, Key, Row
+
+PUBLISHED = ("original action", "action", "description")
+COLUMNS = 3  # of a description in memory: hashes of its key and of what it is for, its place in the file
+
+
+class Descriptions(Journal):
+    """A journal of descriptions, of which 24 bytes each are in memory; the texts stay on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.read = array("q")
+        self.added: dict[int, tuple[int, int]] = {}
+        super().__init__(path, ("clip", "id"), is_whole=is_description, anew="its action is described anew")
+        found = np.frombuffer(self.read, np.int64).reshape(-1, COLUMNS)[::-1]  # the last of a key counts
+        self.keys, first = np.unique(found[:, 0], return_index=True)
+        self.facts = found[first, 1:]
+
+    def keep(self, key: Key, row: Row, place: int) -> None:
+        """Notes where a row lies."""
+        facts = hash((row["original action"], row.get("feature"))), place
+        if hasattr(self, "keys"):
+            self.added[hash(key)] = facts
+        else:
+            self.read.extend((hash(key), *facts))
+
+    def find(self, item: Item) -> tuple[int, int] | None:
+        """Hash and place of an action's description."""
+        key = hash((item.clip, item.id))
+        if key in self.added:
+            return self.added[key]
+        place = int(np.searchsorted(self.keys, key))
+        if place == len(self.keys) or self.keys[place] != key:
+            return None
+        return int(self.facts[place, 0]), int(self.facts[place, 1])
+
+    def has(self, item: Item, feature: str) -> bool:
+        """Whether an action's text is written, for the label and the text feature that it has now."""
+        found = self.find(item)
+        return found is not None and found[0] == hash((item.action.action, feature))
+
+    def publish(self, path: Path, items: Sequence[Item]) -> None:
+        """Writes the published form, in the order of the annotation file: clip -> action id -> texts.
+
+        Raises:
+            UserError: an action has no description.
+        """
+        parts = (
+            json.dumps({clip: {item.id: row for item, row in rows}}, indent=4)[2:-2]
+            for clip, rows in groupby(self.published(items), key=lambda pair: pair[0].clip)
+        )
+        with atomic_open(path) as file:
+            first = next(parts, None)
+            if first is None:
+                file.write(b"{}\n")
+                return
+            file.write(f"{{\n{first}".encode())
+            for part in parts:
+                file.write(f",\n{part}".encode())
+            file.write(b"\n}\n")
+
+    def published(self, items: Sequence[Item]) -> Iterator[tuple[Item, dict[str, str]]]:
+        """The published texts of actions, read from disk one after the other."""
+        if not items:
+            return
+        with self.path.open("rb") as file:
+            for item in items:
+                found = self.find(item)
+                if found is not None:
+                    file.seek(found[1])
+                    row = self.parse(file.readline()) or {}
+                if found is None or (row.get("clip"), row.get("id")) != (item.clip, item.id):
+                    raise UserError(f"{self.path}: has no text of {item.clip}/{item.id}; start again")
+                yield item, {name: row[name] for name in PUBLISHED}
+
+
+def is_description(row: Row) -> bool:
+    """Whether a row holds the texts that are published."""
+    return all(isinstance(row.get(name), str) for name in PUBLISHED)
