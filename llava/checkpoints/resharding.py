@@ -14,17 +14,22 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from egogen.errors import UserError
+from egogen.annotations import check_object
+from egogen.errors import UserError, check
 from egogen.files import read_json
 from llava.checkpoints.resume import COMPLETE, TAG
 
 log = logging.getLogger(__name__)
 PLACE = ".resharded"  # in the run's folder
+MOST_PROCESSES = 100_000
 SHARD = re.compile(r"(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt")
 
 
-def writers(checkpoint: Path) -> int | None:
-    """How many processes have written the optimiser's shards of a checkpoint; None if it has none.
+def other_writers(checkpoint: Path, processes: int) -> int | None:
+    """How many processes wrote the optimiser's shards of a checkpoint, if not as many as there are now.
+
+    Returns:
+        None if the checkpoint can be read as it is: of as many processes, or without shards.
 
     Raises:
         UserError: not all shards are here; names those that are missing.
@@ -34,15 +39,20 @@ def writers(checkpoint: Path) -> int | None:
         return None
     folder = checkpoint / tag.read_text(encoding="utf-8").strip()
     found = {int(match[1]) for path in folder.iterdir() if (match := SHARD.fullmatch(path.name))}
-    said = read_json(checkpoint / COMPLETE).get("processes")  # where a run of 0.1.0 wrote it, nobody said
-    count: int = said or max(found, default=-1) + 1
+    complete = check_object(read_json(checkpoint / COMPLETE), f"{checkpoint / COMPLETE}", "facts by name")
+    # Where a run of 0.1.0 wrote it, nobody said.
+    count = complete.get("processes", max(found, default=0) + 1)
+    good = type(count) is int and 1 <= count <= MOST_PROCESSES
+    check(f"{checkpoint / COMPLETE}: processes", count, f"1 to {MOST_PROCESSES}", good)
+    if not found or count == processes:
+        return None
     if missing := sorted({*range(count)} - found):
         raise UserError(
             f"{folder}: of {count} processes the shards of {', '.join(map(str, missing))} are not here, "
             "and another number of processes needs all; copy them from the machines that wrote them "
             "(all machines are to share --output_dir), or train with as many processes as before"
         )
-    return count or None
+    return int(count)
 
 
 def reshard(checkpoint: Path) -> Path:

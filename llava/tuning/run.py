@@ -25,7 +25,7 @@ from egogen.shards import take_shard
 from llava.checkpoints.adapter_folder import is_adapter, whole_of
 from llava.checkpoints.adapters import add_adapters, four_bits
 from llava.checkpoints.config_json import places
-from llava.checkpoints.resharding import clear, reshard, writers
+from llava.checkpoints.resharding import clear, other_writers, reshard
 from llava.checkpoints.resume import COMPLETE, agreed, newest_checkpoint, step_of
 from llava.checkpoints.tokenizer import load_tokenizer
 from llava.model import Llava, choose_attention, count_parameters, freeze_vision, load
@@ -123,8 +123,8 @@ def fit_to_processes(checkpoint: Path, args: Arguments) -> Path:
 
     def source() -> Path:
         clear(args.output)
-        before = writers(checkpoint) if args.training.deepspeed else None
-        if before in (None, args.processes):
+        before = other_writers(checkpoint, args.processes) if args.training.deepspeed else None
+        if before is None:
             return checkpoint
         log.info("%s: of %d processes, made into one for %d", checkpoint, before, args.processes)
         return reshard(checkpoint)
@@ -132,7 +132,8 @@ def fit_to_processes(checkpoint: Path, args: Arguments) -> Path:
     found = agreed(source)
     if found != checkpoint:
         # What transformers and accelerate read; the file that was named, and claimed, is as it was.
-        args.training.hf_deepspeed_config.config["checkpoint"] = {"load_universal": True}
+        config = args.training.hf_deepspeed_config.config
+        config["checkpoint"] = {**config.get("checkpoint", {}), "load_universal": True}
     return found
 
 

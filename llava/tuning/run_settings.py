@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
+from egogen.annotations import check_object
 from egogen.errors import UserError
 from egogen.files import read_json, write_json
 from egogen.manifest import begun, checkpoint_hash, claim, file_hash
@@ -101,7 +102,7 @@ def spread_as_before(run: Path, args: Arguments) -> dict[str, int]:
     Raises:
         UserError: an update would take another number of batches.
     """
-    first = read_json(run)
+    first = check_object(read_json(run), f"{run}", "settings by name")
     before = {name: first.get(name) for name in ("world_size", "gradient_accumulation_steps")}
     now = {name: getattr(args.training, name) for name in before}
     if before == now or not all(isinstance(value, int) for value in before.values()):

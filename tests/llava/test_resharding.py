@@ -15,7 +15,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from egogen.errors import UserError
 from egogen.files import write_json
 from egogen.peers import together
-from llava.checkpoints.resharding import PLACE, writers
+from llava.checkpoints.resharding import PLACE, other_writers
 from llava.checkpoints.resume import COMPLETE, TAG
 from llava.train import main
 from llava.tuning.finetuner import AfterResharding
@@ -49,19 +49,37 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_how_many_wrote_it(checkpoint: Path) -> None:
-    assert writers(checkpoint) == 2
+    assert other_writers(checkpoint, 1) == 2
+    assert other_writers(checkpoint, 2) is None
     write_json(checkpoint / COMPLETE, {"step": 4})  # as 0.1.0 wrote it
-    assert writers(checkpoint) == 2
+    assert other_writers(checkpoint, 1) == 2
     (checkpoint / TAG).unlink()  # without DeepSpeed
-    assert writers(checkpoint) is None
+    assert other_writers(checkpoint, 1) is None
 
 
-def test_a_shard_on_another_machine_is_asked_for(checkpoint: Path) -> None:
+def test_any_number_goes_on_where_nothing_is_shared_out(checkpoint: Path) -> None:
+    for shard in (checkpoint / "global_step4").iterdir():  # as without ZeRO
+        shard.unlink()
+    assert other_writers(checkpoint, 1) is None
+
+
+@pytest.mark.parametrize("processes", [0, -1, True, "2", 2.0, None, 10**9, 10**400])
+def test_a_number_that_nobody_wrote(checkpoint: Path, processes: object) -> None:
+    write_json(checkpoint / COMPLETE, {"step": 4, "processes": processes})
+    with pytest.raises(UserError, match=r"complete\.json: processes: got .*, allowed: 1 to 100000$"):
+        other_writers(checkpoint, 1)
+    write_json(checkpoint / COMPLETE, [processes])
+    with pytest.raises(UserError, match=r"complete\.json: .*facts by name"):
+        other_writers(checkpoint, 1)
+
+
+def test_a_shard_on_another_machine_is_asked_for_where_the_number_changes(checkpoint: Path) -> None:
     next((checkpoint / "global_step4").glob("*rank_1_mp*")).unlink()
+    assert other_writers(checkpoint, 2) is None  # each machine reads its own
     with pytest.raises(
         UserError, match=r"of 2 processes the shards of 1 are not here.* share --output_dir"
     ) as told:
-        writers(checkpoint)
+        other_writers(checkpoint, 1)
     assert "\n" not in str(told.value)
 
 
@@ -94,6 +112,9 @@ def test_an_update_of_another_size_is_refused_with_what_to_add(
     write_json(tmp_path / "run.json", {"world_size": 4, "gradient_accumulation_steps": 3})
     with pytest.raises(UserError, match="made with model = None"):  # as large an update: all else is compared
         main([*words, "12"])
+    write_json(tmp_path / "run.json", [1])
+    with pytest.raises(UserError, match=r"run\.json: .*settings by name"):
+        main([*words, "3"])
 
 
 def lonely(late: bool) -> None:
