@@ -9,15 +9,22 @@ from pathlib import Path
 
 from egogen.files import finish, part_of, sync
 
+FILES = "files"  # in the hidden folder's name
+
 
 @contextmanager
 def atomic_files(folder: Path) -> Iterator[Path]:
     """Makes a hidden folder within `folder` to fill; when the block ends well, its files move up, each whole.
 
+    Who calls this is the only one to write there, so that what a killed one has left goes, also of another
+    machine, whose processes nobody here can ask for.
+
     Raises:
         OSError: the disk is full, or read-only.
     """
-    part = part_of(folder / "files")
+    for left in folder.glob(f".{FILES}.*.part"):
+        shutil.rmtree(left, ignore_errors=True)
+    part = part_of(folder / FILES)
     part.mkdir(parents=True)
     try:
         yield part

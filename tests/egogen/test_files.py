@@ -285,6 +285,7 @@ def test_files_appear_whole_beside_others(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert (tmp_path / "a").read_bytes() == b"old"
+    (tmp_path / ".files.00000000-1-00000000.part/half").mkdir(parents=True)  # killed on another machine
     with atomic_files(tmp_path) as part:
         for name in ("a", "b"):
             (part / name).write_bytes(b"whole")
