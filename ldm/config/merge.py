@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -56,8 +57,10 @@ def flag_word(flag: str, key: str, value: object, words: Sequence[str]) -> str:
     Raises:
         UserError: one of the words says something else of the same setting.
     """
-    made = f"{key}={value}"
-    if other := next((word for word in words if word.startswith(f"{key}=") and word != made), None):
+    # A path may have signs that YAML reads as its own.
+    made = f"{key}={json.dumps(f'{value}', ensure_ascii=False) if isinstance(value, Path) else value}"
+    same = [word for word in words if word.startswith(f"{key}=")]
+    if other := next((word for word in same if parsed(word) != parsed(made)), None):
         raise UserError(f"{flag} {value}, {shorten(other)}: are one setting; give one of them")
     return made
 

@@ -161,6 +161,10 @@ def test_a_flag_and_a_word_of_one_setting() -> None:
     assert flag_word("--seed", "trainer.seed", 3, ["trainer.seed=3", "sampling.seed=4"]) == "trainer.seed=3"
     with pytest.raises(UserError, match=r"^--seed 3, 'trainer\.seed=4': are one setting; give one of them"):
         flag_word("--seed", "trainer.seed", 3, ["trainer.seed=4"])
+    for name in ("runs/a #1: b.ckpt", "[a]", "010", "é\U0001f642"):
+        word = flag_word("--teacher", "model.start", Path(name), ["trainer.seed=4"])
+        assert load_config(TrainConfig, [], [word]).model.start == name
+    assert flag_word("--teacher", "model.start", Path("a.ckpt"), ["model.start=a.ckpt"])
 
 
 def test_settings_without_effect_are_named() -> None:
