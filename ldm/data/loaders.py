@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, DistributedSampler, Subset
 from transformers import CLIPTokenizer
 
 from egogen.errors import check
+from egogen.published import SPLITS
 from ldm.config.sections import TrainConfig
 from ldm.data.image_features import Batch, complete
 from ldm.data.latents import CachedLatents, build_cache
@@ -20,8 +21,6 @@ from ldm.data.order import StepOrder, steps_per_epoch
 from ldm.data.pairs import Chance, EgoGenPairs, Sample, SplitFiles
 from ldm.networks.architecture import Parts
 from ldm.networks.text import say_lost
-
-SPLITS = ("train", "val")
 
 
 class PairsModule(lightning.LightningDataModule):

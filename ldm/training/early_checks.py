@@ -8,9 +8,8 @@ from pathlib import Path
 
 from egogen.errors import UserError
 from egogen.hints import hint
+from egogen.published import SPLITS
 from ldm.config.sections import TrainConfig
-
-SPLITS = ("train", "val")
 
 
 def check_early(config: TrainConfig, gpus: str, resume: Path | None) -> None:
