@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from egogen.errors import UserError, reason
 
 GLOO = re.compile(r"\[\S*gloo/\S*\] ")  # where in its own code an error of gloo comes from
+# Of this process alone: its port is taken, its GPU is not as it must be. The others are well.
+OWN = re.compile("EADDRINUSE|Duplicate GPU|invalid usage|invalid argument|unhandled cuda error")
 LATE = "Application timeout caused pair closure"  # gloo's, without the place
 
 
@@ -37,5 +39,7 @@ def together(limit: str) -> Iterator[None]:
 
 def of_peers(error: BaseException) -> bool:
     """Whether an error is of torch's process groups, or of what they are built on."""
+    if OWN.search(f"{error}"):
+        return False
     named = {kind.__name__ for kind in type(error).__mro__}
     return "DistError" in named or LATE in f"{error}" or GLOO.search(f"{error}") is not None

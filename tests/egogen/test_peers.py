@@ -42,7 +42,16 @@ def test_a_process_that_is_lost_is_one_line(error: RuntimeError, told: str) -> N
     assert "the same command again on all machines" in message
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), UserError("a step"), KeyError("a")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shape mismatch"),
+        UserError("a step"),
+        KeyError("a"),
+        DistNetworkError("The server socket has failed to listen on any local network address. EADDRINUSE"),
+        DistError("NCCL error in: a.cpp:1, invalid usage (run with NCCL_DEBUG=WARN for details)"),
+    ],
+)
 def test_other_errors_stay(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, together("--ddp_timeout"):
         raise error
