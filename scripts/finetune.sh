@@ -11,16 +11,20 @@ processes 8
 use_env vllm
 paths "$DATASET" train
 
-((${NODES:-1} == 1)) || [[ -n ${NODE_RANK:-} && -n ${MASTER_ADDR:-} ]] ||
+NODES=${NODES:-1}
+[[ $NODES =~ ^[1-9][0-9]{0,3}$ ]] || die "NODES=$NODES: expected the number of machines, 1 to 9999"
+((NODES == 1)) || [[ -n ${NODE_RANK:-} && -n ${MASTER_ADDR:-} ]] ||
     die "NODES=$NODES: set NODE_RANK, from 0, and MASTER_ADDR, the address of machine 0, on each machine"
 
 # A plan needs one process, which is told how many there will be, and no GPU.
 WHERE=(--standalone)
-((${NODES:-1} == 1)) ||
+((NODES == 1)) ||
     WHERE=(--nnodes "$NODES" --node_rank "$NODE_RANK" --master_addr "$MASTER_ADDR" --master_port "${MASTER_PORT:-29500}")
 LAUNCH=(python -m torch.distributed.run "${WHERE[@]}" --nproc_per_node "$NPROC")
-[[ " $* " == *\ --dry[_-]run\ * && " $* " != *\ --dry[_-]run\ [Ff]alse\ * ]] &&
-    LAUNCH=(env RANK=0 LOCAL_RANK=0 WORLD_SIZE="$((NPROC * ${NODES:-1}))" python)
+if [[ " $* " == *\ --dry[_-]run\ * && " $* " != *\ --dry[_-]run\ [Ff]alse\ * ]]; then
+    [[ $NPROC =~ ^[0-9]+$ ]] || die "NPROC=$NPROC: a plan needs the number of GPUs of a machine"
+    LAUNCH=(env RANK=0 LOCAL_RANK=0 WORLD_SIZE="$((NPROC * NODES))" python)
+fi
 
 set -- "${CONFIG:-configs/finetune.yaml}" \
     --model_name_or_path "${LLAVA:-$WEIGHTS_ROOT/llava-llama-2-13b-chat-lightning-preview}" \

@@ -59,9 +59,13 @@ mkdir -p "$logs"
 cancel() {
     trap '' INT TERM HUP
     [[ -n $job ]] || read -r -t 10 job <&"$answer" || true
-    [[ -z $job ]] || scancel "${job%%;*}"
+    local id=${job%%;*} cluster=${job#"${job%%;*}"} # NUMBER, or NUMBER;CLUSTER
+    local told="whether there is a job squeue says, and scancel ends it"
+    if [[ -n $id ]] && scancel ${cluster:+"--clusters=${cluster#;}"} "$id"; then
+        told="job $id is cancelled, and the same command goes on"
+    fi
     kill "$waiting" 2>/dev/null || true
-    echo "slurm_array: stopped; job ${job%%;*} is cancelled, and the same command goes on" >&2
+    echo "slurm_array: stopped; $told" >&2
     exit 130
 }
 job=

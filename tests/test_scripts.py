@@ -74,6 +74,11 @@ def test_fine_tuning_on_several_machines(tmp_path: Path) -> None:
     (bench.conda / "vllm" / "bin").mkdir(parents=True)
     told = {"NODES": "2", "NPROC": "4", "CONVERSATIONS": "c", "FRAMES": "f", "VLLM": "v"}
     assert "NODES=2: set NODE_RANK" in bench.run("finetune.sh", "ego4d", code=2, **told)
+    for nodes in ("two", "0", "-1", "1 + 1", "08"):
+        told_of = bench.run("finetune.sh", "ego4d", code=2, **{**told, "NODES": nodes})
+        assert f"NODES={nodes}: expected the number of machines" in told_of
+    counted = {**told, "NODES": "1", "NPROC": "gpu"}
+    assert "NPROC=gpu: a plan needs" in bench.run("finetune.sh", "ego4d", "--dry_run", code=2, **counted)
     told |= {"NODE_RANK": "1", "MASTER_ADDR": "10.0.0.1"}
     bench.run("finetune.sh", "ego4d", **told)
     where = "--nnodes 2 --node_rank 1 --master_addr 10.0.0.1 --master_port 29500 --nproc_per_node 4"
@@ -113,6 +118,7 @@ def test_long_tests_run_alone(tmp_path: Path) -> None:
     ran = [call for call in bench.calls() if " -m pytest" in call]
     assert len(ran) == 2  # an environment each
     assert all(" -m long " in call for call in ran)
+    assert {"tests/egogen", "tests/llava", "tests/hosts"} <= {*" ".join(ran).split()}
     bench.run("test.sh", "--long", code=7, FAIL_ON="-m long")
 
 
@@ -164,7 +170,13 @@ def test_an_array_that_nobody_waits_for_is_cancelled(tmp_path: Path) -> None:
     code, shown = bench.interrupt("slurm_array.sh", "sbatch", *words, JOB="7;far", SLOW_ON="--wait")
     assert code == 130
     assert "job 7 is cancelled" in shown.splitlines()[-1]
-    assert bench.calls()[-1] == "scancel 7"
+    assert bench.calls()[-1] == "scancel --clusters=far 7"
+    code, shown = bench.interrupt(
+        "slurm_array.sh", "sbatch", *words, JOB="8", SLOW_ON="--wait", FAIL_ON="scancel"
+    )
+    assert code == 130
+    assert shown.splitlines()[-1].endswith("squeue says, and scancel ends it")
+    assert bench.calls()[-1] == "scancel 8"
 
 
 def test_a_slurm_task_runs_its_shard(tmp_path: Path) -> None:
