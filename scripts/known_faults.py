@@ -43,22 +43,27 @@ def is_hit(affected: Mapping[str, Any], version: str) -> bool:
 
 
 def known(listed: Path, wanted: set[tuple[str, str]]) -> Iterator[str]:
-    """A line for each entry that a pinned version is in."""
+    """A line for each entry that a pinned version is in; ends with code 2 where nothing of PyPI is listed."""
     by_name = {name: {version for other, version in wanted if other == name} for name, _ in wanted}
+    is_list = False
     with zipfile.ZipFile(listed) as file:
         for member in file.namelist():
             entry = json.loads(file.read(member))
-            if entry.get("withdrawn"):
-                continue
             for affected in entry.get("affected", ()):
-                name = canonicalize_name(affected.get("package", {}).get("name", ""))
-                for version in sorted(by_name.get(name, ())):
+                package = affected.get("package", {})
+                if package.get("ecosystem") != "PyPI":  # an entry may be of packages of several
+                    continue
+                is_list, name = True, canonicalize_name(package.get("name", ""))
+                for version in () if entry.get("withdrawn") else sorted(by_name.get(name, ())):
                     try:
                         hit = is_hit(affected, version)
                     except InvalidVersion:
                         hit = True  # look at it yourself
                     if hit:
                         yield f"{name} {version}: {entry['id']} {entry.get('summary', '')}".rstrip()
+    if not is_list:
+        sys.stderr.write(f"error: {listed}: lists no vulnerability of PyPI; expected OSV's export of it\n")
+        raise SystemExit(2)
 
 
 def main() -> None:

@@ -50,3 +50,14 @@ def test_a_version_is_in_an_entry_or_not(entry: dict[str, object], hit: bool, tm
     assert ended.returncode == hit, ended.stderr
     assert ("10.1.0: PYSEC-0" in ended.stdout) == hit
     assert f"3 versions looked up in {tmp_path / 'all.zip'}: {int(hit)} known faults" in ended.stdout
+
+
+def test_other_ecosystems_share_names_and_their_lists_are_none(tmp_path: Path) -> None:
+    foreign = {"package": {"ecosystem": "npm", "name": "pillow"}, "versions": ["10.1.0"]}
+    ours: dict[str, object] = affected("pillow", versions=("9",))
+    (own,) = ours["affected"]  # type: ignore[misc]
+    assert look(tmp_path, {"affected": [own, foreign]}).returncode == 0
+    for entries in ([{"affected": [foreign]}], []):
+        ended = look(tmp_path, *entries)
+        assert ended.returncode == 2
+        assert ended.stderr.endswith("lists no vulnerability of PyPI; expected OSV's export of it\n")
