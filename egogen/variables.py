@@ -23,7 +23,7 @@ def check_variables() -> None:
         except ValueError as error:
             raise refused(name, f"an address such as https://huggingface.co ({error})") from None
     for name in SECONDS:
-        if not (os.environ.get(name) or "0").strip().isdecimal():
+        if not os.environ.get(name, "0").strip().isdecimal():
             raise refused(name, "a whole number of seconds")
 
 

@@ -18,6 +18,7 @@ BAD = [
     ("HF_HUB_DOWNLOAD_TIMEOUT", "soon"),
     ("HF_HUB_ETAG_TIMEOUT", "1e3"),
     ("HF_HUB_ETAG_TIMEOUT", "-1"),
+    ("HF_HUB_DOWNLOAD_TIMEOUT", ""),
 ]
 
 
@@ -33,7 +34,7 @@ def test_what_a_library_cannot_read_is_named(name: str, value: str, monkeypatch:
 )
 def test_addresses_that_are_some(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", value)
-    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "")
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "3")
     check_variables()
 
 
