@@ -153,16 +153,15 @@ class PipelineIndex:
         """Checks what a configuration hands on to the pipeline's call.
 
         Raises:
-            UserError: it does not take an argument, or the drawing gives it; or one is missing.
+            UserError: it does not take an argument, or one is missing.
         """
         free = [name for name in self.parameters if name not in OURS]
         for name in given:
             if name not in free:
                 (near, *_) = [*difflib.get_close_matches(name, free, n=1), ""]
-                why = "does not take it" if name not in OURS else "is given it by the drawing"
                 raise UserError(
-                    f"pipeline.arguments.{name}: {self.name} {why}{near and f'; did you mean {near!r}?'}; "
-                    f"allowed are {', '.join(free)}"
+                    f"pipeline.arguments.{name}: {self.name} does not take it"
+                    f"{near and f'; did you mean {near!r}?'}; allowed are {', '.join(free)}"
                 )
         for name in free:
             if self.parameters[name].default is inspect.Parameter.empty and name not in given:
