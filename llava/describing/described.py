@@ -29,6 +29,7 @@ class Descriptions(Journal):
         found = np.frombuffer(self.read, np.int64).reshape(-1, COLUMNS)[::-1]  # the last of a key counts
         self.keys, first = np.unique(found[:, 0], return_index=True)
         self.facts = found[first, 1:]
+        self.read = array("q")  # in these two now
 
     def keep(self, key: Key, row: Row, place: int) -> None:
         """Notes where a row lies."""

@@ -85,16 +85,18 @@ class Finetune(Trainer):
     def saved_bytes(self) -> tuple[int, int]:
         """Bytes of a checkpoint at least: of weights, or adapters alone, and of the optimiser's states.
 
-        Those are two moments of all that learns and, by DeepSpeed, of weights in 16 bits a copy in 32.
+        Those are AdamW's two moments of all that learns (others may keep less) and, by DeepSpeed, of
+        weights in 16 bits a copy in 32.
         """
         assert self.model is not None
         adapted = isinstance(self.model, PeftModel)
+        moments = 8 if self.args.optim in ("adamw_torch", "adamw_torch_fused") else 0
         weights = states = 0
         for value in self.model.parameters():
             number = getattr(value, "ds_numel", value.numel())  # ZeRO-3 shares weights out
             weights += number * value.element_size() * (value.requires_grad or not adapted)
             copy = bool(self.args.deepspeed) and value.element_size() < 4
-            states += number * (8 + 4 * copy) * value.requires_grad
+            states += number * (moments + 4 * copy) * value.requires_grad
         return weights, states
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

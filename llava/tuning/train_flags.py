@@ -141,22 +141,25 @@ def check_together(known: Namespace, words: Sequence[str]) -> None:
         if name in given and not known.lora_enable:
             raise UserError(f"--{name}: not used without --lora_enable True")
     if known.warmup_ratio and "warmup_steps" in given:
-        raise UserError("--warmup_ratio, --warmup_steps: both say how long the rate rises; give one of them")
+        raise UserError(
+            "--warmup_ratio, --warmup_steps: both say how long the rate rises; give one of them "
+            "(--warmup_ratio 0 sets that of a YAML file aside)"
+        )
 
 
 def check_others(made: ArgumentParser, words: Sequence[str]) -> None:
     """Ends with code 2 where a flag is not transformers' either, or its value no number that it takes."""
     types = trainer_types()
     for word, behind in zip(words, [*words[1:], ""], strict=True):
-        spelled, _, value = word.partition("=")
+        spelled, joined, value = word.partition("=")
         name = spelled[2:].replace("-", "_")
         if not types or not spelled.startswith("--"):
             continue
         if name not in types and name.removeprefix("no_") not in types:
             near = difflib.get_close_matches(name, types, n=1)
             made.error(f"unrecognized arguments: {spelled}{f'; did you mean --{near[0]}?' if near else ''}")
-        read, text = NUMBERS.get(types.get(name, "")), value or behind
-        if read and text:
+        read, text = NUMBERS.get(types.get(name, "")), value if joined else behind
+        if read:
             try:
                 number = read(text)
             except ValueError:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from torch.distributed import distributed_c10d
 from transformers import TrainingArguments
 
@@ -14,8 +17,9 @@ from egogen.errors import UserError
 from llava.checkpoints.adapters import LoraArguments
 from llava.tuning import run_settings
 from llava.tuning.arguments import Arguments, read_arguments
+from llava.tuning.finetuner import Finetune
 from llava.tuning.limits import REFUSED, check_processes
-from llava.tuning.run_settings import CLAIMED_IF_GIVEN, FREE, SETTINGS, claim_output
+from llava.tuning.run_settings import CLAIMED_IF_GIVEN, FREE, SETTINGS, checked_settings, note_start
 from llava.tuning.train_flags import (
     DataArguments,
     FixedArguments,
@@ -99,7 +103,10 @@ def test_tasks_of_srun_and_several_gpus_are_refused(tmp_path: Path, monkeypatch:
         (["--learning_rate", "-1"], "--learning_rate: got -1.0, allowed: above 0, up to 1"),
         (["--save_steps=nan"], "--save_steps: got nan, allowed: above 0"),
         (["--lora_r", "4"], "--lora_r: not used without --lora_enable True"),
-        (["--warmup_ratio", "0.1", "--warmup-steps", "5"], "both say how long the rate rises; give one"),
+        (
+            ["--warmup_ratio", "0.1", "--warmup-steps", "5"],
+            r"both say how .* give one of them \(--warmup_ratio 0",
+        ),
     ],
 )
 def test_mistakes_are_told_before_torch_is_imported(words: list[str], message: str) -> None:
@@ -113,6 +120,7 @@ def test_mistakes_are_told_before_torch_is_imported(words: list[str], message: s
         (["--learning_rte", "1"], "unrecognized arguments: --learning_rte; did you mean --learning_rate?"),
         (["--num-train-epochs", "x"], "argument --num-train-epochs: invalid float value: 'x'"),
         (["--max_steps=1.5"], "argument --max_steps: invalid int value: '1.5'"),
+        (["--max_steps=", "--bf16"], "argument --max_steps: invalid int value: ''"),
     ],
 )
 def test_flags_of_transformers_are_known_before_it_is_imported(
@@ -155,11 +163,25 @@ def test_what_is_learnt_may_not_change(
 ) -> None:
     monkeypatch.setattr(run_settings, "checkpoint_hash", lambda _: "m")
     monkeypatch.setattr(run_settings, "file_hash", lambda _: "d")
-    begun = claim_output(read(tmp_path))
+    first = read(tmp_path)
+    begun = checked_settings(first)
     assert not set(CLAIMED_IF_GIVEN) & set(begun)
-    assert claim_output(read(tmp_path, "--logging_steps", "3", "--save_steps", "9")) == begun
+    note_start(first, begun)
+    assert checked_settings(read(tmp_path, "--logging_steps", "3", "--save_steps", "9")) == begun
     with pytest.raises(UserError, match="the folder was made with"):
-        claim_output(read(tmp_path, *change))
+        checked_settings(read(tmp_path, *change))
+
+
+@pytest.mark.parametrize(
+    ("optim", "deepspeed", "states"),
+    [("adamw_torch_fused", None, 8), ("adamw_bnb_8bit", None, 0), ("adamw_torch", "zero.json", 12)],
+)
+def test_a_checkpoint_s_least_size_is_that_of_its_optimiser(
+    optim: str, deepspeed: str | None, states: int
+) -> None:
+    model = torch.nn.Linear(10, 1, bias=False, dtype=torch.bfloat16)
+    trainer: Any = SimpleNamespace(model=model, args=SimpleNamespace(optim=optim, deepspeed=deepspeed))
+    assert Finetune.saved_bytes(trainer) == (10 * 2, 10 * states)
 
 
 def test_the_time_that_processes_wait_is_that_of_all_their_groups(
