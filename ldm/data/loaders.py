@@ -34,7 +34,7 @@ class PairsModule(lightning.LightningDataModule):
         self.prepare_data_per_node = False
         self.config, self.parts, self.tokenizer, self.device = config, parts, tokenizer, device
         width = config.model.shape.llm_width if config.model.vllm_features else None
-        self.files = {
+        self.files: dict[str, list[SplitFiles]] = {
             split: [
                 SplitFiles(data, split, width, config.features.store, config.model.streams)
                 for data in config.all_data()

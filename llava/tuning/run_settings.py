@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
@@ -102,7 +103,7 @@ def spread_as_before(run: Path, args: Arguments) -> dict[str, int]:
     Raises:
         UserError: an update would take another number of batches.
     """
-    first = check_object(read_json(run), f"{run}", "settings by name")
+    first: Any = check_object(read_json(run), f"{run}", "settings by name")
     before = {name: first.get(name) for name in ("world_size", "gradient_accumulation_steps")}
     now = {name: getattr(args.training, name) for name in before}
     if before == now or not all(isinstance(value, int) for value in before.values()):
