@@ -60,7 +60,7 @@ def weigh(node: yaml.Node, source: str, known: dict[int, int]) -> int:
         known[id(node)] = 1 + sum(weigh(child, source, known) for child in children)
     if known[id(node)] >= MOST_VALUES:
         raise UserError(
-            f"{source}: its aliases (*name) stand for more than {MOST_VALUES} values; write them out"
+            f"{source}: holds more than {MOST_VALUES} values, with those that aliases (*name) stand for"
         )
     return known[id(node)]
 

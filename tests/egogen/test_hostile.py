@@ -43,7 +43,7 @@ MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]
 @pytest.mark.parametrize("text", [LAUGHS, MERGED, "&a [*a]", "&a {b: [{c: *a}]}", "&a {<<: *a}"])
 def test_aliases_that_stand_for_billions(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"x\.yaml: its aliases .* more than 100000 values"):
+    with pytest.raises(UserError, match=r"x\.yaml: holds more than 100000 values, with those that al"):
         read_yaml(tmp_path / "x.yaml")
 
 
