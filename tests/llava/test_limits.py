@@ -15,7 +15,7 @@ from llava.checkpoints.adapters import LoraArguments
 from llava.tuning import run_settings
 from llava.tuning.arguments import Arguments, read_arguments
 from llava.tuning.limits import REFUSED, check_processes
-from llava.tuning.run_settings import CLAIMED_IF_GIVEN, FREE, SETTINGS, claim_output
+from llava.tuning.run_settings import CLAIMED_IF_GIVEN, FREE, SETTINGS, checked_settings, note_start
 from llava.tuning.train_flags import (
     DataArguments,
     FixedArguments,
@@ -155,11 +155,13 @@ def test_what_is_learnt_may_not_change(
 ) -> None:
     monkeypatch.setattr(run_settings, "checkpoint_hash", lambda _: "m")
     monkeypatch.setattr(run_settings, "file_hash", lambda _: "d")
-    begun = claim_output(read(tmp_path))
+    first = read(tmp_path)
+    begun = checked_settings(first)
     assert not set(CLAIMED_IF_GIVEN) & set(begun)
-    assert claim_output(read(tmp_path, "--logging_steps", "3", "--save_steps", "9")) == begun
+    note_start(first, begun)
+    assert checked_settings(read(tmp_path, "--logging_steps", "3", "--save_steps", "9")) == begun
     with pytest.raises(UserError, match="the folder was made with"):
-        claim_output(read(tmp_path, *change))
+        checked_settings(read(tmp_path, *change))
 
 
 def test_the_time_that_processes_wait_is_that_of_all_their_groups(
