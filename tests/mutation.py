@@ -31,10 +31,15 @@ class Heart:
     tests: Sequence[str]
 
 
+LINKS = ("egogen/configs", "egogen/toy_assets")  # which mutmut leaves out
 EGOGEN = ("journal", "shards", "layout")
 LDM = (
     "guidance", "schedule", "step", "module", "distilling", "streams", "oracle", "denoiser", "ema",
     "nonfinite", "distilled_drawing", "distill", "resume_settings", "limits",
+)  # fmt: skip
+METRIC_CODE = (
+    "accumulators", "blip", "changed_box", "clip", "egovlp", "egovlp_plus", "evaluation", "feature_cache",
+    "fid", "lpips", "metric", "psnr", "ssim", "toy_features", "toy_success",
 )  # fmt: skip
 METRICS = (
     "metrics_numbers", "metrics_pairs", "oracle_pixels", "oracle_features", "oracle_captions", "witnesses",
@@ -48,7 +53,8 @@ HEARTS = {
         [
             *(f"egogen/{name}.py" for name in EGOGEN),
             *(f"ldm/{name}.py" for name in ("conditioner", "guidance", "module", "distill")),
-            *(f"ldm/{room}/*.py" for room in ("diffusion", "distilling", "metrics")),
+            *(f"ldm/{room}/*.py" for room in ("diffusion", "distilling")),
+            *(f"ldm/metrics/{name}.py" for name in METRIC_CODE),
         ],
         [
             *(f"tests/egogen/test_{name}.py" for name in EGOGEN),
@@ -91,7 +97,7 @@ def copy(work: Path, heart: Heart) -> None:
     settings = {
         "source_paths": ["egogen", "llava", "ldm"],
         "only_mutate": heart.code,
-        "also_copy": sorted(beside - {"egogen", "llava", "ldm", "tests", ".gitignore"}),
+        "also_copy": [*sorted(beside - {"egogen", "llava", "ldm", "tests", ".gitignore"}), *LINKS],
         "pytest_add_cli_args": ["-p", "no:cacheprovider", "-m", "not slow and not long and not faults"],
         "pytest_add_cli_args_test_selection": heart.tests,
     }

@@ -142,8 +142,8 @@ def test_a_process_that_is_left_alone_says_so(late: bool, tmp_path: Path) -> Non
         ended.touch()
     assert two[1].wait() == 0, two[1].printed
     (line,) = [line for line in two[0].printed.splitlines() if "error: " in line]
-    why = "Timed out waiting" if late else r"(Read error \S+: )?Connection (closed|reset) by peer"
-    assert re.match(rf"error: the processes of this run have lost each other \({why}", line)
+    why = "Timed out waiting" if late else "Connection (closed|reset) by peer"
+    assert re.match(rf"error: the processes of this run have lost each other \(.*{why}", line)
 
 
 @pytest.mark.slow

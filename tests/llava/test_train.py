@@ -163,9 +163,12 @@ def test_bad_arguments_are_named(
         main(flags(data, tiny, tmp_path, *more))
 
 
-def test_an_unknown_flag_is_named(data: Path, tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--learning_rat"):
+def test_an_unknown_flag_is_named(
+    data: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
         main(flags(data, tiny, tmp_path, "--learning_rat", "1"))
+    assert "--learning_rat; did you mean --learning_rate?" in capsys.readouterr().err
 
 
 def test_a_yaml_file_holds_flags_and_the_command_line_wins(tmp_path: Path) -> None:
