@@ -14,7 +14,7 @@ from egogen.errors import UserError, reason
 from egogen.files import regular
 
 SEPARATORS = ",;\t"
-EXCELS = re.compile('"?sep=(.)"?\r?')  # a first line that tells Excel the separator
+EXCELS = re.compile('"?sep=([^"\r])"?\r?')  # a first line that tells Excel the separator
 
 
 def read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
@@ -32,6 +32,7 @@ def read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]
     text = read_text(path)
     head, _, below = text.partition("\n")
     stated = EXCELS.fullmatch(head)
+    above = 1 if stated else 0  # lines before the names
     if stated:
         text, head = below, below.partition("\n")[0]
     separator = stated[1] if stated else max(SEPARATORS, key=head.count)
@@ -45,17 +46,18 @@ def read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]
             for fields in lines:
                 if len(fields) > len(names):
                     raise UserError(
-                        f"{path}: line {lines.line_num} has more fields than the first line has names"
+                        f"{path}: line {above + lines.line_num} has more fields than the first line has names"
                     )
                 if any(field.strip() for field in fields):
-                    yield lines.line_num, dict(zip(names, fields, strict=False))
+                    yield above + lines.line_num, dict(zip(names, fields, strict=False))
 
     @contextmanager
     def named_faults() -> Iterator[None]:
         try:
             yield
         except csv.Error as error:
-            raise UserError(f"{path}: not a CSV file ({error}, about line {lines.line_num})") from None
+            place = above + lines.line_num
+            raise UserError(f"{path}: not a CSV file ({error}, about line {place})") from None
 
     with named_faults():
         names = [name.strip() for name in next(lines, [])]

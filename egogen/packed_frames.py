@@ -11,6 +11,7 @@ import logging
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
@@ -80,8 +81,11 @@ class PackedFrames(Mapping[str, PackedFrame]):
                 if not mend:
                     raise
                 log.warning("%s; it is renamed to .damaged, and its frames are drawn anew", error)
-                tar.replace(tar.with_suffix(".damaged"))
+                with suppress(FileNotFoundError):  # by another process
+                    tar.replace(tar.with_suffix(".damaged"))
                 tar_index(tar).unlink(missing_ok=True)
+                continue
+            except FileNotFoundError:  # another process has just set it aside
                 continue
             for name, (offset, size) in members.items():
                 self.places.setdefault(name, (number, offset, size))

@@ -6,14 +6,15 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from egogen.errors import reason
-from egogen.files import no_garbage
+from egogen.errors import UserError, reason
+from egogen.files import no_garbage, regular
 
 BLOCK = 1 << 22  # bytes of a journal read at a time
 ROW = (str, int, int)
@@ -25,8 +26,8 @@ class SeenFiles:
     """Files below a root that are as they were when they were last written or looked at.
 
     Journals of JSON lines `[name, bytes, nanoseconds]`, a file for each part of the work; in memory a line
-    takes 16 bytes. A line that is lost or damaged costs a look at its file and no more, so nothing waits for
-    the disk.
+    takes 8 bytes. One that is lost or damaged costs a look at its file and no more, so nothing waits for the
+    disk. Of several lines of a name each counts: they are of one file, at times when it was whole.
 
     Args:
         folder: of the journals; need not exist.
@@ -37,29 +38,21 @@ class SeenFiles:
     def __init__(self, folder: Path, root: Path, part: str = "") -> None:
         self.journal, self.root = folder / f"{part or 'all'}.jsonl", f"{root}/"
         self.waiting: list[str] = []
-        with no_garbage():
-            rows = [np.empty((0, 2), np.int64), *(marks(path) for path in sorted(folder.glob("*.jsonl")))]
-        found = np.concatenate(rows)[::-1]  # of several lines of one name the last counts
-        self.names, first = np.unique(found[:, 0], return_index=True)
-        self.states = found[first, 1]
+        self.known = np.concatenate([np.empty(0, np.int64), *map(marks_of, folder.glob("*.jsonl"))])
 
     def unchanged(self, names: Sequence[str]) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
         """Which files are there, and which of them need no further look."""
-        states = np.fromiter(map(self.state, names), np.int64, len(names))
-        there = states != 0
-        if not len(self.names):
-            return there, np.zeros(len(names), bool)
-        keys = np.fromiter(map(hash, names), np.int64, len(names))
-        places = np.minimum(np.searchsorted(self.names, keys), len(self.names) - 1)
-        return there, there & (self.names[places] == keys) & (self.states[places] == states)
+        marks = np.fromiter(map(self.mark, names), np.int64, len(names))
+        there = marks != 0
+        return there, there & np.isin(marks, self.known, kind="sort")
 
-    def state(self, name: str) -> int:
-        """What tells a file from another of its name; 0 if it is not there."""
+    def mark(self, name: str) -> int:
+        """What tells a file, as it is, from all others; 0 if it is not there."""
         try:
             facts = os.stat(self.root + name)  # noqa: PTH116 - a path object would take longer than the look
         except OSError:
             return 0
-        return hash((facts.st_size, facts.st_mtime_ns)) or 1
+        return hash((name, facts.st_size, facts.st_mtime_ns)) or 1
 
     def note(self, name: str) -> None:
         """Says that a file is whole."""
@@ -82,10 +75,22 @@ class SeenFiles:
             log.warning("%s: not written (%s); the next start reads these files", self.journal, reason(error))
 
 
-def marks(path: Path) -> Int64[np.ndarray, "n 2"]:
-    """Hashes of name and state of each of a journal's lines, in their order."""
-    found = (mark for name, *facts in rows_of(path) for mark in (hash(name), hash(tuple(facts)) or 1))
-    return np.fromiter(found, np.int64).reshape(-1, 2)
+def marks_of(path: Path) -> Int64[np.ndarray, " n"]:
+    """The marks of a journal's lines (`SeenFiles.mark`); none of one that cannot be read."""
+    try:
+        facts = regular(path).stat()
+        return read(path, facts.st_size, facts.st_mtime_ns)
+    except (OSError, UserError) as error:
+        why = reason(error).removeprefix(f"{path}: ")
+        log.warning("%s: not read (%s); the files that it names are read", path, why)
+        return np.empty(0, np.int64)
+
+
+@cache  # a process that takes shard after shard looks at all journals before each
+def read(path: Path, size: int, nanoseconds: int) -> Int64[np.ndarray, " n"]:  # noqa: ARG001 - say when anew
+    """The same of a journal of that size and time."""
+    with no_garbage():
+        return np.fromiter((hash(tuple(row)) or 1 for row in rows_of(path)), np.int64)
 
 
 def rows_of(path: Path) -> Iterator[list[Any]]:

@@ -106,7 +106,7 @@ def check_order(frames: SplitFrames) -> Check:
     def first_of(folder: str) -> str | None:
         try:
             return min(os.listdir(f"{frames.folder}/{folder}"), default=None)  # noqa: PTH208 - of millions
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:  # no such folder, or links that lead to each other: its frames are told to be missing
             return None
 
     for item in frames.items:

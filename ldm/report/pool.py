@@ -6,14 +6,17 @@ The joined run is evaluated and reported like any other; its manifest keeps thos
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
+
+if TYPE_CHECKING:  # --help takes no frames
+    from egogen.packed_frames import FrameFile
 
 log = logging.getLogger(__name__)
 
@@ -34,39 +37,39 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = cli.options(PoolOptions, argv, "python -m ldm.report.pool", __doc__)
     from egogen.annotations import check_object
     from egogen.files import atomic_open, read_json
-    from egogen.manifest import NAME, claim, file_hash
+    from egogen.manifest import NAME, claim
 
     parts = [folder / options.below for folder in options.runs]
     frames = collect(parts)
     manifests = [check_object(read_json(part / NAME), f"{part / NAME}", "settings by name") for part in parts]
     claim(options.out, {"parts": manifests})
-    for name, path in frames.items():
-        target = options.out / "images" / name
-        if not (target.exists() and file_hash(target) == file_hash(path)):
-            with path.open("rb") as source, atomic_open(target) as file:
-                shutil.copyfileobj(source, file)
+    for name, frame in frames.items():
+        target, content = options.out / "images" / name, frame.read_bytes()
+        if not (target.exists() and target.read_bytes() == content):
+            with atomic_open(target) as file:
+                file.write(content)
     log.info("%s: %d frames of %d runs", options.out, len(frames), len(parts))
 
 
-def collect(runs: Sequence[Path]) -> dict[Path, Path]:
-    """The frames of all runs by their name below `images/`.
+def collect(runs: Sequence[Path]) -> dict[str, FrameFile]:
+    """The frames of all runs by clip/action/frame.
 
     Raises:
         UserError: a run has none, or a frame is in two runs.
     """
-    from egogen.walks import walk_files
+    from egogen.packed_frames import DrawnFrames
 
-    found: dict[Path, Path] = {}
+    found: dict[str, FrameFile] = {}
     for folder in runs:
-        images = folder / "images"
-        paths = walk_files(images)
-        if not paths:
-            raise UserError(f"{images}: no frames; draw them by python -m ldm.sample")
-        for path in paths:
-            name = path.relative_to(images)
+        drawn = DrawnFrames(folder / "images")
+        names = sorted(drawn.names)
+        if not names:
+            raise UserError(f"{drawn.folder}: no frames; draw them by python -m ldm.sample")
+        for name in names:
+            frame = drawn.file(name)
             if name in found:
-                raise UserError(f"{path}: is also {found[name]}; the parts must be of different items")
-            found[name] = path
+                raise UserError(f"{frame}: is also {found[name]}; the parts must be of different items")
+            found[name] = frame
     return found
 
 

@@ -90,5 +90,6 @@ class Descriptions(Journal):
 
 
 def is_description(row: Row) -> bool:
-    """Whether a row holds the texts that are published."""
-    return all(isinstance(row.get(name), str) for name in PUBLISHED)
+    """Whether a row holds the texts that are published, and the name of its feature if it has any."""
+    has_texts = all(isinstance(row.get(name), str) for name in PUBLISHED)
+    return has_texts and isinstance(row.get("feature"), str | None)

@@ -10,7 +10,6 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -128,6 +127,9 @@ def test_columns_that_are_not_there_or_hold_lists(tmp_path: Path) -> None:
         unpack_table(path, tmp_path / "out")
     with pytest.raises(UserError, match=r"has no column 'input_image\.path'"):
         write_card(tmp_path)
-    listed = partial(write, tmp_path / "x.parquet", {"action": pa.list_(pa.string())})
-    with pytest.raises(UserError, match=r"x\.parquet: column 'action' holds list<.*allowed are texts"):
-        [*read_rows(listed([{"action": ["a"]}]))]
+    texts = pa.list_(pa.string())
+    inner = pa.struct([("deeper", pa.struct([("texts", texts)]))])
+    for kind, value in ((texts, ["a"]), (inner, {"deeper": {"texts": ["a"]}})):
+        path = write(tmp_path / "x.parquet", {"action": kind}, [{"action": value}])
+        with pytest.raises(UserError, match=r"x\.parquet: column 'action' holds .*list<.*allowed are texts"):
+            [*read_rows(path)]

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 from pyarrow import parquet
 
 from egogen.annotations import Annotations, read_metadata
+from egogen.csv_rows import read_csv
 from egogen.errors import UserError
 from egogen.layout import DESCRIPTION_KEY, Layout
 from egogen.prepare.__main__ import main
@@ -196,6 +197,19 @@ def test_tables_of_spreadsheets(tmp_path: Path, text: str, encoding: str) -> Non
     expected = {"image_0": "a.png", "image_1": "b.png", "action": "cut; then\nwash"}
     found = list(read_rows(tmp_path / "a.csv"))
     assert [{name: str(value).strip() for name, value in row.items()} for row in found] == [expected]
+
+
+@pytest.mark.parametrize("above", ["", "sep=,\n"])
+def test_lines_are_counted_from_the_top_of_the_file(tmp_path: Path, above: str) -> None:
+    path, first = tmp_path / "a.csv", above.count("\n") + 1
+    path.write_text(f"{above}a,b\n1,2\n\n3,4\n5,6,7\n")
+    rows = read_csv(path)[1]
+    assert [next(rows)[0], next(rows)[0]] == [first + 1, first + 3]
+    with pytest.raises(UserError, match=f"line {first + 4} has more fields than the first line has names"):
+        next(rows)
+    path.write_text(f'{above}a,b\n1,"2"x\n')
+    with pytest.raises(UserError, match=f"about line {first + 1}"):
+        list(read_csv(path)[1])
 
 
 def test_a_share_of_the_clips_goes_to_val(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

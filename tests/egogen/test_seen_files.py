@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,11 +58,38 @@ def test_what_has_changed_since_is_looked_at(root: Path) -> None:
     assert (~opened(root).unchanged(NAMES)[1]).nonzero()[0].tolist() == [0, 2]
 
 
-def test_the_last_line_of_a_name_counts(root: Path) -> None:
-    noted(root)
+def test_lines_of_one_name_may_lie_in_several_journals(root: Path) -> None:
+    """As of shards whose folder was copied with new times, and read once since."""
+    shard = opened(root, "shard_1_of_2")
+    for name in NAMES:
+        shard.note(name)
+    shard.flush()
     (root / NAMES[3]).write_text("anew")
+    os.utime(root / NAMES[4], ns=(0, 5))
+    noted(root)
+    assert opened(root).journal.name < shard.journal.name
+    assert opened(root).unchanged(NAMES)[1].all()
+
+
+def test_a_journal_is_read_again_only_when_it_has_grown(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted(root)
+    opened(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(seen_files, "rows_of", lambda path: pytest.fail(f"{path} was read again"))
+        assert opened(root).unchanged(NAMES)[1].all()
+    (root / NAMES[0]).write_text("longer than it was")
+    assert not opened(root).unchanged(NAMES[:1])[1].any()
     noted(root)
     assert opened(root).unchanged(NAMES)[1].all()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("gone")])
+def test_what_is_no_journal_is_passed_over(
+    root: Path, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    make(noted(root).with_name("other.jsonl"))
+    assert opened(root).unchanged(NAMES)[1].all()
+    assert "other.jsonl: not read (" in caplog.text
 
 
 @pytest.mark.parametrize("damage", [b'["c/00', b"[1, 2, 3]\n", b"\xff\n{}\n\n[[]]\n", b'["c/000.jpg", 1]\n'])

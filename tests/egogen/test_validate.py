@@ -61,6 +61,13 @@ def test_what_is_no_file_is_a_fault(root: Path) -> None:
     assert "no such frame" in faults(root)["ego4d/train, frames present"][0]
 
 
+def test_links_that_lead_to_each_other_are_missing_frames(root: Path) -> None:
+    folder = frame(root, "train", 0, "45").parent
+    shutil.rmtree(folder)
+    folder.symlink_to(folder.name)
+    assert len(faults(root)["ego4d/train, frames present"]) == 2
+
+
 @pytest.mark.parametrize(("width", "count"), [(70, 0), (72, 0), (69, 2), (73, 2)])
 def test_a_width_may_be_rounded_either_way(root: Path, width: int, count: int) -> None:
     """The metadata's 71 x 40 asks for 71."""

@@ -11,8 +11,9 @@ from unittest import mock
 
 import pytest
 
+from egogen import packed_frames
 from egogen.errors import UserError
-from egogen.layout import frame_tars, tar_index
+from egogen.layout import frame_tar, frame_tars, tar_index
 from egogen.packed_frames import DrawnFrames, PackedFrames, write_tar
 from ldm.evaluate import main as evaluate
 from ldm.report.__main__ import main as report
@@ -104,6 +105,31 @@ def test_a_damaged_tar_file_is_set_aside_and_its_frames_are_drawn_anew(
     packed(run, tmp_path)
     assert "it is renamed to .damaged, and its frames are drawn anew" in caplog.text
     assert frames(tmp_path) == frames(files)
+
+
+@pytest.mark.parametrize("cut", [0, 700])
+def test_of_several_processes_one_sets_a_damaged_tar_file_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    """Another one does so just before this one looks at the file, or (cut) just before it renames it."""
+    for name in ("a", "b"):
+        write_tar(frame_tar(tmp_path, name, 0), {f"c/{name}/x.jpg": b"1" * 700})
+    first, real = frame_tar(tmp_path, "a", 0), packed_frames.index_of
+
+    def index_of(tar: Path) -> dict[str, tuple[int, int]]:
+        if tar == first and not cut:
+            tar.replace(tar.with_suffix(".damaged"))
+        try:
+            return real(tar)
+        finally:
+            if tar == first and cut:
+                tar.replace(tar.with_suffix(".damaged"))
+
+    if cut:
+        first.write_bytes(first.read_bytes()[:cut])
+    monkeypatch.setattr(packed_frames, "index_of", index_of)
+    assert [*PackedFrames(tmp_path, mend=True)] == ["c/b/x.jpg"]
+    assert first.with_suffix(".damaged").exists()
 
 
 @pytest.mark.parametrize("index", [None, "{", '{"bytes": 3, "frames": {}}', '{"bytes": -1}', "[]"])

@@ -11,6 +11,7 @@ import torch
 from egogen.errors import UserError
 from egogen.files import write_json
 from egogen.layout import Layout
+from egogen.packed_frames import DrawnFrames, write_tar
 from egogen.toy.world import write_world
 from ldm import evaluate
 from ldm.checkpoints.safe_reading import read
@@ -148,6 +149,18 @@ def test_runs_are_joined(tmp_path: Path) -> None:
     next(first.rglob("*.jpg")).write_bytes(next(second.rglob("*.jpg")).read_bytes())  # was drawn anew
     pool.main(words)
     assert found["clip0"].read_bytes() == found["clip1"].read_bytes()
+
+
+def test_runs_in_tar_files_are_joined(tmp_path: Path) -> None:
+    parts = [tmp_path / name for name in "ab"]
+    for folder in parts:
+        name = part(folder).name
+        write_tar(folder / "images" / "frames-all-00000.tar", {f"{name}/act/2.jpg": name.encode()})
+    pool.main([*map(str, parts), "--out", str(tmp_path / "joined")])
+    found = DrawnFrames(tmp_path / "joined" / "images")
+    assert {name: found.file(name).read_bytes() for name in found.names} == {
+        "a/act/2.jpg": b"a", "b/act/2.jpg": b"b",
+    }  # fmt: skip
 
 
 def test_parts_must_differ_and_hold_frames(tmp_path: Path) -> None:

@@ -177,10 +177,11 @@ def test_a_changed_label_or_feature_is_described_anew(tmp_path: Path, split: Pat
     assert not again.has(items[0], "a/0/x.a.0.jpg")
     assert not again.has(items[1], "a/0/x.jpg")
     assert not again.has(items[0]._replace(action=items[1].action), "a/0/x.jpg")
-    with (tmp_path / "j.jsonl").open("a") as file:
-        file.write("{broken}\n")
-    with pytest.raises(UserError, match="line 2 is damaged"):
-        Descriptions(tmp_path / "j.jsonl")
+    whole = (tmp_path / "j.jsonl").read_text()
+    for damaged in ("{broken}\n", whole.replace('"a/0/x.jpg"', "[]")):
+        (tmp_path / "j.jsonl").write_text(whole + damaged)
+        with pytest.raises(UserError, match="line 2 is damaged"):
+            Descriptions(tmp_path / "j.jsonl")
 
 
 def test_features_that_are_no_numbers_are_refused(

@@ -82,10 +82,17 @@ def check_columns(path: Path, schema: pa.Schema, parts: Sequence[str], wanted: S
         if not any(f"{part}.".startswith(f"{name}.") for part in parts):
             raise UserError(f"{path}: has no column {name!r}; it has {shorten(schema.names, 200)}")
     for field in schema:
-        if pa.types.is_nested(field.type) and not pa.types.is_struct(field.type):
+        if holds_lists(field.type):
             raise UserError(
                 f"{path}: column {field.name!r} holds {field.type}; allowed are texts, numbers and images"
             )
+
+
+def holds_lists(kind: pa.DataType) -> bool:
+    """Whether values of a type hold lists, maps or others that say their own length, at any depth."""
+    if pa.types.is_struct(kind):
+        return any(holds_lists(part.type) for part in kind)
+    return bool(pa.types.is_nested(kind))
 
 
 def unpacked_size(column: pa.Array) -> int:
