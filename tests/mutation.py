@@ -31,6 +31,7 @@ class Heart:
     tests: Sequence[str]
 
 
+PACKAGES = ["egogen", "llava", "ldm"]
 LINKS = ("egogen/configs", "egogen/toy_assets")  # which mutmut leaves out
 EGOGEN = ("journal", "shards", "layout")
 LDM = (
@@ -89,15 +90,17 @@ def main(words: Sequence[str]) -> int:
 def copy(work: Path, heart: Heart) -> None:
     """Brings the copy of the repository up to date, with mutmut's settings in it."""
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
+    for package in PACKAGES:  # what the repository has no more goes
+        shutil.rmtree(work / package, ignore_errors=True)
     for name in filter(None, tracked.stdout.split("\0")):
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).unlink(missing_ok=True)
         shutil.copy2(ROOT / name, work / name, follow_symlinks=(ROOT / name).is_file())
     beside = {path.split("/")[0] for path in tracked.stdout.split("\0") if path}
     settings = {
-        "source_paths": ["egogen", "llava", "ldm"],
+        "source_paths": PACKAGES,
         "only_mutate": heart.code,
-        "also_copy": [*sorted(beside - {"egogen", "llava", "ldm", "tests", ".gitignore"}), *LINKS],
+        "also_copy": [*sorted(beside - {*PACKAGES, "tests", ".gitignore"}), *LINKS],
         "pytest_add_cli_args": ["-p", "no:cacheprovider", "-m", "not slow and not long and not faults"],
         "pytest_add_cli_args_test_selection": heart.tests,
     }

@@ -36,7 +36,9 @@ def share(out: Path, count: int, stale: float, pause: float, company: int = 1) -
                 time.sleep(pause)
                 with (out / f"{item}").open("a") as file:
                     file.write(f"{os.getpid()}\n")
+                end = time.monotonic() + 60
                 while len({pid for lines in made(out).values() for pid in lines}) < company:
+                    assert time.monotonic() < end, "nobody else works"
                     time.sleep(0.01)
                 told.advance()
 
