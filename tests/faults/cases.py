@@ -286,7 +286,7 @@ def edit(root: Path, stack: ExitStack) -> Case:
     return Case(
         "ldm.edit", flags(root, made / "out", *words), made,
         inputs={"frame": photos / "b.jpg", "checkpoint": root / "lego.ckpt"},
-        newest=r"images/b.*\.png$", growing=r"(contact_sheet\.jpg|manifest\.json|photos\.csv)$",
+        newest=r"images/b.*\.png$", growing=r"(contact_sheet\.jpg|(manifest|items)\.json|photos\.csv)$",
         environment={"RUN_ROOT": str(made / "runs")},
     )  # fmt: skip
 
