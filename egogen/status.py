@@ -47,7 +47,7 @@ class ShardStatus:
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the state of a run; exit code 0 if it is whole, 1 if something is left to do."""
     options = cli.options(StatusOptions, argv, "python -m egogen.status", __doc__)
-    from egogen.claims import CLAIM, FOLDER, PLAN, read_plan
+    from egogen.shard_claims import CLAIM, FOLDER, PLAN, read_plan
 
     folder = options.out / FOLDER
     if not options.out.is_dir():
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def look(folder: Path, number: int, count: int) -> ShardStatus:
     """What the files of a shard say."""
-    from egogen.claims import CLAIM, DONE, LEFT, STALE, has_gone, parse_note
+    from egogen.shard_claims import CLAIM, DONE, LEFT, STALE, has_gone, parse_note
 
     for kind in (DONE, CLAIM, LEFT):
         path = folder / f"{number}_of_{count}{kind}"

@@ -135,8 +135,8 @@ def share_work(
     options: EvaluateOptions, shards: str, setting: MetricSetting, metrics: Sequence[Metric]
 ) -> bool:
     """Measures this process's part of each run; returns whether it is to join them, which are whole then."""
-    from egogen.claims import Claims
     from egogen.locks import hold
+    from egogen.shard_claims import Claims
     from egogen.shards import parse_auto, parse_shard, process
     from ldm.metrics import evaluation
     from ldm.metrics.frames.frame_pairs import run_folder

@@ -14,8 +14,8 @@ from ldm.checkpoints.safe_reading import LORA
 from ldm.checkpoints.single_file import check_keys, copy_tensor
 from ldm.config.sections import TrainConfig
 from ldm.module import LatentDiffusion
-from ldm.networks.adapters import NAME, add_adapters
 from ldm.networks.architecture import Parts
+from ldm.networks.lora_layers import NAME, add_adapters
 
 CONDITIONER = "conditioner."
 

@@ -13,7 +13,7 @@ from egogen import cli
 from ldm.reproduction.computing import Computing
 from ldm.reproduction.fetching import downloads
 from ldm.reproduction.needs import free, table
-from ldm.reproduction.options import ReproduceOptions
+from ldm.reproduction.reproduce_options import ReproduceOptions
 
 
 def main(argv: Sequence[str] | None = None) -> None:

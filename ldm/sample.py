@@ -115,8 +115,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ldm.sampling.drawing_config import read_config
 
     config = read_config(options.words, options.method, options.ckpt)
-    from egogen.claims import Claims, Work
     from egogen.locks import hold
+    from egogen.shard_claims import Claims, Work
     from ldm.data.pairs import SplitFiles
     from ldm.sampling.drawing_job import Share, check_inputs, make_jobs
     from ldm.sampling.drawing_loop import draw_jobs

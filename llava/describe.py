@@ -31,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = cli.options(DescribeOptions, argv, "python -m llava.describe", __doc__)
     import torch
 
-    from egogen.claims import Claims
     from egogen.disk import writing
     from egogen.manifest import claim
+    from egogen.shard_claims import Claims
     from egogen.shards import parse_auto
     from llava.describing.describing_job import read_job
     from llava.describing.describing_loop import describe_part

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from egogen.claims import Claims, Work
 from egogen.disk import writing
 from egogen.errors import UserError
 from egogen.files import clean_parts, ends_with
@@ -36,6 +35,7 @@ from egogen.prepare.pair_plan import (
 from egogen.prepare.processes import spread
 from egogen.prepare.run_report import broken_sources, estimate, summary, write_report
 from egogen.progress import Progress
+from egogen.shard_claims import Claims, Work
 from egogen.shards import parse_auto, parse_shard, take_shard
 
 log = logging.getLogger(__name__)

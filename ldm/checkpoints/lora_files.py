@@ -25,8 +25,8 @@ from egogen.manifest import checkpoint_hash, file_hash
 from ldm.checkpoints.compact_files import stated
 from ldm.checkpoints.safe_reading import read
 from ldm.config.lora import LoraFile
-from ldm.networks.adapters import Delta, Layer, add
 from ldm.networks.architecture import Parts
+from ldm.networks.lora_layers import Delta, Layer, add
 
 log = logging.getLogger(__name__)
 BASE = "lego_base"  # in our files' headers: hash of the checkpoint that the LoRA was trained on

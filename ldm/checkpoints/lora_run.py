@@ -33,9 +33,9 @@ from ldm.conditioner import Conditioner
 from ldm.config.lora import LoraConfig
 from ldm.config.merge import validated
 from ldm.config.ranges import SECTION
-from ldm.networks.adapters import targets_of
 from ldm.networks.architecture import Parts, make_conditioner
 from ldm.networks.distilled import Distilled
+from ldm.networks.lora_layers import targets_of
 from ldm.networks.shapes import LATENT_CHANNELS, Architecture, Streams, check_sizes
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from egogen.annotations import Annotations, read_metadata
-from egogen.claims import Work
 from egogen.errors import UserError
 from egogen.layout import DESCRIPTION_KEY, FOLDERS, run_root, weights_root
 from egogen.progress import Progress
+from egogen.shard_claims import Work
 from egogen.shards import WHOLE, Shard
 from ldm.metrics.feature_cache import Memory, Store
 from ldm.metrics.frames.frame_pairs import Pairs, frames_folder, read_pairs, run_folder

@@ -19,8 +19,8 @@ from egogen.layout import (
 )
 from ldm.reproduction import needs
 from ldm.reproduction.needs import Need, working
-from ldm.reproduction.options import CHECKPOINTS, FEATURES, FRAMES, ReproduceOptions
 from ldm.reproduction.released import CLIP
+from ldm.reproduction.reproduce_options import CHECKPOINTS, FEATURES, FRAMES, ReproduceOptions
 from ldm.reproduction.step import Step
 
 # Bytes of what training keeps: of stage 1 four checkpoints of ZeRO (weights, three states of 32 bits) and the

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from egogen.download.catalogue import CATALOGUE, MB, UNPACKED_SHARE
 from ldm.reproduction.needs import WEIGHTS_13B, fetching
-from ldm.reproduction.options import CHECKPOINTS, FEATURES, FRAMES, ReproduceOptions
 from ldm.reproduction.released import DIFFUSION, METRIC_WEIGHTS, VLLM
+from ldm.reproduction.reproduce_options import CHECKPOINTS, FEATURES, FRAMES, ReproduceOptions
 from ldm.reproduction.step import Step
 
 # Bytes of what is taken of a repository of checkpoints.

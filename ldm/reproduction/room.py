@@ -11,7 +11,7 @@ from egogen.disk import readable, require_space
 from egogen.layout import Layout, data_root
 from ldm.reproduction import needs
 from ldm.reproduction.needs import by_disk, fetching, total
-from ldm.reproduction.options import CHECKPOINTS, FEATURES, ReproduceOptions
+from ldm.reproduction.reproduce_options import CHECKPOINTS, FEATURES, ReproduceOptions
 from ldm.reproduction.step import Step
 
 log = logging.getLogger(__name__)

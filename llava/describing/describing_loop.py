@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerBase
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from egogen.annotations import Item
-from egogen.claims import Work
 from egogen.errors import UserError
 from egogen.files import clean_parts
 from egogen.frames import check_frames
@@ -21,6 +20,7 @@ from egogen.locks import hold
 from egogen.progress import Progress
 from egogen.reserved import text_fault
 from egogen.seeds import item_seed
+from egogen.shard_claims import Work
 from egogen.shards import process
 from llava.checkpoints.clip_tower import pixels
 from llava.checkpoints.config_json import places, text_settings

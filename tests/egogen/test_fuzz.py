@@ -22,7 +22,6 @@ from safetensors.numpy import save
 
 from egogen.annotations import Annotations, read_metadata
 from egogen.archives.unpack import unpack
-from egogen.claims import FOLDER, PLAN, Claims
 from egogen.conversations import read_conversations
 from egogen.errors import UserError
 from egogen.features.feature_shards import FeatureFolder, read_difference, write_shard
@@ -38,6 +37,7 @@ from egogen.prepare.ego4d.ego4d_file import read_videos
 from egogen.prepare.epic.epic_file import COLUMNS, read_actions, read_video_info
 from egogen.prepare.formats.parquet_rows import rows_of, schema_of
 from egogen.sample_shards import SampleShards
+from egogen.shard_claims import FOLDER, PLAN, Claims
 from egogen.status import main as status
 from tests.egogen.raw_data import action
 from tests.egogen.split_archive import split_archive

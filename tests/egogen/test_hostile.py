@@ -19,7 +19,6 @@ import pytest
 from markdown_it import MarkdownIt
 
 from egogen.annotations import Annotations
-from egogen.claims import FOLDER, PLAN, Claims
 from egogen.errors import UserError
 from egogen.features.feature_shards import FeatureFolder
 from egogen.features.weight_files import read_tensors
@@ -32,6 +31,7 @@ from egogen.prepare.epic.epic_file import read_video_info
 from egogen.prepare.pair_plan import MISSING, ActionPair, PairPlan
 from egogen.prepare.run_report import broken_sources, code
 from egogen.record import run_record
+from egogen.shard_claims import FOLDER, PLAN, Claims
 from egogen.stats.__main__ import main as stats
 from egogen.told_command import HIDDEN, is_secret, told_command
 from tests.egogen.test_fuzz import ENTRY, SHARD, VIDEO, header, make_shards, tensors

@@ -21,7 +21,7 @@ from egogen.download.__main__ import main as download
 from ldm.metrics.results.published_results import published_results
 from ldm.reproduction.computing import Computing
 from ldm.reproduction.fetching import downloads
-from ldm.reproduction.options import ReproduceOptions
+from ldm.reproduction.reproduce_options import ReproduceOptions
 from ldm.reproduction.room import count_pairs
 from tests.egogen.conftest import hub as hub
 from tests.egogen.fake_hub import Hub, serving

@@ -21,8 +21,8 @@ from ldm.reproduction import needs, options
 from ldm.reproduction.computing import Computing
 from ldm.reproduction.fetching import downloads
 from ldm.reproduction.needs import Need, by_disk
-from ldm.reproduction.options import ReproduceOptions, visible_gpus
 from ldm.reproduction.released import METRIC_WEIGHTS, PAPER, RELEASED
+from ldm.reproduction.reproduce_options import ReproduceOptions, visible_gpus
 from ldm.reproduction.room import check_room
 from ldm.reproduction.step import Step
 from tests.workbench import ROOT, Workbench

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from egogen.claims import FOLDER
+from egogen.shard_claims import FOLDER
 from ldm import evaluate
 from ldm.metrics import evaluation
 from tests.ldm.evaluation.recorded_run import flags

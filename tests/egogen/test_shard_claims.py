@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from egogen import status
-from egogen.claims import CLAIM, DONE, FOLDER, LEFT, Claims, Work, place
 from egogen.errors import UserError
 from egogen.locks import HeldError
+from egogen.shard_claims import CLAIM, DONE, FOLDER, LEFT, Claims, Work, place
 from egogen.shards import Shard, parse_auto, parse_shard, take_shard
 
 ITEMS = range(40)
