@@ -17,7 +17,7 @@ from egogen.features.byte_sizes import sizes
 from egogen.features.feature_options import FeatureShape
 from ldm.metrics.results.published_results import read_published
 from ldm.reproduce import main
-from ldm.reproduction import needs, options
+from ldm.reproduction import needs, reproduce_options
 from ldm.reproduction.computing import Computing
 from ldm.reproduction.fetching import downloads
 from ldm.reproduction.needs import Need, by_disk
@@ -57,7 +57,7 @@ def test_what_is_released_is_what_the_paper_measured() -> None:
         assert CATALOGUE["weights"].sources[each.weights].folder == each.folder
         for kind in ("generate", "train"):
             assert (ROOT / f"configs/{kind}_{each.config}.yaml").is_file()
-    assert set(METRIC_WEIGHTS) <= set(options.METRICS)
+    assert set(METRIC_WEIGHTS) <= set(reproduce_options.METRICS)
     assert set(METRIC_WEIGHTS.values()) == CATALOGUE["metrics"].sources.keys()
 
 
