@@ -106,14 +106,16 @@ class Finetune(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         target = Path(str(output_dir or self.args.output_dir))
+        if not self.args.should_save:  # takes part, and writes nothing
+            super()._save(str(target), state_dict)
+            return
         name = "adapter_model.safetensors" if isinstance(self.model, PeftModel) else "model.safetensors"
         with writing(target / name, self.saved_bytes()[0]), atomic_files(target) as folder:
             super()._save(str(folder), state_dict)
-            if self.args.should_save:
-                save_tokenizer(self.tokenizer, folder)
-                self.image_processor.save_pretrained(folder)
-                # In place of peft's, which names folders of this machine.
-                write_card(folder, cast("Llava", self.model).config)
+            save_tokenizer(self.tokenizer, folder)
+            self.image_processor.save_pretrained(folder)
+            # In place of peft's, which names folders of this machine.
+            write_card(folder, cast("Llava", self.model).config)
 
 
 class Shown(TrainerCallback):
