@@ -95,7 +95,7 @@ lane_ldm() {
 if [[ $mode == --long ]]; then
     status=0 # with all cores
     (use_env vllm && python -m pytest -q -o cache_dir=.pytest_cache/long -m long tests/test_*.py tests/egogen tests/llava tests/hosts) || status=$?
-    (use_env ldm && python -m pytest -q -o cache_dir=.pytest_cache/long -m long tests/hosts) || status=$?
+    (use_env ldm && python -m pytest -q -o cache_dir=.pytest_cache/long -m long tests/ldm tests/hosts) || status=$?
     exit "$status"
 fi
 

@@ -80,6 +80,7 @@ class NpySaver:
         written = [item for item in items if self.journal.has(item, self.job.text_names.of(item))]
         done = {(item.clip, item.id) for item in written}
         names = zip(*map(self.job.feature_names, written), strict=True)
+        # Of nothing written there are no names, of neither kind.
         for seen, folder, kind in zip(self.seen, self.job.feature_folders, names, strict=False):
             _, known = seen.unchanged(kind)
             for item, name, is_known in zip(written, kind, known.tolist(), strict=True):

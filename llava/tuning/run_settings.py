@@ -69,6 +69,7 @@ FREE = [
     "batch_eval_metrics", "bf16_full_eval", "fp16_full_eval", "metric_for_best_model", "greater_is_better",
     "restore_callback_states_from_checkpoint", "label_names", "length_column_name", "do_train",
 ]  # fmt: skip
+MOST_FITTING = 1024  # processes that a message offers; the file may hold any number
 
 
 def checked_settings(args: Arguments) -> dict[str, object]:
@@ -110,7 +111,7 @@ def spread_as_before(run: Path, args: Arguments) -> dict[str, int]:
         return {}
     wanted, processes = math.prod(before.values()), now["world_size"]
     if wanted != math.prod(now.values()):
-        fitting = [f"{count}" for count in range(1, wanted + 1) if wanted % count == 0]
+        fitting = [f"{count}" for count in range(1, min(wanted, MOST_FITTING) + 1) if wanted % count == 0]
         advice = (
             f"add --gradient_accumulation_steps {wanted // processes}"
             if wanted % processes == 0

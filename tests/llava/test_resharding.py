@@ -100,6 +100,14 @@ def test_no_two_groups_count_their_updates_on_one_tensor(tmp_path: Path) -> None
     assert not (tmp_path / PLACE).exists()
 
 
+def test_a_record_of_processes_without_number_is_refused_at_once(
+    data: Path, tiny: Path, tmp_path: Path
+) -> None:
+    write_json(tmp_path / "run.json", {"world_size": 10**15, "gradient_accumulation_steps": 10**15})
+    with pytest.raises(UserError, match="this start would take 1 "):
+        main(flags(data, tiny, tmp_path))
+
+
 def test_an_update_of_another_size_is_refused_with_what_to_add(
     data: Path, tiny: Path, tmp_path: Path
 ) -> None:
