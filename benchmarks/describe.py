@@ -11,7 +11,6 @@ features of those answers by one pass (`--texts`). The ways take turns; figures 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from statistics import median
 from unittest.mock import patch
 
 import torch
-from measuring import LLM_WIDTH, VIT_L, OnDevice, clock, run
+from measuring import LLM_WIDTH, VIT_L, OnDevice, SpeedTable, clock, largest_costs, run
 from torch import Tensor
 from transformers import (
     CLIPVisionConfig,
@@ -129,8 +128,8 @@ def given(
     return states
 
 
-def measure(options: DescribeSpeed, folder: Path) -> dict[str, dict[str, object]]:
-    """Measures all ways and prints the figures."""
+def measure(options: DescribeSpeed, folder: Path) -> dict[str, SpeedTable]:
+    """Measures all ways."""
     device, tokens = options.device, options.tokens
     texts = [
         f"{QUERY.format(words)} The left hand does it. {index}" for index, words in enumerate(WORDS * 20)
@@ -165,25 +164,24 @@ def measure(options: DescribeSpeed, folder: Path) -> dict[str, dict[str, object]
         )
         for way in ("growing", "ours", "given")
     }
-    figures: dict[str, object] = {
-        "machine": options.machine,
-        "batch_size": size,
-        "frames_a_second": rates,
-        "tokens_a_second": {name: rate * tokens for name, rate in rates.items()},
-        "spread": {way: max(each) / min(each) for way, each in seconds.items()},
-        "ratio": rates["ours"] / rates["published"],
-        "equal_features": {way: f"{count} of {few}" for way, count in equal.items()},
-    }
-    if options.on_gpu:
-        figures["peak_gib"] = {way: found.gib for way, found in last.items()}
-    # Each step reads all of the language model's weights once.
+    # Each step reads all of the language model's weights once; a given answer's one pass reads them once.
     read = sum(value.numel() * value.element_size() for value in model.model.language_model.parameters())
-    steps = {"published": rates["published"] * tokens, "ours": rates["ours"] * tokens / size}
-    shares = {way: options.share(rate * read / 1e12, "memory") for way, rate in steps.items()}
-    if None not in shares.values():
-        figures["share_of_bandwidth"] = shares
-    print(json.dumps(figures, indent=2))
-    return {"figures": figures}
+    steps = {"published": rates["published"] * tokens, "growing": rates["growing"] * tokens / size,
+             "ours": rates["ours"] * tokens / size, "given": rates["given"] / size}  # fmt: skip
+    print(f"{options.size}, batches of {size}, {options.machine}, torch {torch.__version__}")
+    table = SpeedTable("frames_per_second")
+    for way, each in seconds.items():
+        table.add(
+            way=way, frames_per_second=rates[way], tokens_per_second=rates[way] * tokens,
+            slowest_to_fastest=max(each) / min(each), peak_memory_gib=last[way].gib,
+            share_of_bandwidth=options.share(steps[way] * read / 1e12, "memory"),
+            equal_features=f"{equal[way]} of {few}" if way in equal else None,
+        )  # fmt: skip
+    some = (model, tokenizer, prompts[:size], features[:size], tokens, size)
+    return {
+        "ways": table,
+        "costs": largest_costs(f"describing {size} frames at once", lambda: ours(*some), device),
+    }
 
 
 if __name__ == "__main__":

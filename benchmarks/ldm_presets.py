@@ -7,7 +7,8 @@ One frame at a time, encoding and decoding included. Of a drawing with more step
 alike, two short ones are measured, of 1 and 3 steps, and the other steps are added as their difference says
 (`scaled`). The last rows are one photo drawn and written as `ldm.edit` does, the model loaded, and frames of
 a split, without features of stage 1, read, drawn and written as `ldm.sample` does: `unet_share` is the UNet's
-part of it.
+part of it. `share_of_peak` is of what a product of matrices of the same bits attains in the same run. The
+table of costs names what takes most of the time of a published step and of four passes, coding included.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import OnDevice, SpeedTable, fastest, made_up, networks_of, run
+from measuring import OnDevice, SpeedTable, fastest, largest_costs, made_up, networks_of, run
 from PIL import Image
 from torch import Tensor
 
@@ -42,6 +44,8 @@ from ldm.sampling.presets import read_preset
 
 FULL, HALF = Precisions("32", "32"), Precisions("bf16", "bf16")
 SHORT, LONGER = 1, 3  # steps of the two drawings that a long one is scaled from
+# Work of a pass of the UNet, and of encoding and decoding a frame, at the true sizes (TFLOP).
+PASS_WORK, CODING_WORK = 0.194, 0.93
 
 
 @dataclass(frozen=True)
@@ -109,21 +113,30 @@ def measure(options: PresetCost, folder: Path) -> dict[str, SpeedTable]:
         first = replace(sampling, timesteps="own", steps=4 if sampling.steps == 4 else 1)
         seconds_per_frame(parts, first, given, options)
         seconds, passes, scaled = seconds_per_frame(parts, sampling, given, options)
+        work, bits = passes * PASS_WORK + CODING_WORK, "bf16" if precisions.unet == "bf16" else "float32"
         table.add(
             setting=name, steps=sampling.steps, passes=passes, seconds=seconds, frames_per_second=1 / seconds,
             scaled=scaled,
+            share_of_peak=options.share(work / seconds, bits) if options.size == "sd15" else None,
         )  # fmt: skip
 
-    published = read_preset("published")
+    published, once = read_preset("published"), replace(options, repeats=1)
     add("published, 32 bits", FULL, published)
     half = HALF if device.type == "cpu" else HALF._replace(vae="32")
     add("published, 16 bits", half, published)
+    step = replace(published, steps=1)
+    costs = largest_costs(
+        "a step as published, 16 bits", partial(seconds_per_frame, parts, step, given, once), options.device
+    )
     for name in ("balanced", "fast"):
         add(f"{name}, 16 bits", half, read_preset(name))
     baked = Distilled([7.5, 7.5], [1.5, 1.5], phases=4, baked=True)
     state_distilled(parts.unet, baked)
     four = adapted(read_preset("fast"), baked)
     add("fast, 16 bits, distilled to 4 phases", half, four)
+    costs += largest_costs(
+        "four passes, 16 bits", partial(seconds_per_frame, parts, four, given, once), options.device
+    )
     pipeline = LegoPipeline.from_parts(parts, four.scheduler)
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (256, 455, 3), np.uint8))
 
@@ -136,7 +149,7 @@ def measure(options: PresetCost, folder: Path) -> dict[str, SpeedTable]:
         setting="one photo as ldm.edit does", steps=4, passes=pipeline.passes, seconds=seconds,
         frames_per_second=1 / seconds, scaled=False,
     )  # fmt: skip
-    return {"presets": table, "split": split(parts, four, side, options, folder)}
+    return {"presets": table, "costs": costs, "split": split(parts, four, side, options, folder)}
 
 
 def split(parts: Parts, sampling: SamplingConfig, side: int, options: PresetCost, folder: Path) -> SpeedTable:

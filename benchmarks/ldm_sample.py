@@ -88,7 +88,8 @@ def speed(options: SampleSpeed) -> SpeedTable:
         work = frames * WORK_100_STEPS * steps / 100
         table.add(
             setting=name, batch=batch, frames_per_second=frames, peak_memory_gib=found.gib,
-            share_of_peak=options.share(work, "bf16") if options.size == "sd15" else None,
+            share_of_peak=options.share(work, "bf16" if options.on_gpu else "float32")
+            if options.size == "sd15" else None,
         )  # fmt: skip
     return table
 

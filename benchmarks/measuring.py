@@ -1,4 +1,4 @@
-"""What all benchmarks share: their door, made-up data, clocks, peaks of GPUs, a table."""
+"""What all benchmarks share: their door, made-up data, clocks, what a machine can do at most, a table."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from egogen import cli
 from egogen.annotations import Annotations
@@ -76,10 +78,15 @@ class OnDevice(Reported):
         """What computes."""
         return torch.cuda.get_device_name() if self.on_gpu else f"{torch.get_num_threads()} CPU threads"
 
-    def share(self, work: float, unit: str) -> float | None:
-        """Of the GPU's peak in that unit, where its name is known; work is in TFLOP/s or TB/s."""
-        peaks = [peak for name, peak in PEAKS.items() if self.on_gpu and name in self.machine]
-        return work / peaks[0][unit] if peaks else None
+    def share(self, work: float, unit: str) -> float:
+        """Of what the machine can do at most in that unit: by a GPU's data sheet, else as measured now.
+
+        Args:
+            work: TFLOP/s, or TB/s.
+            unit: `bf16`, `float32` or `memory`.
+        """
+        sheets = [peak for name, peak in PEAKS.items() if self.on_gpu and name in self.machine]
+        return work / (sheets[0] if sheets else measured_peak(self.device))[unit]
 
 
 def run(measure: Callable[[Given, Path], Mapping[str, object]], kind: type[Given], doc: str | None) -> None:
@@ -172,6 +179,43 @@ def process_gib(who: int = resource.RUSAGE_SELF) -> float:
 def fastest(work: Callable[[], object], repeats: int, device: str = "cpu") -> float:
     """Seconds of the fastest of some runs."""
     return min(clock(work, device).seconds for _ in range(repeats))
+
+
+@cache
+def measured_peak(device: str, repeats: int = 5) -> dict[str, float]:
+    """TFLOP/s of a product of large matrices in 32 and 16 bits; TB/s of a copy, read and written bytes."""
+    side, peak = 8192 if device.startswith("cuda") else 2048, {}
+    for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+        one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        seconds = fastest(lambda one=one, other=other: one @ other, repeats, device)
+        peak[name] = 2 * side**3 / seconds / 1e12
+    values = torch.randn(64 * 2**20, device=device)  # 256 MiB, more than caches hold
+    into = torch.empty_like(values)
+    seconds = fastest(lambda: into.copy_(values), repeats, device)
+    return peak | {"memory": 2 * values.nbytes / seconds / 1e12}
+
+
+def largest_costs(path: str, work: Callable[[], object], device: str, count: int = 5) -> SpeedTable:
+    """The operations that take most of some work's time, a row each; calls that they make are not theirs.
+
+    Args:
+        path: what the work is.
+        work: is done twice; the second time counts.
+        device: on a GPU its time counts, else the CPU's.
+        count: how many.
+    """
+    work()
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.startswith("cuda") else [])]
+    with profile(activities=kinds) as seen:
+        whole = clock(work, device).seconds
+    spent = {event.key: event.self_device_time_total if len(kinds) > 1 else event.self_cpu_time_total
+             for event in seen.key_averages()}  # fmt: skip
+    calls = {event.key: event.count for event in seen.key_averages()}
+    table = SpeedTable(width=40)
+    for key in sorted(spent, key=spent.__getitem__, reverse=True)[:count]:
+        seconds = spent[key] / 1e6
+        table.add(path=path, operation=key, seconds=seconds, share=seconds / whole, calls=calls[key])
+    return table
 
 
 def rate(step: Callable[[], Tensor], seconds: float, warm: int = 1, wait: int = 1) -> float:

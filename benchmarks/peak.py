@@ -3,7 +3,7 @@
     python benchmarks/peak.py                # on a CPU: seconds
     python benchmarks/peak.py --device cuda
 
-The other benchmarks' figures are shares of these: measured in the same minutes, by the same threads.
+The other benchmarks measure the same once more: their figures are shares of what their own run could do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from measuring import OnDevice, SpeedTable, fastest, run
+from measuring import OnDevice, SpeedTable, measured_peak, run
 
 from egogen.cli import flag
 
@@ -21,24 +21,17 @@ from egogen.cli import flag
 class Peak(OnDevice):
     """The flags."""
 
-    side: int = flag("of the square matrices [2048, on a GPU 8192]", type=int, default=0)
     repeats: int = flag("timed runs, of which the fastest counts", type=int, default=5)
 
 
 def measure(options: Peak, root: Path) -> dict[str, object]:  # noqa: ARG001 - makes no files
-    """TFLOP/s of products and TB/s of a copy, each read and written byte counted."""
+    """TFLOP/s of products and TB/s of a copy."""
     table = SpeedTable()
     print(f"{options.machine}, torch {torch.__version__}")
-    side, device = options.side or (8192 if options.on_gpu else 2048), options.device
-    for name, dtype in (("product, 32 bits", torch.float32), ("product, 16 bits", torch.bfloat16)):
-        one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        seconds = fastest(lambda one=one, other=other: one @ other, options.repeats, device)
-        table.add(what=name, tflop_per_second=2 * side**3 / seconds / 1e12, tb_per_second=None)
-    values = torch.randn(64 * 2**20, device=device)  # 256 MiB, more than caches hold
-    into = torch.empty_like(values)
-    seconds = fastest(lambda: into.copy_(values), options.repeats, device)
-    moved = 2 * values.nbytes / seconds / 1e12
-    table.add(what="copy", tflop_per_second=None, tb_per_second=moved)
+    peak = measured_peak(options.device, options.repeats)
+    table.add(what="product, 32 bits", tflop_per_second=peak["float32"], tb_per_second=None)
+    table.add(what="product, 16 bits", tflop_per_second=peak["bf16"], tb_per_second=None)
+    table.add(what="copy", tflop_per_second=None, tb_per_second=peak["memory"])
     return {"peak": table}
 
 

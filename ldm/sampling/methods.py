@@ -30,7 +30,8 @@ from ldm.checkpoints.stated_sizes import resolution_of
 from ldm.config.baselines import ProxConfig, SDEditConfig
 from ldm.config.sections import GenerateConfig, SamplingConfig
 from ldm.networks.architecture import Parts
-from ldm.networks.precision import Precisions, choose_precisions, dtype_of
+from ldm.networks.packing import pack_convolutions
+from ldm.networks.precision import Precisions, choose_precisions, dtype_of, has_tiles
 from ldm.networks.shapes import LATENT_CHANNELS
 from ldm.pipeline import LegoPipeline
 from ldm.sampling.method_names import GUIDED, PIPELINE
@@ -153,6 +154,8 @@ def prepare(parts: Parts, device: torch.device, precisions: Precisions, compiled
             nn.Module.to(module, torch.bfloat16)  # diffusers' own tells of layers to be kept: none
         if (precision == "bf16" and device.type == "cpu") or (module is parts.unet and device.type == "cuda"):
             module.to(memory_format=torch.channels_last)
+        on_tiles = precision == "bf16" and device.type == "cpu" and has_tiles()
+        pack_convolutions(module, on_tiles and not compiled)
     set_products(exact=precisions.unet == "32")
     if compiled:
         parts.unet.compile()

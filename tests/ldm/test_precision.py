@@ -9,6 +9,7 @@ import torch
 
 from ldm.networks import precision
 from ldm.networks.architecture import build
+from ldm.networks.packing import pack_convolutions
 from ldm.networks.precision import Precisions, choose_precisions
 from ldm.pipeline import LegoPipeline
 from ldm.sampling.methods import prepare
@@ -68,3 +69,30 @@ def test_frames_in_16_bits_are_near_and_given_in_32() -> None:
         assert frame.dtype == torch.float32
         error = (frame - exact).square().mean()
         assert 0 < error < 4e-4
+
+
+@pytest.mark.skipif(not precision.has_tiles(), reason="needs a CPU that multiplies 16-bit matrices by tiles")
+@torch.no_grad()
+def test_packed_convolutions_change_no_bit() -> None:
+    """Witness: the same layers with their own weights, in both rows' numbers and after a return to 32 bits."""
+    torch.manual_seed(0)
+    parts = build(SHAPE)
+    frame, latent = torch.rand(1, 3, 32, 32) * 2 - 1, torch.randn(3, 8, 16, 16)
+    context = torch.randn(3, 9, parts.unet.config["cross_attention_dim"])
+
+    def results(dtype: torch.dtype) -> list[torch.Tensor]:
+        steps = [parts.unet(latent[:n].to(dtype), 7, context[:n].to(dtype)).sample for n in (3, 1)]
+        return [*steps, parts.vae.encode(frame.to(dtype)).latent_dist.mean]
+
+    prepare(parts, CPU, Precisions("bf16", "bf16"), compiled=False)
+    assert "forward" in vars(parts.unet.conv_in)
+    assert "forward" in vars(parts.vae.encoder.conv_in)
+    packed = results(torch.bfloat16)
+    for network in (parts.unet, parts.vae):
+        pack_convolutions(network, False)
+    for found, expected in zip(packed, results(torch.bfloat16), strict=True):
+        assert torch.equal(found, expected)
+    prepare(parts, CPU, Precisions("bf16", "bf16"), compiled=False)
+    prepare(parts, CPU, Precisions("32", "32"), compiled=False)
+    assert "forward" not in vars(parts.unet.conv_in)
+    assert all(found.isfinite().all() for found in results(torch.float32))
