@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from egogen.errors import UserError
 from egogen.hints import hint
 from egogen.layout import OUT_FORMATS, OutFormat, run_root
 from egogen.shards import SHARD, Shard, parse_auto, parse_shard, process
+from ldm.baselines.hub_name import hub_name
 from ldm.networks.devices import HELP, find_device
 from ldm.sampling.method_names import COPY, METHODS, PIPELINE
 
@@ -71,8 +71,7 @@ class SampleOptions:
             )
         if self.pipeline_args is not None and self.method != PIPELINE:
             raise UserError(f"--pipeline-args: not used by --method {self.method}")
-        may_be_remote = self.method == PIPELINE and re.fullmatch(r"[\w.-]+/[\w.-]+", f"{self.ckpt}")
-        if self.ckpt and not self.ckpt.exists() and not may_be_remote:
+        if self.ckpt and not self.ckpt.exists() and not (self.method == PIPELINE and hub_name(self.ckpt)):
             raise UserError(f"{self.ckpt}: no such checkpoint file or folder{hint(self.ckpt)}")
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,10 +22,10 @@ from huggingface_hub import snapshot_download
 from egogen.annotations import check_object
 from egogen.errors import UserError, reason, shorten
 from egogen.files import read_json
+from ldm.baselines.hub_name import hub_name
 from ldm.checkpoints.diffusers_folder import INDEX
 from ldm.config.baselines import GIVEN as OURS
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 # What a pipeline takes or has that draws from more than a frame and a text, or draws something else.
 MORE = {
@@ -171,6 +170,9 @@ class PipelineIndex:
 def open_index(name: Path) -> PipelineIndex:
     """Opens a pipeline's folder, or its id on the hub, of which settings alone are fetched.
 
+    Args:
+        name: the folder, `owner/name` or `owner/name@revision`.
+
     Raises:
         UserError: see `PipelineIndex`; or the hub cannot be asked.
     """
@@ -178,15 +180,19 @@ def open_index(name: Path) -> PipelineIndex:
         raise UserError(f"{name}: is a file; --method pipeline takes a diffusers folder, or an id on the hub")
     if name.is_dir():
         return PipelineIndex(name)
+    if (remote := hub_name(name)) is None:
+        raise UserError(f"{name}: no such folder, and no id on the hub (owner/name, owner/name@revision)")
+    wanted = [INDEX, "*/config.json"]
     try:  # those that were fetched before are taken from the hub's cache
-        return PipelineIndex(Path(snapshot_download(f"{name}", allow_patterns=[INDEX, "*/config.json"])))
+        folder = snapshot_download(remote.repository, revision=remote.revision, allow_patterns=wanted)
+        return PipelineIndex(Path(folder))
     except UserError:
         raise
     except (OSError, ValueError) as error:
         first = reason(error).split(". ")[0][:200]
         raise UserError(
             f"--ckpt {name}: no such folder, and no answer from the hub ({first}); give a diffusers folder, "
-            f"or fetch it where there is a network: hf download {name}"
+            f"or fetch it where there is a network: {remote.download}"
         ) from None
 
 
@@ -196,10 +202,11 @@ def local_folder(name: Path) -> Path:
     Raises:
         UserError: the hub cannot be asked.
     """
-    if name.is_dir():
+    if name.is_dir() or (remote := hub_name(name)) is None:
         return name
     try:  # what its index names, and of weights safetensors alone
-        return Path(diffusers.DiffusionPipeline.download(f"{name}", use_safetensors=True))
+        fetch = diffusers.DiffusionPipeline.download
+        return Path(fetch(remote.repository, revision=remote.revision, use_safetensors=True))
     except (OSError, ValueError) as error:
         raise UserError(
             f"--ckpt {name}: cannot be fetched ({' '.join(reason(error).split())[:300]})"

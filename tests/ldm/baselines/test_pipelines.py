@@ -263,6 +263,11 @@ def test_an_id_on_the_hub_is_taken_from_its_cache(
     assert len(found) == 3
     # The same content is the same run.
     assert draw(run, run.root / "img2img", tmp_path / "out", arguments=given).keys() == found.keys()
+    # A tag that was fetched is drawn; one that was not is told with the command that fetches it.
+    (cached / "refs" / "v1").write_text(commit)
+    assert draw(run, "toy/img2img@v1", tmp_path / "tag", arguments=given).keys() == found.keys()
+    with pytest.raises(UserError, match=r"hf download toy/img2img --revision v2$"):
+        draw(run, "toy/img2img@v2", tmp_path / "other", arguments=given)
 
 
 def test_frames_that_a_safety_checker_blackens_are_told_and_counted(
