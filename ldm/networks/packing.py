@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ class PackedConvolution:
     """
 
     def __init__(self, layer: nn.Conv2d) -> None:
-        self.geometry = (layer.padding, layer.stride, layer.dilation, layer.groups)
+        self.geometry: tuple[Any, ...] = (layer.padding, layer.stride, layer.dilation, layer.groups)
         self.bias = None if layer.bias is None else layer.bias.detach()
         # What torch's own compiler for CPUs does with frozen weights; torch has no public name for it.
         packed = torch._C._nn.mkldnn_reorder_conv2d_weight
@@ -40,4 +42,4 @@ def pack_convolutions(network: nn.Module, packed: bool) -> None:
             continue
         vars(layer).pop("forward", None)
         if packed and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
-            layer.forward = PackedConvolution(layer)  # type: ignore[method-assign]
+            layer.forward = PackedConvolution(layer)  # type: ignore[method-assign, assignment]
