@@ -17,7 +17,7 @@ class PackedConvolution:
     """
 
     def __init__(self, layer: nn.Conv2d) -> None:
-        self.geometry: tuple[Any, ...] = (layer.padding, layer.stride, layer.dilation, layer.groups)
+        self.geometry: Any = (layer.padding, layer.stride, layer.dilation, layer.groups)
         self.bias = None if layer.bias is None else layer.bias.detach()
         # What torch's own compiler for CPUs does with frozen weights; torch has no public name for it.
         packed = torch._C._nn.mkldnn_reorder_conv2d_weight
