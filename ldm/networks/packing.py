@@ -17,7 +17,7 @@ class PackedConvolution:
     """
 
     def __init__(self, layer: nn.Conv2d) -> None:
-        self.geometry: Any = (layer.padding, layer.stride, layer.dilation, layer.groups)
+        self.geometry = geometry(layer)
         self.bias = None if layer.bias is None else layer.bias.detach()
         # What torch's own compiler for CPUs does with frozen weights; torch has no public name for it.
         packed = torch._C._nn.mkldnn_reorder_conv2d_weight
@@ -28,6 +28,11 @@ class PackedConvolution:
         convolve = torch.ops.mkldnn._convolution_pointwise
         made: Tensor = convolve(image, self.weight, self.bias, *self.geometry, "none", [], "")
         return made
+
+
+def geometry(layer: nn.Conv2d) -> tuple[Any, ...]:
+    """Where a convolution's products are taken."""
+    return layer.padding, layer.stride, layer.dilation, layer.groups
 
 
 def pack_convolutions(network: nn.Module, packed: bool) -> None:
