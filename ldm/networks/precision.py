@@ -30,11 +30,16 @@ def choose_precisions(wanted: Precision, device: torch.device, width: int) -> Pr
         device: where the networks run.
         width: channels of the UNet's finest level.
     """
-    on_tiles = device.type == "cpu" and has_tiles()
+    tiles = on_tiles(device)
     if wanted == "auto":
         on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        wanted = "bf16" if on_gpu or (on_tiles and width >= NARROWEST) else "32"
-    return Precisions(wanted, wanted if on_tiles else "32")
+        wanted = "bf16" if on_gpu or (tiles and width >= NARROWEST) else "32"
+    return Precisions(wanted, wanted if tiles else "32")
+
+
+def on_tiles(device: torch.device) -> bool:
+    """Whether a device is a CPU that has them."""
+    return device.type == "cpu" and has_tiles()
 
 
 def has_tiles() -> bool:

@@ -31,7 +31,7 @@ from ldm.config.baselines import ProxConfig, SDEditConfig
 from ldm.config.sections import GenerateConfig, SamplingConfig
 from ldm.networks.architecture import Parts
 from ldm.networks.packing import pack_convolutions
-from ldm.networks.precision import Precisions, choose_precisions, dtype_of, has_tiles
+from ldm.networks.precision import Precisions, choose_precisions, dtype_of, on_tiles
 from ldm.networks.shapes import LATENT_CHANNELS
 from ldm.pipeline import LegoPipeline
 from ldm.sampling.method_names import GUIDED, PIPELINE
@@ -106,6 +106,9 @@ def make_drawer(plan: DrawingPlan) -> Drawer | None:
     # Attention control changes from step to step, and the UNet would be compiled again at each.
     compiled = config.sampling.compile
     check("sampling.compile", compiled, f"false with --method {method}", not (compiled and method in PROX))
+    packed = plan.precisions.unet == "bf16" and on_tiles(plan.device)
+    allowed = "false in 16 bits on a CPU, where packed weights are as fast without minutes of compiling"
+    check("sampling.compile", compiled, allowed, not (compiled and packed))
     parts = load_parts(
         plan.ckpt,
         config.model.architecture,
@@ -154,8 +157,7 @@ def prepare(parts: Parts, device: torch.device, precisions: Precisions, compiled
             nn.Module.to(module, torch.bfloat16)  # diffusers' own tells of layers to be kept: none
         if (precision == "bf16" and device.type == "cpu") or (module is parts.unet and device.type == "cuda"):
             module.to(memory_format=torch.channels_last)
-        on_tiles = precision == "bf16" and device.type == "cpu" and has_tiles()
-        pack_convolutions(module, on_tiles and not compiled)
+        pack_convolutions(module, precision == "bf16" and on_tiles(device))
     set_products(exact=precisions.unet == "32")
     if compiled:
         parts.unet.compile()

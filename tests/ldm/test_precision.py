@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from egogen.errors import UserError
+from ldm.config.merge import load_config
+from ldm.config.sections import GenerateConfig
 from ldm.networks import precision
 from ldm.networks.architecture import build
 from ldm.networks.packing import pack_convolutions
 from ldm.networks.precision import Precisions, choose_precisions
 from ldm.pipeline import LegoPipeline
-from ldm.sampling.methods import prepare
+from ldm.sampling.methods import DrawingPlan, make_drawer, prepare
 from tests.ldm.toy_run import SHAPE
 
 CPU, WIDE, NARROW = torch.device("cpu"), 320, 64
@@ -95,3 +98,12 @@ def test_packed_convolutions_change_no_bit() -> None:
     prepare(parts, CPU, Precisions("bf16", "bf16"), compiled=False)
     prepare(parts, CPU, Precisions("32", "32"), compiled=False)
     assert "forward" not in vars(parts.unet.conv_in)
+
+
+@pytest.mark.skipif(not precision.has_tiles(), reason="needs a CPU that multiplies 16-bit matrices by tiles")
+def test_compiling_is_refused_where_weights_are_packed() -> None:
+    words = ["data.resolution=32", "sampling.compile=true", "sampling.precision=bf16"]
+    editor = Path(__file__).parents[2] / "assets" / "toy" / "ip2p.safetensors"
+    plan = DrawingPlan("ip2p", load_config(GenerateConfig, [], words), editor, True, CPU)
+    with pytest.raises(UserError, match=r"sampling.compile: got True, allowed: false in 16 bits on a CPU"):
+        make_drawer(plan)
