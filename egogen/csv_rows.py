@@ -12,6 +12,7 @@ from pathlib import Path
 
 from egogen.errors import UserError, reason
 from egogen.files import regular
+from egogen.unfetched import check_fetched
 
 SEPARATORS = ",;\t"
 EXCELS = re.compile('"?sep=([^"\r])"?\r?')  # a first line that tells Excel the separator
@@ -69,10 +70,11 @@ def read_text(path: Path) -> str:
     """The text of a file in UTF-8, or in UTF-16 with its mark.
 
     Raises:
-        UserError: it cannot be read, or is in neither.
+        UserError: it cannot be read, is in neither, or was not fetched.
     """
     try:
         content = regular(path).read_bytes()
+        check_fetched(path, content)
         return content.decode("utf-16" if content.startswith((BOM_UTF16_BE, BOM_UTF16_LE)) else "utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from None

@@ -25,6 +25,7 @@ import yaml
 from egogen.disk import no_room
 from egogen.errors import UserError, reason
 from egogen.hints import hint
+from egogen.unfetched import check_fetched
 from egogen.yaml_loader import YamlLoader, repeated, weigh
 
 PART = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part")  # host, process, chance
@@ -55,7 +56,9 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = part.open("xb")
     except OSError as error:
-        raise no_room(path, error) or UserError(f"{path}: cannot be written ({reason(error)})") from None
+        raise no_room(path, error) or UserError(
+            f"{path}: cannot be written ({why_not(path, error)})"
+        ) from None
     try:
         with file:
             mode = os.fstat(file.fileno()).st_mode
@@ -92,7 +95,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         part.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({reason(error)})") from None
+        raise UserError(f"{path}: cannot be written ({why_not(path, error)})") from None
     try:
         yield part
         finish(part)
@@ -104,6 +107,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def blocking(path: Path) -> Path | None:
+    """The file that stands where a path has one of its folders."""
+    return next((each for each in path.parents if each.exists() and not each.is_dir()), None)
+
+
+def why_not(path: Path, error: OSError) -> str:
+    """Why nothing can be made at a path; of a file in its way the system says only that it exists."""
+    file = blocking(path)
+    return reason(error) if file is None else f"{file} is a file, expected a folder"
 
 
 def finish(part: Path) -> None:
@@ -229,6 +243,8 @@ def parse_json(content: bytes | str, where: str, finite: bool = True) -> Any:  #
         UserError: it is not UTF-8, is not JSON, repeats a key, or holds what no file and no reader may.
     """
     with named_errors(where):
+        if isinstance(content, bytes):
+            check_fetched(where, content)
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
         hook = partial(finite_number, where) if finite else None  # Python's own, which is fast
         unique = partial(unique_keys, where)
@@ -291,7 +307,9 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401 - YAML is any value; callers v
         UserError: the file is missing, is not UTF-8, is not YAML or repeats a key.
     """
     with named_errors(path):
-        return parse_yaml(regular(path).read_bytes().decode("utf-8-sig"), f"{path}")
+        content = regular(path).read_bytes()
+        check_fetched(path, content)
+        return parse_yaml(content.decode("utf-8-sig"), f"{path}")
 
 
 def parse_yaml(text: str, source: str) -> Any:  # noqa: ANN401 - as of a file

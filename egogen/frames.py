@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import struct
 import tarfile
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,7 @@ from egogen.files import atomic_open, regular
 from egogen.hints import hint
 from egogen.layout import find_frame
 from egogen.rgb import to_rgb, upright_size
+from egogen.unfetched import HEAD, check_fetched, check_stands
 
 JPEG_END = b"\xff\xd9"
 # What Pillow raises for bytes that are not a whole image, or that claim to be a huge one.
@@ -25,6 +27,7 @@ BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, struct.error, LookupError,
     TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError,
 )  # fmt: skip
+SIDE_TEXTS = re.compile("MAX_TEXT|text chunk")  # what Pillow says where a PNG has too much beside its pixels
 log = logging.getLogger(__name__)
 
 
@@ -104,6 +107,7 @@ class TarFrames:
         except UserError:
             raise
         except (tarfile.TarError, *BROKEN) as error:  # its numbers are texts, its headers may hold headers
+            check_stands(path)
             raise UserError(f"{path}: not a readable tar file, cut off perhaps ({error})") from None
 
     def add(self, name: str, member: Member, tar_size: int) -> None:
@@ -204,13 +208,27 @@ def decode(opened: Callable[[], IO[bytes]], name: str, coarse: bool = False) -> 
     except FileNotFoundError:
         raise UserError(f"{name}: no such frame{hint(Path(name))}") from None
     except UnidentifiedImageError:
+        with opened() as file:
+            head = file.read(HEAD)
+        check_fetched(name, head)
+        if not head.strip(b"\0"):
+            raise UserError(f"{name}: not a readable image (empty, or zeros); copy it again") from None
         raise UserError(
             f"{name}: not a readable image (no image, or of a kind that is not read, such as HEIC or RAW); "
             "save it as JPEG or PNG"
         ) from None
     except BROKEN as error:
         why = reason(error) if isinstance(error, OSError) else error
-        raise UserError(f"{name}: not a readable image ({why}); is it cut off? copy it again") from None
+        raise UserError(f"{name}: not a readable image ({why}); {remedy(error)}") from None
+
+
+def remedy(error: Exception) -> str:
+    """What to do about a picture that Pillow does not read: not all of these are damaged."""
+    if isinstance(error, Image.DecompressionBombError):
+        return "make it smaller"
+    if SIDE_TEXTS.search(f"{error}"):
+        return "its texts or its colour profile are larger than is read; save it again without them"
+    return "is it cut off? copy it again"
 
 
 def image_size(file: Path | io.BytesIO) -> tuple[int, int] | None:

@@ -20,6 +20,7 @@ from egogen.errors import UserError
 from egogen.features.store_names import IMAGE_TOKENS
 from egogen.files import atomic_open, regular
 from egogen.hints import hint
+from egogen.unfetched import check_stands
 from egogen.walks import walk_files
 
 log = logging.getLogger(__name__)
@@ -188,6 +189,7 @@ def opened(path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:
             f"{path}: no such feature file{hint(path) or '; run the describe step for this split'}"
         ) from None
     except BROKEN as error:
+        check_stands(path)
         raise UserError(f"{path}: not a readable .npy file ({error}); delete it and {REMEDY}") from None
     if values.dtype.kind != "f":
         raise UserError(f"{path}: features are {values.dtype}, expected floating point; {REMEDY}")

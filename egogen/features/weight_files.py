@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from egogen.errors import UserError, reason
 from egogen.features.store_names import SUFFIXES
 from egogen.hints import hint
+from egogen.unfetched import HEAD, check_fetched
 
 # What numpy, zipfile, pickle, torch and safetensors raise for damaged bytes.
 BROKEN = (
@@ -25,7 +26,6 @@ BROKEN = (
     TypeError, IndexError, AttributeError, MemoryError, OverflowError, RuntimeError, struct.error,
 )  # fmt: skip
 SAFETENSORS, ZIP, PICKLE = "safetensors", "zip", "pickle"  # how files of weights begin
-PAGES = (b"<!doctype", b"<html", b"<?xml")  # how what a server says begins, where it has no file to give
 # What empty tensors mean; each stage says beside it what else helps.
 SHARDED = (
     "a checkpoint of DeepSpeed's ZeRO-3, whose weights lie in shards: join them by the zero_to_fp32.py in "
@@ -57,7 +57,7 @@ def form_of(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(64)
+            head = file.read(HEAD)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from None
     if head[:4] == b"PK\x03\x04":
@@ -67,10 +67,7 @@ def form_of(path: Path) -> str:
         return SAFETENSORS
     if head[:1] == b"\x80":
         return PICKLE
-    if head.startswith(b"version https://git-lfs"):
-        raise UserError(f"{path}: a pointer of Git LFS, not the file; fetch that by git lfs pull")
-    if head.lstrip().lower().startswith(PAGES):
-        raise UserError(f"{path}: a web page or a server's answer, not the file; download it again")
+    check_fetched(path, head)
     return ""
 
 
@@ -82,6 +79,26 @@ def read_tensors(path: Path) -> Tensors:
     """
     opened = guarded(path, lambda: open_file(path))
     return {name: partial(guarded, path, read) for name, read in opened.items()}
+
+
+def surplus(path: Path) -> int:
+    """Bytes behind the last tensor of a safetensors file: what a copy, or a server, has put there."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                return 0
+            entries: dict[str, dict[str, list[int]]] = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+        return max(0, path.stat().st_size - 8 - length - max(ends, default=0))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return 0
+
+
+def fault_of(path: Path) -> str:
+    """What may be wrong with a file of weights that cannot be read, and what to do."""
+    more = surplus(path)
+    return f"{more} bytes are behind its tensors; download it again" if more else "is it cut off?"
 
 
 def guarded(path: Path, read: Callable[[], Found]) -> Found:
@@ -96,7 +113,7 @@ def guarded(path: Path, read: Callable[[], Found]) -> Found:
         raise
     except BROKEN as error:
         raise UserError(
-            f"{path}: not a readable file of weights ({reason(error)[:160]}); is it cut off?"
+            f"{path}: not a readable file of weights ({reason(error)[:160]}); {fault_of(path)}"
         ) from None
 
 

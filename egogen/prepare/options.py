@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
@@ -91,6 +92,8 @@ class PrepareOptions:
                     f"{path}: no such file or folder; leave the flag out to do without this filter"
                 )
         check("--patience", self.patience, "seconds above 0", self.patience > 0)
+        score = self.min_aesthetic
+        check("--min-aesthetic", score, "a number", score is None or math.isfinite(score))
         least, most = self.similarity
         if not -1 <= least <= most <= 1:
             raise UserError(f"--similarity {least} {most}: expected -1 <= LOW <= HIGH <= 1")
@@ -159,6 +162,10 @@ class Ego4DOptions(NeighbourOptions):
         "leave out actions annotated in a shorter window; the benchmarks' loaders use 8",
         type=float, default=0.0, metavar="SEC",
     )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("--min-window", self.min_window, "seconds, 0 or more", 0 <= self.min_window < math.inf)
 
 
 def not_negative(text: str) -> Fraction:

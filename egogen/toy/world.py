@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # Part of the manifest: a change of the pictures makes another world.
 RENDERER_VERSION = 2
 MIN_SIZE, MAX_SIZE = 32, 1024
+MOST_PAIRS = 1_000_000  # of a split; more are a slip
 ACTION_ID = "0"
 # The input frame's number is the smaller: some readers take the first file of the folder as the input.
 FRAME_0, FRAME_1 = 30, 45
@@ -106,8 +107,8 @@ def tasks_of(dataset: str, train: int, val: int) -> list[Task]:
 def check(train: int, val: int, size: int, workers: int | None) -> None:
     """Refuses settings that make no world."""
     for name, count in (("--train", train), ("--val", val)):
-        if count < 0:
-            raise UserError(f"{name} {count}: expected 0 or more pairs")
+        if not 0 <= count <= MOST_PAIRS:
+            raise UserError(f"{name} {count}: expected 0 to {MOST_PAIRS} pairs")
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise UserError(f"--size {size}: expected {MIN_SIZE} to {MAX_SIZE} pixels of frame height")
     if workers is not None and workers < 1:

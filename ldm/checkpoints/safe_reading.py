@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from egogen.errors import UserError, reason
-from egogen.features.weight_files import BROKEN, SAFETENSORS, ZIP, form_of
+from egogen.features.weight_files import BROKEN, SAFETENSORS, ZIP, form_of, surplus
 from egogen.files import regular
 from egogen.hints import hint
 from ldm.checkpoints.compact_files import read_tensors
@@ -63,6 +63,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     if not regular(path).exists():
         raise UserError(f"{path}: no such checkpoint file{hint(path)}")
+    form = ""
     try:
         form = form_of(path)
         if form == SAFETENSORS:
@@ -83,6 +84,8 @@ def read(path: Path) -> dict[str, Any]:
             if more
             else "not a readable checkpoint, cut off perhaps"
         )
+        if form == SAFETENSORS and (behind := surplus(path)):
+            what = f"not a readable checkpoint, {behind} bytes are behind its tensors; download it again"
         raise UserError(f"{path}: {what} ({reason(error)[:300]})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: found {type(content).__name__}, expected a checkpoint with `state_dict`")

@@ -18,6 +18,7 @@ import uvicorn
 
 from egogen.errors import UserError, reason
 from egogen.files import clean_parts, part_of
+from egogen.listening import FAULTS, cannot_listen
 from ldm.page.choosing import Chosen, choose
 from ldm.page.desk import Desk
 from ldm.page.engine import Engine, load_engine
@@ -103,11 +104,8 @@ def listen(options: PageOptions) -> socket.socket:
         return socket.create_server(
             (options.host, options.port), family=socket.AF_INET6 if ":" in options.host else socket.AF_INET
         )
-    except OSError as error:
-        raise UserError(
-            f"--host {options.host} --port {options.port}: cannot be listened on ({reason(error)}); choose "
-            "another --port, or 0 for any that is free"
-        ) from None
+    except FAULTS as error:
+        raise cannot_listen(options.host, options.port, error) from None
 
 
 def open_desk(options: PageOptions, chosen: Chosen, folder: Path, ends: ExitStack) -> Desk:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args
 
 from egogen.cli import flag
 from egogen.errors import UserError, check
+from egogen.files import blocking
 from egogen.layout import run_root
 from egogen.reserved import is_blank, text_fault
 from egogen.seeds import read_seed
@@ -195,6 +196,8 @@ class EditOptions(DrawingOptions, OnePhoto):
         out = self.output  # without it, what is there is kept
         if out and out.exists() and self.input.exists() and out.samefile(self.input):
             raise UserError(f"--output {out}: is the photo itself, which would be lost")
+        if file := blocking(self.target):  # before hours of drawing, and not after
+            raise UserError(f"--output {self.target}: {file} is a file, expected a folder")
         check_prompt(self.prompt, bool(self.vllm))
 
 
@@ -274,7 +277,7 @@ def is_table(path: Path) -> bool:
 def frame_name(photo: Path, action: str) -> str:
     """A frame's file name where nobody names it."""
     words = "_".join(re.findall(r"\w+", action))[:NAME_LENGTH]
-    return f"{photo.stem[:NAME_LENGTH]}_{words}.png"
+    return f"{photo.stem[:NAME_LENGTH].strip()}_{words}.png"  # tables lose blanks around a name
 
 
 def finite(interval: list[float] | None) -> list[float] | None:

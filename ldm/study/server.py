@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import socket
 import unicodedata
 from collections.abc import Callable
 from http import HTTPStatus
@@ -12,13 +13,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from egogen.errors import UserError, reason
+from egogen.errors import reason
+from egogen.listening import FAULTS, cannot_listen
 from egogen.pages import render
 from ldm.study.answers import Answer, AnswerBook
 from ldm.study.survey import Exhibit, Picture, Survey
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LARGEST = 4096  # bytes of an answer
+MOST_DIGITS = 9  # of their number
 LONGEST_NAME = 40  # letters of a rater's name
 LONGEST = 24 * 3600 * 1000  # milliseconds that an answer may take; a longer pause is told as that
 log = logging.getLogger(__name__)
@@ -144,8 +147,9 @@ class Handler(BaseHTTPRequestHandler):
     def answered(self) -> Reply:
         """Keeps what a POST says."""
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > LARGEST:
-            self.rfile.read(min(int(length), 1 << 20) if length.isdecimal() else 0)  # else no reply arrives
+        length = length if length.isdecimal() and len(length) <= MOST_DIGITS else ""
+        if not length or int(length) > LARGEST:
+            self.rfile.read(min(int(length or 0), 1 << 20))  # else no reply arrives
             raise RefusalError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"an answer has at most {LARGEST} bytes")
         content = self.rfile.read(int(length))
         if urlsplit(self.path).path != "/answers":
@@ -171,6 +175,8 @@ class Handler(BaseHTTPRequestHandler):
             reply = work()
         except RefusalError as refusal:
             status, reply = refusal.status, as_json({"error": f"{refusal}"})
+        except ValueError:  # of an address with half a bracket
+            status, reply = HTTPStatus.BAD_REQUEST, as_json({"error": "no such address"})
         except OSError as error:  # a picture has gone
             log.error("%s: %s", self.path, reason(error))
             status, reply = HTTPStatus.NOT_FOUND, as_json({"error": "a picture is gone"})
@@ -206,18 +212,17 @@ class StudyServer(ThreadingHTTPServer):
 
     def __init__(self, study: Study, host: str, port: int) -> None:
         self.study, self.is_local = study, host in LOOPBACK
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), Handler)
-        except (OSError, OverflowError) as error:
-            raise UserError(
-                f"--host {host} --port {port}: cannot listen there ({reason(error)}); try another --port"
-            ) from None
+        except FAULTS as error:
+            raise cannot_listen(host, port, error) from None
 
     @property
     def address(self) -> str:
         """What to open."""
-        host, port = self.server_address[:2]
-        return f"http://{host!s}:{port}/"
+        host, port = f"{self.server_address[0]!s}", self.server_address[1]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def as_json(value: object) -> Reply:

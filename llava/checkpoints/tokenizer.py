@@ -9,6 +9,7 @@ from transformers import LlamaTokenizer, PreTrainedTokenizerBase
 
 from egogen.errors import UserError, reason
 from egogen.files import read_json, write_json
+from egogen.unfetched import check_stands
 from llava.question.prompts import chat_template
 
 MODEL = "tokenizer.model"
@@ -40,6 +41,8 @@ def load_tokenizer(folder: Path, vocabulary: int | None = None) -> PreTrainedTok
             chat_template=chat_template(),
         )
     except Exception as error:  # noqa: BLE001 - its parsers raise bare Exception
+        for name in (MODEL, "tokenizer.json"):
+            check_stands(folder / name)
         raise UserError(
             f"{folder}: the tokenizer cannot be read ({reason(error)}); copy {MODEL} again"
         ) from None

@@ -338,6 +338,17 @@ def test_no_folder_of_clips(source: Ego4D, tmp_path: Path) -> None:
     source.add("a", "train", [action(0)])
     with pytest.raises(UserError, match="clips: no such folder"):
         prepare(source, tmp_path / "out")
+    source.clips.touch()
+    with pytest.raises(UserError, match="clips: is a file, expected a folder"):
+        prepare(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1", "inf"])
+def test_a_window_that_is_none(source: Ego4D, tmp_path: Path, seconds: str) -> None:
+    """A window of `nan` would leave nothing out, and say nothing."""
+    source.add("a", "train", [action(0)])
+    with pytest.raises(UserError, match=r"--min-window: got .*, allowed: seconds, 0 or more"):
+        prepare(source, tmp_path / "out", "--min-window", seconds)
 
 
 def test_boxes_follow_the_size_of_frames_in_both_directions() -> None:

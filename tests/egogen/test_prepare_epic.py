@@ -23,6 +23,8 @@ from egogen.prepare.epic.epic_file import (
     read_actions,
     read_video_info,
 )
+from egogen.prepare.frames.stills import FrameFiles
+from egogen.prepare.pair_plan import UNREADABLE, Lost
 from tests.egogen.raw_data import drawn, make_video, number_in
 from tests.samples import EPIC, needs
 
@@ -160,6 +162,26 @@ def test_rows_that_make_no_pair(tmp_path: Path) -> None:
         None,
         "duplicate",
     ]
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("frame_{:06d}.jpg", "holds such as 'frame_000001.jpg'"),
+        ("frame_{:010d}.png", "holds such as"),
+        ("", "holds nothing"),
+    ],
+)
+def test_frames_of_other_names_are_no_damaged_ones(tmp_path: Path, named: str, told: str) -> None:
+    """What somebody cut a video into by `ffmpeg %06d.jpg`, or an empty folder."""
+    folder = tmp_path / "epic" / "P01_11"
+    folder.mkdir(parents=True)
+    for number in range(1, 4) if named else ():
+        drawn(number).save(folder / named.format(number))
+    message = f"P01_11: {told}.*; expected frames named such as frame_0000000001.jpg"
+    with pytest.raises(Lost, match=message) as lost, FrameFiles(folder, 60.0).open():
+        pass
+    assert lost.value.reason == UNREADABLE
 
 
 def test_a_damaged_tar_file(tmp_path: Path) -> None:

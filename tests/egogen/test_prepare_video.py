@@ -44,6 +44,7 @@ KINDS = {
     "two": ("mp4", "libx264", {"bf": "3", "g": "2"}),
     "one key": ("mkv", "libx264", {}),
     "vp9": ("mp4", "libvpx-vp9", VP9 | {"g": "24"}),
+    "h264 avi": ("avi", "libx264", {"bf": "3", "g": "30"}),  # whose time stamps are those of decoding
     "vp9 b": ("webm", "libvpx-vp9", {"cpu-used": "5", "g": "24", "auto-alt-ref": "1", "lag-in-frames": "16"}),
 }  # fmt: skip
 
@@ -305,6 +306,7 @@ CONTAINERS = {
     "webm": ("libvpx-vp9", VP9),
     "mjpeg.avi": ("mjpeg", {}),
     "mpeg4.avi": ("mpeg4", {"bf": "2"}),
+    "h264.avi": ("libx264", {"x264-params": "keyint=12:bframes=5:b-pyramid=normal:open-gop=1"}),
 }
 
 

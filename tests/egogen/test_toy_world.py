@@ -143,8 +143,9 @@ def test_real_data_are_not_overwritten(tmp_path: Path) -> None:
     ("flags", "message"),
     [
         (["--size", "31"], "--size 31: expected 32 to 1024 pixels"),
-        (["--train", "-1"], "--train -1: expected 0 or more pairs"),
-        (["--val", "-2"], "--val -2: expected 0 or more pairs"),
+        (["--train", "-1"], "--train -1: expected 0 to 1000000 pairs"),
+        (["--val", "-2"], "--val -2: expected 0 to 1000000 pairs"),
+        (["--train", "9" * 30], "--train 9+: expected 0 to 1000000 pairs"),
     ],
 )
 def test_wrong_arguments(tmp_path: Path, flags: list[str], message: str) -> None:

@@ -126,6 +126,7 @@ def test_stage_1_runs_as_a_process_of_its_own(folder: Path, tmp_path: Path) -> N
         (["--ckpt", "{folder}"], "no model_index.json here; expected a diffusers pipeline folder, or a file"),
         (["--ckpt", "/dev/zero"], "/dev/zero: is a device; expected a file"),
         (["--output", "a.tiff"], r"--output: got 'a\.tiff', allowed: a name that ends in \.jpg"),
+        (["--output", "{folder}/photo.jpg/a.png"], r"photo\.jpg is a file, expected a folder"),
         (["--image-feature", "{folder}/image.npy"], "give both or neither"),
         ([*FEATURES, "--vllm", "x"], "give one of the two"),
         (["--batch-size", "0"], "--batch-size: got 0, allowed: at least 1"),

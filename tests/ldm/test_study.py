@@ -197,6 +197,8 @@ def test_a_restart_goes_on(server: StudyServer) -> None:
         ("/picture?rater=A&item={key}&place=-1", None, {}, 400),
         ("/picture?rater=A&item=../../etc/passwd&place=0", None, {}, 404),
         ("/", None, {"Host": "evil.example"}, 403),
+        ("/", None, {"Host": "["}, 400),
+        ("/answers", b"{}", {"Content_Length": "9" * 5000}, 413),
         ("/answers", said("A", "clip9/0"), {}, 404),
         ("/answers", said("A", "{key}", 4), {}, 400),
         ("/answers", said("A", "{key}", True), {}, 400),
@@ -243,7 +245,10 @@ def test_a_full_disk_and_a_lost_picture_are_told(
         (["--name", "a"], "found 1 names for 3 runs"),
         (["--name", "a", "b", "a"], "the name 'a' is that of two systems"),
         (["--name", "a", "b", "c\nd"], "expected letters that can be read"),
-        (["--host", "192.0.2.1"], r"--host 192\.0\.2\.1 --port 8417: cannot listen there"),
+        (
+            ["--host", "192.0.2.1"],
+            r"--host 192\.0\.2\.1 --port 8417: cannot be listened on \(.*\); --host is an address of this",
+        ),
     ],
 )
 def test_wrong_arguments(root: Path, more: list[str], message: str) -> None:

@@ -16,6 +16,7 @@ from egogen.annotations import JsonObject
 from egogen.boxes import Box
 from egogen.errors import UserError, reason, shorten
 from egogen.files import named_errors, regular
+from egogen.unfetched import check_stands
 
 BOM = b"\xef\xbb\xbf"  # of UTF-8
 FILES = ("fho_main.json", "fho.json")
@@ -119,6 +120,7 @@ def raw_videos(path: Path) -> Iterator[tuple[str | None, JsonObject]]:
             else:
                 raise UserError(f"{path}: {key} is {kind}, expected a list (v2) or an object (v1)")
     except ijson.JSONError as error:
+        check_stands(path)
         raise UserError(f"{path}: not valid JSON ({reason(error)}); is it cut off?") from None
 
 

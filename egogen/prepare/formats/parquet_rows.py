@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from egogen.disk import readable
 from egogen.errors import UserError, reason, shorten
 from egogen.files import regular
+from egogen.unfetched import check_stands
 
 # What pyarrow raises for damaged bytes: names and texts may be no UTF-8, types others than are stated.
 BROKEN = (pa.ArrowException, OSError, KeyError, TypeError, ValueError, MemoryError, OverflowError)
@@ -36,6 +37,7 @@ def guarded(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except BROKEN as error:
+        check_stands(path)
         raise UserError(
             f"{path}: not a readable Parquet file ({reason(error)[:160]}); is it cut off?"
         ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,15 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from egogen.prepare.pair_plan import DAMAGED, HIGH_RANGE, Lost
+from egogen.rgb import on_white, say
 
 # Numbers of ITU-T H.273, table 3 (transfer characteristics) and table 2 (colour primaries).
 HIGH_RANGES = {16: "PQ", 18: "HLG"}
 BT_2020 = 9
+UNNAMED = 2  # in both
+# Kinds of pictures, as MP4 names them, that Dolby Vision alone shows rightly: others see green and purple.
+DOLBY = ("dvh1", "dvhe", "dav1")
 Axes = tuple[int, int, int, int]
-PROGRESSIVE = 1  # as libavcodec numbers the order of fields; less is unknown, more has two fields
 SOFTEN = "zscale=t=linear:npl=100,tonemap=hable,zscale=p=bt709:t=bt709:m=bt709,format=yuv420p"
 MOST_STRETCH = 10  # of pixels that are not square
 # Where x and y go, the signs of a display matrix's a, b, c and d, and what does it to a picture.
@@ -49,25 +51,33 @@ def check_look(stream: VideoStream, path: Path) -> None:
             f"{path}: high dynamic range ({name}), which would come out washed out; tone-map it first, such "
             f"as by ffmpeg -i IN -vf {SOFTEN} OUT",
         )
+    if context.codec_tag in DOLBY and context.color_trc == UNNAMED:
+        raise Lost(
+            HIGH_RANGE,
+            f"{path}: Dolby Vision alone ({context.codec_tag}), which would come out green and purple; "
+            "tone-map it first, such as by ffmpeg -i IN -vf libplacebo=tonemapping=auto:format=yuv420p OUT",
+        )
     if context.color_primaries == BT_2020:
         log.warning("%s: its colours are BT.2020's and are taken for BT.709's: a little pale", path)
-    if (context.field_order or 0) > PROGRESSIVE:
-        log.warning(
-            "%s: interlaced, what moves looks combed; deinterlace it first, such as by ffmpeg -vf bwdif", path
-        )
+    if stream.metadata.get("alpha_mode") == "1":  # of WebM, beside the pictures
+        log.warning("%s: has transparent parts, which are not read; their colours show", path)
 
 
-def picture(frame: VideoFrame, aspect: Fraction | None) -> Image.Image:
-    """A frame in RGB as it is shown.
+def picture(frame: VideoFrame, stream: VideoStream, name: str) -> Image.Image:
+    """A frame in RGB as it is shown; transparent parts on white, as those of photos.
 
     Args:
         frame: as decoded; where it does not say its matrix and range, BT.601 and limited as in ffmpeg.
-        aspect: width of a pixel by its height; None or 0 where nobody says.
+        stream: whose it is; says how wide a pixel is, where anybody does.
+        name: for messages.
 
     Raises:
         Lost: pixel aspect or display matrix are none that a picture can have.
     """
-    image: Image.Image = frame.to_image()
+    if frame.interlaced_frame:  # which the header may not say
+        say(f"{name}: interlaced, what moves looks combed; deinterlace it first, such as by ffmpeg -vf bwdif")
+    image = in_rgb(frame, name)
+    aspect = stream.sample_aspect_ratio
     if aspect and aspect != 1:
         if not 1 / MOST_STRETCH <= aspect <= MOST_STRETCH:
             raise Lost(DAMAGED, f"pixels of an aspect of {aspect}; expected up to {MOST_STRETCH} either way")
@@ -76,6 +86,14 @@ def picture(frame: VideoFrame, aspect: Fraction | None) -> Image.Image:
     matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # a name, says its stub
     axes = UPRIGHT if matrix is None else axes_of(bytes(matrix))
     return image if axes == UPRIGHT else image.transpose(TURNS[axes])
+
+
+def in_rgb(frame: VideoFrame, name: str) -> Image.Image:
+    """A frame's pixels."""
+    if not any(part.is_alpha for part in frame.format.components):
+        image: Image.Image = frame.to_image()
+        return image
+    return on_white(Image.fromarray(frame.to_ndarray(format="rgba")), name).convert("RGB")
 
 
 def axes_of(matrix: bytes) -> Axes:

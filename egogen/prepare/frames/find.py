@@ -24,7 +24,7 @@ def find_sources(
         UserError: the root is no folder.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
+        raise UserError(f"{root}: {'is a file, expected a folder' if root.exists() else 'no such folder'}")
     found: dict[str, Path] = {}
     for here, inner, files, _ in walk(root, tolerant=True):
         for name in files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,9 +11,11 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from egogen.errors import UserError
+from egogen.errors import UserError, shorten
 from egogen.frames import FolderFrames, FrameStore, TarFrames, read_frame
 from egogen.prepare.pair_plan import AFTER_END, DAMAGED, MISSING, UNREADABLE, Lost, Place, Stamp
+
+FRAME = re.compile(r"frame_\d{10}\.jpg")  # as EPIC-KITCHENS names them
 
 
 class Stills(ABC):
@@ -47,7 +50,7 @@ class FrameFiles:
 
     @contextmanager
     def open(self) -> Iterator[NumberedFrames]:
-        """Lists the frames; raises `Lost` if the tar file is damaged."""
+        """Lists the frames; raises `Lost` if there are none of these names, or the tar file is damaged."""
         try:
             frames = NumberedFrames(self)
         except (UserError, OSError) as error:
@@ -69,7 +72,10 @@ class NumberedFrames(Stills):
             names = [path.name for path in files.path.iterdir()]
         # In some tar files the frames are in a folder.
         self.names = {PurePosixPath(name).name: name for name in names}
-        self.last = max((name for name in self.names if name.startswith("frame_")), default="")
+        self.last = max(filter(FRAME.fullmatch, self.names), default="")
+        if not self.last:
+            found = f"such as {shorten(min(self.names))}" if self.names else "nothing"
+            raise UserError(f"{files.path}: holds {found}; expected frames named such as {file_name(1)}")
 
     def find(self, place: Place) -> int:
         """The number itself; raises `Lost` if there is no such frame."""

@@ -37,6 +37,7 @@ class Timeline:
         end: the tick at which the last frame leaves the screen.
         cut_off: whether the file ends before its header says, or is damaged on the way.
         named_rate: frames in a second by the header, where it says.
+        is_counted: the time stamps are those of decoding: whose they are, the order of the frames tells.
     """
 
     base: Fraction
@@ -45,10 +46,11 @@ class Timeline:
     end: int
     cut_off: bool
     named_rate: Fraction | None = None
+    is_counted: bool = False
 
     @classmethod
     def read(cls, container: InputContainer, stream: VideoStream) -> Timeline:
-        """Reads all packets of a stream; raises `ValueError` if none of them has a time stamp."""
+        """Reads all packets of a stream; raises `ValueError` if they do not say which frame is when."""
         ends: dict[int, int] = {}
         keys: set[int] = set()
         count, last, whole = 0, None, True
@@ -70,13 +72,20 @@ class Timeline:
         base = Fraction(stream.time_base or Fraction(1, 1))
         pts = sorted(ends)
         length = (ends[pts[-1]] - pts[0]) * base
-        cut_off = not whole or count < stream.frames or ends_early(container, stream, length)
+        cut_off = not whole or count < promised(container, stream) or ends_early(container, stream, length)
         if cut_off and last is not None:
             # Frames are stored in the order of decoding: before later ones, some may be lost.
             pts = [stamp for stamp in pts if stamp <= last] or pts[:1]
+        is_counted = has_no_order(container, stream)
+        if is_counted and cut_off:
+            raise ValueError(
+                "H.264 in AVI whose frames are reordered, and some are missing: none can be told from "
+                "another; make it anew, such as by ffmpeg -i IN OUT.mp4"
+            )
         # Of MPEG-PS many time stamps are guessed, and after seeking otherwise: it is read from its start.
-        key_stamps = [] if container.format.name == "mpeg" else [stamp for stamp in pts if stamp in keys]
-        return cls(base, pts, key_stamps, ends[pts[-1]], cut_off, stream.average_rate)
+        from_start = is_counted or container.format.name == "mpeg"
+        key_stamps = [] if from_start else [stamp for stamp in pts if stamp in keys]
+        return cls(base, pts, key_stamps, ends[pts[-1]], cut_off, stream.average_rate, is_counted)
 
     def at(self, seconds: Fraction) -> int | None:
         """Position of the frame on screen at a time; time 0 is when the first frame appears.
@@ -155,6 +164,24 @@ class Timeline:
 def rounding(ticks: Fraction) -> Fraction:
     """How many ticks the stamps of a constant rate may be off, where frames are so many apart."""
     return min(Fraction(ROUNDING_TICKS), ticks * ROUNDING_PART)
+
+
+def has_no_order(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether time stamps are those of decoding, and frames are shown in another order.
+
+    AVI has no times of presentation; of MPEG-4 they are worked out, of H.264 not.
+    """
+    context = stream.codec_context
+    return container.format.name == "avi" and context.name == "h264" and bool(context.has_b_frames)
+
+
+def promised(container: InputContainer, stream: VideoStream) -> int:
+    """How many packets a whole file has by its header, where that counts them.
+
+    An edit list may leave out what is in the file: MP4's index then has the packets that are left.
+    """
+    count: int = stream.frames
+    return min(count, len(stream.index_entries)) if "mp4" in container.format.name else count
 
 
 def ends_early(container: InputContainer, stream: VideoStream, length: Fraction) -> bool:

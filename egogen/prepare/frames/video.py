@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +15,12 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
-from egogen.errors import UserError
+from egogen.errors import UserError, reason
 from egogen.files import regular
 from egogen.prepare.frames.display import check_look, picture
 from egogen.prepare.frames.timeline import Timeline
 from egogen.prepare.pair_plan import AFTER_END, CUT_OFF, UNREADABLE, AtFrame, AtTime, Lost, Place, Stamp
+from egogen.unfetched import HEAD, unfetched
 
 # Containers that hold what they show; others are lists (HLS, DASH, concat), which name files to read.
 CONTAINERS = "asf,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,webm,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,ogg"
@@ -47,9 +48,17 @@ class VideoFile:
             except UserError as error:
                 raise Lost(UNREADABLE, f"{error}") from None
             except (av.error.FFmpegError, ValueError) as error:
-                raise Lost(UNREADABLE, f"{self.path}: {error}") from None
+                raise Lost(UNREADABLE, f"{self.path}: {why(self.path, error)}") from None
             check_look(video.stream, self.path)
             yield video
+
+
+def why(path: Path, error: Exception) -> str:
+    """Why a file cannot be read as a video; not in a library's words where it was not fetched at all."""
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(HEAD)
+        return unfetched(head) or (reason(error) if head else "empty; copy it again")
+    return reason(error)
 
 
 class ShownFrame(NamedTuple):
@@ -114,7 +123,7 @@ class Video:
             while shown is not None and shown.pts < stamp:
                 shown = next(frames, None)
             found = shown.frame if shown is not None and shown.pts == stamp else None
-            yield position, None if found is None else picture(found, self.stream.sample_aspect_ratio)
+            yield position, None if found is None else picture(found, self.stream, self.container.name)
 
     def start(self, stamp: int, wanted: set[int]) -> tuple[Iterator[ShownFrame], ShownFrame | None]:
         """Decodes from the last key frame that reaches a time stamp: the frames behind the first, and it."""
@@ -134,6 +143,9 @@ class Video:
 
         After an error everything is in doubt until the next key frame, so it is left out.
         """
+        if self.timeline.is_counted:
+            yield from self.count_through()
+            return
         damaged = False
         for packet in self.packets(key):
             skip = packet.pts is not None and packet.pts not in wanted
@@ -147,6 +159,20 @@ class Video:
                 damaged = damaged and not frame.key_frame
                 if not damaged and not frame.is_corrupt and frame.pts is not None:
                     yield ShownFrame(frame.pts, frame)
+
+    def count_through(self) -> Iterator[ShownFrame]:
+        """Decodes from the start, and gives each frame the time stamp of its place; none behind an error."""
+        self.stream.codec_context.skip_frame = "DEFAULT"
+        stamps = iter(self.timeline.pts)
+        for packet in self.packets(None):
+            try:
+                decoded = packet.decode()
+            except av.error.FFmpegError:
+                return
+            for frame, stamp in zip(decoded, stamps, strict=False):
+                if packet.is_corrupt or frame.is_corrupt:
+                    return
+                yield ShownFrame(stamp, frame)
 
     def packets(self, key: int | None) -> Iterator[Packet[VideoStream]]:
         """The stream's packets from a key frame on, or from the file's start, as far as it can be read."""
