@@ -120,6 +120,14 @@ def why_not(path: Path, error: OSError) -> str:
     return reason(error) if file is None else f"{file} is a file, expected a folder"
 
 
+def remove_folder(path: Path) -> None:
+    """Removes a folder and all in it; of a link to one, the link alone."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
 def finish(part: Path) -> None:
     """Brings all of an unfinished folder to the disk, for all who may read the folder."""
     readable = stat.S_IMODE(part.stat().st_mode) & 0o666

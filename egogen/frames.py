@@ -20,6 +20,7 @@ from egogen.hints import hint
 from egogen.layout import find_frame
 from egogen.rgb import to_rgb, upright_size
 from egogen.unfetched import HEAD, check_fetched, check_stands
+from egogen.walks import shown
 
 JPEG_END = b"\xff\xd9"
 # What Pillow raises for bytes that are not a whole image, or that claim to be a huge one.
@@ -86,7 +87,7 @@ class TarFrames:
     def __init__(self, folder: Path, tars: Sequence[Path] = ()) -> None:
         self.place = folder
         self.members: dict[str, Member] = {}
-        tars = tars or ([folder] if folder.is_file() else sorted(folder.glob("*.tar")))
+        tars = tars or ([folder] if folder.is_file() else shown(folder.glob("*.tar")))
         if not tars:
             raise UserError(f"{folder}: no tar file here; write some by python -m egogen.pack")
         for path in tars:
@@ -154,7 +155,7 @@ def open_frames(place: Path) -> FrameStore:
             f"{place}: no such folder of frames; bash scripts/download_dataset.sh fetches the published, "
             "python -m egogen.prepare makes others"
         )
-    return TarFrames(place) if place.is_file() or any(place.glob("*.tar")) else FolderFrames(place)
+    return TarFrames(place) if place.is_file() or shown(place.glob("*.tar")) else FolderFrames(place)
 
 
 def check_frames(frames: FrameStore, names: Iterable[str], threads: int = 8) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from unicodedata import normalize
 
 from egogen.errors import UserError
 from egogen.layout import EGOGEN, FEATURE_KINDS, FOLDERS, METRIC_TARGETS, data_root, run_root, weights_root
@@ -29,7 +31,15 @@ def require(path: Path) -> Path:
 
 
 def hint(path: Path) -> str:
-    """The end of a message on a missing file: `; make it by COMMAND`, or nothing for a user's own file."""
+    """The end of a message on a missing file: `; make it by COMMAND`, or nothing for a user's own file.
+
+    Of a link to nothing it says that; and where a name is there in other bytes that look alike, which one.
+    """
+    with suppress(OSError):  # a name that no file has, or a folder that may not be entered
+        if path.is_symlink():
+            return f"; it is a link to {path.readlink()}, which is not there"
+        if (other := twin(path)) is not None:
+            return f"; {other} is there, which looks alike, but its accents are written otherwise (Unicode)"
     rules = (
         (run_root() / "toy", toy),
         (run_root(), of_run),
@@ -42,6 +52,18 @@ def hint(path: Path) -> str:
             command = rule(path.absolute().relative_to(root.absolute()).parts)
             return f"; make it by {command}" if command else ""
     return ""
+
+
+def twin(path: Path) -> Path | None:
+    """What lies where the first missing part of a path would, and has its name in another Unicode form.
+
+    macOS and its archives take letters and accents apart.
+    """
+    missing = next((each for each in (*reversed(path.parents), path) if not each.exists()), path)
+    name = normalize("NFC", missing.name)
+    if name.isascii():
+        return None
+    return next((each for each in missing.parent.iterdir() if normalize("NFC", each.name) == name), None)
 
 
 def toy(_: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 from egogen.errors import UserError, shorten
+from egogen.walks import shown
 
 DESCRIPTION_KEY = "llava_forecast_finetune"  # of an action, in annotation files
 Split = Literal["train", "val"]
@@ -194,7 +195,7 @@ def shard_path(folder: Path, part: str, number: int) -> Path:
 
 def shard_paths(folder: Path) -> list[Path]:
     """All shards of a folder of features, in order."""
-    return sorted(folder.glob(f"*-{'[0-9]' * 5}.safetensors"))
+    return shown(folder.glob(f"*-{'[0-9]' * 5}.safetensors"))
 
 
 def projector_path(folder: Path) -> Path:

@@ -88,7 +88,8 @@ def file_hash(path: Path) -> str:
 def checkpoint_hash(path: Path) -> str:
     """SHA-256 over a checkpoint file, or over the names and contents of a folder's weights and settings.
 
-    What tells of training alone (logs, states, records) does not count. Subfolders count where the folder is
+    What tells of training alone (logs, states, records) does not count, nor what is hidden.
+    Subfolders count where the folder is
     a diffusers pipeline, which keeps its weights there; elsewhere they are intermediate checkpoints.
 
     Raises:
@@ -99,7 +100,9 @@ def checkpoint_hash(path: Path) -> str:
     kinds = {".bin", ".safetensors", ".json", ".model"}
     below = walk_files(path) if (path / "model_index.json").is_file() else sorted(path.glob("*"))
     files = [
-        file for file in below if file.suffix in kinds and file.name not in OF_TRAINING and file.is_file()
+        file
+        for file in below
+        if file.suffix in kinds and file.name not in OF_TRAINING and file.name[0] != "." and file.is_file()
     ]
     if not files:
         raise UserError(f"{path}: no checkpoint here (no .bin, .safetensors or .json file)")

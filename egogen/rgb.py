@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from egogen.errors import UserError
 
@@ -24,6 +25,7 @@ TURNS = {
 SIDEWAYS = (5, 6, 7, 8)
 # What Pillow raises for an EXIF block that is none.
 NO_EXIF = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error)
+DEEP = ("PNG", "PPM")  # whose whole numbers Pillow scales to 16 bits, or has of so many
 PREVIEWS = "MPO"  # a camera's photo with smaller copies of itself
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
     image.load()  # a TIFF is turned by this, and forgets its orientation
     turn = TURNS.get(orientation(image))
     upright = image if turn is None else image.transpose(turn)
-    rgb = on_white(eight_bits(upright, name), name).convert("RGB")
+    rgb = on_white(eight_bits(upright, name, image.format in DEEP), name).convert("RGB")
     rgb.info = {}  # an orientation that was obeyed is not written again
     return rgb
 
@@ -55,7 +57,9 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height that `to_rgb` would give, by the header of a picture that is just opened."""
     width, height = image.size
-    turned = image.format != "TIFF" and orientation(image) in SIDEWAYS  # a TIFF's header is upright already
+    # A TIFF's size is upright already, but where its orientation stands in XMP alone.
+    is_upright = isinstance(image, TiffImageFile) and image.tag_v2.get(ExifTags.Base.Orientation) in SIDEWAYS
+    turned = not is_upright and orientation(image) in SIDEWAYS
     return (height, width) if turned else (width, height)
 
 
@@ -68,8 +72,13 @@ def orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) else 1
 
 
-def eight_bits(image: Image.Image, name: str) -> Image.Image:
+def eight_bits(image: Image.Image, name: str, is_deep: bool) -> Image.Image:
     """Scales grey of more than 8 bits, which the library would clip to white or cut to black.
+
+    Args:
+        image: of any mode.
+        name: for messages.
+        is_deep: whole numbers are 16 bits for sure; else where any is above 255.
 
     Raises:
         UserError: the range of its values is none that is known.
@@ -84,8 +93,8 @@ def eight_bits(image: Image.Image, name: str) -> Image.Image:
         return Image.fromarray((values * np.float32(255) + np.float32(0.5)).astype(np.uint8))
     if not 0 <= low <= high <= 0xFFFF:
         raise out_of_range(name, low, high, "whole numbers from 0 to 65535")
-    is_deep = image.mode != "I" or high > 0xFF
-    return Image.fromarray((values >> 8 if is_deep else values).astype(np.uint8))
+    shift = 8 if is_deep or image.mode != "I" or high > 0xFF else 0
+    return Image.fromarray((values >> shift).astype(np.uint8))
 
 
 def out_of_range(name: str, low: np.generic, high: np.generic, allowed: str) -> UserError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -83,6 +83,19 @@ def walk_names(folder: Path) -> Iterator[str]:
             yield f"{place}{name}"
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder that it is in, is one that listings leave out."""
+    return name.startswith(".") or "/." in name
+
+
+def shown(paths: Iterable[Path]) -> list[Path]:
+    """Paths in order, without those whose names begin with a dot: a shell's `*` leaves them out as well.
+
+    On disks of other systems macOS puts a `._x.tar` beside each `x.tar`, which is none.
+    """
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
 def check_lost(listing: Listing) -> None:
     """Raises a `UserError` if a link, no hidden one, leads to nothing: what it is for would be left out."""
     if broken := next((listing.folder / name for name in listing.lost if not name.startswith(".")), None):
@@ -96,7 +109,7 @@ def walk_files(folder: Path, *patterns: str) -> list[Path]:
 
     Args:
         folder: where to look; may be absent.
-        patterns: for names, such as `*.npy`; by default every file.
+        patterns: for names, such as `*.npy`, which no hidden name fits; by default every file.
 
     Raises:
         UserError: a folder cannot be listed, or a link, no hidden one, leads to nothing: what it stood for
@@ -108,7 +121,7 @@ def walk_files(folder: Path, *patterns: str) -> list[Path]:
         names = (
             name
             for name in listing.files
-            if not patterns or any(fnmatchcase(name, each) for each in patterns)
+            if not patterns or (name[0] != "." and any(fnmatchcase(name, each) for each in patterns))
         )
         found += [listing.folder / name for name in names]
     return sorted(found)

@@ -30,6 +30,7 @@ from egogen.files import atomic_folder, clean_parts
 from egogen.hints import hint
 from egogen.layout import clip_folder, feature_folders, projector_path, shard_path
 from egogen.progress import Progress
+from egogen.walks import shown
 
 log = logging.getLogger(__name__)
 PART = "features"  # names the shards
@@ -210,7 +211,7 @@ def clip_files(clip: Path | None) -> list[Path]:
     """
     if clip is None:
         raise UserError("--clip: needed for --to online, the folder of the CLIP that stage 1 saw with")
-    weights = sorted(clip.glob("*.safetensors*")) or sorted(clip.glob("*.bin*"))
+    weights = shown(clip.glob("*.safetensors*")) or shown(clip.glob("*.bin*"))
     if not weights or not (clip / "config.json").is_file():
         raise UserError(f"{clip}: no CLIP here; expected a folder with config.json and weights")
     return [path for path in (clip / "config.json", clip / SETTINGS) if path.is_file()] + weights

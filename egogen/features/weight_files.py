@@ -19,6 +19,7 @@ from egogen.errors import UserError, reason
 from egogen.features.store_names import SUFFIXES
 from egogen.hints import hint
 from egogen.unfetched import HEAD, check_fetched
+from egogen.walks import shown
 
 # What numpy, zipfile, pickle, torch and safetensors raise for damaged bytes.
 BROKEN = (
@@ -41,7 +42,7 @@ def weight_files(path: Path) -> list[Path]:
     Raises:
         UserError: there is none of a kind that can be read.
     """
-    candidates = sorted(path.iterdir()) if path.is_dir() else [path]
+    candidates = shown(path.iterdir()) if path.is_dir() else [path]
     files = [file for file in candidates if file.suffix and file.suffix in SUFFIXES and file.is_file()]
     if not files:
         what = "exists, but is no such file" if path.exists() else f"no such file or folder{hint(path)}"

@@ -14,6 +14,7 @@ from egogen.annotations import ClipMetadata, Item
 from egogen.layout import normal, target_name
 from egogen.validate.check_report import Check
 from egogen.validate.frame_files import SplitFrames, list_below
+from egogen.walks import is_hidden
 
 # Whoever resized may have rounded either way: EPIC-KITCHENS has widths of 456 where 455.1 is exact.
 WIDTH_TOLERANCE = 1
@@ -105,7 +106,8 @@ def check_order(frames: SplitFrames) -> Check:
     @lru_cache(MOST_FOLDERS)  # actions may share a folder
     def first_of(folder: str) -> str | None:
         try:
-            return min(os.listdir(f"{frames.folder}/{folder}"), default=None)  # noqa: PTH208 - of millions
+            names = os.listdir(f"{frames.folder}/{folder}")  # noqa: PTH208 - of millions
+            return min((each for each in names if each[0] != "."), default=None)  # as the metric takes it
         except OSError:  # no such folder, or links that lead to each other: its frames are told to be missing
             return None
 
@@ -138,7 +140,7 @@ def check_metric_targets(frames: SplitFrames) -> Check:
             f"{folder}/{name}", f"{frames.folder}/{target}", shallow=False
         ):
             check.faults.append(f"{name}: its bytes differ from those of the val target {target}")
-    extra = sorted(there.keys() - owners.keys())
+    extra = sorted(name for name in there.keys() - owners.keys() if not is_hidden(name))
     check.faults += [f"{name}: in {folder.name}, but no val target" for name in extra]
     return check
 

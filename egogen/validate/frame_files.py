@@ -17,7 +17,7 @@ from egogen.frames import JPEG_END, decode, image_size
 from egogen.layout import Layout, Split, normal
 from egogen.progress import Progress
 from egogen.validate.check_report import Check
-from egogen.walks import walk
+from egogen.walks import is_hidden, walk
 
 # Unfinished files of `egogen.files.atomic_open`; others that end so are somebody's own.
 PART = ".*.part"
@@ -63,7 +63,7 @@ class SplitFrames:
         present = [name for name in self.named if found.get(name) or (self.folder / name).is_file()]
         for name in self.named:
             found.pop(normal(name), None)
-        self.extra = sorted(found)
+        self.extra = sorted(name for name in found if not is_hidden(name))  # systems leave files of their own
         return present
 
     def check(self, name: str, items: int = 0, faults: Iterable[str] = ()) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel
 
-from egogen.annotations import check_object
+from egogen.annotations import JsonObject, check_object
 from egogen.errors import UserError, check, reason
 from egogen.features.weight_files import BROKEN
 from egogen.files import read_json
@@ -39,14 +40,26 @@ UNSTORED = {"text_model.embeddings.position_ids", "embeddings.position_ids"}
 
 # What our networks, schedule and formats take for granted; other settings are read, or change nothing.
 SETTINGS: Mapping[str, Mapping[str, object]] = {
-    "scheduler/scheduler_config.json": {"prediction_type": "epsilon", **TRAINING_SCHEDULE},
-    "text_encoder/config.json": {"hidden_act": "quick_gelu"},
-    "unet/config.json": {
-        "act_fn": "silu", "addition_embed_type": None, "class_embed_type": None, "flip_sin_to_cos": True,
-        "freq_shift": 0, "time_embedding_type": "positional",
+    "scheduler/scheduler_config.json": {
+        "prediction_type": "epsilon", "rescale_betas_zero_snr": False, "trained_betas": None,
+        **TRAINING_SCHEDULE,
     },
-    "vae/config.json": {"act_fn": "silu", "scaling_factor": LATENT_SCALE},
+    "text_encoder/config.json": {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+    "unet/config.json": {
+        "act_fn": "silu", "addition_embed_type": None, "attention_type": "default",
+        "center_input_sample": False, "class_embed_type": None, "downsample_padding": 1,
+        "flip_sin_to_cos": True, "freq_shift": 0, "mid_block_scale_factor": 1, "norm_eps": 1e-5,
+        "resnet_out_scale_factor": 1, "resnet_skip_time_act": False, "time_embedding_type": "positional",
+        "timestep_post_act": None,
+    },
+    "vae/config.json": {
+        "act_fn": "silu", "latents_mean": None, "latents_std": None, "scaling_factor": LATENT_SCALE,
+        "shift_factor": None,
+    },
 }  # fmt: skip
+
+# What diffusers passes over with a warning where it does not know it: a later version's, or a slip.
+PARTS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "conditioner": Conditioner}
 
 # Networks are built before their weights are looked at, layer by layer.
 LAYERS = ("num_hidden_layers", "layers_per_block", "transformer_layers_per_block")
@@ -118,11 +131,21 @@ def check_settings(folder: Path) -> None:
     """Refuses a model that works otherwise than ours: its settings would be lost. Older files do not say all.
 
     Raises:
-        UserError: one says otherwise, such as Stable Diffusion 2's or XL's; names it.
+        UserError: one says otherwise, such as Stable Diffusion 2's or XL's, or is known to nobody here;
+            names it.
     """
+    for name, kind in PARTS.items():
+        path = folder / name / "config.json"
+        known = signature(kind.__init__).parameters
+        stated = stated_in(path)
+        if strange := [key for key in stated if stated[key] and key[:1] != "_" and key not in known]:
+            raise UserError(
+                f"{path}: {strange[0]}: no setting of {kind.__name__} here, it would be passed over; is the "
+                "model of a later version of diffusers?"
+            )
     for name, wanted in SETTINGS.items():
         path = folder / name
-        stated = check_object(read_json(path), f"{path}", "settings by name") if path.exists() else {}
+        stated = stated_in(path)
         for key, value in wanted.items():
             found = stated.get(key, value)
             check(f"{path}: {key}", found, f"{value}, as of Stable Diffusion 1", found == value)
@@ -130,6 +153,11 @@ def check_settings(folder: Path) -> None:
             found = stated.get(key, 1)
             good = all(type(each) is int and each <= MOST_LAYERS for each in numbers_in(found))
             check(f"{path}: {key}", found, f"up to {MOST_LAYERS} layers", good)
+
+
+def stated_in(path: Path) -> JsonObject:
+    """The settings in a file; none where it is not there."""
+    return check_object(read_json(path), f"{path}", "settings by name") if path.exists() else {}
 
 
 def numbers_in(value: object) -> list[object]:

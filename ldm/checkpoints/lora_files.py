@@ -17,6 +17,7 @@ from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LORA_WEIGHT_N
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from egogen.adapter_settings import settings_fault
 from egogen.annotations import check_object
 from egogen.errors import UserError, shorten
 from egogen.features.weight_files import SAFETENSORS, form_of
@@ -30,6 +31,7 @@ from ldm.networks.lora_layers import Delta, Layer, add
 
 log = logging.getLogger(__name__)
 BASE = "lego_base"  # in our files' headers: hash of the checkpoint that the LoRA was trained on
+PATTERNS = ("alpha_pattern", "rank_pattern")  # settings that are read here, beside those of all adapters
 PEFT_FILE, PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 DOWN, UP, ALPHA = ("lora_A", "lora_down", "lora.down"), ("lora_B", "lora_up", "lora.up"), "alpha"
 KINDS = "|".join(map(re.escape, (*DOWN, *UP, ALPHA)))
@@ -70,9 +72,14 @@ class Stated(NamedTuple):
         """Alpha / rank of a layer's adapter; without a word on alpha it is the rank."""
         own = self.settings.get(label, {})
         patterns: Mapping[str, float] = own.get("alpha_pattern") or {}
-        matching = [each for name, each in patterns.items() if re.fullmatch(rf"(.*\.)?({name})", layer)]
+        matching = [each for name, each in patterns.items() if fits(name, layer)]
         said = alpha.item() if alpha is not None else (matching or [own.get("lora_alpha", rank)])[0]
         return float(said) / (rank**0.5 if own.get("use_rslora") else rank)
+
+
+def fits(pattern: str, layer: str) -> bool:
+    """Whether a pattern of peft's settings means a layer."""
+    return re.fullmatch(rf"(.*\.)?({pattern})", layer) is not None
 
 
 def apply_loras(parts: Parts, loras: Sequence[LoraFile], ckpt: Path) -> None:
@@ -117,7 +124,7 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], Stated]:
     """Tensors of a LoRA file, or of a folder that diffusers or peft wrote, and what it says of them.
 
     Raises:
-        UserError: there is no such file, it is damaged, or no LoRA.
+        UserError: there is no such file, it is damaged, or no LoRA, or its settings ask for more than one.
     """
     if path.is_dir():
         inside = [path / name for name in (LORA_WEIGHT_NAME_SAFE, PEFT_FILE) if (path / name).is_file()]
@@ -138,8 +145,10 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], Stated]:
         settings.setdefault(label, {})[key] = value
     for own in settings.values():
         check_alphas(own, path)
-    if any(own.get("use_dora") for own in settings.values()):
-        raise UserError(f"{path}: is a DoRA, which is not read; expected a LoRA")
+        if own.get("use_dora"):
+            raise UserError(f"{path}: is a DoRA, which is not read; expected a LoRA")
+        if fault := settings_fault(own, PATTERNS):
+            raise UserError(f"{path}: {fault}")
     return weights, Stated(settings, header.get(BASE))
 
 
@@ -199,9 +208,18 @@ def add_weights(
             f"(the first is {faults[0]}); nothing was added: give a sound LoRA of its own architecture"
         )
     say_if_nothing(wanted.values(), path)
+    say_unmatched(said, {own for _, own, layer in layers.values() if layer in wanted}, path)
     for layer, delta in wanted.items():
         add(layer, delta, weight)
     return len(wanted)
+
+
+def say_unmatched(said: Stated, layers: Iterable[str], path: Path) -> None:
+    """A line for alphas that are stated for layers without an adapter: they count for nothing."""
+    stated = {name for own in said.settings.values() for name in own.get("alpha_pattern") or {}}
+    lost = sorted(name for name in stated if not any(fits(name, layer) for layer in layers))
+    if lost:
+        log.warning("%s: alpha_pattern names %s, which fits none of its layers", path, shorten(lost[0]))
 
 
 def say_if_nothing(deltas: Iterable[Delta], path: Path) -> None:

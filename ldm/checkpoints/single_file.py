@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -28,8 +28,11 @@ from ldm.networks.shapes import BOTH, LATENT_CHANNELS, Architecture, Streams, ch
 # What may hold the tensors where `state_dict` does not; and names that wrappers put around those inside.
 HOLDERS = ("model_state_dict", "module", "model")
 WRAPPED = re.compile(r"(?<![^.])(module|_forward_module|_orig_mod)\.|_orig_mod(?=[a-z])")
+OF_V_PREDICTION = ("v_pred", "ztsnr")  # tensors that say this by being there
 OUTER = tuple(f"model.{part}" for part in ("model.", "model_ema.", VAE, TEXT))
 JOIN = f"{SHARDED}, and give what that makes"
+STREAMS = ("projection_img", "projection_txt", "self_attn_mix")
+CONDITIONERS = (*(f"{part}." for part in STREAMS), *map(ema_name, STREAMS))  # and their averages
 CONV_IN = f"{UNET}input_blocks.0.0.weight"
 
 
@@ -112,7 +115,7 @@ def weights_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     DistributedDataParallel adds `module.`, torch.compile `_orig_mod.`, a trainer `model.` to all of them.
 
     Raises:
-        UserError: it holds no tensors, or empty ones.
+        UserError: it holds no tensors, or empty ones, or says that it predicts something else.
     """
     found: object = content["state_dict"]
     if isinstance(found, dict) and not any(isinstance(value, Tensor) for value in found.values()):
@@ -123,6 +126,11 @@ def weights_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     if others := [name for name, value in found.items() if not isinstance(value, Tensor)]:
         raise UserError(
             f"{path}: expected tensors by name, below `state_dict` or at the top; {others[0]!r} is none"
+        )
+    if strange := [name for name in OF_V_PREDICTION if name in found]:
+        raise UserError(
+            f"{path}: its {strange[0]!r} says that it predicts velocities (v-prediction); expected a model "
+            "that predicts noise, as Stable Diffusion 1 does"
         )
     empty = [name for name, value in found.items() if not value.numel()]
     if empty:
@@ -147,6 +155,8 @@ def load_state(
     if streams_of(state) is None:
         names = {own: name for own, name in names.items() if not own.startswith("conditioner.")}
     check_keys(state, names, parts.conditioner is None, path)
+    if use_ema:
+        check_averages(state, [name for own, name in names.items() if own.startswith("unet.")], path)
     for label, module in parts._asdict().items():
         if module is None:
             continue
@@ -162,15 +172,25 @@ def check_keys(state: Mapping[str, Tensor], names: Mapping[str, str], plain: boo
     """Raises a `UserError` for a missing or unknown tensor; a conditioner's may stay unused if `plain`."""
     wanted = set(names.values())
     allowed = wanted | {ema_name(name) for name in wanted} | KNOWN_EXTRAS
-    optional = ("projection_img.", "projection_txt.", "self_attn_mix.") if plain else ()
+    optional = CONDITIONERS if plain else ()
     missing = sorted(wanted - set(state))
-    unknown = sorted(name for name in set(state) - allowed if not name.startswith(("model_ema.", *optional)))
+    unknown = sorted(name for name in set(state) - allowed if not name.startswith(optional))
     for kind, found in (("is missing from", missing), ("is unknown in", unknown)):
         if found:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             raise UserError(
                 f"{path}: tensor {found[0]!r}{more} {kind} the file; is it a checkpoint of this architecture?"
             )
+
+
+def check_averages(state: Mapping[str, Tensor], unet: Sequence[str], path: Path) -> None:
+    """Raises a `UserError` for moving averages of a part of the UNet alone: a mixture is no model."""
+    found = sum(ema_name(name) in state for name in unet)
+    if 0 < found < len(unet):
+        raise UserError(
+            f"{path}: has moving averages of {found} of the UNet's {len(unet)} weights; copy it again, or "
+            "take the last weights (--no-ema)"
+        )
 
 
 def copy_tensor(target: Tensor, value: Tensor, name: str, path: Path) -> None:

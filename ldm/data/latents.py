@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from contextlib import suppress
 from copy import copy
 from functools import cache
@@ -21,7 +20,7 @@ from transformers import CLIPTokenizer
 from egogen.disk import reserve, writing
 from egogen.errors import UserError
 from egogen.features.npy import mapped
-from egogen.files import atomic_folder
+from egogen.files import atomic_folder, remove_folder
 from egogen.layout import run_root
 from egogen.locks import hold
 from egogen.manifest import NAME, checkpoint_hash, claim, file_hash
@@ -91,13 +90,13 @@ def build_cache(
 
 def is_built(folder: Path, pairs: int) -> bool:
     """Whether a cache holds all pairs, by its arrays' headers and sizes; a damaged one is removed."""
-    if not folder.exists():
+    if not folder.exists() and not folder.is_symlink():
         return False
     with suppress(UserError):
         if (folder / NAME).exists() and all(len(mapped(folder / f"{name}.npy")) == pairs for name in ARRAYS):
             return True
     log.warning("%s: damaged; it is built anew", folder)
-    shutil.rmtree(folder)
+    remove_folder(folder)
     return False
 
 

@@ -6,7 +6,6 @@ The report draws them as one chart, a line for each system.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
+from egogen.walks import shown
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +28,15 @@ class OverStepsOptions:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the runs' metric, writes one event file in place of an older one."""
+    """Reads the runs' metric, writes one event file in place of older ones; other files stay."""
     options = cli.options(OverStepsOptions, argv, "python -m ldm.report.over_steps", __doc__)
     from torch.utils.tensorboard import SummaryWriter
 
     points = read_points(options.folder, options.metric)
-    shutil.rmtree(options.out, ignore_errors=True)
+    older = shown(options.out.glob("*tfevents*")) if options.out.is_dir() else []
     with SummaryWriter(str(options.out)) as writer:
+        for path in older:
+            path.unlink()
         for system, values in points.items():
             for step, value in sorted(values.items()):
                 writer.add_scalar(f"{options.metric}/{system}", value, step)
@@ -50,7 +52,7 @@ def read_points(folder: Path, metric: str) -> dict[str, dict[int, float]]:
     from ldm.metrics.results.result_files import number, read_details
 
     points: dict[str, dict[int, float]] = {}
-    for run_folder in sorted(folder.glob("*/*/")):
+    for run_folder in (path for each in shown(folder.glob("*/")) for path in shown(each.glob("*/"))):
         if not run_folder.name.isdigit():
             raise UserError(f"{run_folder}: expected the number of a training step as the folder's name")
         metrics = read_details(run_folder)["metrics"]

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from egogen.errors import UserError
+from egogen.walks import shown
 from ldm.metrics.frames.images import read_image
 from ldm.metrics.psnr import score as psnr
 from ldm.metrics.results.intervals import interval, paired_p_value
@@ -73,7 +74,7 @@ def row_names(folder: Path) -> list[str]:
     Raises:
         UserError: there are none, or a folder's name is no number.
     """
-    found = [path.relative_to(folder) for path in folder.glob("*/*/")]
+    found = [path.relative_to(folder) for each in shown(folder.glob("*/")) for path in shown(each.glob("*/"))]
     if not found:
         raise UserError(f"{folder}: holds no rows; expected <system>/<passes>/, drawn and measured")
     for path in found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 from egogen.annotations import check_object
 from egogen.errors import UserError
-from egogen.files import read_json, write_json
+from egogen.files import read_json, remove_folder, write_json
 from egogen.layout import feature_path
 from egogen.seeds import item_seed
 from ldm.sampling.edit_options import DrawingOptions
@@ -94,7 +93,7 @@ def begin(folder: Path, questions: Sequence[Question]) -> None:
         link.is_symlink() and link.readlink() == photo for link, photo in photos.items()
     ):
         return
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)
     folder.mkdir(parents=True)
     for link, photo in photos.items():
         link.symlink_to(photo)

@@ -105,8 +105,8 @@ class DrawingOptions:
         check_interval("--interval-image", self.interval_image)
         self.sampling()
         side = self.resolution
-        allowed = f"a multiple of 16, up to {MAX_SIDE}"
-        check("--resolution", side, allowed, side is None or (side % 16 == 0 and 0 < side <= MAX_SIDE))
+        allowed = f"a multiple of 8, up to {MAX_SIDE}"
+        check("--resolution", side, allowed, side is None or (side % 8 == 0 and 0 < side <= MAX_SIDE))
         if (self.image_feature is None) != (self.text_feature is None):
             raise UserError("--image-feature and --text-feature: give both or neither")
         if self.description is not None and not self.vllm:

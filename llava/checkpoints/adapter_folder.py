@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from egogen.adapter_settings import settings_fault
 from egogen.annotations import JsonObject, check_object
 from egogen.errors import UserError
 from egogen.files import read_json
@@ -39,15 +40,6 @@ WHOLE = re.compile(r"\.modules_to_save(\.default)?(?=\.)")  # a module that is t
 LAYER = re.compile(rf"^{re.escape(TEXT)}layers\.(\d+)\.(.+)$")
 
 # Adapters act as W + B A alpha / r (Hu et al. 2021), with the root of r where the settings say use_rslora.
-DEFAULTS: JsonObject = {"peft_type": "LORA", "bias": "none"}
-STARTS = (None, True, False, "gaussian", "orthogonal", "eva")  # others change the base that they belong to
-# Keys that say nothing of it, or that are read below; any other key must be off.
-KNOWN = {
-    "auto_mapping", "base_model_name_or_path", "eva_config", "exclude_modules", "inference_mode",
-    "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout",
-    "megatron_core", "modules_to_save", "peft_version", "qalora_group_size", "r", "revision",
-    "runtime_config", "target_modules", "task_type", "use_rslora",
-}  # fmt: skip
 Halves = dict[str, dict[str, Tensor]]  # by a weight's name: "A" and "B"
 
 
@@ -207,13 +199,8 @@ def read_settings(path: Path) -> JsonObject:
         UserError: it asks for more than plain adapters.
     """
     config = check_object(read_json(path), f"{path}", "settings of adapters")
-    for key, value in config.items():
-        good = value == DEFAULTS[key] if key in DEFAULTS else key in KNOWN or not value
-        if not good or (key == "init_lora_weights" and value not in STARTS):
-            raise UserError(
-                f"{path}: {key} is {value!r}, which is not understood here; expected plain adapters (LoRA). "
-                "Merge them by the program that trained them"
-            )
+    if fault := settings_fault(config):
+        raise UserError(f"{path}: {fault}")
     for key in ("r", "lora_alpha"):
         value = config.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):

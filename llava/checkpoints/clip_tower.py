@@ -20,6 +20,7 @@ from egogen.annotations import check_object
 from egogen.clip_pixels import ClipPixels, read_clip_pixels
 from egogen.errors import UserError, reason
 from egogen.files import read_json
+from egogen.walks import shown
 from llava.checkpoints.config_json import infer_vision
 from llava.checkpoints.weights import OF_CLIP, VISION, read_shapes
 
@@ -93,7 +94,7 @@ def find_clip(name: str, folder: Path) -> Path | None:
 
 def has_clip(folder: Path) -> bool:
     """Whether a folder holds settings and weights; a cache may hold the former alone."""
-    weights = (*folder.glob("*.bin*"), *folder.glob("*.safetensors*"))
+    weights = shown((*folder.glob("*.bin*"), *folder.glob("*.safetensors*")))
     return (folder / "config.json").is_file() and bool(weights)
 
 

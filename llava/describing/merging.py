@@ -11,6 +11,7 @@ from egogen.annotations import Annotations, check_object, validate
 from egogen.errors import UserError
 from egogen.files import read_json
 from egogen.manifest import NAME
+from egogen.walks import shown
 
 Described = dict[tuple[str, str], tuple["DescribedAction", Path]]  # by clip and action, with their shard
 
@@ -30,7 +31,7 @@ def shard_files(folder: Path) -> list[Path]:
     Raises:
         UserError: there are none, or some of the parts that the manifest names are missing.
     """
-    files = sorted(file for file in folder.glob("*.json") if file.name != NAME)
+    files = [file for file in shown(folder.glob("*.json")) if file.name != NAME]
     if not files:
         raise UserError(f"{folder}: no descriptions here; run the describe step first")
     manifest = folder / NAME

@@ -15,7 +15,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from egogen.errors import UserError
 from egogen.shards import process
 from llava.checkpoints.lora_arguments import LoraArguments
-from llava.tuning.limits import check_processes, check_training
+from llava.tuning.limits import check_gathering, check_processes, check_training
 from llava.tuning.train_flags import HELP_ALL, OURS, PROG, DataArguments, ModelArguments, read_words
 
 OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -71,6 +71,7 @@ def read_arguments(argv: Sequence[str] | None, description: str | None) -> Argum
             "--save_total_limit 1: the last checkpoint goes before the new one is whole; use 2 or more"
         )
     check_training(training)
+    check_gathering(training)
     if not data.dry_run:
         check_processes(training)
     if schedule.warmup_ratio:

@@ -34,7 +34,7 @@ from llava.checkpoints.tokenizer import save_tokenizer
 from llava.checkpoints.vllm_card import write_card
 from llava.checkpoints.weights import examples, read_file_shapes
 from llava.model import Llava
-from llava.tuning.run_settings import deepspeed_settings
+from llava.tuning.limits import deepspeed_settings
 
 
 class Finetune(Trainer):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
 from transformers import TrainingArguments
 
+from egogen.annotations import JsonObject, check_object
 from egogen.errors import UserError, check
+from egogen.files import read_json
 from egogen.shards import launched
 from llava.tuning.number_ranges import check_number
 
@@ -21,6 +24,8 @@ REFUSED = {
     "save_only_model": (False, "False: a run goes on with its optimiser's state alone"),
     "auto_find_batch_size": (False, "False: the effective batch is as the settings say"),
 }
+
+GATHERING = ("stage3_gather_16bit_weights_on_model_save", "stage3_gather_fp16_weights_on_model_save")
 
 
 def check_training(training: TrainingArguments) -> None:
@@ -38,6 +43,34 @@ def check_training(training: TrainingArguments) -> None:
             check(f"--{each.name}", value, allowed, value == only)
     steps = training.max_steps
     check("--max_steps", steps, "at least 1, or -1 for no limit", steps == -1 or steps >= 1)
+
+
+def deepspeed_settings(training: TrainingArguments) -> JsonObject | None:
+    """What the DeepSpeed file says, if one is used.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    chosen = training.deepspeed
+    if not chosen:
+        return None
+    found = chosen if isinstance(chosen, dict) else read_json(Path(chosen))
+    return check_object(found, "--deepspeed" if found is chosen else f"{chosen}", "settings by name")
+
+
+def check_gathering(training: TrainingArguments) -> None:
+    """Sees to it that DeepSpeed's ZeRO-3 writes weights that others can load.
+
+    Raises:
+        UserError: they would stay in shards, of which transformers warns when training is over.
+    """
+    settings = deepspeed_settings(training) or {}
+    zero = check_object(settings.get("zero_optimization", {}), f"{training.deepspeed}", "settings by name")
+    if zero.get("stage") == 3 and not any(zero.get(name) for name in GATHERING):
+        raise UserError(
+            f"--deepspeed {training.deepspeed}: ZeRO-3 without {GATHERING[0]} would leave the weights in "
+            "shards, which nothing here loads; set it to true"
+        )
 
 
 def check_processes(training: TrainingArguments) -> None:

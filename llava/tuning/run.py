@@ -32,8 +32,9 @@ from llava.model import Llava, choose_attention, count_parameters, freeze_vision
 from llava.tuning.arguments import Arguments, read_arguments
 from llava.tuning.conversations import Collate, ConversationDataset, Example, encode_all, say_longer
 from llava.tuning.finetuner import AfterResharding, Finetune, FirstRate, MarkComplete, wait_for_all
+from llava.tuning.limits import deepspeed_settings
 from llava.tuning.plan import plan_run
-from llava.tuning.run_settings import checked_settings, deepspeed_settings, note_start
+from llava.tuning.run_settings import checked_settings, note_start
 
 log = logging.getLogger(__name__)
 

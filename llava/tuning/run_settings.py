@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -18,6 +17,7 @@ from egogen.files import read_json, write_json
 from egogen.manifest import begun, checkpoint_hash, claim, file_hash
 from egogen.record import run_record
 from llava.tuning.arguments import Arguments
+from llava.tuning.limits import deepspeed_settings
 
 RUN = "run.json"
 RECORD = "record.json"
@@ -142,11 +142,3 @@ def note_start(args: Arguments, settings: Mapping[str, object]) -> None:
     }
     record = {**run_record(PACKAGES), "settings": settings, "configuration": configuration}
     write_json(path, [*(read_json(path) if path.exists() else []), record])
-
-
-def deepspeed_settings(training: TrainingArguments) -> dict[str, object] | None:
-    """What the DeepSpeed file says, if one is used."""
-    chosen = training.deepspeed
-    if not chosen:
-        return None
-    return dict(chosen) if isinstance(chosen, dict) else json.loads(Path(chosen).read_text(encoding="utf-8"))

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from egogen.errors import UserError
 from egogen.features import fit_tokens, read_image_feature, read_text_feature, write_feature
 from egogen.features.__main__ import main
-from egogen.features.npy import load, mapped
+from egogen.features.npy import NpyFiles, load, mapped
+from egogen.features.weight_files import weight_files
+from egogen.layout import shard_paths
 
 
 def numbers(*shape: int) -> np.ndarray:
@@ -150,6 +152,15 @@ def test_fit_tokens_cuts_or_pads_with_zeros(tokens: int) -> None:
     assert fitted.dtype == np.float32
     assert np.array_equal(fitted[:kept], values[:kept])
     assert not fitted[kept:].any()
+
+
+def test_what_macos_puts_beside_features_is_none(tmp_path: Path) -> None:
+    write_feature(tmp_path / "a.npy", numbers(3, 8))
+    (tmp_path / "._a.npy").write_bytes(b"\0\5\x16\7")
+    assert NpyFiles(tmp_path).names == ["a.npy"]
+    (tmp_path / "all-00000.safetensors").touch()
+    (tmp_path / "._all-00000.safetensors").touch()
+    assert shard_paths(tmp_path) == weight_files(tmp_path) == [tmp_path / "all-00000.safetensors"]
 
 
 def test_features_behind_links_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

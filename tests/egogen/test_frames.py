@@ -17,7 +17,7 @@ from PIL import Image
 from egogen.cli import run
 from egogen.errors import UserError
 from egogen.files import atomic_open
-from egogen.frames import FolderFrames, TarFrames, encoded, image_size, pack, read_frame
+from egogen.frames import FolderFrames, TarFrames, encoded, image_size, open_frames, pack, read_frame
 from egogen.layout import Layout, tar_folder
 from egogen.pack import main as pack_command
 from egogen.stats.measure import measure
@@ -46,6 +46,14 @@ def test_tar_files_give_the_same_frames(folder: Path, tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(tars.read(name)), np.asarray(files.read(name)))
         tars.check(name)
         files.check(name)
+
+
+def test_what_macos_puts_beside_tar_files_is_none(folder: Path, tmp_path: Path) -> None:
+    pack(folder, NAMES, tmp_path / "tars")
+    (tmp_path / "tars/._frames-00000.tar").write_bytes(b"\0\5\x16\7")
+    assert set(TarFrames(tmp_path / "tars").members) == set(NAMES)
+    (folder / "._x.tar").write_bytes(b"\0\5\x16\7")
+    assert isinstance(open_frames(folder), FolderFrames)
 
 
 def test_the_same_input_gives_the_same_bytes_and_finished_files_stay(folder: Path, tmp_path: Path) -> None:

@@ -89,3 +89,20 @@ def test_who_opens_a_file_that_is_missing_says_so(tmp_path: Path) -> None:
 def test_a_user_s_own_file_has_no_command(tmp_path: Path) -> None:
     assert hint(tmp_path / "mine.json") == ""
     assert require(tmp_path) == tmp_path
+
+
+def test_a_link_to_nothing_says_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").symlink_to("gone/y.jpg")
+    assert hint(tmp_path / "x.jpg") == "; it is a link to gone/y.jpg, which is not there"
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    with pytest.raises(UserError, match=r"x\.jpg: no such frame; it is a link to gone/y\.jpg"):
+        FolderFrames(tmp_path).read("x.jpg")
+
+
+def test_a_name_in_another_unicode_form_is_told(tmp_path: Path) -> None:
+    """macOS and its archives take letters and accents apart, annotations seldom do."""
+    there, asked = tmp_path / "cafe\u0301", tmp_path / "caf\xe9/0/x.jpg"
+    there.mkdir()
+    told = f"; {there} is there, which looks alike, but its accents are written otherwise (Unicode)"
+    assert hint(asked) == told
+    assert hint(there / "0/x.jpg") == ""

@@ -114,6 +114,14 @@ def test_a_diffusers_folder_counts_its_parts(tmp_path: Path) -> None:
     assert checkpoint_hash(tmp_path) != first
 
 
+@pytest.mark.parametrize("index", ["model_index.json", "config.json"])
+def test_hidden_files_are_no_part_of_a_checkpoint(tmp_path: Path, index: str) -> None:
+    (tmp_path / index).write_text("{}")
+    first = checkpoint_hash(tmp_path)
+    (tmp_path / f"._{index}").write_bytes(b"\0\5\x16\7")
+    assert checkpoint_hash(tmp_path) == first
+
+
 def test_no_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").touch()
     for path in (tmp_path, tmp_path / "absent"):

@@ -107,6 +107,34 @@ def test_deep_grey_is_scaled_and_not_clipped(
     assert np.array_equal(found, np.repeat(expected[..., None], 3, axis=2))
 
 
+@pytest.mark.parametrize("suffix", ["png", "pgm"])
+def test_a_dark_picture_of_16_bits_stays_dark(tmp_path: Path, suffix: str) -> None:
+    """All of its numbers would fit 8 bits, and the file says that they are 16."""
+    for factor, expected in ((1, 0 * RAMP), (257, RAMP)):
+        Image.fromarray((RAMP * factor).astype(np.uint16)).save(tmp_path / f"x.{suffix}")
+        assert np.array_equal(bytes_of(read_frame(tmp_path / f"x.{suffix}"))[..., 0], expected)
+
+
+XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "how"),
+    [
+        ("jpg", {"xmp": XMP.encode()}),
+        ("webp", {"xmp": XMP.encode()}),
+        ("tif", {"tiffinfo": {700: XMP.encode()}}),
+    ],
+)
+def test_a_turn_that_xmp_alone_asks_for(tmp_path: Path, suffix: str, how: dict[str, object]) -> None:
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray(CORNERS).save(path, **how)
+    assert read_frame(path).size == image_size(path) == probe(path).size == (24, 40)
+
+
 @pytest.mark.parametrize(
     "values",
     [np.float32([[0, 1.01]]), np.float32([[-0.1, 1]]), np.float32([[0, 255]]), np.float32([[np.nan, 1]]),

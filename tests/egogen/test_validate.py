@@ -95,6 +95,16 @@ def test_folders_of_links_are_what_they_lead_to(root: Path) -> None:
     assert len(found["all, leftover files"]) == 1
 
 
+def test_files_of_the_system_are_no_faults(root: Path) -> None:
+    """As the metrics pass over them, which take the first other file of a folder for the frame before."""
+    layout = Layout(root, "ego4d")
+    for place in (layout.frames("train"), layout.frames("val"), layout.metric_targets):
+        for path in list(place.rglob("*.jpg")):
+            path.with_name(".DS_Store").touch()
+            path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert faults(root) == {}
+
+
 def test_a_folder_is_listed_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Actions that share a folder (a whole clip's, say) would else be checked in quadratic time."""
     listed: list[Path] = []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from egogen.errors import UserError
-from egogen.walks import walk, walk_files
+from egogen.walks import is_hidden, shown, walk, walk_files
 
 
 @pytest.fixture
@@ -32,6 +32,17 @@ def test_a_walk_follows_links_and_comes_to_an_end(linked: Path) -> None:
     assert found == ["a/9.npy", *(f"{b}/{name}" for b in ("b", "b again") for name in below_b), "c.npy"]
     assert walk_files(linked) == walk_files(linked, "*.npy")
     assert not walk_files(linked / "absent")
+
+
+def test_hidden_names_fit_no_pattern(tmp_path: Path) -> None:
+    """As shells read `*`: on disks of other systems macOS puts a `._x.npy`, which is none, beside each."""
+    for name in ("x.npy", "._x.npy", ".clip/y.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert walk_files(tmp_path, "*.npy") == [tmp_path / ".clip/y.npy", tmp_path / "x.npy"]
+    assert len(walk_files(tmp_path)) == 3
+    assert shown(tmp_path.iterdir()) == [tmp_path / "x.npy"]
+    assert [is_hidden(name) for name in ("a/x", ".a/x", "a/.x", "a.b/x.c")] == [False, True, True, False]
 
 
 def test_a_walk_may_be_cut(linked: Path) -> None:

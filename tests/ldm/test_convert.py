@@ -25,7 +25,7 @@ from ldm.checkpoints.source import load_parts, open_source
 from ldm.checkpoints.writing import published_state, write
 from ldm.convert import main as convert
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
-from ldm.networks.architecture import build
+from ldm.networks.architecture import UNET, build
 from ldm.networks.shapes import Architecture, UNetShape, VAEShape
 from ldm.pipeline import LegoPipeline
 from tests.ldm.toy_run import SHAPE, WIDTH
@@ -79,12 +79,26 @@ def test_a_folder_trains_and_samples_like_the_file(ckpt: Path, tmp_path: Path) -
 def test_averages_are_taken_unless_refused(ckpt: Path, tmp_path: Path) -> None:
     state = read(ckpt)["state_dict"]
     name = "model.diffusion_model.out.2.weight"
-    state[ema_name(name)] = state[name] + 1
-    write(tmp_path / "ema.ckpt", state, SHAPE)
+    averages = {ema_name(each): value for each, value in state.items() if each.startswith(UNET)}
+    write(tmp_path / "ema.ckpt", {**state, **averages, ema_name(name): state[name] + 1}, SHAPE)
     for flags, extra in (([], 1), (["--no-ema"], 0)):
         out = tmp_path / f"folder{extra}"
         convert(["compvis2diffusers", str(tmp_path / "ema.ckpt"), str(out), *flags])
         torch.testing.assert_close(load_parts(out).unet.state_dict()["conv_out.weight"], state[name] + extra)
+
+
+def test_averages_that_are_no_whole_model_are_refused(ckpt: Path, tmp_path: Path) -> None:
+    """Of a part of the UNet, or under names that nobody reads: the last weights would be taken, unsaid."""
+    state = read(ckpt)["state_dict"]
+    names = [each for each in state if each.startswith(UNET)]
+    write(tmp_path / "part.ckpt", {**state, ema_name(names[0]): state[names[0]]}, SHAPE)
+    with pytest.raises(UserError, match=rf"averages of 1 of the UNet's {len(names)} weights; .*no-ema"):
+        load_parts(tmp_path / "part.ckpt")
+    load_parts(tmp_path / "part.ckpt", use_ema=False)
+    dotted = f"model_ema.{names[0].removeprefix('model.')}"
+    write(tmp_path / "dotted.ckpt", {**state, dotted: state[names[0]]}, SHAPE)
+    with pytest.raises(UserError, match=rf"tensor '{dotted}' is unknown in the file"):
+        load_parts(tmp_path / "dotted.ckpt")
 
 
 def test_a_stable_diffusion_folder_is_widened_by_zeros(tmp_path: Path) -> None:

@@ -117,10 +117,10 @@ def test_stage_1_runs_as_a_process_of_its_own(folder: Path, tmp_path: Path) -> N
             rf"wide\.npy: image features are \(256, {WIDTH + 1}\), expected \(256, {WIDTH}\)",
         ),
         (["--ckpt", "{folder}/nan.ckpt"], "drawn frames: not finite"),
-        (["--resolution", "33"], "--resolution: got 33, allowed: a multiple of 16, up to 4096"),
+        (["--resolution", "33"], "--resolution: got 33, allowed: a multiple of 8, up to 4096"),
         (
             ["--resolution", f"16{'0' * 8}"],
-            "--resolution: got 1600000000, allowed: a multiple of 16, up to 4",
+            "--resolution: got 1600000000, allowed: a multiple of 8, up to 4",
         ),
         (["--output", "{folder}/photo.jpg"], r"photo\.jpg: is the photo itself, which would be lost"),
         (["--ckpt", "{folder}"], "no model_index.json here; expected a diffusers pipeline folder, or a file"),

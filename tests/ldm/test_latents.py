@@ -14,7 +14,7 @@ from ldm.checkpoints.source import load_parts
 from ldm.conditioner import embed
 from ldm.config.merge import load_config
 from ldm.config.sections import TrainConfig
-from ldm.data.latents import ARRAYS, CachedLatents, build_cache
+from ldm.data.latents import ARRAYS, CachedLatents, build_cache, is_built
 from ldm.data.pairs import SplitFiles
 from ldm.networks.architecture import Parts
 from ldm.networks.pixels import to_model
@@ -67,6 +67,19 @@ def test_what_is_kept_is_what_the_networks_give(run: Run, parts: Parts, encode: 
         for name, value in wanted.items():
             torch.testing.assert_close(kept[name], value, rtol=2e-3, atol=2e-3, msg=f"{name} {mirrored}")
     assert not torch.equal(found(row, False)["source_latent"], found(row, True)["source_latent"])
+
+
+@pytest.mark.parametrize("target", ["disk", "gone"])
+def test_a_damaged_cache_behind_a_link_is_built_anew(encode: Encode, tmp_path: Path, target: str) -> None:
+    """What the link leads to stays; the cache takes the link's place."""
+    folder = encode()
+    folder.rename(tmp_path / "disk")
+    (tmp_path / "disk/text.npy").unlink()
+    folder.symlink_to(tmp_path / target)
+    assert encode() == folder
+    assert not folder.is_symlink()
+    assert is_built(folder, len(np.load(folder / "text.npy")))
+    assert (tmp_path / "disk/source_latent.npy").exists()
 
 
 def test_other_inputs_have_a_cache_of_their_own(encode: Encode) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -306,6 +307,45 @@ def test_what_is_no_lora(plain: Parts, tmp_path: Path) -> None:
     save_file({"unet.x.lora_A.weight": torch.zeros(1)}, tmp_path / "dora.safetensors", metadata=told)
     with pytest.raises(UserError, match="is a DoRA"):
         apply_loras(plain, [LoraFile(str(tmp_path / "dora.safetensors"))], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}, {"peft_type": "LOHA"}, {"bias": "all"},
+     {"fan_in_fan_out": True}, {"layer_replication": [[0, 1]]}, {"a_later_key": 3}],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("writer", [by_diffusers, by_peft])
+def test_settings_that_are_not_understood_are_refused(
+    writer: Callable[..., Path], setting: dict[str, Any], plain: Parts, tensors: Tensors, tmp_path: Path
+) -> None:
+    """As stage 1 refuses them. PiSSA's factors, say, belong to another base than the one that is named."""
+    path = writer(tensors, peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS), tmp_path)
+    if path.is_dir():
+        beside = path / PEFT_SETTINGS
+        beside.write_text(json.dumps({**json.loads(beside.read_text()), **setting}))
+    else:
+        stated = {f"unet.{name}": value for name, value in setting.items()}
+        save_file(tensors_named(tensors), path, {"lora_adapter_metadata": json.dumps(stated)})
+    (key, value), *_ = setting.items()
+    with pytest.raises(UserError, match=re.escape(f"{key} is {value!r}, which is not understood here")):
+        apply_loras(plain, [LoraFile(str(path))], tmp_path)
+
+
+def tensors_named(tensors: Tensors) -> Tensors:
+    return {f"unet.{name}": value for name, value in tensors.items()}
+
+
+def test_alphas_for_layers_that_are_not_there_are_told(
+    plain: Parts, tensors: Tensors, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Peft passes over such patterns without a word, anchored ones too."""
+    for pattern, lost in (("to_q", False), ("^to_q", True), ("to_nothing", True)):
+        caplog.clear()
+        stated = json.dumps({"unet.lora_alpha": ALPHA, "unet.alpha_pattern": {pattern: 9}})
+        save_file(tensors_named(tensors), tmp_path / "x.safetensors", {"lora_adapter_metadata": stated})
+        apply_loras(deepcopy(plain), [LoraFile(str(tmp_path / "x.safetensors"))], tmp_path)
+        assert (f"alpha_pattern names {pattern!r}, which fits none of its layers" in caplog.text) is lost
 
 
 def test_lcm_is_what_its_authors_draw_by() -> None:

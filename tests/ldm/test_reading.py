@@ -87,6 +87,14 @@ def test_what_holds_no_tensors_says_so(tmp_path: Path, content: Any, message: st
         SingleFile(tmp_path / "x.ckpt")
 
 
+@pytest.mark.parametrize("mark", ["v_pred", "ztsnr"])
+def test_a_file_that_says_that_it_predicts_velocities(state: State, tmp_path: Path, mark: str) -> None:
+    """Its mark is an empty tensor: no sign of ZeRO-3's shards."""
+    torch.save({"state_dict": {**state, mark: torch.empty(0)}}, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match=rf"its '{mark}' says that it predicts velocities .*; expected"):
+        SingleFile(tmp_path / "x.ckpt")
+
+
 def test_weights_that_zero_3_left_in_shards(state: State, tmp_path: Path) -> None:
     torch.save({"state_dict": {name: torch.empty(0) for name in state}}, tmp_path / "x.ckpt")
     (tmp_path / "zero_to_fp32.py").touch()

@@ -207,6 +207,20 @@ def test_a_curve_has_a_line_for_each_system(tmp_path: Path) -> None:
     assert drawn == {"toy_success/ip2p": ([20], [0.125]), "toy_success/lego": ([20, 100], [0.5, 0.25])}
 
 
+def test_curves_take_the_place_of_older_ones_alone(tmp_path: Path) -> None:
+    """The folder may be somebody's, and a link to it."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/events.out.tfevents.1.older").write_bytes(b"older")
+    (tmp_path / "disk/notes.txt").write_text("mine")
+    (tmp_path / "curves").symlink_to("disk")
+    point(tmp_path / "points/lego/100", 0.25)
+    curve.main([str(tmp_path / "points"), "--out", str(tmp_path / "curves")])
+    found = sorted(path.name for path in (tmp_path / "disk").iterdir())
+    assert [name for name in found if "tfevents" not in name] == ["notes.txt"]
+    assert len(found) == 2
+    assert "events.out.tfevents.1.older" not in found
+
+
 def test_curves_name_what_is_wrong(tmp_path: Path) -> None:
     words = [str(tmp_path / "points"), "--out", str(tmp_path / "curves")]
     with pytest.raises(UserError, match="holds no runs"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +32,7 @@ from llava.tuning.train_flags import (
 )
 
 PATHS = ("--model_name_or_path", "m", "--data_path", "d", "--image_folder", "i", "--use_cpu", "True")
+GATHER = "stage3_gather_16bit_weights_on_model_save"
 NUMBERS = [
     each.name for kind in (TrainingArguments, DataArguments, ScheduleArguments, LoraArguments)
     for each in fields(kind)  # type: ignore[arg-type]
@@ -40,6 +43,27 @@ VALUES = ("nan", "inf", "-inf", "-1", "0", "1e30", "9" * 400, "9" * 5000, "1.5",
 
 def read(tmp_path: Path, *more: str) -> Arguments:
     return read_arguments([*PATHS, "--output_dir", str(tmp_path), *more], None)
+
+
+@pytest.mark.parametrize(
+    ("zero", "good"),
+    [
+        ({"stage": 3}, False),
+        ({"stage": 3, GATHER: False}, False),
+        ({"stage": 3, GATHER: True}, True),
+        ({"stage": 3, "stage3_gather_fp16_weights_on_model_save": True}, True),
+        ({"stage": 2}, True),
+    ],
+)
+def test_zero_3_that_would_leave_the_weights_in_shards(
+    tmp_path: Path, zero: dict[str, object], good: bool
+) -> None:
+    """Transformers warns of it when all is trained, and saves no model."""
+    path = tmp_path / "zero.json"
+    path.write_text(json.dumps({"zero_optimization": zero}))
+    told = rf"zero\.json: ZeRO-3 without {GATHER} would leave .*; set it to true"
+    with nullcontext() if good else pytest.raises(UserError, match=told):
+        read(tmp_path, "--dry_run", "True", "--deepspeed", f"{path}")
 
 
 @pytest.mark.parametrize("name", NUMBERS)

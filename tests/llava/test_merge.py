@@ -10,6 +10,7 @@ import pytest
 
 from egogen import cli
 from egogen.files import write_json
+from llava.describing.merging import shard_files
 from llava.merge import main
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,12 @@ GOOD = {
     "shard_2_of_2.json": {"b": {"7": entry("#C C sits")}},
 }
 TWO_SHARDS = {"split_by": "shard", "parts": "2"}
+
+
+def test_what_macos_puts_beside_descriptions_is_none(tmp_path: Path) -> None:
+    (tmp_path / "shard_1_of_1.json").write_text("{}")
+    (tmp_path / "._shard_1_of_1.json").write_bytes(b"\0\5\x16\7")
+    assert shard_files(tmp_path) == [tmp_path / "shard_1_of_1.json"]
 
 
 @pytest.mark.parametrize("manifest", [None, TWO_SHARDS])

@@ -21,6 +21,7 @@ from egogen.layout import generated_names, target_name
 from egogen.packed_frames import DrawnFrames, FrameFile
 from egogen.progress import Progress
 from egogen.shards import WHOLE, Shard, take_shard
+from egogen.walks import is_hidden
 from ldm.metrics.frames.images import Size, check_image, read_pixels
 
 LISTED = 10
@@ -187,11 +188,6 @@ def frame_names(annotations: Annotations) -> dict[str, Item]:
             )
         frames[frame] = item
     return frames
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file, or a folder that it is in, is one that listings leave out."""
-    return name.startswith(".") or "/." in name
 
 
 def find_files(folder: Path, frames: Iterable[str], what: str) -> dict[str, FrameFile]:

@@ -309,11 +309,17 @@ def find_resume(folder: Path) -> Path | None:
         None if the run has no checkpoint at all.
 
     Raises:
-        UserError: there are checkpoints, and all are damaged.
+        UserError: there are checkpoints, and all are damaged, or links to nothing.
     """
     last = folder / LAST
-    candidates = [*([last] if last.exists() else []), *step_files(folder).values()]
-    problems = []
+    named = [last, *step_files(folder).values()]
+    candidates = [path for path in named if path.exists()]
+    lost = [path for path in named if path.is_symlink() and not path.exists()]
+    problems = [
+        f"{path}: is a link to {path.readlink()}, which is not there"
+        for path in lost
+        if path == last or not candidates
+    ]
     for path in sorted(candidates, key=lambda path: (path.stat().st_mtime_ns, path == last), reverse=True):
         try:
             read(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,13 @@ def test_a_diffusers_folder_of_stable_diffusion_serves_as_well(run: Run, tmp_pat
     [
         ("scheduler/scheduler_config.json", "prediction_type", "v_prediction", "epsilon"),
         ("scheduler/scheduler_config.json", "beta_schedule", "linear", "scaled_linear"),
+        ("scheduler/scheduler_config.json", "rescale_betas_zero_snr", True, "False"),
+        ("scheduler/scheduler_config.json", "trained_betas", [0.1], "None"),
+        ("vae/config.json", "shift_factor", 0.1, "None"),
+        ("vae/config.json", "latents_mean", [1.0], "None"),
+        ("unet/config.json", "norm_eps", 0.01, "1e-05"),
+        ("unet/config.json", "mid_block_scale_factor", 2.0, "1"),
+        ("text_encoder/config.json", "layer_norm_eps", 0.01, "1e-05"),
         ("vae/config.json", "scaling_factor", 0.13025, "0.18215"),
         ("unet/config.json", "flip_sin_to_cos", False, "True"),
         ("unet/config.json", "addition_embed_type", "text_time", "None"),
@@ -204,10 +212,20 @@ def test_a_folder_that_works_otherwise_is_refused(
 ) -> None:
     """Of Stable Diffusion 2 and XL: their settings would be lost on the way to our schedule and files."""
     write_json(tmp_path / name, {key: value})
-    with pytest.raises(UserError, match=rf"{name}: {key}: got {value!r}, allowed: {allowed}"):
+    with pytest.raises(UserError, match=re.escape(f"{name}: {key}: got {value!r}, allowed: {allowed}")):
         check_settings(tmp_path)
     write_json(tmp_path / name, {})  # older files do not say
     check_settings(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "conditioner"])
+def test_a_setting_that_would_be_passed_over_is_refused(tmp_path: Path, part: str) -> None:
+    """Diffusers warns of it and goes on: a later version's model would draw otherwise."""
+    write_json(
+        tmp_path / part / "config.json", {"_note": "x", "later": None, "other": False, "zero_cond_t": True}
+    )
+    with pytest.raises(UserError, match=rf"{part}/config.json: zero_cond_t: no setting of \w+ here"):
+        check_settings(tmp_path)
 
 
 def test_ip2p_takes_a_lego_checkpoint_without_its_features(run: Run, tmp_path: Path) -> None:

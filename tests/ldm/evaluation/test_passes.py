@@ -16,7 +16,7 @@ from egogen.files import write_json
 from ldm.metrics.registry import METRICS
 from ldm.metrics.results.result_files import DETAILS, PER_SAMPLE
 from ldm.report.passes import main
-from ldm.report.seed_rows import judge, likeness, parse_limit, read_rows
+from ldm.report.seed_rows import judge, likeness, parse_limit, read_rows, row_names
 from ldm.sampling.timing import NAME, frames_per_second, note_time
 
 FRAMES = [f"clip{index}/a/000001.png" for index in range(40)]
@@ -155,6 +155,12 @@ def test_rows_are_of_the_same_metrics(seeds: list[Path]) -> None:
 def test_wrong_limits_are_named(seeds: list[Path], limit: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         judge(parse_limit(limit), read_rows(seeds))
+
+
+def test_hidden_folders_are_no_rows(seeds: list[Path]) -> None:
+    (seeds[0] / ".ipynb_checkpoints/x").mkdir(parents=True)
+    (seeds[0] / "teacher/.trash").mkdir()
+    assert row_names(seeds[0]) == ["student/20", "student/4", "teacher/60"]
 
 
 def test_seeds_that_do_not_go_together_are_named(seeds: list[Path], tmp_path: Path) -> None:

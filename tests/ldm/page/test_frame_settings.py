@@ -48,7 +48,7 @@ def test_what_is_refused(more: dict[str, Any], said: str) -> None:
 
 def test_what_does_not_fit_is_said_in_the_words_of_the_page() -> None:
     settings = read_settings({"action": "open", "resolution": 33})
-    with pytest.raises(UserError, match="size: got 33, allowed: a multiple of 16"):
+    with pytest.raises(UserError, match="size: got 33, allowed: a multiple of 8"):
         edit_options(settings, ALONE, Path("photo.png"))
 
 
@@ -57,7 +57,7 @@ def test_the_command_says_the_same_as_the_settings(vllm: Path | None) -> None:
     settings = read_settings(
         {
             "action": "open the 'box' $(x)", "description": "--both hands\ndo it", "seed": 7, "steps": 3,
-            "preset": "balanced", "cfg_text": 2.5, "cfg_image": 1.25, "scheduler": "unipc", "resolution": 48,
+            "preset": "balanced", "cfg_text": 2.5, "cfg_image": 1.25, "scheduler": "unipc", "resolution": 40,
         }
     )  # fmt: skip
     asked = edit_options(settings, ALONE._replace(vllm=vllm, no_ema=True), Path("photo.jpg"))
