@@ -24,7 +24,7 @@ import yaml
 
 from egogen.disk import no_room
 from egogen.errors import UserError, reason
-from egogen.hints import hint
+from egogen.hints import blocking, hint
 from egogen.unfetched import check_fetched
 from egogen.yaml_loader import YamlLoader, repeated, weigh
 
@@ -107,11 +107,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def blocking(path: Path) -> Path | None:
-    """The file that stands where a path has one of its folders."""
-    return next((each for each in path.parents if each.exists() and not each.is_dir()), None)
 
 
 def why_not(path: Path, error: OSError) -> str:

@@ -54,6 +54,11 @@ def hint(path: Path) -> str:
     return ""
 
 
+def blocking(path: Path) -> Path | None:
+    """The file that stands where a path has one of its folders."""
+    return next((each for each in path.parents if each.exists() and not each.is_dir()), None)
+
+
 def twin(path: Path) -> Path | None:
     """What lies where the first missing part of a path would, and has its name in another Unicode form.
 

@@ -25,7 +25,8 @@ class PackedConvolution:
 
     def __call__(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
         """The layer's `forward`."""
-        convolve = torch.ops.mkldnn._convolution_pointwise
+        convolve, rows = torch.ops.mkldnn._convolution_pointwise, torch.channels_last
+        image = image.contiguous(memory_format=rows)  # of a packed weight nobody sees that it wants these
         made: Tensor = convolve(image, self.weight, self.bias, *self.geometry, "none", [], "")
         return made
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 
 from egogen.cli import flag
 from egogen.errors import UserError, check
-from egogen.files import blocking
+from egogen.hints import blocking
 from egogen.layout import run_root
 from egogen.reserved import is_blank, text_fault
 from egogen.seeds import read_seed
