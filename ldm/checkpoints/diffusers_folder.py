@@ -60,7 +60,7 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
 
 # What diffusers passes over with a warning where it does not know it: a later version's, or a slip; but for
 # where code of others lies, which is never run.
-CODE = "auto_map"
+CODE = ("auto_map", "custom_pipeline")
 PARTS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "conditioner": Conditioner}
 
 # Networks are built before their weights are looked at, layer by layer.
@@ -140,7 +140,9 @@ def check_settings(folder: Path) -> None:
         path = folder / name / "config.json"
         known = signature(kind.__init__).parameters
         stated = stated_in(path)
-        if strange := [key for key in stated if stated[key] and key[:1] != "_" and key not in (*known, CODE)]:
+        if strange := [
+            key for key in stated if stated[key] and key[:1] != "_" and key not in (*known, *CODE)
+        ]:
             raise UserError(
                 f"{path}: {strange[0]}: no setting of {kind.__name__} here, it would be passed over; is the "
                 "model of a later version of diffusers?"
