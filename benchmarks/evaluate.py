@@ -163,7 +163,8 @@ def measure(options: MetricSpeed, root: Path) -> dict[str, SpeedTable]:
         table.add(
             way=way, pairs_per_second=rate, test_set_minutes=TEST_SET[dataset] / rate / 60,
             peak_memory_gib=process_gib() if found.gib is None else found.gib,
-            share_of_peak=options.share(rate * WORK[dataset], "bf16" if precision == "bf16" else "float32"),
+            share_of_peak=None if precision == "tf32"
+            else options.share(rate * WORK[dataset], "bf16" if precision == "bf16" else "float32"),
         )  # fmt: skip
 
     add("published: one by one", published(pairs, setting), "32")

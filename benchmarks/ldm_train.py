@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -105,15 +106,14 @@ def measure(options: TrainSpeed, _folder: Path) -> dict[str, SpeedTable]:
     print(f"{options.size}, {options.machine}, torch {torch.__version__}")
     table, changes, costs = SpeedTable("pairs_per_second", width=60), set[str](), SpeedTable()
     lines = list(CHANGES.items())[: None if options.on_gpu else ON_A_CPU]
+    if options.large_batch <= batch:
+        lines = [line for line in lines if line[1] != "large_batch"]
     for name, change in lines:
         changes.add(change)
         size = options.large_batch if change == "large_batch" else batch
-        if change == "large_batch" and size <= batch:
-            break
         step = make_step(shape, changes, size, side, options)
         found = clock(
-            lambda step=step: rate(step, options.seconds, warm=3, wait=5 if options.on_gpu else 1),
-            options.device,
+            partial(rate, step, options.seconds, warm=3, wait=5 if options.on_gpu else 1), options.device
         )
         pairs = size * found.result
         work = pairs * (UNET_WORK + (0 if "cached" in changes else ENCODE_WORK))
@@ -124,6 +124,7 @@ def measure(options: TrainSpeed, _folder: Path) -> dict[str, SpeedTable]:
         )  # fmt: skip
         if name in (lines[0][0], lines[-1][0]):
             costs += largest_costs(f"a training step, {name}", step, options.device)
+        del step  # with its networks, before the next are made
     return {"lines": table, "costs": costs}
 
 

@@ -208,9 +208,11 @@ def largest_costs(path: str, work: Callable[[], object], device: str, count: int
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.startswith("cuda") else [])]
     with profile(activities=kinds) as seen:
         whole = clock(work, device).seconds
+    # A GPU's kernels are listed too; their time is that of the operations which began them.
+    events = [event for event in seen.key_averages() if event.device_type == torch.autograd.DeviceType.CPU]
     spent = {event.key: event.self_device_time_total if len(kinds) > 1 else event.self_cpu_time_total
-             for event in seen.key_averages()}  # fmt: skip
-    calls = {event.key: event.count for event in seen.key_averages()}
+             for event in events}  # fmt: skip
+    calls = {event.key: event.count for event in events}
     table = SpeedTable(width=40)
     for key in sorted(spent, key=spent.__getitem__, reverse=True)[:count]:
         seconds = spent[key] / 1e6

@@ -56,7 +56,9 @@ def hint(path: Path) -> str:
 
 def blocking(path: Path) -> Path | None:
     """The file that stands where a path has one of its folders."""
-    return next((each for each in path.parents if each.exists() and not each.is_dir()), None)
+    with suppress(OSError):  # a name that no file has, or a folder that may not be entered
+        return next((each for each in path.parents if each.exists() and not each.is_dir()), None)
+    return None
 
 
 def twin(path: Path) -> Path | None:

@@ -61,6 +61,10 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
 # What diffusers passes over with a warning where it does not know it: a later version's, or a slip; but for
 # where code of others lies, which is never run.
 CODE = ("auto_map", "custom_pipeline")
+# Of diffusers' `EMAModel`, which writes how it averaged beside what it averaged.
+AVERAGED = (
+    "decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup",
+)  # fmt: skip
 PARTS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "conditioner": Conditioner}
 
 # Networks are built before their weights are looked at, layer by layer.
@@ -141,7 +145,7 @@ def check_settings(folder: Path) -> None:
         known = signature(kind.__init__).parameters
         stated = stated_in(path)
         if strange := [
-            key for key in stated if stated[key] and key[:1] != "_" and key not in (*known, *CODE)
+            key for key in stated if stated[key] and key[:1] != "_" and key not in (*known, *CODE, *AVERAGED)
         ]:
             raise UserError(
                 f"{path}: {strange[0]}: no setting of {kind.__name__} here, it would be passed over; is the "

@@ -141,7 +141,9 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], Stated]:
         own = check_object(read_json(beside), f"{beside}", "settings by name")
     settings: dict[str, dict[str, Any]] = {label: {**own} for label in PREFIXES}
     for name, value in stated(path, header, LORA_ADAPTER_METADATA_KEY).items():
-        label, _, key = name.partition(".")
+        label, dot, key = name.partition(".")
+        if not dot:  # a model's own `save_lora_adapter` names neither it nor its tensors
+            label, key = "unet", name
         settings.setdefault(label, {})[key] = value
     for own in settings.values():
         check_alphas(own, path)

@@ -60,10 +60,10 @@ def test_h264_in_avi_that_lacks_frames_is_refused(tmp_path: Path) -> None:
     assert lost.value.reason == UNREADABLE
 
 
-def transparent(path: Path, codec: str, form: str) -> Path:
-    """Writes three frames of red, whose right half is clear."""
+def transparent(path: Path, codec: str, form: str, shown: int = WIDTH // 2) -> Path:
+    """Writes three frames of red, clear but for their left columns."""
     pixels = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
-    pixels[..., 0], pixels[:, : WIDTH // 2, 3] = 255, 255
+    pixels[..., 0], pixels[:, :shown, 3] = 255, 255
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=30)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, form
@@ -148,3 +148,12 @@ def test_two_sizes_in_one_video_are_each_given(tmp_path: Path) -> None:
     with VideoFile(tmp_path / "v.webm").open() as video:
         shown = [(image.size, number_in(image)) for _, image in video.images([0, 29, 30, 59]) if image]
     assert shown == [((80, 48), 0), ((80, 48), 29), ((160, 96), 30), ((160, 96), 59)]
+
+
+def test_a_fourth_byte_without_a_use_is_no_transparency(tmp_path: Path) -> None:
+    """As uncompressed AVI has it: 0 everywhere."""
+    path = transparent(tmp_path / "v.avi", "rawvideo", "bgra", shown=0)
+    with VideoFile(path).open() as video:
+        ((_, image),) = video.images([1])
+    assert image is not None
+    assert image.getpixel((5, 5)) == (255, 0, 0)

@@ -149,6 +149,16 @@ def test_files_in_all_namings_add_what_peft_adds(
     torch.testing.assert_close(predict(parts.unet), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_what_a_model_saves_itself_states_its_alpha(
+    plain: Parts, adapted: UNet2DConditionModel, expected: torch.Tensor, tmp_path: Path
+) -> None:
+    """By `save_lora_adapter`: neither tensors nor settings name the network."""
+    parts, unet = deepcopy(plain), deepcopy(adapted)
+    unet.save_lora_adapter(tmp_path)
+    apply_loras(parts, [LoraFile(str(tmp_path), WEIGHT)], tmp_path)
+    torch.testing.assert_close(predict(parts.unet), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_adapters_that_change_nothing_are_told(
     plain: Parts, tensors: Tensors, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -51,16 +52,24 @@ def check_look(stream: VideoStream, path: Path) -> None:
             f"{path}: high dynamic range ({name}), which would come out washed out; tone-map it first, such "
             f"as by ffmpeg -i IN -vf {SOFTEN} OUT",
         )
-    if context.codec_tag in DOLBY and context.color_trc == UNNAMED:
+    if (tag := tag_of(stream)) in DOLBY and context.color_trc == UNNAMED:
         raise Lost(
             HIGH_RANGE,
-            f"{path}: Dolby Vision alone ({context.codec_tag}), which would come out green and purple; "
+            f"{path}: Dolby Vision alone ({tag}), which would come out green and purple; "
             "tone-map it first, such as by ffmpeg -i IN -vf libplacebo=tonemapping=auto:format=yuv420p OUT",
         )
     if context.color_primaries == BT_2020:
         log.warning("%s: its colours are BT.2020's and are taken for BT.709's: a little pale", path)
     if stream.metadata.get("alpha_mode") == "1":  # of WebM, beside the pictures
         log.warning("%s: has transparent parts, which are not read; their colours show", path)
+
+
+def tag_of(stream: VideoStream) -> str:
+    """Four letters by which the file names the kind of its pictures; MPEG-TS has numbers there."""
+    with suppress(UnicodeDecodeError):
+        tag: str = stream.codec_context.codec_tag
+        return tag
+    return ""
 
 
 def picture(frame: VideoFrame, stream: VideoStream, name: str) -> Image.Image:
@@ -89,11 +98,13 @@ def picture(frame: VideoFrame, stream: VideoStream, name: str) -> Image.Image:
 
 
 def in_rgb(frame: VideoFrame, name: str) -> Image.Image:
-    """A frame's pixels."""
-    if not any(part.is_alpha for part in frame.format.components):
-        image: Image.Image = frame.to_image()
-        return image
-    return on_white(Image.fromarray(frame.to_ndarray(format="rgba")), name).convert("RGB")
+    """A frame's pixels; of one that would be invisible its colours: AVI has a fourth byte without a use."""
+    if any(part.is_alpha for part in frame.format.components):
+        pixels = frame.to_ndarray(format="rgba")
+        if pixels[..., 3].any():
+            return on_white(Image.fromarray(pixels), name).convert("RGB")
+    image: Image.Image = frame.to_image()
+    return image
 
 
 def axes_of(matrix: bytes) -> Axes:

@@ -181,7 +181,8 @@ def promised(container: InputContainer, stream: VideoStream) -> int:
     An edit list may leave out what is in the file: MP4's index then has the packets that are left.
     """
     count: int = stream.frames
-    return min(count, len(stream.index_entries)) if "mp4" in container.format.name else count
+    index = getattr(stream, "index_entries", None)  # from PyAV 17 on
+    return min(count, len(index)) if index is not None and "mp4" in container.format.name else count
 
 
 def ends_early(container: InputContainer, stream: VideoStream, length: Fraction) -> bool:
