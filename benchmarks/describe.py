@@ -178,9 +178,10 @@ def measure(options: DescribeSpeed, folder: Path) -> dict[str, SpeedTable]:
             equal_features=f"{equal[way]} of {few}" if way in equal else None,
         )  # fmt: skip
     some = (model, tokenizer, prompts[:size], features[:size], tokens, size)
+    path = f"describing {min(size, len(prompts))} frames at once"
     return {
         "ways": table,
-        "costs": largest_costs(f"describing {size} frames at once", lambda: ours(*some), device),
+        "costs": largest_costs(path, lambda: ours(*some), device),
     }
 
 
