@@ -88,9 +88,9 @@ def file_hash(path: Path) -> str:
 def checkpoint_hash(path: Path) -> str:
     """SHA-256 over a checkpoint file, or over the names and contents of a folder's weights and settings.
 
-    What tells of training alone (logs, states, records) does not count, nor what is hidden.
-    Subfolders count where the folder is
-    a diffusers pipeline, which keeps its weights there; elsewhere they are intermediate checkpoints.
+    What tells of training alone (logs, states, records) does not count, nor what is hidden. Subfolders count
+    where the folder is a diffusers pipeline, which keeps its weights there; elsewhere they are intermediate
+    checkpoints.
 
     Raises:
         UserError: the path does not exist or holds no such file.

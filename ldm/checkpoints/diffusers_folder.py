@@ -58,14 +58,14 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
     },
 }  # fmt: skip
 
-# What diffusers passes over with a warning where it does not know it: a later version's, or a slip; but for
-# where code of others lies, which is never run.
+# Networks whose class must know each setting that is on: diffusers passes over others with a warning.
+PARTS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "conditioner": Conditioner}
+# But for where code of others lies, which is never run, and for how diffusers' `EMAModel` averaged, which it
+# writes beside what it averaged.
 CODE = ("auto_map", "custom_pipeline")
-# Of diffusers' `EMAModel`, which writes how it averaged beside what it averaged.
 AVERAGED = (
     "decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup",
 )  # fmt: skip
-PARTS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "conditioner": Conditioner}
 
 # Networks are built before their weights are looked at, layer by layer.
 LAYERS = ("num_hidden_layers", "layers_per_block", "transformer_layers_per_block")

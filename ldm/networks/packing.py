@@ -41,7 +41,7 @@ def pack_convolutions(network: nn.Module, packed: bool) -> None:
 
     Args:
         network: to pack it, in bfloat16, on a CPU with tiles (`ldm.networks.precision.has_tiles`).
-        packed: which of the two.
+        packed: whether they take packed ones.
     """
     for layer in network.modules():
         if type(layer) is not nn.Conv2d:

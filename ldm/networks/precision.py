@@ -38,7 +38,7 @@ def choose_precisions(wanted: Precision, device: torch.device, width: int) -> Pr
 
 
 def on_tiles(device: torch.device) -> bool:
-    """Whether a device is a CPU that has them."""
+    """Whether a device is a CPU that multiplies 16-bit matrices by tiles."""
     return device.type == "cpu" and has_tiles()
 
 
