@@ -36,22 +36,20 @@ def no_wait(handle: object) -> None:
 
 os.fsync = no_wait
 
-FOR_CHILDREN = "COVERAGE_PROCESS_CONFIG"  # by it a process that a test starts is measured too
 MEASURED: dict[str, str] = {}  # the case of each test function that came first
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Leaves tests out of the coverage that add time rather than lines; the others reach the aim."""
-    if FOR_CHILDREN not in os.environ or adds_lines(item):
+    here, in_threads = sys.gettrace(), threading.gettrace()
+    if here is None or adds_lines(item):
         return (yield)
-    config, here, in_threads = os.environ.pop(FOR_CHILDREN), sys.gettrace(), threading.gettrace()
     for set_trace in (sys.settrace, threading.settrace):
         set_trace(None)  # type: ignore[arg-type]  # as in `sys`, none is none
     try:
         return (yield)
     finally:
-        os.environ[FOR_CHILDREN] = config
         threading.settrace(in_threads)  # type: ignore[arg-type]
         sys.settrace(here)
 
