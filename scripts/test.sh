@@ -62,15 +62,16 @@ coverage_of_both() {
     coverage combine --quiet "$work/coverage" && coverage report
 }
 
-# Tests of stage 2 that the lane of stage 1 runs: both lanes then take as long.
-OTHER_LANE=(tests/ldm/baselines tests/ldm/test_flow.py tests/ldm/test_feature_stores.py)
+# Tests of stage 2 that other lanes run, so that all lanes take as long.
+WITH_VLLM=(tests/ldm/baselines tests/ldm/test_flow.py tests/ldm/test_feature_stores.py)
+WAITING=(tests/ldm/page tests/ldm/test_reproduce.py tests/ldm/test_resume.py)
 
 # The documents as a site: a link or anchor to nothing, a page outside the navigation, or a part from elsewhere fails.
 site() {
     NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet --site-dir "$work/site"
 }
 
-# The checks of one environment, one after the other; that of stage 1, which is done sooner, helps the other out.
+# The checks, in lanes side by side: of stage 1, of stage 2, and of what waits for other processes much of its time.
 lane_vllm() {
     use_env vllm
     check "shell syntax" scripts_parse
@@ -78,18 +79,27 @@ lane_vllm() {
     check "ruff format" ruff format --check .
     check "import contracts" lint-imports --no-cache
     check "types, vllm" mypy --cache-dir .mypy_cache/vllm egogen llava
-    check "site" site
     [[ $mode != --lint ]] || return 0
-    check "tests, vllm" tests vllm tests/egogen tests/llava tests/faults tests/test_*.py
+    check "tests, vllm" tests vllm tests/egogen tests/llava
     use_env ldm
-    check "tests, ldm, a part" tests ldm_part "${OTHER_LANE[@]}"
-    check "egogen's tests, ldm" tests_again ldm_egogen tests/egogen --ignore=tests/egogen/test_fuzz.py
+    check "tests, ldm, a part" tests ldm_part "${WITH_VLLM[@]}"
 }
 
 lane_ldm() {
+    local elsewhere=("${WITH_VLLM[@]}" "${WAITING[@]}")
     use_env ldm
     check "types, ldm" mypy --cache-dir .mypy_cache/ldm egogen ldm main.py app.py
-    [[ $mode == --lint ]] || check "tests, ldm" tests ldm tests/ldm tests/browser tests/faults "${OTHER_LANE[@]/#/--ignore=}"
+    [[ $mode == --lint ]] || check "tests, ldm" tests ldm tests/ldm "${elsewhere[@]/#/--ignore=}"
+}
+
+lane_waiting() {
+    use_env vllm
+    check "site" site
+    [[ $mode != --lint ]] || return 0
+    check "tests, vllm, waiting" tests vllm_waiting tests/faults tests/test_*.py
+    use_env ldm
+    check "tests, ldm, waiting" tests ldm_waiting tests/browser tests/faults "${WAITING[@]}"
+    check "egogen's tests, ldm" tests_again ldm_egogen tests/egogen --ignore=tests/egogen/test_fuzz.py
 }
 
 if [[ $mode == --long ]]; then
@@ -117,15 +127,16 @@ if [[ $mode == --mutants ]]; then # hours; what is made stays in build/mutants, 
     exit "$status"
 fi
 
-# Side by side, with half of the cores each, where there are two cores and 8 GiB; else one after the other.
+# Side by side where there are two cores and 10 GiB; else one after the other.
 cores=$(getconf _NPROCESSORS_ONLN)
-free_gib=$(awk '/^MemAvailable:/ {print int($2 / 1048576)}' /proc/meminfo 2>/dev/null || echo 8)
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > 3 ? cores / 2 : 1))}
+free_gib=$(awk '/^MemAvailable:/ {print int($2 / 1048576)}' /proc/meminfo 2>/dev/null || echo 10)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > 5 ? cores / 3 : 1))}
 trap 'kill -- $(jobs -p | sed "s/^/-/") 2>/dev/null || true; exit 130' INT TERM
 set -m # a lane is a process group, which Ctrl-C ends as a whole
-lane_vllm </dev/null &
-((cores >= 2 && free_gib >= 8)) || wait
-lane_ldm </dev/null &
+for lane in lane_vllm lane_ldm lane_waiting; do
+    "$lane" </dev/null &
+    ((cores >= 2 && free_gib >= 10)) || wait
+done
 set +m
 wait
 
