@@ -44,18 +44,19 @@ scripts_parse() {
     done
 }
 
-# tests NAME PATH...: measures their coverage, but for tests marked slow (tests/conftest.py).
+# tests NAME PATH...: measures their coverage, but for tests marked slow (tests/conftest.py). Their files lie in a folder
+# of this run: pytest's own would first remove those of earlier runs, tens of thousands.
 tests() {
     local runner=(coverage run -m pytest)
     [[ $mode != --fast ]] || runner=(python -m pytest -m "not slow")
-    "${runner[@]}" -q --durations=10 -o "cache_dir=.pytest_cache/$1" "${@:2}"
+    "${runner[@]}" -q --durations=10 -o "cache_dir=.pytest_cache/$1" --basetemp "$work/tests-$1" "${@:2}"
 }
 
 # The same without coverage, for tests that another environment has measured.
 tests_again() {
     local choice=()
     [[ $mode != --fast ]] || choice=(-m "not slow")
-    python -m pytest "${choice[@]}" -q --durations=10 -o "cache_dir=.pytest_cache/$1" "${@:2}"
+    python -m pytest "${choice[@]}" -q --durations=10 -o "cache_dir=.pytest_cache/$1" --basetemp "$work/tests-$1" "${@:2}"
 }
 
 coverage_of_both() {

@@ -1,5 +1,6 @@
 """Checks every annotated shape while the tests run: must come before any import of our packages."""
 
+import gc
 import os
 import sys
 import threading
@@ -28,6 +29,20 @@ def compiled_file(kind: str, /, path: str, debug_override: bool | None = None) -
 
 _import_hook._optimized_cache_from_source = compiled_file
 install_import_hook(PACKAGES, "beartype.beartype")
+
+
+gc.disable()  # while the tests are collected: imports leave little to collect
+
+
+def pytest_collection_finish() -> None:
+    """From here on the garbage collector works, on what the tests make."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Lets go of all, or triton complains of leaks at the end."""
+    gc.unfreeze()
 
 
 def no_wait(handle: object) -> None:

@@ -18,13 +18,19 @@ from pathlib import Path
 from egogen.cli import run
 
 CONTEXT = get_context("forkserver")
-STAGE_1 = ["llava.tuning.run", "deepspeed", "llava.describing.describing_loop"]
+STAGE_1 = [
+    "llava.tuning.run",
+    "deepspeed",
+    "deepspeed.runtime.zero.muon.muon_optimizer",  # which imports torch's compiler, three seconds
+    "llava.describing.describing_loop",
+]
 STAGE_2 = [
     "ldm.training.run",
     "ldm.metrics.evaluation",
     "ldm.sampling.many_photos",
     "ldm.sampling.drawing_loop",
 ]
+LAST = ["tests.lasting"]
 CPU = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
@@ -81,7 +87,7 @@ def serve() -> None:
     before = {name: os.environ.get(name) for name in CPU}
     os.environ.update(CPU)
     try:
-        CONTEXT.set_forkserver_preload(STAGE_1 if find_spec("deepspeed") else STAGE_2)
+        CONTEXT.set_forkserver_preload([*(STAGE_1 if find_spec("deepspeed") else STAGE_2), *LAST])
         forkserver.ensure_running()
     finally:
         for name, value in before.items():
