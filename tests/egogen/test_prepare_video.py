@@ -126,7 +126,8 @@ def test_after_the_end(tmp_path: Path, place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "codec"), [("mp4", "libx264"), ("mp4", "libvpx-vp9"), ("webm", "libvpx-vp9")]
+    ("suffix", "codec"),
+    [("mp4", "libx264"), ("mp4", "libvpx-vp9"), ("webm", "libvpx-vp9"), ("avi", "libx264")],
 )
 def test_a_truncated_video_gives_what_it_has(tmp_path: Path, suffix: str, codec: str) -> None:
     options = {"g": "30"} | (VP9 if "vp9" in codec else {})

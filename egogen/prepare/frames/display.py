@@ -12,6 +12,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
+from egogen.prepare.frames.track_facts import Margins
 from egogen.prepare.pair_plan import DAMAGED, HIGH_RANGE, Lost
 from egogen.rgb import on_white, say
 
@@ -20,6 +21,7 @@ HIGH_RANGES = {16: "PQ", 18: "HLG"}
 BT_2020 = 9
 UNNAMED = 2  # in both
 # Kinds of pictures, as MP4 names them, that Dolby Vision alone shows rightly: others see green and purple.
+# A profile that the container names (`track_facts`) says the same, whatever the pictures are called.
 DOLBY = ("dvh1", "dvhe", "dav1")
 Axes = tuple[int, int, int, int]
 SOFTEN = "zscale=t=linear:npl=100,tonemap=hable,zscale=p=bt709:t=bt709:m=bt709,format=yuv420p"
@@ -39,8 +41,13 @@ SKEW = 0.02  # of a matrix's entries: below a degree of turning
 log = logging.getLogger(__name__)
 
 
-def check_look(stream: VideoStream, path: Path) -> None:
+def check_look(stream: VideoStream, path: Path, dolby: int | None = None) -> None:
     """Refuses colours that would come out washed out, and says what else a picture will not show rightly.
+
+    Args:
+        stream: of its pictures.
+        path: for messages.
+        dolby: the profile of Dolby Vision, where its container says that no other picture is in it.
 
     Raises:
         Lost: the video has high dynamic range.
@@ -52,10 +59,12 @@ def check_look(stream: VideoStream, path: Path) -> None:
             f"{path}: high dynamic range ({name}), which would come out washed out; tone-map it first, such "
             f"as by ffmpeg -i IN -vf {SOFTEN} OUT",
         )
-    if (tag := tag_of(stream)) in DOLBY and context.color_trc == UNNAMED:
+    tag = tag_of(stream)
+    if dolby is not None or (tag in DOLBY and context.color_trc == UNNAMED):
+        alone = tag if dolby is None else f"profile {dolby}"
         raise Lost(
             HIGH_RANGE,
-            f"{path}: Dolby Vision alone ({tag}), which would come out green and purple; "
+            f"{path}: Dolby Vision alone ({alone}), which would come out green and purple; "
             "tone-map it first, such as by ffmpeg -i IN -vf libplacebo=tonemapping=auto:format=yuv420p OUT",
         )
     if context.color_primaries == BT_2020:
@@ -72,20 +81,21 @@ def tag_of(stream: VideoStream) -> str:
     return ""
 
 
-def picture(frame: VideoFrame, stream: VideoStream, name: str) -> Image.Image:
+def picture(frame: VideoFrame, stream: VideoStream, name: str, crop: Margins = (0, 0, 0, 0)) -> Image.Image:
     """A frame in RGB as it is shown; transparent parts on white, as those of photos.
 
     Args:
         frame: as decoded; where it does not say its matrix and range, BT.601 and limited as in ffmpeg.
         stream: whose it is; says how wide a pixel is, where anybody does.
         name: for messages.
+        crop: pixels to leave out at the left, top, right and bottom, before anything else is done.
 
     Raises:
         Lost: pixel aspect or display matrix are none that a picture can have.
     """
     if frame.interlaced_frame:  # which the header may not say
         say(f"{name}: interlaced, what moves looks combed; deinterlace it first, such as by ffmpeg -vf bwdif")
-    image = in_rgb(frame, name)
+    image = cropped(in_rgb(frame, name), crop)
     aspect = stream.sample_aspect_ratio
     if aspect and aspect != 1:
         if not 1 / MOST_STRETCH <= aspect <= MOST_STRETCH:
@@ -105,6 +115,14 @@ def in_rgb(frame: VideoFrame, name: str) -> Image.Image:
             return on_white(Image.fromarray(pixels), name).convert("RGB")
     image: Image.Image = frame.to_image()
     return image
+
+
+def cropped(image: Image.Image, crop: Margins) -> Image.Image:
+    """A picture without its margins; one that would have nothing left is as it was."""
+    left, top, right, bottom = crop
+    if not any(crop) or left + right >= image.width or top + bottom >= image.height:
+        return image
+    return image.crop((left, top, image.width - right, image.height - bottom))
 
 
 def axes_of(matrix: bytes) -> Axes:
