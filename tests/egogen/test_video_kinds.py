@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from egogen.prepare.frames.find import VIDEOS, find_sources
 from egogen.prepare.frames.video import VideoFile
@@ -239,6 +239,40 @@ def test_a_usual_suffix_counts_before_a_rare_one(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     expected = {"x": "made/x.mp4", "y": "raw/y.MTS", "z": "z.avi"}
     assert find_sources(tmp_path, VIDEOS) == {name: tmp_path / place for name, place in expected.items()}
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+@pytest.mark.parametrize("suffix", ["avi", "mov"])
+def test_frames_with_exif(tmp_path: Path, suffix: str, orientation: int, turns: int) -> None:
+    """Motion JPEG of cameras; FFmpeg tells of EXIF by a kind of data that PyAV has no name for."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Make] = orientation, "x"
+    path = make_video(tmp_path / f"plain.{suffix}", 3, "mjpeg")
+    whole = picture_of(path)
+    with av.open(str(path)) as source, av.open(str(tmp_path / f"v.{suffix}"), "w") as file:
+        stream = source.streams.video[0]
+        out = file.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                content = bytes(packet)
+                noted = b"\xff\xe1" + struct.pack(">H", 2 + len(exif.tobytes())) + exif.tobytes()
+                made = av.Packet(content[:2] + noted + content[2:])
+                made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
+                made.stream = out
+                made.is_keyframe = True
+                file.mux(made)
+    assert np.array_equal(picture_of(tmp_path / f"v.{suffix}"), np.rot90(whole, turns))
+
+
+def test_h264_in_avi_of_which_a_size_is_damaged_is_refused(tmp_path: Path) -> None:
+    """Its chunk seems to reach beyond the end; what is read behind it would count from the wrong frame."""
+    path = make_video(tmp_path / "v.avi", grainy(COUNT), options={"bf": "3", "g": "30"})
+    content = bytearray(path.read_bytes())
+    place = content.index(b"00dc", len(content) // 2)
+    struct.pack_into("<I", content, place + 4, 1 << 28)
+    path.write_bytes(content)
+    with pytest.raises(Lost, match=r"v\.avi: H.264 in AVI"):
+        found(path, [0])
 
 
 @pytest.mark.parametrize("part", [0.3, 0.5, 0.9])

@@ -1,4 +1,4 @@
-"""The chunks of an AVI file: whether one that lacks frames lacks its end alone."""
+"""The chunks of an AVI file: how many of a stream lie in a row, whether any may be missing between them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ FILMS = (b"movi", b"rec ")  # the lists that hold frames; others are headers
 KNOWN = re.compile(rb"\d\d[a-zA-Z]{2}|ix\d\d|idx1|JUNK|LIST|RIFF")
 
 
-def is_merely_cut(path: Path) -> bool:
-    """Whether an AVI file ends within a chunk or before its header says, and has all its chunks until then.
+def chunks_in_a_row(path: Path, stream: int) -> int | None:
+    """How many chunks of a stream begin in an AVI file, the last one perhaps cut off.
 
-    One that was damaged on the way has something else where a chunk should begin.
+    Args:
+        path: the file.
+        stream: its number, from 0.
+
+    Returns:
+        None if it was damaged on the way: something else is where a chunk should begin.
     """
-    length, end, place = path.stat().st_size, 0, 0
+    length, place, count = path.stat().st_size, 0, 0
     with path.open("rb") as file:
-        while place + HEAD.size <= length:
+        while place + HEAD.size < length:
             file.seek(place)
             name, size = HEAD.unpack(file.read(HEAD.size))
             if not KNOWN.fullmatch(name):
-                return False
-            if name == b"RIFF":
-                end = max(end, place + HEAD.size + size)
+                return None
+            count += name in (b"%02ddc" % stream, b"%02ddb" % stream)
             is_entered = name == b"RIFF" or (name == b"LIST" and file.read(4) in FILMS)
             place += HEAD.size + (4 if is_entered else size + size % 2)
-    return end > length or place != length
+    return count

@@ -37,6 +37,8 @@ TURNS = {
     (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
     (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
 }
+# The same by FFmpeg's degrees, to the left.
+QUARTERS = {0: UPRIGHT, 90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
 SKEW = 0.02  # of a matrix's entries: below a degree of turning
 log = logging.getLogger(__name__)
 
@@ -102,8 +104,7 @@ def picture(frame: VideoFrame, stream: VideoStream, name: str, crop: Margins = (
             raise Lost(DAMAGED, f"pixels of an aspect of {aspect}; expected up to {MOST_STRETCH} either way")
         width = max(1, round(image.width * aspect))
         image = image.resize((width, image.height), Image.Resampling.LANCZOS)
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # a name, says its stub
-    axes = UPRIGHT if matrix is None else axes_of(bytes(matrix))
+    axes = axes_of(frame)
     return image if axes == UPRIGHT else image.transpose(TURNS[axes])
 
 
@@ -125,8 +126,26 @@ def cropped(image: Image.Image, crop: Margins) -> Image.Image:
     return image.crop((left, top, image.width - right, image.height - bottom))
 
 
-def axes_of(matrix: bytes) -> Axes:
-    """Where a display matrix takes the axes: x to (a, b), y to (c, d), each of 1, 0 or -1.
+def axes_of(frame: VideoFrame) -> Axes:
+    """Where a frame's display matrix takes the axes: x to (a, b), y to (c, d), each of 1, 0 or -1.
+
+    Raises:
+        Lost: it does more than turn by quarters and mirror.
+    """
+    try:
+        data = frame.side_data
+    except ValueError:  # beside it is what PyAV knows no name of (EXIF, 3D displays): the turn alone is told
+        axes = QUARTERS.get(frame.rotation % 360)
+        if axes is None:
+            why = f"its display matrix turns by {frame.rotation} degrees, no quarter; turn it first"
+            raise Lost(DAMAGED, why) from None
+        return axes
+    matrix = data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # a name, says its stub
+    return UPRIGHT if matrix is None else axes_in(bytes(matrix))
+
+
+def axes_in(matrix: bytes) -> Axes:
+    """The same of the matrix.
 
     Raises:
         Lost: it does more than turn by quarters and mirror.

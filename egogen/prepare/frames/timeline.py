@@ -15,7 +15,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from egogen.prepare.frames.avi_chunks import is_merely_cut
+from egogen.prepare.frames.avi_chunks import chunks_in_a_row
 
 # Time stamps of a constant rate may be off by this many ticks of rounding ...
 ROUNDING_TICKS = 2
@@ -83,7 +83,8 @@ class Timeline:
             pts = [stamp for stamp in pts if stamp <= last] or pts[:1]
         is_counted = has_no_order(container, stream)
         if is_counted and cut_off:
-            pts = sure(container, stream, pts)
+            check_row(container, stream, count)
+            pts = sure(stream, pts)
         # Of MPEG-PS many time stamps are guessed, and after seeking otherwise: it is read from its start.
         from_start = is_counted or container.format.name == "mpeg"
         key_stamps = [] if from_start else [stamp for stamp in pts if stamp in keys]
@@ -177,20 +178,21 @@ def has_no_order(container: InputContainer, stream: VideoStream) -> bool:
     return container.format.name == "avi" and context.name == "h264" and bool(context.has_b_frames)
 
 
-def sure(container: InputContainer, stream: VideoStream, pts: list[int]) -> list[int]:
-    """Of a cut-off file whose frames are counted, the time stamps whose frames are sure.
-
-    Of the last ones the decoder holds some back until later frames put them in order, which are lost; the
-    last packet may be a part of one.
-
-    Raises:
-        ValueError: frames are missing before the end, too.
-    """
-    if not is_merely_cut(Path(container.name)):
+def check_row(container: InputContainer, stream: VideoStream, count: int) -> None:
+    """Raises `ValueError` if a cut-off AVI file, of which `count` packets were read, lacks more than the last."""
+    if chunks_in_a_row(Path(container.name), stream.index) != count:
         raise ValueError(
             "H.264 in AVI whose frames are reordered, and some are missing: none can be told from another; "
             "make it anew, such as by ffmpeg -i IN OUT.mp4"
         )
+
+
+def sure(stream: VideoStream, pts: list[int]) -> list[int]:
+    """Of a cut-off file whose frames are counted, the time stamps whose frames are sure.
+
+    Of the last ones the decoder holds some back until later frames put them in order, which are lost; the
+    last packet may be a part of one.
+    """
     held = getattr(stream.codec_context, "reorder_depth", MOST_HELD)  # from PyAV 18 on
     return pts[: -1 - held] or pts[:1]
 
