@@ -179,7 +179,7 @@ def has_no_order(container: InputContainer, stream: VideoStream) -> bool:
 
 
 def check_row(container: InputContainer, stream: VideoStream, count: int) -> None:
-    """Raises `ValueError` if a cut-off AVI file, of which `count` packets were read, lacks more than the last."""
+    """Raises `ValueError` if a cut-off AVI file, of which `count` packets were read, lacks some before."""
     if chunks_in_a_row(Path(container.name), stream.index) != count:
         raise ValueError(
             "H.264 in AVI whose frames are reordered, and some are missing: none can be told from another; "
