@@ -220,6 +220,58 @@ def test_dolby_vision_that_only_its_record_tells_of(
     assert lost.value.reason in BROKEN
 
 
+def rpu(profile: int) -> bytes:
+    """Dolby Vision's data beside a picture, a NAL unit of HEVC: curves that change nothing, no metadata."""
+
+    def golomb(number: int) -> str:
+        digits = f"{number + 1:b}"
+        return "0" * (len(digits) - 1) + digits
+
+    bits = (
+        f"000010{18:011b}{profile:04b}0000" + "1000" + golomb(23) + "011"
+    )  # type, format, profile, level ...
+    bits += golomb(2) * 2 + golomb(4) + "000001" + "00" + golomb(0) * 3  # depths of 10, 10 and 12 bits ...
+    bits += (golomb(0) + f"{0:010b}{1023:010b}") * 3 + golomb(0) * 2  # from black to white
+    bits += (golomb(0) * 2 + "0" + "1" + "0" * 23 + golomb(1) + "0" * 23) * 3  # 0 + 1 x
+    bits += "0" * (-len(bits) % 8)
+    made = bytearray(b"\x7c\1\x19")
+    for byte in int(bits, 2).to_bytes(len(bits) // 8, "big") + b"sums\x80":
+        made += b"\3" * (made[-2:] == b"\0\0" and byte <= 3) + bytes([byte])
+    return b"\0\0\0\1" + bytes(made)
+
+
+@pytest.mark.parametrize("profile", [0, 1])
+def test_dolby_vision_that_only_its_frames_tell_of(tmp_path: Path, profile: int) -> None:
+    """In MPEG-TS no box says so; of the data's own profiles 0 is profile 5."""
+    options = {"x265-params": "log-level=none"}
+    with (
+        av.open(str(make_video(tmp_path / "plain.ts", 3, "libx265", options=options))) as source,
+        av.open(str(tmp_path / "v.ts"), "w") as file,
+    ):
+        stream = source.streams.video[0]
+        out = file.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                file.mux(with_content(packet, bytes(packet) + rpu(profile), out))
+    with av.open(str(tmp_path / "v.ts")) as file:
+        frame = next(file.decode(video=0))
+        assert {"DOVI_RPU_BUFFER", "DOVI_METADATA"} <= {each.type.name for each in frame.side_data}
+    if profile:
+        assert found(tmp_path / "v.ts", [1]) == [1]
+        return
+    with pytest.raises(Lost, match=r"v\.ts: Dolby Vision alone \(profile 5\)") as lost:
+        found(tmp_path / "v.ts", [1])
+    assert lost.value.reason in BROKEN
+
+
+def with_content(packet: av.Packet, content: bytes, stream: av.VideoStream) -> av.Packet:
+    """A packet with other bytes, for another stream."""
+    made = av.Packet(content)
+    made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
+    made.stream, made.is_keyframe = stream, packet.is_keyframe
+    return made
+
+
 @pytest.mark.parametrize("name", ["v.MTS", "v.m2ts", "v.M4V", "v.MOV", "v.ts", "v.mpg", "v.wmv", "v.mxf"])
 def test_videos_are_found_by_any_suffix_that_cameras_write(tmp_path: Path, name: str) -> None:
     suffix = name[2:].lower()
@@ -256,11 +308,7 @@ def test_frames_with_exif(tmp_path: Path, suffix: str, orientation: int, turns: 
             if packet.dts is not None:
                 content = bytes(packet)
                 noted = b"\xff\xe1" + struct.pack(">H", 2 + len(exif.tobytes())) + exif.tobytes()
-                made = av.Packet(content[:2] + noted + content[2:])
-                made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
-                made.stream = out
-                made.is_keyframe = True
-                file.mux(made)
+                file.mux(with_content(packet, content[:2] + noted + content[2:], out))
     assert np.array_equal(picture_of(tmp_path / f"v.{suffix}"), np.rot90(whole, turns))
 
 
