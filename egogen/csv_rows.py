@@ -19,7 +19,7 @@ EXCELS = re.compile('"?sep=([^"\r])"?\r?')  # a first line that tells Excel the 
 
 
 def read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
-    """The names of a table's columns, and its rows with the numbers of their lines.
+    """The names of a table's columns, and its rows with the numbers of the lines that they begin on.
 
     The text is UTF-8, or UTF-16 with its mark; fields are separated by commas, semicolons or tabs, whichever
     the first line has most of, or as Excel states above it (`sep=;`). Blanks around names count for nothing,
@@ -44,13 +44,13 @@ def read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]
 
     def rows() -> Iterator[tuple[int, dict[str, str]]]:
         with named_faults():
+            ended = above + lines.line_num
             for fields in lines:
+                line, ended = ended + 1, above + lines.line_num
                 if len(fields) > len(names):
-                    raise UserError(
-                        f"{path}: line {above + lines.line_num} has more fields than the first line has names"
-                    )
+                    raise UserError(f"{path}: line {line} has more fields than the first line has names")
                 if any(field.strip() for field in fields):
-                    yield above + lines.line_num, dict(zip(names, fields, strict=False))
+                    yield line, dict(zip(names, fields, strict=False))
 
     @contextmanager
     def named_faults() -> Iterator[None]:

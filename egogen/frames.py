@@ -97,14 +97,17 @@ class TarFrames:
         """Notes where each frame of a tar file lies."""
         try:
             size = regular(path).stat().st_size
+            links: dict[str, str] = {}
             with tarfile.open(path, "r:") as tar:
                 for member in tar:
+                    name = plain_name(member.name)
                     if member.isfile():
-                        self.add(
-                            member.name.removeprefix("./"),
-                            Member(path, member.offset_data, member.size),
-                            size,
-                        )
+                        self.add(name, Member(path, member.offset_data, member.size), size)
+                    elif member.islnk():  # a second name of a file, of which GNU tar keeps the content once
+                        links[name] = plain_name(member.linkname)
+            for name, goal in links.items():
+                if (found := self.members.get(goal)) is not None and found.tar == path:
+                    self.add(name, found, size)
         except UserError:
             raise
         except (tarfile.TarError, *BROKEN) as error:  # its numbers are texts, its headers may hold headers
@@ -142,6 +145,11 @@ class TarFrames:
         with tar.open("rb") as file:
             file.seek(offset)
             return file.read(size)
+
+
+def plain_name(name: str) -> str:
+    """A name in a tar file as annotations use it: `tar -C FOLDER .` writes `./` before each."""
+    return name.removeprefix("./")
 
 
 def open_frames(place: Path) -> FrameStore:

@@ -44,7 +44,8 @@ def check_channels(part: str, channels: list[int], *divisors: int) -> None:
         if any(width % divisor for divisor in divisors):
             raise UserError(
                 f"model.architecture.{part}.channels: got {width}, expected multiples of "
-                f"{' and '.join(map(str, divisors))} (groups, heads)"
+                f"{' and '.join(map(str, divisors))} (groups, heads); no tensor tells these: where a "
+                f"checkpoint does not either, a configuration states model.architecture.{part}.groups"
             )
 
 

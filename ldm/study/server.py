@@ -11,7 +11,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from egogen.errors import reason
 from egogen.listening import FAULTS, cannot_listen
@@ -113,6 +113,23 @@ def rater_name(text: object) -> str:
     return name
 
 
+def content_of(shown: Picture) -> bytes:
+    """A picture's file; `RefusalError` of one that is not there any more."""
+    try:
+        return shown.path.read_bytes()
+    except OSError as error:
+        log.error("%s: cannot be read (%s)", shown.path, reason(error))
+        raise RefusalError(HTTPStatus.NOT_FOUND, "a picture is gone") from None
+
+
+def parts_of(address: str) -> SplitResult:
+    """An address in its parts; `RefusalError` of one that is none, such as with half a bracket."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        raise RefusalError(HTTPStatus.BAD_REQUEST, "no such address") from None
+
+
 class Handler(BaseHTTPRequestHandler):
     """One request: a connection ends with it, so that none outlives the study."""
 
@@ -129,7 +146,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def asked(self) -> Reply:
         """What a GET asks for."""
-        url = urlsplit(self.path)
+        url = parts_of(self.path)
         words = {name: values[-1] for name, values in parse_qs(url.query).items()}
         study = self.server.study
         if url.path == "/":
@@ -141,7 +158,7 @@ class Handler(BaseHTTPRequestHandler):
             if not place.isdecimal():
                 raise RefusalError(HTTPStatus.BAD_REQUEST, "place: expected a number")
             shown = study.picture(rater_name(words.get("rater")), words.get("item", ""), int(place[:3]))
-            return Reply(shown.mime, shown.path.read_bytes())
+            return Reply(shown.mime, content_of(shown))
         raise RefusalError(HTTPStatus.NOT_FOUND, "no such page")
 
     def answered(self) -> Reply:
@@ -152,7 +169,7 @@ class Handler(BaseHTTPRequestHandler):
             self.rfile.read(min(int(length or 0), 1 << 20))  # else no reply arrives
             raise RefusalError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"an answer has at most {LARGEST} bytes")
         content = self.rfile.read(int(length))
-        if urlsplit(self.path).path != "/answers":
+        if parts_of(self.path).path != "/answers":
             raise RefusalError(HTTPStatus.NOT_FOUND, "no such page")
         # Other sites' pages can send forms here, and no JSON.
         if self.headers.get_content_type() != "application/json":
@@ -175,11 +192,10 @@ class Handler(BaseHTTPRequestHandler):
             reply = work()
         except RefusalError as refusal:
             status, reply = refusal.status, as_json({"error": f"{refusal}"})
-        except ValueError:  # of an address with half a bracket
-            status, reply = HTTPStatus.BAD_REQUEST, as_json({"error": "no such address"})
-        except OSError as error:  # a picture has gone
-            log.error("%s: %s", self.path, reason(error))
-            status, reply = HTTPStatus.NOT_FOUND, as_json({"error": "a picture is gone"})
+        except Exception as error:  # noqa: BLE001 - a rater is told nothing of files, which name systems
+            log.error("%s: failed (%s: %s)", self.path, type(error).__name__, reason(error))
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            reply = as_json({"error": "the study's server failed; where it was started, it says why"})
         self.send_response(status)
         for name, value in (
             ("Content-Type", reply.mime), ("Content-Length", f"{len(reply.content)}"),
@@ -192,7 +208,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def check_host(self) -> None:
         """Refuses names that lead here from elsewhere, where this machine alone is served."""
-        named = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        named = parts_of(f"//{self.headers.get('Host', '')}").hostname
         if self.server.is_local and named not in LOOPBACK:
             raise RefusalError(HTTPStatus.FORBIDDEN, "open the page by http://127.0.0.1")
 

@@ -48,6 +48,38 @@ def test_tar_files_give_the_same_frames(folder: Path, tmp_path: Path) -> None:
         files.check(name)
 
 
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_second_name_of_a_file_has_its_content(folder: Path, tmp_path: Path, form: int) -> None:
+    """Of files with several names (hard links) tar keeps the content once."""
+    for number, name in enumerate(("b/2.png", "c/3.png")):
+        (folder / name).parent.mkdir()
+        (folder / name).hardlink_to(folder / NAMES[number // 2])
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars/x.tar", "w", format=form) as tar:
+        tar.add(folder, ".")
+        kinds = [member.islnk() for member in tar.getmembers()]
+    assert sum(kinds) == 2
+    tars, files = TarFrames(tmp_path / "tars"), FolderFrames(folder)
+    assert {*tars.members} == {*NAMES, "b/2.png", "c/3.png"}
+    for name in tars.members:
+        assert tars.bytes(name) == (folder / name).read_bytes()
+        assert np.array_equal(np.asarray(tars.read(name)), np.asarray(files.read(name)))
+
+
+def test_a_second_name_of_what_is_not_in_the_file_is_no_frame(folder: Path, tmp_path: Path) -> None:
+    """Neither of a file on this machine nor of one in the tar file beside it."""
+    pack(folder, NAMES, tmp_path / "tars")
+    with tarfile.open(tmp_path / "tars/more.tar", "w") as tar:
+        for number, goal in enumerate((f"{folder / NAMES[0]}", f"../frames/{NAMES[0]}", NAMES[0])):
+            member = tarfile.TarInfo(f"link{number}.jpg")
+            member.type, member.linkname = tarfile.LNKTYPE, goal
+            tar.addfile(member)
+    tars = TarFrames(tmp_path / "tars")
+    assert {*tars.members} == {*NAMES}
+    with pytest.raises(UserError, match=r"no tar file here holds frame 'link0\.jpg'"):
+        tars.read("link0.jpg")
+
+
 def test_what_macos_puts_beside_tar_files_is_none(folder: Path, tmp_path: Path) -> None:
     pack(folder, NAMES, tmp_path / "tars")
     (tmp_path / "tars/._frames-00000.tar").write_bytes(b"\0\5\x16\7")

@@ -110,7 +110,7 @@ def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"input_image": None}, "an image is None; expected bytes and path of each"),
+        ({"input_image": None}, r"row \d+: an image is None; expected bytes and path of each"),
         ({"input_image": {"bytes": None, "path": "x.jpg"}}, "an image is .*'bytes': None"),
         ({"input_image": {"bytes": b"x", "path": None}}, "an image is .*'path': None"),
         ({"edited_image": {"bytes": b"x", "path": "/etc/x"}}, "'/etc/x' is an absolute path"),

@@ -133,7 +133,7 @@ def test_numbers_step_around_ids_that_are_given(tmp_path: Path) -> None:
 def test_a_clip_is_in_one_split(tmp_path: Path) -> None:
     images(tmp_path / "images")
     rows = [ROWS[0], {**ROWS[2], "clip": "mine"}]
-    with pytest.raises(UserError, match="row 2: clip 'mine' is in the split 'train' too"):
+    with pytest.raises(UserError, match=r"pairs\.csv: line 3: clip 'mine' is in the split 'train' too"):
         prepare(write_table(tmp_path / "pairs.csv", rows), tmp_path / "out")
 
 
@@ -195,7 +195,7 @@ def test_tables_of_spreadsheets(tmp_path: Path, text: str, encoding: str) -> Non
         text = text.replace("cut; then\nwash", '"cut; then\nwash"')
     (tmp_path / "a.csv").write_bytes(text.encode(encoding))
     expected = {"image_0": "a.png", "image_1": "b.png", "action": "cut; then\nwash"}
-    found = list(read_rows(tmp_path / "a.csv"))
+    found = [row for _, row in read_rows(tmp_path / "a.csv")]
     assert [{name: str(value).strip() for name, value in row.items()} for row in found] == [expected]
 
 
@@ -210,6 +210,35 @@ def test_lines_are_counted_from_the_top_of_the_file(tmp_path: Path, above: str) 
     path.write_text(f'{above}a,b\n1,"2"x\n')
     with pytest.raises(UserError, match=f"about line {first + 1}"):
         list(read_csv(path)[1])
+
+
+LATE = [*ROWS[:2], {**ROWS[2], "split": "test"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "where"), [("a.csv", "line 8"), ("a.jsonl", "line 4"), ("a.parquet", "row 3")]
+)
+def test_a_fault_is_told_by_its_line_or_of_a_file_without_lines_by_its_row(
+    tmp_path: Path, name: str, where: str
+) -> None:
+    """Rows may be over several lines, and lines without rows between them."""
+    rows = [{**row, "action": row["action"].replace(", ", ",\n\n")} for row in LATE]
+    path = write_table(tmp_path / name, rows)
+    if name == "a.jsonl":
+        path.write_text(path.read_text().replace("\n", "\n\n", 1))
+    with pytest.raises(UserError, match=rf"{name}: {where}: split 'test'; allowed are"):
+        prepare(path, tmp_path / "out")
+    for row in rows:
+        row["action"] = None if row["split"] == "test" else row["action"]
+    write_table(path, rows)
+    with pytest.raises(UserError, match=rf"{name}: (line|row) \d has no text in action"):
+        prepare(path, tmp_path / "out")
+
+
+def test_a_row_over_several_lines_is_told_by_its_first(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('sep=,\na,b\n1,"2\n3"\n\n"4\n5","6\n7"\n8,9\n')
+    assert [line for line, _ in read_csv(path)[1]] == [3, 6, 9]
 
 
 def test_a_share_of_the_clips_goes_to_val(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -265,7 +294,7 @@ def test_an_image_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "image_0,action\nx.png,cut\n", "row 1 has no text in image_1; it has 'image_0', 'action'"),
+        ("a.csv", "image_0,action\nx.png,cut\n", "line 2 has no text in image_1; it has 'image_0', 'action'"),
         (
             "a.csv",
             "image_0,image_1,action\nx.png,y.png,cut,more\n",
@@ -282,8 +311,8 @@ def test_an_image_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
             '{"image_0": "x", "image_1": "y", "action": "z", "n": NaN}',
             "line 1: holds the number NaN",
         ),
-        ("a.jsonl", '{"image_0": "x", "image_1": "y", "action": 3}\n', "row 1 has no text in action"),
-        ("a.jsonl", '{"image_0": "x", "image_1": "y", "action": " "}\n', "row 1 has no text in action"),
+        ("a.jsonl", '{"image_0": "x", "image_1": "y", "action": 3}\n', "line 1 has no text in action"),
+        ("a.jsonl", '{"image_0": "x", "image_1": "y", "action": " "}\n', "line 1 has no text in action"),
         ("a.jsonl", "{\n", "line 1: not valid JSON"),
         ("a.jsonl", "[1]\n", "line 1: found list .*expected an object"),
         ("a.parquet", "nothing", "not a readable Parquet file"),

@@ -11,10 +11,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
+from egogen.prepare.frames.find import VIDEOS, find_sources
 from egogen.prepare.frames.video import VideoFile
-from egogen.prepare.pair_plan import AFTER_END, BROKEN, UNREADABLE, AtFrame, Lost
+from egogen.prepare.pair_plan import AFTER_END, BROKEN, CUT_OFF, UNREADABLE, AtFrame, Lost
 from tests.egogen.raw_data import HEIGHT, WIDTH, drawn, grainy, make_video, number_in
 
 COUNT = 90
@@ -127,6 +128,215 @@ def test_dolby_vision_alone_is_refused(tmp_path: Path, transfer: int) -> None:
     with pytest.raises(Lost, match=r"v\.mp4: Dolby Vision alone \(dvh1\).*tone-map") as lost:
         found(path, [1])
     assert lost.value.reason in BROKEN
+
+
+def with_box(path: Path, kind: bytes, content: bytes) -> Path:
+    """Puts a box at the end of the first sample entry of an MP4 file, whose index is behind its frames."""
+    film, end = bytearray(path.read_bytes()), 0
+    assert film.index(b"mdat") < film.index(b"moov")
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"1"):  # avc1, hev1
+        at = film.index(name, end) - (3 if name == b"1" else 0)
+        (size,) = struct.unpack_from(">I", film, at - 4)
+        end, place = at, at - 4 + size
+        struct.pack_into(">I", film, at - 4, size + 8 + len(content))
+    film[place:place] = struct.pack(">I4s", 8 + len(content), kind) + content
+    path.write_bytes(film)
+    return path
+
+
+def in_matroska(path: Path) -> Path:
+    """The same in Matroska, as FFmpeg writes it."""
+    made = path.with_suffix(".mkv")
+    with av.open(str(path)) as source, av.open(str(made), "w", options={"strict": "unofficial"}) as file:
+        stream = source.streams.video[0]
+        out = file.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                packet.stream = out
+                file.mux(packet)
+    return made
+
+
+def picture_of(path: Path) -> np.ndarray:
+    with VideoFile(path).open() as video:
+        ((_, image),) = video.images([1])
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize(
+    ("said", "left", "top", "right", "bottom"),
+    [
+        ((60, 1, 40, 1, 2, 1, -1, 1), 12, 3, 8, 5),
+        ((80, 1, 24, 1, 0, 1, 0, 1), 0, 12, 0, 12),
+        ((141, 2, 48, 1, 0, 1, 0, 1), 4, 0, 5, 0),  # 70.5 pixels wide, from 4.75 on
+        ((80, 1, 48, 1, 0, 1, 0, 1), 0, 0, 0, 0),
+        ((60, 1, 40, 1, 11, 1, 0, 1), 0, 0, 0, 0),  # beyond the picture
+        ((60, 0, 40, 1, 0, 1, 0, 1), 0, 0, 0, 0),
+        ((96, 1, 48, 1, 0, 1, 0, 1), 0, 0, 0, 0),
+    ],
+)
+def test_what_a_container_crops_is_cropped(
+    tmp_path: Path, said: tuple[int, ...], left: int, top: int, right: int, bottom: int
+) -> None:
+    """The margins in Matroska are those that FFmpeg works out of MP4's aperture."""
+    path = make_video(tmp_path / "v.mp4", 3)
+    whole = picture_of(path)
+    expected = whole[top : HEIGHT - bottom, left : WIDTH - right]
+    with_box(path, b"clap", struct.pack(">4IiIiI", *said))
+    assert np.array_equal(picture_of(path), expected)
+    assert np.array_equal(picture_of(in_matroska(path)), expected)
+
+
+def test_a_picture_is_cropped_before_it_is_turned(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "v.mp4", 3)
+    whole = picture_of(path)
+    with_box(path, b"clap", struct.pack(">4IiIiI", 60, 1, 40, 1, 2, 1, -1, 1))
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 44
+    content[matrix : matrix + 20] = struct.pack(">5i", 0, 1 << 16, 0, -1 << 16, 0)
+    path.write_bytes(content)
+    assert np.array_equal(picture_of(path), np.rot90(whole[3:43, 12:72], -1))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize(
+    ("profile", "compatible", "box", "alone"),
+    [(5, 0, b"dvcC", True), (10, 0, b"dvvC", True), (8, 1, b"dvvC", False), (8, 4, b"dvvC", False),
+     (4, 2, b"dvcC", False)],
+)  # fmt: skip
+def test_dolby_vision_that_only_its_record_tells_of(
+    tmp_path: Path, suffix: str, profile: int, compatible: int, box: bytes, alone: bool
+) -> None:
+    """Its pictures are called as any others' and name no transfer function."""
+    path = make_video(tmp_path / "v.mp4", 3, "libx265", options={"x265-params": "log-level=none"})
+    record = bytes([1, 0, profile << 1, 6 << 3 | 0b101, compatible << 4]).ljust(24, b"\0")
+    with_box(path, box, record)
+    path = in_matroska(path) if suffix == "mkv" else path
+    if not alone:
+        assert found(path, [1]) == [1]
+        return
+    with pytest.raises(Lost, match=rf"v\.{suffix}: Dolby Vision alone \(profile {profile}\)") as lost:
+        found(path, [1])
+    assert lost.value.reason in BROKEN
+
+
+def rpu(profile: int) -> bytes:
+    """Dolby Vision's data beside a picture, a NAL unit of HEVC: curves that change nothing, no metadata."""
+
+    def golomb(number: int) -> str:
+        digits = f"{number + 1:b}"
+        return "0" * (len(digits) - 1) + digits
+
+    bits = (
+        f"000010{18:011b}{profile:04b}0000" + "1000" + golomb(23) + "011"
+    )  # type, format, profile, level ...
+    bits += golomb(2) * 2 + golomb(4) + "000001" + "00" + golomb(0) * 3  # depths of 10, 10 and 12 bits ...
+    bits += (golomb(0) + f"{0:010b}{1023:010b}") * 3 + golomb(0) * 2  # from black to white
+    bits += (golomb(0) * 2 + "0" + "1" + "0" * 23 + golomb(1) + "0" * 23) * 3  # 0 + 1 x
+    bits += "0" * (-len(bits) % 8)
+    made = bytearray(b"\x7c\1\x19")
+    for byte in int(bits, 2).to_bytes(len(bits) // 8, "big") + b"sums\x80":
+        made += b"\3" * (made[-2:] == b"\0\0" and byte <= 3) + bytes([byte])
+    return b"\0\0\0\1" + bytes(made)
+
+
+@pytest.mark.parametrize("profile", [0, 1])
+def test_dolby_vision_that_only_its_frames_tell_of(tmp_path: Path, profile: int) -> None:
+    """In MPEG-TS no box says so; of the data's own profiles 0 is profile 5."""
+    options = {"x265-params": "log-level=none"}
+    with (
+        av.open(str(make_video(tmp_path / "plain.ts", 3, "libx265", options=options))) as source,
+        av.open(str(tmp_path / "v.ts"), "w") as file,
+    ):
+        stream = source.streams.video[0]
+        out = file.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                file.mux(with_content(packet, bytes(packet) + rpu(profile), out))
+    with av.open(str(tmp_path / "v.ts")) as file:
+        frame = next(file.decode(video=0))
+        assert {"DOVI_RPU_BUFFER", "DOVI_METADATA"} <= {each.type.name for each in frame.side_data}
+    if profile:
+        assert found(tmp_path / "v.ts", [1]) == [1]
+        return
+    with pytest.raises(Lost, match=r"v\.ts: Dolby Vision alone \(profile 5\)") as lost:
+        found(tmp_path / "v.ts", [1])
+    assert lost.value.reason in BROKEN
+
+
+def with_content(packet: av.Packet, content: bytes, stream: av.VideoStream) -> av.Packet:
+    """A packet with other bytes, for another stream."""
+    made = av.Packet(content)
+    made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
+    made.stream, made.is_keyframe = stream, packet.is_keyframe
+    return made
+
+
+@pytest.mark.parametrize("name", ["v.MTS", "v.m2ts", "v.M4V", "v.MOV", "v.ts", "v.mpg", "v.wmv", "v.mxf"])
+def test_videos_are_found_by_any_suffix_that_cameras_write(tmp_path: Path, name: str) -> None:
+    suffix = name[2:].lower()
+    made = {"mts": "ts", "m4v": "mp4"}.get(suffix, suffix)
+    codec = "mpeg2video" if name.endswith(("mpg", "mxf", "wmv")) else "libx264"
+    path = make_video(tmp_path / f"v.{made}", 6, codec)
+    path.rename(tmp_path / name)
+    sources = find_sources(tmp_path, VIDEOS)
+    assert sources == {"v": tmp_path / name}
+    assert found(sources["v"], [1, 4]) == [1, 4]
+
+
+def test_a_usual_suffix_counts_before_a_rare_one(tmp_path: Path) -> None:
+    """What a camera wrote, often interlaced, may lie beside what was made from it."""
+    for name in ("raw/x.MTS", "raw/y.MTS", "made/x.mp4", "z.avi", "z.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    expected = {"x": "made/x.mp4", "y": "raw/y.MTS", "z": "z.avi"}
+    assert find_sources(tmp_path, VIDEOS) == {name: tmp_path / place for name, place in expected.items()}
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+@pytest.mark.parametrize("suffix", ["avi", "mov"])
+def test_frames_with_exif(tmp_path: Path, suffix: str, orientation: int, turns: int) -> None:
+    """Motion JPEG of cameras; FFmpeg tells of EXIF by a kind of data that PyAV has no name for."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Make] = orientation, "x"
+    path = make_video(tmp_path / f"plain.{suffix}", 3, "mjpeg")
+    whole = picture_of(path)
+    with av.open(str(path)) as source, av.open(str(tmp_path / f"v.{suffix}"), "w") as file:
+        stream = source.streams.video[0]
+        out = file.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                content = bytes(packet)
+                noted = b"\xff\xe1" + struct.pack(">H", 2 + len(exif.tobytes())) + exif.tobytes()
+                file.mux(with_content(packet, content[:2] + noted + content[2:], out))
+    assert np.array_equal(picture_of(tmp_path / f"v.{suffix}"), np.rot90(whole, turns))
+
+
+def test_h264_in_avi_of_which_a_size_is_damaged_is_refused(tmp_path: Path) -> None:
+    """Its chunk seems to reach beyond the end; what is read behind it would count from the wrong frame."""
+    path = make_video(tmp_path / "v.avi", grainy(COUNT), options={"bf": "3", "g": "30"})
+    content = bytearray(path.read_bytes())
+    place = content.index(b"00dc", len(content) // 2)
+    struct.pack_into("<I", content, place + 4, 1 << 28)
+    path.write_bytes(content)
+    with pytest.raises(Lost, match=r"v\.avi: H.264 in AVI"):
+        found(path, [0])
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.9])
+def test_h264_in_avi_that_was_cut_off_gives_what_is_sure(tmp_path: Path, part: float) -> None:
+    """Behind a cut nothing orders the last frames; all before are told rightly, none of them is missing."""
+    params = {"x264-params": "keyint=30:bframes=5:b-pyramid=normal:open-gop=1"}
+    path = make_video(tmp_path / "v.avi", grainy(COUNT), options=params)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+    with VideoFile(path).open() as video:
+        there = len(video.timeline.pts)
+        assert video.timeline.cut_off
+        assert abs(there - COUNT * part) < 15
+        with pytest.raises(Lost) as lost:
+            video.find(AtFrame(COUNT - 1, RATE))
+    assert lost.value.reason == CUT_OFF
+    assert found(path, range(there)) == list(range(there))
 
 
 def test_two_sizes_in_one_video_are_each_given(tmp_path: Path) -> None:

@@ -164,6 +164,12 @@ def test_codes_of_quantised_weights_are_not_taken_for_weights(
         load_parts(SingleFile(tmp_path / "x.safetensors"), stated)
 
 
+def test_groups_that_nobody_states(state: State, tmp_path: Path) -> None:
+    save_file(state, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match=r"x\.ckpt: .* multiples of .* states model\.architecture\.\w+\."):
+        SingleFile(tmp_path / "x.ckpt").sizes()
+
+
 def test_sizes_stay_as_they_are(state: State, tmp_path: Path) -> None:
     save_file(state, tmp_path / "x.ckpt")
     wide = replace(SHAPE, unet=replace(SHAPE.unet, heads=4))

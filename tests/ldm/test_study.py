@@ -237,6 +237,23 @@ def test_a_full_disk_and_a_lost_picture_are_told(
     assert ask(server, "/answers", said("A", shown.key))[0] == 507
 
 
+@pytest.mark.parametrize("fault", [UserError("/runs/a/x.tar: cut off"), ValueError("x"), KeyError(1)])
+def test_a_fault_of_ours_is_no_wrong_address(
+    server: StudyServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
+) -> None:
+    """A person who judges is not told which files there are: their names may tell the system."""
+
+    def fail(_: str) -> None:
+        raise fault
+
+    monkeypatch.setattr(server.study, "items", fail)
+    status, told = ask(server, "/items?rater=Ann")
+    assert status == 500
+    assert json.loads(told) == {"error": "the study's server failed; where it was started, it says why"}
+    assert f"/items?rater=Ann: failed ({type(fault).__name__}: {fault})" in caplog.text
+    assert ask(server, "/")[0] == 200
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

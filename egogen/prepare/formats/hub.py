@@ -120,17 +120,19 @@ def unpack_table(path: Path, root: Path) -> None:
     if facts.get("split") not in SPLITS or facts.get("dataset") not in FOLDERS:
         raise UserError(f"{path}: its split is unknown; python -m egogen.prepare to-parquet writes it")
     frames = Layout(root, facts["dataset"]).frames(facts["split"])
-    for image in (image for row in rows_of(path, IMAGES) for image in row.values()):
-        match image:
-            case {"path": str() as name, "bytes": bytes() as content}:
-                keep_or_write(frames / inside(name, path), content, path)
-            case _:
-                raise UserError(f"{path}: an image is {shorten(image)}; expected bytes and path of each")
+    for number, row in enumerate(rows_of(path, IMAGES), start=1):
+        where = f"{path}: row {number}"
+        for image in row.values():
+            match image:
+                case {"path": str() as name, "bytes": bytes() as content}:
+                    keep_or_write(frames / inside(name, where), content, path)
+                case _:
+                    raise UserError(f"{where}: an image is {shorten(image)}; expected bytes and path of each")
 
 
-def inside(name: str, table: Path) -> str:
+def inside(name: str, where: str) -> str:
     """The path of an image; raises `UserError` if it leads out of the split's folder."""
     try:
         return check_relative(name)
     except ValueError as error:
-        raise UserError(f"{table}: the image path {name!r} {error}") from None
+        raise UserError(f"{where}: the image path {name!r} {error}") from None

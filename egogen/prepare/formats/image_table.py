@@ -35,8 +35,9 @@ ROWS = 256
 
 def prepare(options: FolderOptions) -> None:
     """Reads the table, then copies and scales."""
-    rows = list(read_rows(options.pairs))
-    plan = make_plan(options.pairs, share_out(options.pairs, rows, options.val_share), options.split)
+    found = list(read_rows(options.pairs))
+    rows = share_out(options.pairs, [row for _, row in found], options.val_share)
+    plan = make_plan(options.pairs, [place for place, _ in found], rows, options.split)
     splits: list[Split] = [
         split for split in get_args(Split) if any(pair.split == split for pair in plan.pairs)
     ]
@@ -52,8 +53,8 @@ def prepare(options: FolderOptions) -> None:
         )
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a table, without empty fields.
+def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """The rows of a table, without empty fields, and where each is: `line 5`, `row 3`.
 
     Raises:
         UserError: it cannot be read, is of another kind, or a row lacks a column.
@@ -63,35 +64,33 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise UserError(f"{path}: expected a table that ends with {', '.join(readers)}")
     if not path.exists():
         raise UserError(f"{path}: no such file")
-    for number, row in enumerate(readers[path.suffix.lower()](path), start=1):
+    for place, row in readers[path.suffix.lower()](path):
         filled = {name: value for name, value in row.items() if value is not None and str(value).strip()}
         lacking = [name for name in NEEDED if not isinstance(filled.get(name), str)]
         if lacking:
-            raise UserError(
-                f"{path}: row {number} has no text in {', '.join(lacking)}; it has {told(filled)}"
-            )
-        yield filled
+            raise UserError(f"{path}: {place} has no text in {', '.join(lacking)}; it has {told(filled)}")
+        yield place, filled
 
 
-def csv_rows(path: Path) -> Iterator[Row]:
-    """Rows of a CSV file."""
-    return (row for _, row in read_csv(path)[1])
+def csv_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """Rows of a CSV file, and the line that each begins on."""
+    return ((f"line {line}", row) for line, row in read_csv(path)[1])
 
 
-def read_jsonl(path: Path) -> Iterator[Row]:
-    """Rows of a file with a JSON object on each line."""
+def read_jsonl(path: Path) -> Iterator[tuple[str, Row]]:
+    """Rows of a file with a JSON object on each line, and that line."""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             where = f"{path}: line {number}"
-            yield check_object(parse_json(line, where), where, "columns by name")
+            yield f"line {number}", check_object(parse_json(line, where), where, "columns by name")
 
 
-def read_parquet(path: Path) -> Iterator[Row]:
-    """Rows of a Parquet file."""
+def read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
+    """Rows of a Parquet file, counted from 1, as it has no lines."""
     from egogen.prepare.formats.parquet_rows import rows_of, schema_of
 
     check_names(schema_of(path).names, f"{path}")
-    yield from rows_of(path)
+    yield from ((f"row {number}", row) for number, row in enumerate(rows_of(path), start=1))
 
 
 def share_out(path: Path, rows: Sequence[Row], share: float | None) -> Sequence[Row]:
@@ -116,8 +115,14 @@ def clip_of(path: Path, row: Row, index: int) -> str:
     return str(row.get("clip", f"{path.stem}_{index:06d}"))
 
 
-def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
+def make_plan(path: Path, places: Sequence[str], rows: Sequence[Row], split: Split) -> PairPlan:
     """Decides on every row of the table.
+
+    Args:
+        path: the table.
+        places: where each row is.
+        rows: as `read_rows` gives them, their splits chosen.
+        split: of rows that name none.
 
     Raises:
         UserError: there is none, or one holds what its column cannot.
@@ -133,22 +138,22 @@ def make_plan(path: Path, rows: Sequence[Row], split: Split) -> PairPlan:
     ]
     given = {(str(row["clip"]), str(row["id"])) for row in rows if "clip" in row and "id" in row}
     plan, counts, splits = PairPlan(), Counter[str](), dict[str, Split]()
-    for index, (row, files) in enumerate(zip(rows, images, strict=True)):
-        where = f"{path}: row {index + 1}"
+    for index, (place, row, files) in enumerate(zip(places, rows, images, strict=True)):
+        where = f"{path}: {place}"
         clip = clip_of(path, row, index)
         while "id" not in row and (clip, str(counts[clip])) in given:
             counts[clip] += 1
         found = split_of(row, split, where)
         if splits.setdefault(clip, found) != found:
             raise UserError(f"{where}: clip {clip!r} is in the split {splits[clip]!r} too; keep it in one")
-        place = 2 * (index % ROWS)
+        first = 2 * (index % ROWS)
         pair = ActionPair(
             clip=clip,
             id=str(row.get("id", counts[clip])),
             split=found,
             text=str(row["action"]),
             source=sources[index // ROWS],
-            moments=(Moment(0, place), Moment(1, place + 1)),
+            moments=(Moment(0, first), Moment(1, first + 1)),
             files=files,
             extra=extra(row, where),
         )

@@ -7,11 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
+from egogen.prepare.frames.track_facts import Margins
 from egogen.prepare.pair_plan import DAMAGED, HIGH_RANGE, Lost
 from egogen.rgb import on_white, say
 
@@ -20,7 +21,9 @@ HIGH_RANGES = {16: "PQ", 18: "HLG"}
 BT_2020 = 9
 UNNAMED = 2  # in both
 # Kinds of pictures, as MP4 names them, that Dolby Vision alone shows rightly: others see green and purple.
+# A profile that the container names (`track_facts`) says the same, whatever the pictures are called.
 DOLBY = ("dvh1", "dvhe", "dav1")
+RPU_PREFIX = 25  # of the data that Dolby Vision has beside each picture
 Axes = tuple[int, int, int, int]
 SOFTEN = "zscale=t=linear:npl=100,tonemap=hable,zscale=p=bt709:t=bt709:m=bt709,format=yuv420p"
 MOST_STRETCH = 10  # of pixels that are not square
@@ -35,12 +38,19 @@ TURNS = {
     (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
     (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
 }
+# The same by FFmpeg's degrees, to the left.
+QUARTERS = {0: UPRIGHT, 90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
 SKEW = 0.02  # of a matrix's entries: below a degree of turning
 log = logging.getLogger(__name__)
 
 
-def check_look(stream: VideoStream, path: Path) -> None:
+def check_look(stream: VideoStream, path: Path, dolby: int | None = None) -> None:
     """Refuses colours that would come out washed out, and says what else a picture will not show rightly.
+
+    Args:
+        stream: of its pictures.
+        path: for messages.
+        dolby: the profile of Dolby Vision, where its container says that no other picture is in it.
 
     Raises:
         Lost: the video has high dynamic range.
@@ -52,16 +62,23 @@ def check_look(stream: VideoStream, path: Path) -> None:
             f"{path}: high dynamic range ({name}), which would come out washed out; tone-map it first, such "
             f"as by ffmpeg -i IN -vf {SOFTEN} OUT",
         )
+    if dolby is not None:
+        raise dolby_alone(f"{path}", f"profile {dolby}")
     if (tag := tag_of(stream)) in DOLBY and context.color_trc == UNNAMED:
-        raise Lost(
-            HIGH_RANGE,
-            f"{path}: Dolby Vision alone ({tag}), which would come out green and purple; "
-            "tone-map it first, such as by ffmpeg -i IN -vf libplacebo=tonemapping=auto:format=yuv420p OUT",
-        )
+        raise dolby_alone(f"{path}", tag)
     if context.color_primaries == BT_2020:
         log.warning("%s: its colours are BT.2020's and are taken for BT.709's: a little pale", path)
     if stream.metadata.get("alpha_mode") == "1":  # of WebM, beside the pictures
         log.warning("%s: has transparent parts, which are not read; their colours show", path)
+
+
+def dolby_alone(name: str, by: str) -> Lost:
+    """Why a video is left out whose pictures only Dolby Vision shows rightly."""
+    return Lost(
+        HIGH_RANGE,
+        f"{name}: Dolby Vision alone ({by}), which would come out green and purple; "
+        "tone-map it first, such as by ffmpeg -i IN -vf libplacebo=tonemapping=auto:format=yuv420p OUT",
+    )
 
 
 def tag_of(stream: VideoStream) -> str:
@@ -72,28 +89,32 @@ def tag_of(stream: VideoStream) -> str:
     return ""
 
 
-def picture(frame: VideoFrame, stream: VideoStream, name: str) -> Image.Image:
+def picture(frame: VideoFrame, stream: VideoStream, name: str, crop: Margins = (0, 0, 0, 0)) -> Image.Image:
     """A frame in RGB as it is shown; transparent parts on white, as those of photos.
 
     Args:
         frame: as decoded; where it does not say its matrix and range, BT.601 and limited as in ffmpeg.
         stream: whose it is; says how wide a pixel is, where anybody does.
         name: for messages.
+        crop: pixels to leave out at the left, top, right and bottom, before anything else is done.
 
     Raises:
-        Lost: pixel aspect or display matrix are none that a picture can have.
+        Lost: pixel aspect or display matrix are none that a picture can have, or it is Dolby Vision's alone,
+            as the data beside its pixels say in any container.
     """
+    data = data_beside(frame)
+    if data is not None and is_profile_5(data):
+        raise dolby_alone(name, "profile 5")
     if frame.interlaced_frame:  # which the header may not say
         say(f"{name}: interlaced, what moves looks combed; deinterlace it first, such as by ffmpeg -vf bwdif")
-    image = in_rgb(frame, name)
+    image = cropped(in_rgb(frame, name), crop)
     aspect = stream.sample_aspect_ratio
     if aspect and aspect != 1:
         if not 1 / MOST_STRETCH <= aspect <= MOST_STRETCH:
             raise Lost(DAMAGED, f"pixels of an aspect of {aspect}; expected up to {MOST_STRETCH} either way")
         width = max(1, round(image.width * aspect))
         image = image.resize((width, image.height), Image.Resampling.LANCZOS)
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # a name, says its stub
-    axes = UPRIGHT if matrix is None else axes_of(bytes(matrix))
+    axes = turned(frame) if data is None else axes_of(data)
     return image if axes == UPRIGHT else image.transpose(TURNS[axes])
 
 
@@ -107,8 +128,51 @@ def in_rgb(frame: VideoFrame, name: str) -> Image.Image:
     return image
 
 
-def axes_of(matrix: bytes) -> Axes:
-    """Where a display matrix takes the axes: x to (a, b), y to (c, d), each of 1, 0 or -1.
+def cropped(image: Image.Image, crop: Margins) -> Image.Image:
+    """A picture without its margins; one that would have nothing left is as it was."""
+    left, top, right, bottom = crop
+    if not any(crop) or left + right >= image.width or top + bottom >= image.height:
+        return image
+    return image.crop((left, top, image.width - right, image.height - bottom))
+
+
+def data_beside(frame: VideoFrame) -> SideDataContainer | None:
+    """What FFmpeg tells of a frame beside its pixels; None where PyAV has no name for some of it (EXIF)."""
+    try:
+        return frame.side_data  # type: ignore[return-value]  # a mapping of them, in truth
+    except ValueError:
+        return None
+
+
+def is_profile_5(data: SideDataContainer) -> bool:
+    """Whether Dolby Vision's data (RPU) are those of profile 5: behind 25 bits, four that are 0."""
+    found = data.get(Type.DOVI_RPU_BUFFER)  # type: ignore[call-overload]  # a name, says its stub
+    head = b"" if found is None else bytes(found)[:4]
+    return len(head) == 4 and head[0] == RPU_PREFIX and not head[3] >> 3 & 15
+
+
+def turned(frame: VideoFrame) -> Axes:
+    """Where a frame's display matrix takes the axes by its angle alone; raises `Lost` if by no quarter."""
+    axes = QUARTERS.get(frame.rotation % 360)
+    if axes is None:
+        raise Lost(
+            DAMAGED, f"its display matrix turns by {frame.rotation} degrees, no quarter; turn it first"
+        )
+    return axes
+
+
+def axes_of(data: SideDataContainer) -> Axes:
+    """Where a frame's display matrix takes the axes: x to (a, b), y to (c, d), each of 1, 0 or -1.
+
+    Raises:
+        Lost: it does more than turn by quarters and mirror.
+    """
+    matrix = data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # a name, says its stub
+    return UPRIGHT if matrix is None else axes_in(bytes(matrix))
+
+
+def axes_in(matrix: bytes) -> Axes:
+    """The same of the matrix.
 
     Raises:
         Lost: it does more than turn by quarters and mirror.

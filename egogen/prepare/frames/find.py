@@ -8,7 +8,11 @@ from pathlib import Path
 from egogen.errors import UserError
 from egogen.walks import walk
 
-VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi")
+# As cameras and older programs name them: beside a usual one, they are what that was made from.
+RARE = (
+    ".m4v", ".3gp", ".mts", ".m2ts", ".ts", ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".ogv", ".mxf", ".dv",
+)  # fmt: skip
+VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi", *RARE)
 # EPIC-KITCHENS has a participant and a kind between its root and a video, and train or val before them.
 DEPTH = 4
 
@@ -18,7 +22,7 @@ def find_sources(
 ) -> dict[str, Path]:
     """Files with a suffix by their name without it, and folders of certain names, which nobody looks into.
 
-    Of several sources of one name the first in order counts.
+    Of several sources of one name the first in order counts, one of a rare suffix after all others.
 
     Raises:
         UserError: the root is no folder.
@@ -26,11 +30,12 @@ def find_sources(
     if not root.is_dir():
         raise UserError(f"{root}: {'is a file, expected a folder' if root.exists() else 'no such folder'}")
     found: dict[str, Path] = {}
+    spare: dict[str, Path] = {}
     for here, inner, files, _ in walk(root, tolerant=True):
         for name in files:
             path = here / name
-            if path.suffix.lower() in suffixes:
-                found.setdefault(path.stem, path)
+            if (suffix := path.suffix.lower()) in suffixes:
+                (spare if suffix in RARE else found).setdefault(path.stem, path)
         if folders is not None:
             sources = [name for name in inner if folders.fullmatch(name)]
             inner[:] = [name for name in inner if name not in sources]
@@ -38,4 +43,4 @@ def find_sources(
                 found.setdefault(name, here / name)
         if len(here.relative_to(root).parts) >= DEPTH:
             inner.clear()
-    return found
+    return spare | found

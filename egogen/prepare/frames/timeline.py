@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
+
+from egogen.prepare.frames.avi_chunks import chunks_in_a_row
 
 # Time stamps of a constant rate may be off by this many ticks of rounding ...
 ROUNDING_TICKS = 2
@@ -22,6 +25,8 @@ ROUNDING_PART = Fraction(1, 4)
 ROUNDING_SECONDS = Fraction(1, 1_000_000)
 # Of frames as many ticks apart, time stamps are rounded to a tick; closer ones are counted in frames (AVI).
 FINE_TICKS = 4
+# Frames that an H.264 decoder may hold back to put them in order (ITU-T H.264, A.3.1: 16 reference frames).
+MOST_HELD = 16
 # Of two rates this near, as a part of them, the rounder one is meant.
 NEAR_RATE = Fraction(1, 10_000)
 
@@ -78,10 +83,8 @@ class Timeline:
             pts = [stamp for stamp in pts if stamp <= last] or pts[:1]
         is_counted = has_no_order(container, stream)
         if is_counted and cut_off:
-            raise ValueError(
-                "H.264 in AVI whose frames are reordered, and some are missing: none can be told from "
-                "another; make it anew, such as by ffmpeg -i IN OUT.mp4"
-            )
+            check_row(container, stream, count)
+            pts = sure(stream, pts)
         # Of MPEG-PS many time stamps are guessed, and after seeking otherwise: it is read from its start.
         from_start = is_counted or container.format.name == "mpeg"
         key_stamps = [] if from_start else [stamp for stamp in pts if stamp in keys]
@@ -173,6 +176,25 @@ def has_no_order(container: InputContainer, stream: VideoStream) -> bool:
     """
     context = stream.codec_context
     return container.format.name == "avi" and context.name == "h264" and bool(context.has_b_frames)
+
+
+def check_row(container: InputContainer, stream: VideoStream, count: int) -> None:
+    """Raises `ValueError` if a cut-off AVI file, of which `count` packets were read, lacks some before."""
+    if chunks_in_a_row(Path(container.name), stream.index) != count:
+        raise ValueError(
+            "H.264 in AVI whose frames are reordered, and some are missing: none can be told from another; "
+            "make it anew, such as by ffmpeg -i IN OUT.mp4"
+        )
+
+
+def sure(stream: VideoStream, pts: list[int]) -> list[int]:
+    """Of a cut-off file whose frames are counted, the time stamps whose frames are sure.
+
+    Of the last ones the decoder holds some back until later frames put them in order, which are lost; the
+    last packet may be a part of one.
+    """
+    held = getattr(stream.codec_context, "reorder_depth", MOST_HELD)  # from PyAV 18 on
+    return pts[: -1 - held] or pts[:1]
 
 
 def promised(container: InputContainer, stream: VideoStream) -> int:

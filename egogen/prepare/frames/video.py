@@ -19,6 +19,7 @@ from egogen.errors import UserError, reason
 from egogen.files import regular
 from egogen.prepare.frames.display import check_look, picture
 from egogen.prepare.frames.timeline import Timeline
+from egogen.prepare.frames.track_facts import track_facts
 from egogen.prepare.pair_plan import AFTER_END, CUT_OFF, UNREADABLE, AtFrame, AtTime, Lost, Place, Stamp
 from egogen.unfetched import HEAD, unfetched
 
@@ -49,7 +50,7 @@ class VideoFile:
                 raise Lost(UNREADABLE, f"{error}") from None
             except (av.error.FFmpegError, ValueError) as error:
                 raise Lost(UNREADABLE, f"{self.path}: {why(self.path, error)}") from None
-            check_look(video.stream, self.path)
+            check_look(video.stream, self.path, video.facts.dolby)
             yield video
 
 
@@ -83,6 +84,7 @@ class Video:
         # Videos are read side by side, each by one thread.
         self.stream.codec_context.thread_count = 1
         self.stream.codec_context.options = {"max_pixels": f"{MOST_PIXELS}"}  # whatever the header says
+        self.facts = track_facts(Path(container.name), container.format.name, stream.index)
         self.timeline = Timeline.read(container, self.stream)
         rate = self.stream.average_rate
         self.fps = float(rate) if rate else None
@@ -123,7 +125,11 @@ class Video:
             while shown is not None and shown.pts < stamp:
                 shown = next(frames, None)
             found = shown.frame if shown is not None and shown.pts == stamp else None
-            yield position, None if found is None else picture(found, self.stream, self.container.name)
+            yield position, None if found is None else self.shown(found)
+
+    def shown(self, frame: VideoFrame) -> Image.Image:
+        """A frame as a player shows it."""
+        return picture(frame, self.stream, self.container.name, self.facts.crop)
 
     def start(self, stamp: int, wanted: set[int]) -> tuple[Iterator[ShownFrame], ShownFrame | None]:
         """Decodes from the last key frame that reaches a time stamp: the frames behind the first, and it."""
