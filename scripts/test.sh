@@ -99,7 +99,7 @@ lane_waiting() {
     [[ $mode != --lint ]] || return 0
     check "tests, vllm, waiting" tests vllm_waiting tests/faults tests/test_*.py
     use_env ldm
-    check "tests, ldm, waiting" tests ldm_waiting tests/browser tests/faults "${WAITING[@]}"
+    check "tests, ldm, waiting" tests ldm_waiting tests/faults "${WAITING[@]}" tests/browser
     check "egogen's tests, ldm" tests_again ldm_egogen tests/egogen --ignore=tests/egogen/test_fuzz.py
 }
 
