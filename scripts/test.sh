@@ -65,7 +65,7 @@ coverage_of_both() {
 
 # Tests of stage 2 that other lanes run, so that all lanes take as long.
 WITH_VLLM=(tests/ldm/baselines tests/ldm/test_flow.py tests/ldm/test_feature_stores.py)
-WAITING=(tests/ldm/page tests/ldm/test_reproduce.py tests/ldm/test_resume.py)
+WAITING=(tests/ldm/page tests/ldm/test_{documents_run,hostile,notebook,reproduce,resume,trackers,wheel}.py)
 
 # The documents as a site: a link or anchor to nothing, a page outside the navigation, or a part from elsewhere fails.
 site() {
