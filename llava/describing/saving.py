@@ -22,10 +22,13 @@ from egogen.files import atomic_folder
 from egogen.journal import Row
 from egogen.layout import FEATURE_KINDS, clip_folder, projector_path, shard_path
 from egogen.seen_files import SeenFiles
+from egogen.unfinished import Neighbours
 from llava.checkpoints.published_folder import write_clip
 from llava.describing.described import Descriptions
 from llava.describing.describing_job import DescribingJob
 from llava.model import Llava
+
+JOURNALS = "journals"
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class NpySaver:
         self.job, self.journal = job, journal
         for folder in job.feature_folders:
             claim_store(folder, job.settings, "npy")
-        journals = job.options.save_path / "journals"
+        self.neighbours = Neighbours(), Neighbours()
+        journals = job.options.save_path / JOURNALS
         self.seen = [
             SeenFiles(journals / kind, folder, job.part)
             for kind, folder in zip(FEATURE_KINDS, job.feature_folders, strict=True)
@@ -100,6 +104,8 @@ class NpySaver:
         """Writes features, then the texts."""
         for item, description in zip(items, made, strict=True):
             image, text = self.job.feature_files(item)
+            for path, neighbours in zip((image, text), self.neighbours, strict=True):
+                neighbours.clean(path.parent)
             try:
                 write_feature(image, description.image_features.numpy())
                 write_feature(text, description.text_features.numpy())
