@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from egogen.annotations import ClipMetadata, Item, read_metadata
+from egogen.distinct import distinct
 from egogen.errors import UserError, check
 from egogen.frames import encoded
 from egogen.hints import require
@@ -204,9 +205,8 @@ def check_paths(job: DrawingJob, files: SplitFiles) -> None:
     Raises:
         UserError: two actions share a target frame, or one name but for its ending, which a format replaces.
     """
-    marks = np.sort(np.fromiter(map(hash, job.names), np.int64, len(job.names)))
-    if (marks[1:] != marks[:-1]).all():
-        return  # as nearly always, of millions in little memory
+    if distinct(job.names) == len(job.names):
+        return  # as nearly always
     seen: dict[str, Item] = {}
     for item, name in zip(job.split, job.names, strict=True):
         other = seen.setdefault(name, item)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import compress, count
 
 import numpy as np
 from jaxtyping import Float
@@ -81,21 +81,19 @@ class NpySaver:
 
         Files that are as they were when they were found whole are not opened again.
         """
-        written = [item for item in items if self.journal.has(item, self.job.text_names.of(item))]
-        done = {(item.clip, item.id) for item in written}
-        names = zip(*map(self.job.feature_names, written), strict=True)
+        done = self.journal.has_each(items, [self.job.text_names.of(item) for item in items])
+        written = np.flatnonzero(done)
+        names = zip(*map(self.job.feature_names, compress(items, done)), strict=True)
         # Of nothing written there are no names, of neither kind.
         for seen, folder, kind in zip(self.seen, self.job.feature_folders, names, strict=False):
             _, known = seen.unchanged(kind)
-            for item, name, is_known in zip(written, kind, known.tolist(), strict=True):
-                if is_known:
-                    continue
-                if is_done(folder / name):
-                    seen.note(name)
+            for row in np.flatnonzero(~known):
+                if is_done(folder / kind[row]):
+                    seen.note(kind[row])
                 else:
-                    done.discard((item.clip, item.id))
+                    done[written[row]] = False
             seen.flush()
-        return [item for item in items if item[:2] not in done]
+        return list(compress(items, ~done))
 
     def begin(self, model: Llava, processor: CLIPImageProcessorPil) -> None:
         """Nothing is kept once."""
