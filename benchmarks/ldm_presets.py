@@ -38,8 +38,9 @@ from ldm.pipeline import LegoPipeline
 from ldm.sampling.drawing_config import adapted
 from ldm.sampling.drawing_job import make_jobs
 from ldm.sampling.drawing_loop import draw_jobs
+from ldm.sampling.drawing_plan import DrawingPlan, Request, Scales
 from ldm.sampling.editing import Condition, draw
-from ldm.sampling.methods import DrawingPlan, Request, Scales, draw_guided, prepare, wrap
+from ldm.sampling.methods import draw_guided, prepare, wrap
 from ldm.sampling.presets import read_preset
 
 FULL, HALF = Precisions("32", "32"), Precisions("bf16", "bf16")

@@ -30,7 +30,7 @@ from egogen.toy.world import write_world
 
 if TYPE_CHECKING:
     from ldm.networks.shapes import Architecture
-    from ldm.sampling.methods import Request
+    from ldm.sampling.drawing_plan import Request
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pillow", "av")
 Found = TypeVar("Found")
@@ -123,7 +123,7 @@ def networks_of(size: str) -> tuple[Architecture, int]:
 
 def made_up(shape: Architecture, batch: int, side: int, device: str) -> Request:
     """A batch of random frames, with features and start noise."""
-    from ldm.sampling.methods import Request, Scales
+    from ldm.sampling.drawing_plan import Request, Scales
 
     return Request(
         torch.rand(batch, 3, side, side, device=device) * 2 - 1,

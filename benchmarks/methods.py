@@ -30,8 +30,9 @@ from ldm.config.sections import GenerateConfig
 from ldm.networks.architecture import build
 from ldm.networks.precision import Precisions
 from ldm.networks.shapes import LATENT_CHANNELS, Architecture
+from ldm.sampling.drawing_plan import copy_frame
 from ldm.sampling.method_names import COPY, GUIDED, PLAIN
-from ldm.sampling.methods import copy_frame, prepare, wrap
+from ldm.sampling.methods import prepare, wrap
 
 
 @dataclass(frozen=True)

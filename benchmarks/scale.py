@@ -22,14 +22,16 @@ from pathlib import Path
 
 from measuring import Reported, SpeedTable, run
 from PIL import Image
-from scale_steps import COMMANDS, JOURNAL, STEPS, VAL
+from scale_steps import COMMANDS, JOURNAL, STEPS, TABLE, VAL
 
 from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.files import write_json
 from egogen.frames import encode
-from egogen.layout import FOLDERS, METRIC_TARGETS, frame_tar
+from egogen.layout import FOLDERS, METRIC_TARGETS, Layout, frame_tar
 from egogen.packed_frames import write_tar
+from egogen.prepare.formats.image_table import ROWS
+from egogen.prepare.run import JOURNALS
 from egogen.seen_files import SeenFiles
 from egogen.shards import MOST_SHARDS
 
@@ -160,6 +162,12 @@ def begin(step: str, root: Path, count: int) -> None:
             link_clips(folder, 1, clips - 2, folder / "clip_000000")
             journals = root / "described" / "journals" / kind
             note_seen(SeenFiles(journals, folder, "rest"), ".npy", count)
+    elif step == "prepare":
+        make_table(root, count)
+        child("prepare_first", root)
+        layout = Layout(root / "made", "epickitchen")
+        link_clips(layout.frames("train"), 1, clips - 2, layout.frames("train") / "clip_000000")
+        note_extracted(layout, A_CLIP, count - A_CLIP)
     if step in ("describe", "journal"):
         note_described(root, A_CLIP if step == "describe" else 0, count - A_CLIP)
 
@@ -189,6 +197,30 @@ def note_described(root: Path, first: int, end: int) -> None:
                     row = {"clip": clip, "id": action, "original action": label, "action": label[5:],
                            "description": text, "feature": entry["image_0"]}  # fmt: skip
                     file.write(f"{json.dumps(row)}\n")
+
+
+def make_table(root: Path, count: int) -> None:
+    """A table of pairs, all of the same two pictures."""
+    for number in range(2):
+        (root / f"{number}.jpg").write_bytes(encode(Image.new("RGB", (64, 48), (number, 0, 0)), 95))
+    with (root / TABLE).open("w") as file:
+        file.write("image_0,image_1,action,clip,id\n")
+        for number in range(count):
+            clip, action = f"clip_{number // A_CLIP:06d}", f"{number % A_CLIP:03d}"
+            file.write(f"0.jpg,1.jpg,picks up tool {number},{clip},{action}\n")
+
+
+def note_extracted(layout: Layout, first: int, end: int) -> None:
+    """Adds pairs to the journals of `egogen.prepare`, one for each piece of the table."""
+    frame = {"pts": None, "seconds": None, "sharpness": 0.0, "sha256": ""}
+    size = {"width": 64, "height": 48, "fps": None}
+    frames = [{"number": number, **frame} for number in range(2)]
+    for start in range(first // ROWS * ROWS, end, ROWS):
+        path = layout.preparation / "epickitchen_train" / JOURNALS / f"table-{start}.jsonl"
+        with path.open("a") as file:
+            for number in range(max(first, start), min(start + ROWS, end)):
+                place = {"clip": f"clip_{number // A_CLIP:06d}", "id": f"{number % A_CLIP:03d}"}
+                file.write(f"{json.dumps({**place, **size, 'frames': frames})}\n")
 
 
 def child(step: str, root: Path) -> dict[str, float]:

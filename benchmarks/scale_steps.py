@@ -21,8 +21,10 @@ from egogen.annotations import Annotations, TextNames
 from egogen.layout import Layout
 
 VAL = Path("EgoGen", "ego4d_val.json")
+TABLE = "table.csv"
 JOURNAL = Path("described", "shard_1_of_1.jsonl")
-COMMANDS = ("sample", "sample_tars", "describe", "status")  # whole ones: their processes' seconds count
+# Whole commands, whose processes' seconds count.
+COMMANDS = ("sample", "sample_tars", "describe", "status", "prepare")
 
 
 def annotations(root: Path) -> None:
@@ -65,7 +67,7 @@ def validate_folders(root: Path) -> None:
 
 
 def pairs(root: Path) -> None:
-    """Pairs drawn frames with their targets, as `ldm.evaluate` does before it measures."""
+    """Pairs the names of drawn frames with their targets', as `ldm.evaluate` does before it measures."""
     from ldm.metrics.frames.frame_pairs import read_pairs
 
     targets = Layout(root, "ego4d").metric_targets
@@ -120,6 +122,19 @@ def status(root: Path) -> None:
     main([str(root / "status")])
 
 
+def prepare(root: Path, *more: str) -> None:
+    """Makes a data set of a table of pairs, whose frames are there but for some: the whole command."""
+    from egogen.prepare.__main__ import main
+
+    words = ["folder", "--pairs", str(root / TABLE), "--out", str(root / "made"), "--size", "48", *more]
+    main([*words, "--workers", "1"])
+
+
+def prepare_first(root: Path) -> None:
+    """The frames of the first clip alone."""
+    prepare(root, "--limit", "100")
+
+
 STEPS: dict[str, Callable[[Path], float | None]] = {
     each.__name__: each
     for each in (
@@ -133,10 +148,12 @@ STEPS: dict[str, Callable[[Path], float | None]] = {
         sample_tars,
         describe,
         status,
+        prepare,
     )
 }
 BEGINNINGS = {
     "sample_first": sample_first, "sample_tars_first": sample_tars_first, "describe_first": describe,
+    "prepare_first": prepare_first,
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -18,7 +19,10 @@ from egogen.layout import DESCRIPTION_KEY, normal, without_suffix
 # Of files on the usual systems, with room for the folders above.
 LONGEST_NAME, LONGEST_PATH = 255, 2000
 # What nearly all paths are, and what can be said of them at once: a split has millions.
-PLAIN = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}/)*[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}")
+NAME = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}"
+PLAIN = re.compile(f"{NAME}(?:/{NAME})*")
+PLAIN_PAIR = re.compile(f"{PLAIN.pattern}\n{PLAIN.pattern}")
+MANY = 100_000  # actions
 TAG = re.compile(r"\s*#[A-Za-z]")  # what Ego4D's narrations begin with: #C, #O, #Unsure
 Model = TypeVar("Model", bound=BaseModel)
 # An object as a JSON file has it, its fields not checked yet.
@@ -126,12 +130,15 @@ def is_sound(entry: object) -> bool:
     """Whether an entry is one of those that nearly all are, which need no closer look."""
     if type(entry) is not dict:
         return False
-    for key in ("image_0", "image_1"):
-        path = entry.get(key)
-        if type(path) is not str or len(path) > LONGEST_PATH or not PLAIN.fullmatch(path):
-            return False
-    label, text = entry.get("action"), entry.get(DESCRIPTION_KEY)
-    return type(label) is str and label != "" and (text is None or type(text) is str)
+    first, second, label = entry.get("image_0"), entry.get("image_1"), entry.get("action")
+    if not type(first) is type(second) is type(label) is str or label == "":
+        return False
+    pair, text = f"{first}\n{second}", entry.get(DESCRIPTION_KEY)
+    return (
+        len(pair) <= LONGEST_PATH
+        and PLAIN_PAIR.fullmatch(pair) is not None
+        and (text is None or type(text) is str)
+    )
 
 
 class ClipMetadata(BaseModel):
@@ -205,6 +212,8 @@ class Annotations:
         """
         with no_garbage():
             found = cls(read_clips(path), path)
+        if len(found.items) > MANY:
+            gc.freeze()  # millions of objects without cycles, which each later search for these would visit
         if not found.items:
             raise UserError(f"{path}: holds no action, there is nothing to do; make or download it again")
         return found

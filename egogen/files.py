@@ -153,7 +153,7 @@ def ends_with(path: Path, mark: bytes) -> bool:
         return False
 
 
-def clean_parts(folder: Path, pattern: str = "**/.*.part") -> None:
+def clean_parts(folder: Path, pattern: str | None = None) -> None:
     """Removes the unfinished files and folders that ended runs left; those of living ones stay.
 
     Links to folders are not followed: nobody's files but those of the folder itself are deleted. A run has
@@ -162,14 +162,22 @@ def clean_parts(folder: Path, pattern: str = "**/.*.part") -> None:
 
     Args:
         folder: where to look.
-        pattern: below it.
+        pattern: below it; by default everywhere.
     """
-    for part in list(folder.glob(pattern)):
+    for part in list(folder.glob(pattern) if pattern else parts_below(folder)):
         if (match := PART.fullmatch(part.name)) and is_left(part, match[1], int(match[2])):
             if part.is_dir():
                 shutil.rmtree(part, ignore_errors=True)
             else:
                 part.unlink(missing_ok=True)
+
+
+def parts_below(folder: Path) -> Iterator[Path]:
+    """What may be unfinished, anywhere below a folder: a path object for each other name would take long."""
+    for here, folders, files in os.walk(folder):
+        yield from (
+            Path(here, name) for name in (*folders, *files) if name[0] == "." and name[-5:] == ".part"
+        )
 
 
 def is_left(part: Path, host: str, process: int) -> bool:

@@ -15,6 +15,7 @@ from egogen.files import HALF_CHARACTER, finite_number, is_deep, regular, unique
 
 BLOCK = 1 << 22  # bytes read at a time
 WHITE = re.compile(r"[ \t\n\r]*")
+PLAIN = frozenset({str, int, bool, type(None)})  # values that need no closer look
 
 
 class UnusualJsonError(Exception):
@@ -51,6 +52,7 @@ class Stream:
     def __init__(self, file: IO[bytes], where: str) -> None:
         self.blocks = codecs.iterdecode(iter(partial(file.read, BLOCK), b""), "utf-8-sig")
         self.text, self.place = "", 0
+        self.quick = json.JSONDecoder()
         hook = partial(finite_number, where)
         unique = partial(unique_keys, where)
         self.decoder = json.JSONDecoder(object_pairs_hook=unique, parse_float=hook, parse_constant=hook)
@@ -103,14 +105,30 @@ class Stream:
         self.sign()
         while True:
             try:
-                value, end = self.decoder.raw_decode(self.text, self.place)
+                value, end = self.quick.raw_decode(self.text, self.place)
             except json.JSONDecodeError:
                 if not self.more():
                     raise
                 continue
             if end < len(self.text) or not self.more():  # what ends with the text may go on behind it
                 break
-        if is_deep([value]) or HALF_CHARACTER.search(self.text, self.place, end):
+        if not self.is_plain(value, end):
+            value, end = self.decoder.raw_decode(self.text, self.place)
+            if is_deep([value]):
+                raise ValueError
+        if HALF_CHARACTER.search(self.text, self.place, end):
             raise ValueError
         self.place = end
         return value
+
+    def is_plain(self, value: object, end: int) -> bool:
+        """Whether a value that ends there is one of nearly all: objects of texts, none of whose keys is lost.
+
+        Each key of the text has a colon, and each colon is a key's if there are no more of them than keys.
+        """
+        if type(value) is not dict:
+            return False
+        entries = value.values()
+        if not all(type(entry) is dict and PLAIN.issuperset(map(type, entry.values())) for entry in entries):
+            return False
+        return self.text.count(":", self.place, end) == len(value) + sum(map(len, entries))

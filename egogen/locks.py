@@ -34,7 +34,7 @@ class HeldError(UserError):
 
 
 @contextmanager
-def hold(path: Path, what: str, part: str = "", *, wait: bool = False) -> Iterator[None]:
+def hold(path: Path, what: str, part: str = "", *, wait: bool = False, deep: bool = True) -> Iterator[None]:
     """Keeps other processes from a file or folder while the block runs.
 
     The system drops the lock of a process that ends, however it ends; a file that a killed one leaves hinders
@@ -46,6 +46,7 @@ def hold(path: Path, what: str, part: str = "", *, wait: bool = False) -> Iterat
         what: names the work in messages, such as `describing`.
         part: the share of it that is held, such as `shard_1_of_2`; others may go on beside it.
         wait: wait for the other process instead of refusing.
+        deep: look for unfinished files everywhere below a folder, not only in it and the folders in it.
 
     Raises:
         HeldError: another process holds it; names that.
@@ -64,7 +65,8 @@ def hold(path: Path, what: str, part: str = "", *, wait: bool = False) -> Iterat
         unlocked(file.parent, reason(error))
     try:
         if place.is_dir():
-            clean_parts(place)
+            for pattern in (None,) if deep else (".*.part", "*/.*.part"):
+                clean_parts(place, pattern)
         else:
             clean_parts(place.parent, f".{glob.escape(place.name)}.*.part")
         yield

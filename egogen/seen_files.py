@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
 from egogen.errors import UserError, reason
-from egogen.files import no_garbage, regular
+from egogen.files import regular
 
-BLOCK = 1 << 22  # bytes of a journal read at a time
-ROW = (str, int, int)
+NO_MARKS = np.empty(0, np.int64)
 log = logging.getLogger(__name__)
 WAITING = 64  # names that are not written yet, at most
 
@@ -38,21 +36,25 @@ class SeenFiles:
     def __init__(self, folder: Path, root: Path, part: str = "") -> None:
         self.journal, self.root = folder / f"{part or 'all'}.jsonl", f"{root}/"
         self.waiting: list[str] = []
-        self.known = np.concatenate([np.empty(0, np.int64), *map(marks_of, folder.glob("*.jsonl"))])
+        self.known = np.sort(np.concatenate([NO_MARKS, *map(marks_of, folder.glob("*.jsonl"))]))
 
     def unchanged(self, names: Sequence[str]) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
         """Which files are there, and which of them need no further look."""
-        marks = np.fromiter(map(self.mark, names), np.int64, len(names))
+        marks = np.fromiter(self.marks(names), np.int64, len(names))
+        places = np.searchsorted(self.known, marks)
         there = marks != 0
-        return there, there & np.isin(marks, self.known, kind="sort")
+        return there, there & (np.append(self.known, 0)[places] == marks)
 
-    def mark(self, name: str) -> int:
-        """What tells a file, as it is, from all others; 0 if it is not there."""
-        try:
-            facts = os.stat(self.root + name)  # noqa: PTH116 - a path object would take longer than the look
-        except OSError:
-            return 0
-        return hash((name, facts.st_size, facts.st_mtime_ns)) or 1
+    def marks(self, names: Iterable[str]) -> Iterator[int]:
+        """What tells each file, as it is, from all others; 0 of one that is not there."""
+        root, stat = self.root, os.stat  # a path object would take longer than the look
+        for name in names:
+            try:
+                facts = stat(root + name)
+            except OSError:
+                yield 0
+            else:
+                yield hash(line_of(name, facts)) or 1
 
     def note(self, name: str) -> None:
         """Says that a file is whole."""
@@ -66,44 +68,32 @@ class SeenFiles:
         if not names:
             return
         try:
-            facts = [(name, os.stat(self.root + name)) for name in names]  # noqa: PTH116 - as above
-            rows = [json.dumps([name, its.st_size, its.st_mtime_ns]) for name, its in facts]
+            lines = [line_of(name, os.stat(self.root + name)) for name in names]  # noqa: PTH116 - as in `marks`
             self.journal.parent.mkdir(parents=True, exist_ok=True)
             with self.journal.open("ab") as file:  # a killed run may have left a line without its end
-                file.write(("\n" + "\n".join(rows) + "\n").encode())
+                file.write(b"\n" + b"".join(lines))
         except OSError as error:  # a full disk: nothing is lost but time
             log.warning("%s: not written (%s); the next start reads these files", self.journal, reason(error))
 
 
+def line_of(name: str, facts: os.stat_result) -> bytes:
+    """A journal's line."""
+    return f"[{quoted(name)}, {facts.st_size}, {facts.st_mtime_ns}]\n".encode()
+
+
 def marks_of(path: Path) -> Int64[np.ndarray, " n"]:
-    """The marks of a journal's lines (`SeenFiles.mark`); none of one that cannot be read."""
+    """The marks of a journal's lines; none of one that cannot be read."""
     try:
         facts = regular(path).stat()
         return read(path, facts.st_size, facts.st_mtime_ns)
     except (OSError, UserError) as error:
         why = reason(error).removeprefix(f"{path}: ")
         log.warning("%s: not read (%s); the files that it names are read", path, why)
-        return np.empty(0, np.int64)
+        return NO_MARKS
 
 
 @cache  # a process that takes shard after shard looks at all journals before each
 def read(path: Path, size: int, nanoseconds: int) -> Int64[np.ndarray, " n"]:  # noqa: ARG001 - say when anew
-    """The same of a journal of that size and time."""
-    with no_garbage():
-        return np.fromiter((hash(tuple(row)) or 1 for row in rows_of(path)), np.int64)
-
-
-def rows_of(path: Path) -> Iterator[list[Any]]:
-    """The whole lines of a journal."""
+    """The same of a journal of that size and time: a line is compared as it stands, and never parsed."""
     with path.open("rb") as file:
-        while block := file.readlines(BLOCK):
-            yield from parse([line for line in block if line.strip()])
-
-
-def parse(block: list[bytes]) -> list[list[Any]]:
-    """The rows of lines, without the damaged ones."""
-    try:
-        rows = json.loads(b"[" + b",".join(block) + b"]")
-    except (ValueError, RecursionError):
-        return [] if len(block) < 2 else [*parse(block[: len(block) // 2]), *parse(block[len(block) // 2 :])]
-    return [row for row in rows if type(row) is list and len(row) == 3 and tuple(map(type, row)) == ROW]
+        return np.fromiter(map(hash, file), np.int64)

@@ -116,10 +116,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read_config(options.words, options.method, options.ckpt)
     from egogen.locks import hold
     from egogen.shard_claims import Claims, Work
+    from egogen.unfinished import sweep
     from ldm.data.pairs import SplitFiles
     from ldm.sampling.drawing_job import Share, check_inputs, make_jobs
-    from ldm.sampling.drawing_loop import draw_jobs
-    from ldm.sampling.methods import DrawingPlan, make_drawer
+    from ldm.sampling.drawing_loop import draw_jobs, load_drawer
+    from ldm.sampling.drawing_plan import DrawingPlan
+    from ldm.sampling.frame_output import JOURNALS
 
     device = find_device(options.device, process().local_rank)
     width = config.model.shape.llm_width if config.model.vllm_features else None
@@ -131,17 +133,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         ckpt = local_folder(ckpt)
     plan = DrawingPlan(options.method, config, ckpt, not options.no_ema, device)
     jobs = make_jobs(options.folder, plan, files, options.out_format)
-    drawer = cache(partial(make_drawer, plan))
+    drawer = cache(partial(load_drawer, plan))
 
     def draw(share: Share, claim: AbstractContextManager[Work]) -> None:
         with ExitStack() as held:
             for job in jobs:
-                held.enter_context(hold(job.out, "drawing", share.name))
+                held.enter_context(hold(job.out, "drawing", share.name, deep=False))
             told = held.enter_context(claim)
-            mine = share.take(files.items)
-            for job in jobs:
-                job.take(mine, share.name)
-            total, left = len(mine) * len(jobs), sum(len(job.items) for job in jobs)
+            total = sum([job.take(share) for job in jobs])
+            left = sum(len(job.items) for job in jobs)
             log.info("%d frames, %d of them are there already", total, total - left)
             told.begin(total, total - left)
             if left:
@@ -154,6 +154,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         share = Share(options.chunk, parse_shard(options.shard) if options.shard else None)
         draw(share, Claims(options.folder, share.whole.total).own(share.whole))
+    for job in jobs:
+        sweep([job.out], job.out / JOURNALS)
 
 
 if __name__ == "__main__":

@@ -35,8 +35,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from egogen.manifest import claim
     from egogen.shard_claims import Claims
     from egogen.shards import parse_auto
+    from egogen.unfinished import sweep
     from llava.describing.describing_job import read_job
     from llava.describing.describing_loop import describe_part
+    from llava.describing.saving import JOURNALS
     from llava.model import load
 
     job = read_job(options)
@@ -50,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             shards.take(lambda work: describe_part(job.of(work.shard), nullcontext(work), loaded))
         else:
             describe_part(job, shards.own(job.shard), loaded)
+        sweep((options.save_path, *job.feature_folders), options.save_path / JOURNALS)
 
 
 if __name__ == "__main__":

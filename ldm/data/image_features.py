@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPVisionConfig, CLIPVisionModel
-from transformers.utils import logging as transformers_logging
 
 from egogen.clip_pixels import FEATURE_LAYER, ClipPixels, read_clip_pixels
 from egogen.errors import UserError
@@ -24,7 +22,9 @@ from egogen.features import IMAGE_TOKENS
 from egogen.features.projector import Projector, read_projector
 from egogen.layout import clip_folder, projector_path
 from egogen.manifest import checkpoint_hash, file_hash
-from ldm.checkpoints.diffusers_folder import load_part
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModel  # seconds that only online stores are worth
 
 Batch = dict[str, Any]
 PATCHES, PIXELS, VISION, IMAGE = "clip_patches", "clip_pixels", "vision", "vllm_image"
@@ -77,6 +77,8 @@ class VisionFiles:
         Raises:
             UserError: its settings cannot be read, or it cuts frames into another number of patches.
         """
+        from transformers import CLIPVisionConfig
+
         path = clip_folder(self.folder) / "config.json"
         try:
             config = CLIPVisionConfig.from_pretrained(path.parent)
@@ -132,6 +134,8 @@ def load_vision(files: VisionFiles) -> Vision:
     projector = read_projector(projector_path(files.folder))
     if not files.online:
         return Vision(projector)
+    from ldm.checkpoints.diffusers_folder import load_part
+
     folder = clip_folder(files.folder)
     clip: CLIPVisionModel = load_part(folder.parent, folder.name, load_clip, dtype=torch.float32)
     if clip.config.hidden_size != projector.weight.shape[1]:
@@ -144,6 +148,9 @@ def load_vision(files: VisionFiles) -> Vision:
 
 def load_clip(folder: Path, **options: Any) -> tuple[CLIPVisionModel, dict[str, object]]:  # noqa: ANN401
     """A vision tower, from a folder of its own or of a whole CLIP, and what is known of its tensors."""
+    from transformers import CLIPVisionModel
+    from transformers.utils import logging as transformers_logging
+
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # `load_part` looks at the tensors, and names the wrong ones
     try:

@@ -9,12 +9,13 @@ from functools import cache, cached_property, partial
 from importlib.metadata import version
 from itertools import compress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from egogen.annotations import ClipMetadata, Item, read_metadata
+from egogen.distinct import distinct
 from egogen.errors import UserError, check
 from egogen.frames import encoded
 from egogen.hints import require
@@ -23,21 +24,15 @@ from egogen.manifest import NAME as MANIFEST
 from egogen.manifest import checkpoint_hash, file_hash
 from egogen.packed_frames import frame_ending
 from egogen.shards import ALONE, WHOLE, Process, Shard, process, take_chunk, take_shard
-from ldm.baselines.pipeline_index import open_index
-from ldm.baselines.token_maps import split_prompt
-from ldm.checkpoints.lora_files import told_loras
 from ldm.config.sections import GenerateConfig
 from ldm.data.pairs import SplitFiles
-from ldm.networks.text import make_tokenizer, say_lost
+from ldm.sampling.drawing_plan import DrawingPlan, Scales
 from ldm.sampling.drawn_items import claim_items, item_digests
 from ldm.sampling.frame_output import FrameOutput, open_output
 from ldm.sampling.method_names import COPY, GUIDED, OF_GUIDED, PIPELINE, SECTIONED
-from ldm.sampling.methods import (
-    DrawingPlan,
-    Scales,
-)
 
 log = logging.getLogger(__name__)
+Each = TypeVar("Each")
 FORMATS = {"jpg": "JPEG", "png": "PNG"}
 # Keys of `sampling` that folders of old do not state, and what they are where they change nothing.
 YOUNGER = {"interval_txt": [], "interval_img": [], "timesteps": "own", "precision_vae": "32", "loras": []}
@@ -58,8 +53,8 @@ class Share(NamedTuple):
         """This process among those that share what the flags name."""
         return ALONE if self.claimed else process(self.shard is not None or self.chunk.total > 1)
 
-    def take(self, items: Sequence[Item]) -> list[Item]:
-        """Its items.
+    def take(self, items: Sequence[Each]) -> list[Each]:
+        """Its part of the items, or of what there is of each.
 
         Raises:
             UserError: there is no such chunk.
@@ -91,7 +86,7 @@ class DrawingJob:
 
     `settings`: what makes a frame what it is. `known`: gives what each item of the split is drawn from.
     `sizes`: by clip. `items`: those to draw. `form`: what frames are written to, `part`: what
-    files of this process are called.
+    files of this process are called. `split`: all items, `names`: their frames.
     """
 
     out: Path
@@ -104,6 +99,8 @@ class DrawingJob:
     claimed: bool = False
     form: OutFormat = "files"
     part: str = ""
+    split: Sequence[Item] = ()
+    names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.out.exists() and not self.out.is_dir():
@@ -130,32 +127,29 @@ class DrawingJob:
         claim_items(self.out, self.settings, self.known)
         self.claimed = True
 
-    def name(self, item: Item) -> str:
-        """An item's frame: the target's own name, unless another format is asked for."""
-        return generated_name(target_name(item.action.image_1), self.config.sampling.format)
-
     def path(self, item: Item) -> Path:
         """Where it goes; in the folder of tar files, of which one will hold it, if it is to be in one."""
         return generated_path(self.out, item.action.image_1, self.config.sampling.format)
 
-    def take(self, items: Sequence[Item], part: str = "") -> None:
-        """Keeps those of the items whose frames are not there yet; a frame that is damaged is drawn anew.
+    def take(self, share: Share) -> int:
+        """Keeps those items of a share whose frames are not there yet; a damaged frame is drawn anew.
 
-        Args:
-            items: those of this process.
-            part: what its files are called.
+        Returns:
+            How many items the share has.
 
         Raises:
             UserError: there are frames, and nothing says what drew them.
         """
-        self.part = part
+        self.part = share.name
         self.__dict__.pop("output", None)
-        self.items = list(compress(items, self.output.missing([self.name(item) for item in items])))
+        items = share.take(self.split)
+        self.items = list(compress(items, self.output.missing(share.take(self.names))))
         if len(self.items) < len(items) and not (self.out / MANIFEST).exists():
             raise UserError(
                 f"{self.out}: has frames but no {MANIFEST}, which says what drew them; choose another output "
                 "folder or delete this one"
             )
+        return len(items)
 
     def save(self, item: Item, frame: np.ndarray) -> None:
         """Hands on a frame, at the image library's default quality (published), to be written atomically.
@@ -167,9 +161,14 @@ class DrawingJob:
         """
         if not self.claimed:
             self.claim()
-        name = self.name(item)
+        name = frame_name(item, self.config)
         # A target that is no .jpg keeps its own format, as its name says.
         self.output.add(name, encoded(Image.fromarray(frame), FORMATS.get(frame_ending(name), "JPEG")))
+
+
+def frame_name(item: Item, config: GenerateConfig) -> str:
+    """An item's frame: the target's own name, unless another format is asked for."""
+    return generated_name(target_name(item.action.image_1), config.sampling.format)
 
 
 def make_jobs(out: Path, plan: DrawingPlan, files: SplitFiles, form: OutFormat = "files") -> list[DrawingJob]:
@@ -188,11 +187,14 @@ def make_jobs(out: Path, plan: DrawingPlan, files: SplitFiles, form: OutFormat =
     several = len(pairs) > 1 and plan.method in GUIDED
     checkpoint = None if plan.ckpt is None else checkpoint_hash(plan.ckpt)
     known = cache(partial(item_digests, files))
-    jobs = []
+    names, jobs = [frame_name(item, config) for item in files.items], []
     for scales in pairs if several else pairs[:1]:
         folder = out / f"txt{scales.text:g}_img{scales.image:g}" if several else out
         made = settings(plan, files, scales, checkpoint) | ({} if form == "files" else {"out_format": form})
-        jobs.append(DrawingJob(folder, scales, config, made, known, sizes, form=form))
+        job = DrawingJob(
+            folder, scales, config, made, known, sizes, form=form, split=files.items, names=names
+        )
+        jobs.append(job)
     check_paths(jobs[0], files)
     return jobs
 
@@ -203,11 +205,11 @@ def check_paths(job: DrawingJob, files: SplitFiles) -> None:
     Raises:
         UserError: two actions share a target frame, or one name but for its ending, which a format replaces.
     """
-    if len({hash(job.name(item)) for item in files.items}) == len(files.items):
-        return  # of millions, without keeping their names
+    if distinct(job.names) == len(job.names):
+        return  # as nearly always
     seen: dict[str, Item] = {}
-    for item in files.items:
-        other = seen.setdefault(job.name(item), item)
+    for item, name in zip(job.split, job.names, strict=True):
+        other = seen.setdefault(name, item)
         if other is not item:
             raise UserError(
                 f"{files.annotations.source}: the actions {other.clip}/{other.id} and {item.clip}/{item.id} "
@@ -222,7 +224,11 @@ def settings(
     """What makes a frame what it is; batch size and sharding are left out, since they change nothing."""
     config, method = plan.config, plan.method
     sampling = asdict(config.sampling)
-    sampling["loras"] = told_loras(config.sampling.loras) if method in GUIDED else []
+    sampling["loras"] = []
+    if method in GUIDED and config.sampling.loras:
+        from ldm.checkpoints.lora_files import told_loras
+
+        sampling["loras"] = told_loras(config.sampling.loras)
     sampling |= {"precision": plan.precisions.unet, "precision_vae": plan.precisions.vae}
     ignored = {"batch_size", "compile", "adapt", "scales_txt", "scales_img"}
     if method in GUIDED:
@@ -253,6 +259,8 @@ def section(plan: DrawingPlan) -> dict[str, object]:
     """A method's own settings; of a pipeline its class too, while its size is the run's resolution."""
     stated = asdict(getattr(plan.config, plan.method))
     if plan.method == PIPELINE and plan.ckpt:
+        from ldm.baselines.pipeline_index import open_index
+
         stated["resolution"] = plan.config.data.resolution
         stated["class"] = open_index(plan.ckpt).name
     return stated
@@ -265,6 +273,8 @@ def check_inputs(work: Sequence[DrawingJob], plan: DrawingPlan, files: SplitFile
         UserError: a file is bad, or `proxnpi.reweight` has a word that no prompt has; names the first.
     """
     if plan.method == "proxnpi":
+        from ldm.baselines.token_maps import split_prompt
+
         words = {word for item in files.items for word in split_prompt(files.prompt(item))}
         for word in plan.config.proxnpi.reweight:
             allowed = "words of the prompts, with their case and full stops"
@@ -272,5 +282,7 @@ def check_inputs(work: Sequence[DrawingJob], plan: DrawingPlan, files: SplitFile
     left = {(item.clip, item.id): item for job in work for item in job.items}
     files.check(list(left.values()), targets=False)
     if plan.method not in (COPY, PIPELINE):  # pipelines have tokenizers of their own
+        from ldm.networks.text import make_tokenizer, say_lost
+
         texts = [files.prompt(item) for item in left.values()]
         say_lost(make_tokenizer(), texts, f"{files.annotations.source}")

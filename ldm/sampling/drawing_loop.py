@@ -22,7 +22,7 @@ from ldm.data.noise import item_generator
 from ldm.data.pairs import EgoGenPairs, Sample, SplitFiles, stack
 from ldm.networks.pixels import frame_size, to_frame
 from ldm.sampling.drawing_job import DrawingJob
-from ldm.sampling.methods import Drawer, Request, copy_frame
+from ldm.sampling.drawing_plan import Drawer, DrawingPlan, Request, copy_frame
 from ldm.sampling.timing import note_time
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,15 @@ class Drawn(NamedTuple):
 
     items: Sequence[Item]
     frames: Tensor
+
+
+def load_drawer(plan: DrawingPlan) -> Drawer | None:
+    """What draws, with its networks, whose imports take seconds; None for `copy`, which needs none."""
+    if plan.ckpt is None:
+        return None
+    from ldm.sampling.methods import make_drawer
+
+    return make_drawer(plan)
 
 
 def draw_jobs(

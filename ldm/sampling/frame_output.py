@@ -11,6 +11,7 @@ from egogen.files import atomic_open
 from egogen.layout import OutFormat
 from egogen.packed_frames import PackedFrames, next_tar, write_tar
 from egogen.seen_files import SeenFiles
+from egogen.unfinished import Neighbours
 from egogen.validate.frame_files import probe
 
 IMAGES, JOURNALS = "images", "drawn"
@@ -29,6 +30,7 @@ class FrameFiles:
     def __init__(self, out: Path, part: str = "") -> None:
         self.images = out / IMAGES
         self.seen = SeenFiles(out / JOURNALS, self.images, part)
+        self.neighbours = Neighbours()
 
     def missing(self, names: Sequence[str]) -> list[bool]:
         """Those that are not there, or are damaged; of what is in no journal the file is read."""
@@ -50,7 +52,9 @@ class FrameFiles:
 
     def add(self, name: str, content: bytes) -> None:
         """Writes a frame atomically."""
-        with atomic_open(self.images / name) as file:
+        path = self.images / name
+        self.neighbours.clean(path.parent)
+        with atomic_open(path) as file:
             file.write(content)
         self.seen.note(name)
 

@@ -22,6 +22,7 @@ from egogen.reserved import text_fault
 from egogen.seeds import item_seed
 from egogen.shard_claims import Work
 from egogen.shards import process
+from egogen.unfinished import PARTS
 from llava.checkpoints.clip_tower import pixels
 from llava.checkpoints.config_json import places, text_settings
 from llava.describing.decode import Sampling, answer, follow, to_text
@@ -35,7 +36,6 @@ from llava.question.prompts import answer_ids, check_words, own_signs, prompt_id
 log = logging.getLogger(__name__)
 
 Loaded = tuple[Llava, PreTrainedTokenizerBase, CLIPImageProcessorPil]
-PARTS = ".*.part"  # unfinished files of one folder
 CPU_BATCH, MAX_BATCH = 64, 512  # sizes that `--batch-size auto` takes, and at most
 
 
@@ -122,20 +122,17 @@ def describe_part(
     options = job.options
     lines = options.save_path / f"{job.part}.jsonl"
     with hold(lines, "describing"), claim as work:
+        for folder in (options.save_path, *job.feature_folders):
+            clean_parts(folder, PARTS)
         journal = Descriptions(lines)
         saver = (NpySaver if options.feature_store == "npy" else ShardSaver)(job, journal)
         todo = saver.left(job.items)
-        # What a killed run left beside what is to be made goes now; the whole tree is walked at the end.
-        for folder in {path.parent for item in todo for path in job.feature_files(item)}:
-            clean_parts(folder, PARTS)
         counts = len(job.items), len(job.items) - len(todo), len(todo)
         log.info("%s: %d actions, %d done, %d to do", job.part, *counts)
         work.begin(*counts[:2])
         if todo:
             check_frames(job.frames, map(job.image, todo))
             describe_all(job, todo, loaded(), saver, work)
-        for folder in (options.save_path, *job.feature_folders):
-            clean_parts(folder)
         journal.publish(options.save_path / f"{job.part}.json", job.items)
 
 

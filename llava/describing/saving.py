@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import compress, count
 
 import numpy as np
 from jaxtyping import Float
@@ -22,10 +22,13 @@ from egogen.files import atomic_folder
 from egogen.journal import Row
 from egogen.layout import FEATURE_KINDS, clip_folder, projector_path, shard_path
 from egogen.seen_files import SeenFiles
+from egogen.unfinished import Neighbours
 from llava.checkpoints.published_folder import write_clip
 from llava.describing.described import Descriptions
 from llava.describing.describing_job import DescribingJob
 from llava.model import Llava
+
+JOURNALS = "journals"
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class NpySaver:
         self.job, self.journal = job, journal
         for folder in job.feature_folders:
             claim_store(folder, job.settings, "npy")
-        journals = job.options.save_path / "journals"
+        self.neighbours = Neighbours(), Neighbours()
+        journals = job.options.save_path / JOURNALS
         self.seen = [
             SeenFiles(journals / kind, folder, job.part)
             for kind, folder in zip(FEATURE_KINDS, job.feature_folders, strict=True)
@@ -77,21 +81,19 @@ class NpySaver:
 
         Files that are as they were when they were found whole are not opened again.
         """
-        written = [item for item in items if self.journal.has(item, self.job.text_names.of(item))]
-        done = {(item.clip, item.id) for item in written}
-        names = zip(*map(self.job.feature_names, written), strict=True)
+        done = self.journal.has_each(items, [self.job.text_names.of(item) for item in items])
+        written = np.flatnonzero(done)
+        names = zip(*map(self.job.feature_names, compress(items, done)), strict=True)
         # Of nothing written there are no names, of neither kind.
         for seen, folder, kind in zip(self.seen, self.job.feature_folders, names, strict=False):
             _, known = seen.unchanged(kind)
-            for item, name, is_known in zip(written, kind, known.tolist(), strict=True):
-                if is_known:
-                    continue
-                if is_done(folder / name):
-                    seen.note(name)
+            for row in np.flatnonzero(~known):
+                if is_done(folder / kind[row]):
+                    seen.note(kind[row])
                 else:
-                    done.discard((item.clip, item.id))
+                    done[written[row]] = False
             seen.flush()
-        return [item for item in items if item[:2] not in done]
+        return list(compress(items, ~done))
 
     def begin(self, model: Llava, processor: CLIPImageProcessorPil) -> None:
         """Nothing is kept once."""
@@ -100,6 +102,8 @@ class NpySaver:
         """Writes features, then the texts."""
         for item, description in zip(items, made, strict=True):
             image, text = self.job.feature_files(item)
+            for path, neighbours in zip((image, text), self.neighbours, strict=True):
+                neighbours.clean(path.parent)
             try:
                 write_feature(image, description.image_features.numpy())
                 write_feature(text, description.text_features.numpy())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Literal, NamedTuple, get_args
 
@@ -15,6 +15,7 @@ ENDINGS = (
 )  # fmt: skip
 
 
+@lru_cache(100_000)
 def verb_lemma(word: str, lemmas: Lemmas = "lemminflect") -> str:
     """The base form of a verb in lower case: `puts` -> `put`; a word that is unknown stays.
 

@@ -6,16 +6,18 @@ Spec: stage1-vllm-protocol, section 2. The text is cut at `<image>`; every piece
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
 from egogen.errors import UserError
-from egogen.reserved import IMAGE_TAG, text_fault
+from egogen.reserved import IMAGE_TAG, OF_LLAVA, text_fault
 from llava.question.labels import QUESTION, SLOT, check_query
 
 IMAGE_TOKEN = -200  # marks an image's places among token ids; never a row of the vocabulary
+PLAIN = re.compile(r"[A-Za-z0-9 .,?'#-]*[A-Za-z0-9][A-Za-z0-9 .,?'#-]*")
 IGNORED = -100  # label of a token that is not learnt
 
 
@@ -164,6 +166,28 @@ def answer_ids(query: str, action: str, text: str, tokenizer: PreTrainedTokenize
             f"text {text[:80]!r}: its beginning cannot be told from the question; begin with a word"
         )
     return whole[len(asked) :]
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text is made of letters and digits of English and a few signs, as nearly all labels are."""
+    return PLAIN.fullmatch(text) is not None
+
+
+def longest_plain(query: str, signs: Sequence[str], most: int) -> int:
+    """How long plain words may be that need no check but this; -1 where all need one.
+
+    No sign of the model is in a text, or comes to be where words and question meet, if each sign has a
+    letter that plain texts have not, and the question is plain.
+
+    Args:
+        query: the question, with `{}` for the words.
+        signs: of the tokenizer (`own_signs`).
+        most: tokens of a question, as `check_length` takes it.
+    """
+    held = (*OF_LLAVA, *signs)
+    if query.count(SLOT) != 1 or not is_plain(query.replace(SLOT, "")) or any(map(is_plain, held)):
+        return -1
+    return most - 1 - len(render([question(query, ""), None]).encode())
 
 
 def check_length(action: str, query: str, tokenizer: PreTrainedTokenizerBase, most: int) -> None:

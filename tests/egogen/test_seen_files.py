@@ -71,12 +71,12 @@ def test_lines_of_one_name_may_lie_in_several_journals(root: Path) -> None:
     assert opened(root).unchanged(NAMES)[1].all()
 
 
-def test_a_journal_is_read_again_only_when_it_has_grown(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_is_read_again_only_when_it_has_grown(root: Path) -> None:
     noted(root)
     opened(root)
-    with monkeypatch.context() as patch:
-        patch.setattr(seen_files, "rows_of", lambda path: pytest.fail(f"{path} was read again"))
-        assert opened(root).unchanged(NAMES)[1].all()
+    before = seen_files.read.cache_info().misses
+    assert opened(root).unchanged(NAMES)[1].all()
+    assert seen_files.read.cache_info().misses == before
     (root / NAMES[0]).write_text("longer than it was")
     assert not opened(root).unchanged(NAMES[:1])[1].any()
     noted(root)
@@ -93,11 +93,8 @@ def test_what_is_no_journal_is_passed_over(
 
 
 @pytest.mark.parametrize("damage", [b'["c/00', b"[1, 2, 3]\n", b"\xff\n{}\n\n[[]]\n", b'["c/000.jpg", 1]\n'])
-def test_a_damaged_line_costs_a_look_at_its_file_and_no_more(
-    root: Path, damage: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_line_costs_a_look_at_its_file_and_no_more(root: Path, damage: bytes) -> None:
     journal = noted(root)
-    monkeypatch.setattr(seen_files, "BLOCK", 100)
     whole = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(whole[:-1]) + damage)
     found = opened(root)

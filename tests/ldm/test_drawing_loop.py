@@ -16,7 +16,7 @@ from egogen.progress import Progress
 from ldm.config.sections import GenerateConfig
 from ldm.sampling.drawing_job import DrawingJob
 from ldm.sampling.drawing_loop import Drawn, draw_job, in_advance
-from ldm.sampling.methods import Scales
+from ldm.sampling.drawing_plan import Scales
 
 WAIT = 10  # seconds until a thread that hangs fails its test
 

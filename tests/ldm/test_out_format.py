@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from unittest import mock
@@ -13,6 +16,7 @@ import pytest
 
 from egogen import packed_frames
 from egogen.errors import UserError
+from egogen.files import part_of
 from egogen.layout import frame_tar, frame_tars, tar_index
 from egogen.packed_frames import DrawnFrames, PackedFrames, write_tar
 from ldm.evaluate import main as evaluate
@@ -61,6 +65,19 @@ def test_frames_are_those_of_single_files(run: Run, files: Path, tmp_path: Path)
     assert members == frames(files)
     assert json.loads((tmp_path / "manifest.json").read_text())["out_format"] == "webdataset"
     assert not [path for path in (tmp_path / "images").iterdir() if path.is_dir()]
+
+
+def test_what_a_killed_run_left_of_a_frame_goes_when_it_is_drawn(run: Run, tmp_path: Path) -> None:
+    copy(run, tmp_path)
+    frame = next((tmp_path / "images").rglob("*.png"))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    part = part_of(frame)
+    part = part.with_name(part.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-"))
+    frame.rename(part)
+    copy(run, tmp_path)
+    assert [path for path in frame.parent.iterdir() if path.suffix != ".png"] == []
+    assert frame.exists()
 
 
 @pytest.mark.parametrize("shard", [["--shard", "2/3"], ["--n_chunk", "2", "--chunk_idx", "1"]])

@@ -15,7 +15,8 @@ from ldm.networks.architecture import build
 from ldm.networks.packing import pack_convolutions
 from ldm.networks.precision import Precisions, choose_precisions
 from ldm.pipeline import LegoPipeline
-from ldm.sampling.methods import DrawingPlan, make_drawer, prepare
+from ldm.sampling.drawing_plan import DrawingPlan
+from ldm.sampling.methods import make_drawer, prepare
 from tests.ldm.toy_run import SHAPE
 
 CPU, WIDE, NARROW = torch.device("cpu"), 320, 64

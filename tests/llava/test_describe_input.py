@@ -167,6 +167,34 @@ def test_labels_may_be_lemmatised_as_published(split: Path, tiny: Path, tmp_path
     assert texts["a"]["0"]["action"] == "scrap the pan"
 
 
+def test_many_descriptions_are_found_as_each_alone_and_published_as_json(tmp_path: Path) -> None:
+    entries = [
+        {"image_0": "a/0/x.jpg", "image_1": "a/0/y.jpg", "action": f"opens \u2603 {number}"}
+        for number in range(9)
+    ]
+    annotations = Annotations(
+        {'a "b"': {f"{number}": entry for number, entry in enumerate(entries)}}, tmp_path
+    )
+    items, names = annotations.items, [f"{number}.jpg" for number in range(9)]
+    rows = [
+        {"clip": item.clip, "id": item.id, "original action": item.action.action, "action": "w\n",
+         "feature": name, "description": f'text \\ "{name}" \U0001f600'}
+        for item, name in zip(items, names, strict=True)
+    ]  # fmt: skip
+    assert not Descriptions(tmp_path / "none.jsonl").has_each(items, names).any()
+    Descriptions(tmp_path / "j.jsonl").add(rows[::-2])
+    journal = Descriptions(tmp_path / "j.jsonl")
+    expected = [journal.has(item, name) for item, name in zip(items, names, strict=True)]
+    assert journal.has_each(items, names).tolist() == expected == [True, False] * 4 + [True]
+    assert not journal.has_each(items, names[::-1])[:4].any()
+    journal.add(rows[1::2])
+    assert journal.has_each(items, names).all()
+    journal.publish(tmp_path / "all.json", items)
+    kept = ("original action", "action", "description")
+    published = {'a "b"': {row["id"]: {name: row[name] for name in kept} for row in rows}}
+    assert (tmp_path / "all.json").read_text() == json.dumps(published, indent=4) + "\n"
+
+
 def test_a_changed_label_or_feature_is_described_anew(tmp_path: Path, split: Path) -> None:
     items = Annotations.read(split / "ego4d_val.json").items
     journal = Descriptions(tmp_path / "j.jsonl")

@@ -6,10 +6,14 @@ import pytest
 
 from egogen.errors import UserError
 from llava.checkpoints.tokenizer import load_tokenizer, save_tokenizer
+from llava.question.labels import QUESTION
 from llava.question.prompts import (
     IMAGE_TOKEN,
     LLAVA_LLAMA_2,
+    check_words,
     expand_image,
+    is_plain,
+    longest_plain,
     prompt_ids,
     question,
     render,
@@ -84,3 +88,18 @@ def test_the_chat_template_takes_image_parts(loaded: Loaded) -> None:
     parts = [{"type": "text", "text": "What is done?"}, {"type": "image"}]
     rendered = loaded[1].apply_chat_template([{"role": "user", "content": parts}], tokenize=False)
     assert rendered == "<s>" + render(["<image>\nWhat is done?", None])
+
+
+def test_plain_words_need_no_check_where_no_sign_can_be_in_them() -> None:
+    longest = longest_plain(QUESTION, ["<extra>"], 500)
+    assert len(render([question(QUESTION, "x" * longest), None]).encode()) == 499
+    for words, plain in {
+        "pick up the cup, no. 3": True, "#C C cuts": True, "": False, " -": False, "a <s>": False,
+        "the caf\u00e9": False, "a\nb": False,
+    }.items():  # fmt: skip
+        assert is_plain(words) is plain
+        if plain:
+            check_words(words, QUESTION, ["<extra>"], words)
+    assert longest_plain("How {} <", [], 500) == -1  # "<s>" may come to be
+    assert longest_plain("How?", [], 500) == -1
+    assert longest_plain(QUESTION, ["PAD"], 500) == -1
