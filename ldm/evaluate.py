@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     runs = [
         evaluation.pair(setting, path, options.gt_path, options.edit_file) for path in options.gen_path
-    ]  # of all runs the files are found before the first is measured
+    ]  # all are checked before the first is measured
     with ExitStack() as held:
         for path in options.gen_path:
             place, wait = run_folder(path) / results.FOLDER, options.shards is not None

@@ -190,14 +190,12 @@ def measure_run(
 ) -> dict[str, Measured]:
     """Measures what is not known of a run yet and writes its files; results of other metrics are kept."""
     folder = run_folder(gen_path)
-    found: dict[str, Measured] = {}
-    if (folder / results.DETAILS).exists():  # whether it speaks of the same frames asks for all of them
-        asked = {metric.name: provenance(metric, pairs, setting) for metric in metrics}
-        others = {
-            each: provenance_at_hand(METRICS[each], pairs, setting)
-            for each in results.stored_names(folder) & METRICS.keys() - asked.keys()
-        }
-        found = results.known(folder, asked | others, pairs)
+    asked = {metric.name: provenance(metric, pairs, setting) for metric in metrics}
+    others = {
+        each: provenance_at_hand(METRICS[each], pairs, setting)
+        for each in results.stored_names(folder) & METRICS.keys() - asked.keys()
+    }
+    found = results.known(folder, asked | others, pairs)
     missing = [metric for metric in metrics if metric.name not in found]
     told = ", ".join(metric.name for metric in missing) or "nothing new"
     log.info("%s: %d pairs; measuring %s", name, len(pairs), told)
@@ -208,10 +206,7 @@ def measure_run(
             own.take(shard)
         targets = own if shards else Store(run_root() / "cache" / "metrics.sqlite")
         made = measure(pairs, missing, setting, Memory("", own, targets))
-        found |= {
-            metric.name: Measured(metric, made[metric.name], provenance(metric, pairs, setting))
-            for metric in missing
-        }
+        found |= {each: Measured(METRICS[each], result, asked[each]) for each, result in made.items()}
     ordered = {each: found[each] for each in METRICS if each in found}
     results.write(folder, about(setting, pairs, gen_path, name), ordered, pairs, resamples)
     (folder / results.PROGRESS).unlink(missing_ok=True)

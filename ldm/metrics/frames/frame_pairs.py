@@ -22,7 +22,7 @@ from egogen.packed_frames import DrawnFrames, FrameFile
 from egogen.progress import Progress
 from egogen.shards import WHOLE, Shard, take_shard
 from egogen.walks import is_hidden
-from ldm.metrics.frames.images import Header, Size, check_image, read_pixels
+from ldm.metrics.frames.images import Size, check_image, read_pixels
 
 LISTED = 10
 DECODERS = 8  # threads
@@ -32,42 +32,14 @@ SIDES: tuple[Side, ...] = get_args(Side)
 
 @dataclass(frozen=True)
 class Pair:
-    """A generated frame and its target; `frame` is clip/action/file, the pair's name in every result.
-
-    Sizes may differ by `tolerance` pixels along each side.
-    """
+    """A generated frame and its target; `frame` is clip/action/file, the pair's name in every result."""
 
     item: Item
     frame: str
     generated: FrameFile
     reference: FrameFile
-    tolerance: int = 0
-
-    @cached_property
-    def headers(self) -> tuple[Header, Header]:
-        """Both files, read to their ends and checked when somebody first asks.
-
-        Raises:
-            UserError: an image is broken, not RGB or of a wrong size.
-        """
-        shown, target = check_image(self.generated), check_image(self.reference)
-        if not shown.size.near(target.size, self.tolerance):
-            allowed = f" (give or take {self.tolerance} pixel)" if self.tolerance else ""
-            raise UserError(
-                f"{self.generated}: the frame is {shown.size.width}x{shown.size.height} pixels, its target "
-                f"{target.size.width}x{target.size.height}; expected the same size{allowed}"
-            )
-        return shown, target
-
-    @property
-    def sizes(self) -> tuple[Size, Size]:
-        """Of both."""
-        return self.headers[0].size, self.headers[1].size
-
-    @property
-    def hashes(self) -> tuple[str, str]:
-        """SHA-256 of both files."""
-        return self.headers[0].sha256, self.headers[1].sha256
+    sizes: tuple[Size, Size]
+    hashes: tuple[str, str]
 
 
 class PairBatch:
@@ -105,16 +77,12 @@ class Pairs:
     """All pairs of an evaluation, in the order of the annotation file."""
 
     pairs: Sequence[Pair]
+    formats: Sequence[str]  # of the generated frames' files
     source: Path  # the annotation file
     targets: Path  # the folder of the targets
 
     def __len__(self) -> int:
         return len(self.pairs)
-
-    @property
-    def formats(self) -> list[str]:
-        """Of the generated frames' files."""
-        return sorted({pair.headers[0].format for pair in self.pairs})
 
     @cached_property
     def names_sha256(self) -> str:
@@ -124,8 +92,7 @@ class Pairs:
     @cached_property
     def sha256(self) -> str:
         """Covers the names and contents of all images, whatever their order."""
-        shown = Progress(self.pairs, desc="checking frames", unit="pair", leave=False)
-        return digest("\0".join([pair.frame, *pair.hashes]) for pair in shown)
+        return digest("\0".join([pair.frame, *pair.hashes]) for pair in self.pairs)
 
     @cached_property
     def targets_sha256(self) -> str:
@@ -142,15 +109,13 @@ class Pairs:
         return digest(f"{pair.frame}\0{pair.item.action.text(key)}" for pair in self.pairs)
 
     def batches(self, batch_size: int, device: torch.device) -> Iterator[PairBatch]:
-        """The pairs in batches of equal sizes, each checked when its turn comes."""
-        waiting: dict[tuple[Size, Size], list[Pair]] = {}
+        """The pairs in batches of equal sizes."""
+        by_size: dict[tuple[Size, Size], list[Pair]] = {}
         for pair in self.pairs:
-            group = waiting.setdefault(pair.sizes, [])
-            group.append(pair)
-            if len(group) == batch_size:
-                yield PairBatch(waiting.pop(pair.sizes), device)
-        for group in waiting.values():
-            yield PairBatch(group, device)
+            by_size.setdefault(pair.sizes, []).append(pair)
+        for group in by_size.values():
+            for start in range(0, len(group), batch_size):
+                yield PairBatch(group[start : start + batch_size], device)
 
 
 def digest(lines: Iterable[str]) -> str:
@@ -175,7 +140,7 @@ def read_pairs(
     tolerance: int = 0,
     shard: Shard = WHOLE,
 ) -> Pairs:
-    """Pairs the frames of two folders by an annotation file; files are opened when they are measured.
+    """Pairs the frames of two folders by an annotation file; every file of a shard is read and checked.
 
     The published code walks the targets in the order of the file system and ignores generated frames
     that have none (F-EV-01); here the annotations say what belongs to the evaluation.
@@ -183,14 +148,27 @@ def read_pairs(
     Sizes of a pair may differ by `tolerance` pixels along each side.
 
     Raises:
-        UserError: a folder is empty, or files are missing or extra.
+        UserError: a folder is empty, files are missing or extra, an image is broken, not RGB or of a
+            wrong size.
     """
     frames = frame_names(annotations)
     drawn = find_files(frames_folder(gen_path), frames, "generated frames")
     targets = find_files(gt_path, frames, "target frames")
+    pairs, formats = [], set()
     mine = take_shard(list(frames.items()), *shard)
-    pairs = [Pair(item, frame, drawn[frame], targets[frame], tolerance) for frame, item in mine]
-    return Pairs(pairs, annotations.source, gt_path)
+    for frame, item in Progress(mine, desc="checking frames", unit="pair", leave=False):
+        generated, reference = drawn[frame], targets[frame]
+        shown, target = check_image(generated), check_image(reference)
+        if not shown.size.near(target.size, tolerance):
+            allowed = f" (give or take {tolerance} pixel)" if tolerance else ""
+            raise UserError(
+                f"{generated}: the frame is {shown.size.width}x{shown.size.height} pixels, its target "
+                f"{target.size.width}x{target.size.height}; expected the same size{allowed}"
+            )
+        formats.add(shown.format)
+        sizes, hashes = (shown.size, target.size), (shown.sha256, target.sha256)
+        pairs.append(Pair(item, frame, generated, reference, sizes, hashes))
+    return Pairs(pairs, sorted(formats), annotations.source, gt_path)
 
 
 def frame_names(annotations: Annotations) -> dict[str, Item]:

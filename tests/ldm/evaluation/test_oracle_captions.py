@@ -15,6 +15,7 @@ from egogen.annotations import Action, Item
 from ldm.metrics.blip import begin as blip_similarity
 from ldm.metrics.feature_cache import Memory
 from ldm.metrics.frames.frame_pairs import Pair, Pairs
+from ldm.metrics.frames.images import Size
 from ldm.metrics.metric import MetricSetting
 from ldm.metrics.networks.beams import search
 from ldm.metrics.networks.blip_captioner import Captioner, config, load_captioner, rename
@@ -152,8 +153,9 @@ def test_texts_that_egovlp_cuts_are_counted(
 
     def begin(*texts: str) -> None:
         items = [Item("a", str(number), action(text)) for number, text in enumerate(texts)]
-        pairs = [Pair(item, item.id, tmp_path, tmp_path) for item in items]
-        blip_similarity("base", setting, Pairs(pairs, tmp_path / "val.json", tmp_path), Memory())
+        size = Size(8, 8)
+        pairs = [Pair(item, item.id, tmp_path, tmp_path, (size, size), ("", "")) for item in items]
+        blip_similarity("base", setting, Pairs(pairs, ["JPEG"], tmp_path / "val.json", tmp_path), Memory())
 
     begin("cut " * (places - 2), "x")
     assert not caplog.records
