@@ -67,7 +67,7 @@ def validate_folders(root: Path) -> None:
 
 
 def pairs(root: Path) -> None:
-    """Pairs the names of drawn frames with their targets', as `ldm.evaluate` does before it measures."""
+    """Pairs drawn frames with their targets, as `ldm.evaluate` does before it measures."""
     from ldm.metrics.frames.frame_pairs import read_pairs
 
     targets = Layout(root, "ego4d").metric_targets
