@@ -213,6 +213,7 @@ class Annotations:
         with no_garbage():
             found = cls(read_clips(path), path)
         if len(found.items) > MANY:
+            gc.collect()
             gc.freeze()  # millions of objects without cycles, which each later search for these would visit
         if not found.items:
             raise UserError(f"{path}: holds no action, there is nothing to do; make or download it again")

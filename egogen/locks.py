@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from egogen.errors import UserError, reason
 from egogen.files import clean_parts
 from egogen.told_command import told_command
+from egogen.unfinished import clean_near
 
 # No folder of that name can be: a file is in its way, or the name is too long.
 IMPOSSIBLE = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
@@ -65,8 +66,7 @@ def hold(path: Path, what: str, part: str = "", *, wait: bool = False, deep: boo
         unlocked(file.parent, reason(error))
     try:
         if place.is_dir():
-            for pattern in (None,) if deep else (".*.part", "*/.*.part"):
-                clean_parts(place, pattern)
+            (clean_parts if deep else clean_near)(place)
         else:
             clean_parts(place.parent, f".{glob.escape(place.name)}.*.part")
         yield

@@ -17,6 +17,12 @@ PARTS = ".*.part"  # of one folder
 MARK = "swept"
 
 
+def clean_near(folder: Path) -> None:
+    """Removes them in a folder and in the folders in it, no deeper."""
+    for pattern in (PARTS, f"*/{PARTS}"):
+        clean_parts(folder, pattern)
+
+
 class Neighbours:
     """Removes what ended runs left in the folders that a process writes in, before it does."""
 
@@ -39,7 +45,7 @@ def sweep(folders: Iterable[Path], notes: Path) -> None:
     """
     mark = notes / MARK
     with suppress(OSError):  # a disk that is full or read-only by now: nothing is lost
-        if not notes.is_dir() or (mark.exists() and time.time() - mark.stat().st_mtime < ABANDONED):
+        if not notes.is_dir() or (mark.exists() and 0 <= time.time() - mark.stat().st_mtime < ABANDONED):
             return
         mark.touch()
         for folder in folders:

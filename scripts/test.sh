@@ -134,12 +134,17 @@ free_gib=$(awk '/^MemAvailable:/ {print int($2 / 1048576)}' /proc/meminfo 2>/dev
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > 5 ? cores / 3 : 1))}
 trap 'kill -- $(jobs -p | sed "s/^/-/") 2>/dev/null || true; exit 130' INT TERM
 set -m # a lane is a process group, which Ctrl-C ends as a whole
-for lane in lane_vllm lane_ldm lane_waiting; do
-    "$lane" </dev/null &
+lanes=(lane_vllm lane_ldm lane_waiting)
+for lane in "${lanes[@]}"; do
+    # A lane that ends half-way, killed for memory or without its environment, is a check that failed.
+    { "$lane"; touch "$work/$lane"; } </dev/null &
     ((cores >= 2 && free_gib >= 10)) || wait
 done
 set +m
 wait
+for lane in "${lanes[@]}"; do
+    [[ -f $work/$lane ]] || echo "FAILED  $lane ended before its checks did" | tee -a "$work/failed"
+done
 
 # Tests of the page in a browser (tests/ldm/page/test_browser.py) need one.
 why=

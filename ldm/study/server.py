@@ -192,8 +192,11 @@ class Handler(BaseHTTPRequestHandler):
             reply = work()
         except RefusalError as refusal:
             status, reply = refusal.status, as_json({"error": f"{refusal}"})
-        except Exception as error:  # noqa: BLE001 - a rater is told nothing of files, which name systems
-            log.error("%s: failed (%s: %s)", self.path, type(error).__name__, reason(error))
+        except (ConnectionError, TimeoutError):  # nobody is there to be told
+            self.close_connection = True
+            return
+        except Exception:  # a rater is told nothing of files, which name systems
+            log.exception("%s: failed", self.path)
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             reply = as_json({"error": "the study's server failed; where it was started, it says why"})
         self.send_response(status)

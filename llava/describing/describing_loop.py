@@ -22,7 +22,7 @@ from egogen.reserved import text_fault
 from egogen.seeds import item_seed
 from egogen.shard_claims import Work
 from egogen.shards import process
-from egogen.unfinished import PARTS
+from egogen.unfinished import PARTS, clean_near
 from llava.checkpoints.clip_tower import pixels
 from llava.checkpoints.config_json import places, text_settings
 from llava.describing.decode import Sampling, answer, follow, to_text
@@ -122,7 +122,8 @@ def describe_part(
     options = job.options
     lines = options.save_path / f"{job.part}.jsonl"
     with hold(lines, "describing"), claim as work:
-        for folder in (options.save_path, *job.feature_folders):
+        clean_near(options.save_path)
+        for folder in job.feature_folders:
             clean_parts(folder, PARTS)
         journal = Descriptions(lines)
         saver = (NpySaver if options.feature_store == "npy" else ShardSaver)(job, journal)

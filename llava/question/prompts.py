@@ -17,7 +17,7 @@ from egogen.reserved import IMAGE_TAG, OF_LLAVA, text_fault
 from llava.question.labels import QUESTION, SLOT, check_query
 
 IMAGE_TOKEN = -200  # marks an image's places among token ids; never a row of the vocabulary
-PLAIN = re.compile(r"[A-Za-z0-9 .,?'#-]*[A-Za-z0-9][A-Za-z0-9 .,?'#-]*")
+PLAIN = re.compile(r"[A-Za-z0-9 .,?'#-]*")
 IGNORED = -100  # label of a token that is not learnt
 
 
@@ -170,7 +170,7 @@ def answer_ids(query: str, action: str, text: str, tokenizer: PreTrainedTokenize
 
 def is_plain(text: str) -> bool:
     """Whether a text is made of letters and digits of English and a few signs, as nearly all labels are."""
-    return PLAIN.fullmatch(text) is not None
+    return PLAIN.fullmatch(text) is not None and re.search("[A-Za-z0-9]", text) is not None
 
 
 def longest_plain(query: str, signs: Sequence[str], most: int) -> int:
@@ -185,7 +185,7 @@ def longest_plain(query: str, signs: Sequence[str], most: int) -> int:
         most: tokens of a question, as `check_length` takes it.
     """
     held = (*OF_LLAVA, *signs)
-    if query.count(SLOT) != 1 or not is_plain(query.replace(SLOT, "")) or any(map(is_plain, held)):
+    if query.count(SLOT) != 1 or not is_plain(query.replace(SLOT, "")) or any(map(PLAIN.fullmatch, held)):
         return -1
     return most - 1 - len(render([question(query, ""), None]).encode())
 

@@ -12,7 +12,7 @@ import pytest
 
 from egogen.files import part_of, this_host
 from egogen.locks import hold
-from egogen.unfinished import Neighbours, sweep
+from egogen.unfinished import MARK, Neighbours, sweep
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +74,12 @@ def test_who_holds_a_tree_may_look_into_its_first_folders_alone(tmp_path: Path, 
         assert [part.exists() for part in parts] == [False, False, False, True]
     with hold(tmp_path / "out", "drawing"):
         assert not parts[-1].exists()
+
+
+def test_a_time_to_come_is_no_day_of_rest(tmp_path: Path, ended: int) -> None:
+    """As after a clock that was set back."""
+    sweep([tmp_path / "images"], tmp_path)
+    os.utime(tmp_path / MARK, (time.time() + 1e6,) * 2)
+    part = left(tmp_path / "images" / "x.jpg", ended)
+    sweep([tmp_path / "images"], tmp_path)
+    assert not part.exists()

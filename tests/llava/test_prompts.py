@@ -102,4 +102,5 @@ def test_plain_words_need_no_check_where_no_sign_can_be_in_them() -> None:
             check_words(words, QUESTION, ["<extra>"], words)
     assert longest_plain("How {} <", [], 500) == -1  # "<s>" may come to be
     assert longest_plain("How?", [], 500) == -1
-    assert longest_plain(QUESTION, ["PAD"], 500) == -1
+    for sign in ("PAD", "###", "--", "  ", "..."):
+        assert longest_plain(QUESTION, [sign], 500) == -1

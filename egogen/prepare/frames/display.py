@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
-from egogen.prepare.frames.track_facts import Margins
+from egogen.prepare.frames.track_facts import NO_FACTS, Margins, TrackFacts
 from egogen.prepare.pair_plan import DAMAGED, HIGH_RANGE, Lost
 from egogen.rgb import on_white, say
 
@@ -89,14 +89,15 @@ def tag_of(stream: VideoStream) -> str:
     return ""
 
 
-def picture(frame: VideoFrame, stream: VideoStream, name: str, crop: Margins = (0, 0, 0, 0)) -> Image.Image:
+def picture(frame: VideoFrame, stream: VideoStream, name: str, facts: TrackFacts = NO_FACTS) -> Image.Image:
     """A frame in RGB as it is shown; transparent parts on white, as those of photos.
 
     Args:
         frame: as decoded; where it does not say its matrix and range, BT.601 and limited as in ffmpeg.
         stream: whose it is; says how wide a pixel is, where anybody does.
         name: for messages.
-        crop: pixels to leave out at the left, top, right and bottom, before anything else is done.
+        facts: what its container says. Pixels are left out before anything else is done, of pictures of the
+            size that it speaks of; the stream itself may have cropped them already.
 
     Raises:
         Lost: pixel aspect or display matrix are none that a picture can have, or it is Dolby Vision's alone,
@@ -107,8 +108,10 @@ def picture(frame: VideoFrame, stream: VideoStream, name: str, crop: Margins = (
         raise dolby_alone(name, "profile 5")
     if frame.interlaced_frame:  # which the header may not say
         say(f"{name}: interlaced, what moves looks combed; deinterlace it first, such as by ffmpeg -vf bwdif")
-    image = cropped(in_rgb(frame, name), crop)
-    aspect = stream.sample_aspect_ratio
+    image, aspect = in_rgb(frame, name), stream.sample_aspect_ratio
+    if facts.size in (None, image.size):
+        image = cropped(image, facts.crop)
+        aspect = facts.aspect or aspect
     if aspect and aspect != 1:
         if not 1 / MOST_STRETCH <= aspect <= MOST_STRETCH:
             raise Lost(DAMAGED, f"pixels of an aspect of {aspect}; expected up to {MOST_STRETCH} either way")

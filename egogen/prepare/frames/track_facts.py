@@ -20,6 +20,7 @@ MOST_PARTS = 100_000  # in one place that are looked at
 TRACK, ENTRIES = (b"moov", b"trak"), (b"mdia", b"minf", b"stbl", b"stsd")
 ENTRIES_HEAD, ENTRY_HEAD, ENTRY_SIZE = 8, 78, struct.Struct(">24xHH")
 APERTURE = struct.Struct(">4I" + "iIiI")  # width, height, and how far its centre lies right and below
+PIXEL = struct.Struct(">2I")  # how wide and how high
 DOLBY_BOXES = (b"dvcC", b"dvvC", b"dvwC")
 # Matroska's elements (RFC 9559, 5.1.4): a track, its cropping, and what is kept beside its frames.
 M_TRACK = (b"\x18\x53\x80\x67", b"\x16\x54\xae\x6b", b"\xae")
@@ -33,10 +34,20 @@ ALONE = (5, 10, 20)
 
 
 class TrackFacts(NamedTuple):
-    """How many pixels are left out; the profile of Dolby Vision that stands alone."""
+    """What is known of a track.
+
+    `crop`: how many pixels are left out. `size`: of the pictures that it is of, where that is said. `aspect`:
+    how wide a pixel of them is, where FFmpeg takes the cropping for a stretch. `dolby`: the profile of Dolby
+    Vision that stands alone.
+    """
 
     crop: Margins = (0, 0, 0, 0)
     dolby: int | None = None
+    size: tuple[int, int] | None = None
+    aspect: Fraction | None = None
+
+
+NO_FACTS = TrackFacts()
 
 
 def track_facts(path: Path, container: str, index: int) -> TrackFacts:
@@ -54,7 +65,7 @@ def track_facts(path: Path, container: str, index: int) -> TrackFacts:
     if reader is not None:
         with suppress(*DAMAGED), path.open("rb") as file:
             return reader(file, path.stat().st_size, index)
-    return TrackFacts()
+    return NO_FACTS
 
 
 def of_mp4(file: IO[bytes], size: int, index: int) -> TrackFacts:
@@ -63,28 +74,36 @@ def of_mp4(file: IO[bytes], size: int, index: int) -> TrackFacts:
     begin, end = next(below(file, boxes, ENTRIES, *track))
     _, begin, end = next(boxes(file, begin + ENTRIES_HEAD, end))
     width, height = ENTRY_SIZE.unpack(content(file, begin, begin + ENTRY_SIZE.size))
-    crop, dolby = (0, 0, 0, 0), None
-    for kind, *place in boxes(file, begin + ENTRY_HEAD, end):
-        if kind == b"clap":
-            crop = margins(width, height, APERTURE.unpack(content(file, *place)))
-        elif kind in DOLBY_BOXES:
-            dolby = dolby_alone(content(file, *place))
-    return TrackFacts(crop, dolby)
+    crop, dolby, aspect = (0, 0, 0, 0), None, Fraction(1)  # of pixels, where no `pasp` says another
+    parts = islice(boxes(file, begin + ENTRY_HEAD, end), MOST_PARTS)
+    with suppress(*DAMAGED):  # of the walk: what was found before stays
+        for kind, *place in parts:
+            with suppress(*DAMAGED):
+                if kind == b"clap":
+                    crop = margins(width, height, APERTURE.unpack(content(file, *place)))
+                elif kind == b"pasp":
+                    aspect = Fraction(*PIXEL.unpack(content(file, *place)))
+                elif kind in DOLBY_BOXES:
+                    dolby = dolby_alone(content(file, *place))
+    return TrackFacts(crop, dolby, (width, height), aspect if any(crop) else None)
 
 
 def of_matroska(file: IO[bytes], size: int, index: int) -> TrackFacts:
     """The facts of a Matroska track."""
     track = next(islice(below(file, elements, M_TRACK, 0, size), index, index + 1))
-    left, top, right, bottom = (
-        sum(number(file, *place) for place in below(file, elements, (M_VIDEO, name), *track))
-        for name in M_CROPS
-    )
-    dolby = None
-    for beside in below(file, elements, (M_BESIDE,), *track):
-        kinds = [content(file, *place) for place in below(file, elements, (M_KIND,), *beside)]
-        if any(kind.lstrip(b"\0") in DOLBY_BOXES for kind in kinds):
-            dolby = dolby_alone(content(file, *next(below(file, elements, (M_EXTRA,), *beside))))
-    return TrackFacts((left, top, right, bottom), dolby)
+    crop, dolby = (0, 0, 0, 0), None
+    with suppress(*DAMAGED):
+        left, top, right, bottom = (
+            sum(number(file, *place) for place in below(file, elements, (M_VIDEO, name), *track))
+            for name in M_CROPS
+        )
+        crop = left, top, right, bottom
+    with suppress(*DAMAGED):
+        for beside in below(file, elements, (M_BESIDE,), *track):
+            kinds = [content(file, *place) for place in below(file, elements, (M_KIND,), *beside)]
+            if any(kind.lstrip(b"\0") in DOLBY_BOXES for kind in kinds):
+                dolby = dolby_alone(content(file, *next(below(file, elements, (M_EXTRA,), *beside))))
+    return TrackFacts(crop, dolby)
 
 
 READERS = {"mp4": of_mp4, "matroska": of_matroska}

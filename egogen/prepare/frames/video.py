@@ -129,7 +129,7 @@ class Video:
 
     def shown(self, frame: VideoFrame) -> Image.Image:
         """A frame as a player shows it."""
-        return picture(frame, self.stream, self.container.name, self.facts.crop)
+        return picture(frame, self.stream, self.container.name, self.facts)
 
     def start(self, stamp: int, wanted: set[int]) -> tuple[Iterator[ShownFrame], ShownFrame | None]:
         """Decodes from the last key frame that reaches a time stamp: the frames behind the first, and it."""
