@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-from egogen.errors import reason
+from egogen.errors import UserError, reason
 from egogen.listening import FAULTS, cannot_listen
 from egogen.pages import render
 from ldm.study.answers import Answer, AnswerBook
@@ -195,8 +195,10 @@ class Handler(BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):  # nobody is there to be told
             self.close_connection = True
             return
-        except Exception:  # a rater is told nothing of files, which name systems
-            log.exception("%s: failed", self.path)
+        except Exception as error:
+            is_ours = not isinstance(error, (UserError, OSError))
+            why = f"{type(error).__name__}: {reason(error)}"
+            log.error("%s: failed (%s)", self.path, why, exc_info=is_ours)
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             reply = as_json({"error": "the study's server failed; where it was started, it says why"})
         self.send_response(status)

@@ -251,6 +251,7 @@ def test_a_fault_of_ours_is_no_wrong_address(
     assert status == 500
     assert json.loads(told) == {"error": "the study's server failed; where it was started, it says why"}
     assert f"/items?rater=Ann: failed ({type(fault).__name__}: {fault})" in caplog.text
+    assert ("Traceback" in caplog.text) is not isinstance(fault, UserError)
     assert ask(server, "/")[0] == 200
 
 
