@@ -49,14 +49,14 @@ scripts_parse() {
 tests() {
     local runner=(coverage run -m pytest)
     [[ $mode != --fast ]] || runner=(python -m pytest -m "not slow")
-    "${runner[@]}" -q --durations=10 -o "cache_dir=.pytest_cache/$1" --basetemp "$(mktemp -d -p "$work")" "${@:2}"
+    "${runner[@]}" -q --durations=10 -o "cache_dir=.pytest_cache/$1" --basetemp "$(mktemp -d "$work/XXXX")" "${@:2}"
 }
 
 # The same without coverage, for tests that another environment has measured.
 tests_again() {
     local choice=()
     [[ $mode != --fast ]] || choice=(-m "not slow")
-    python -m pytest "${choice[@]}" -q --durations=10 -o "cache_dir=.pytest_cache/$1" --basetemp "$(mktemp -d -p "$work")" "${@:2}"
+    python -m pytest "${choice[@]}" -q --durations=10 -o "cache_dir=.pytest_cache/$1" --basetemp "$(mktemp -d "$work/XXXX")" "${@:2}"
 }
 
 coverage_of_both() {

@@ -246,7 +246,7 @@ def test_what_lies_in_a_folder_and_is_no_photo_is_named_and_loses_nothing(
     Path(os.fsdecode(os.fsencode(photos) + b"/\xff.png")).write_bytes((photos / "a.png").read_bytes())
     caplog.set_level("INFO")
     out = tmp_path / "out"
-    faults = r"cut\.jpg: not a readable image.*lost\.png: no such frame.*udcff.*: its name is not UTF-8"
+    faults = r"cut\.jpg: not a readable image.*lost\.png: no such frame.*: its name is not UTF-8"
     told = f"3 photos are not drawn, all others are: .*{faults}"
     with pytest.raises(UserError, match=told):
         edit(flags(folder, out, "--input", photos / "a.png", photos, "--prompt", "open"))
