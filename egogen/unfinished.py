@@ -13,7 +13,8 @@ from pathlib import Path
 
 from egogen.files import ABANDONED, clean_parts
 
-PARTS = ".*.part"  # of one folder
+# Unfinished files of `egogen.files.atomic_open` in one folder; others that end so are somebody's own.
+PARTS = ".*.part"
 MARK = "swept"
 
 

@@ -37,6 +37,7 @@ from egogen.prepare.run_report import broken_sources, estimate, summary, write_r
 from egogen.progress import Progress
 from egogen.shard_claims import Claims, Work
 from egogen.shards import parse_auto, parse_shard, take_shard
+from egogen.unfinished import PARTS
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def carry_out(plan: PairPlan, job: Preparation) -> None:
 def make(plan: PairPlan, behind: Sequence[ActionPair], job: Preparation) -> None:
     """Extracts, filters and writes."""
     clean_parts(job.layout.preparation)
-    clean_parts(job.layout.egogen, ".*.part")
+    clean_parts(job.layout.egogen, PARTS)
     claim_splits(job)
     scores = pair_journal(job.folder / SCORES)
     keep_earlier(plan, behind, job, scores)

@@ -11,8 +11,9 @@ from egogen.annotations import Item, TextNames
 from egogen.errors import UserError
 from egogen.features import read_image_feature, read_text_feature
 from egogen.layout import Layout, features_root, find_feature, find_text_feature
+from egogen.unfinished import PARTS
 from egogen.validate.check_report import Check
-from egogen.validate.frame_files import PART, SplitFrames, spread
+from egogen.validate.frame_files import SplitFrames, spread
 from egogen.walks import walk
 
 
@@ -98,4 +99,4 @@ def check_leftovers(layout: Layout) -> Check:
 def leftovers(layout: Layout) -> list[Path]:
     """Unfinished files in the EgoGen folder."""
     below = (place / name for place, _, files, _ in walk(layout.egogen) for name in files)
-    return [path for path in below if fnmatchcase(path.name, PART)]
+    return [path for path in below if fnmatchcase(path.name, PARTS)]

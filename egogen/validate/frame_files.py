@@ -16,11 +16,10 @@ from egogen.files import regular
 from egogen.frames import JPEG_END, decode, image_size
 from egogen.layout import Layout, Split, normal
 from egogen.progress import Progress
+from egogen.unfinished import PARTS
 from egogen.validate.check_report import Check
 from egogen.walks import is_hidden, walk
 
-# Unfinished files of `egogen.files.atomic_open`; others that end so are somebody's own.
-PART = ".*.part"
 JPEG_START = b"\xff\xd8"
 # Cameras may add some bytes after the end of the picture.
 TRAILER = 1024
@@ -93,7 +92,7 @@ def list_below(folder: Path) -> Iterator[tuple[str, bool]]:
         below = f"{place}/".removeprefix(root)
         for names, is_file in ((files, True), (lost, False)):
             for name in names:
-                if not (name.startswith(".") and fnmatchcase(name, PART)):
+                if not (name.startswith(".") and fnmatchcase(name, PARTS)):
                     yield f"{below}{name}", is_file
 
 

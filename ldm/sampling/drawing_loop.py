@@ -44,7 +44,7 @@ def load_drawer(plan: DrawingPlan) -> Drawer | None:
         return None
     from ldm.sampling.methods import make_drawer
 
-    return make_drawer(plan)
+    return make_drawer(plan, plan.ckpt)
 
 
 def draw_jobs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,17 +37,15 @@ log = logging.getLogger(__name__)
 PROX: dict[str, type[PairEdit[Any]]] = {"proxnpi": ProxNPI, "proxmasactrl": ProxMasaCtrl}
 
 
-def make_drawer(plan: DrawingPlan) -> Drawer | None:
-    """Loads a checkpoint onto the device and wraps it in its method; None for `copy`.
+def make_drawer(plan: DrawingPlan, ckpt: Path) -> Drawer:
+    """Loads the plan's checkpoint onto the device and wraps it in its method.
 
     Raises:
         UserError: the checkpoint is of another kind than the method needs, or settings do not fit the method.
     """
     method, config = plan.method, plan.config
-    if plan.ckpt is None:
-        return None
     if method == PIPELINE:
-        return partial(draw_foreign, make_foreign(plan, open_index(plan.ckpt)))
+        return partial(draw_foreign, make_foreign(plan, open_index(ckpt)))
     # Attention control changes from step to step, and the UNet would be compiled again at each.
     compiled = config.sampling.compile
     check("sampling.compile", compiled, f"false with --method {method}", not (compiled and method in PROX))
@@ -54,7 +53,7 @@ def make_drawer(plan: DrawingPlan) -> Drawer | None:
     allowed = "false in 16 bits on a CPU, where packed weights are as fast without minutes of compiling"
     check("sampling.compile", compiled, allowed, not (compiled and packed))
     parts = load_parts(
-        plan.ckpt,
+        ckpt,
         config.model.architecture,
         use_ema=plan.use_ema,
         conditioner=config.model.vllm_features,
@@ -63,10 +62,10 @@ def make_drawer(plan: DrawingPlan) -> Drawer | None:
         inputs={"lego": None, "ip2p": 2 * LATENT_CHANNELS}.get(method, LATENT_CHANNELS),
     )
     if method in GUIDED:
-        apply_loras(parts, config.sampling.loras, plan.ckpt)
+        apply_loras(parts, config.sampling.loras, ckpt)
     stated, asked = resolution_of(parts), config.data.resolution
     if method in GUIDED and stated not in (None, asked):
-        log.warning("%s: was trained at %d and is drawn at data.resolution=%d", plan.ckpt, stated, asked)
+        log.warning("%s: was trained at %d and is drawn at data.resolution=%d", ckpt, stated, asked)
     prepare(parts, plan.device, plan.precisions, compiled)
     return wrap(method, parts, config, plan.device)
 

@@ -9,6 +9,7 @@ import threading
 
 from egogen.files import clean_parts, write_json
 from egogen.locks import hold
+from egogen.unfinished import PARTS
 from llava.curate.budget import Budget, Spending
 from llava.curate.curation import Curation, read_curation
 from llava.curate.endpoint import connect
@@ -66,7 +67,7 @@ def curate(options: CurationOptions) -> int:
     log.info("%s", work.plan(todo))
     with hold(work.part, "curating"):
         clean_parts(work.out.parent, f".{glob.escape(work.out.stem)}.*.part")  # of manifest and report
-        clean_parts(options.cache, ".*.part")
+        clean_parts(options.cache, PARTS)
         check_place(work.out, work.settings)
         earlier = set(rounds.used)
         prices = options.prices

@@ -107,4 +107,4 @@ def test_compiling_is_refused_where_weights_are_packed() -> None:
     editor = Path(__file__).parents[2] / "assets" / "toy" / "ip2p.safetensors"
     plan = DrawingPlan("ip2p", load_config(GenerateConfig, [], words), editor, True, CPU)
     with pytest.raises(UserError, match=r"sampling.compile: got True, allowed: false in 16 bits on a CPU"):
-        make_drawer(plan)
+        make_drawer(plan, editor)

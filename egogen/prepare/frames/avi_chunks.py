@@ -7,7 +7,6 @@ import struct
 from pathlib import Path
 
 HEAD = struct.Struct("<4sI")  # a chunk's name and how many bytes follow
-LISTS = (b"RIFF", b"LIST")
 FILMS = (b"movi", b"rec ")  # the lists that hold frames; others are headers
 # What lies beside and within them: frames and sound of stream 00 to 99, indexes, padding.
 KNOWN = re.compile(rb"\d\d[a-zA-Z]{2}|ix\d\d|idx1|JUNK|LIST|RIFF")

@@ -21,6 +21,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from egogen.disk import no_room, writing
 from egogen.errors import UserError, reason
 from egogen.files import atomic_open, read_json, write_json
+from egogen.unfinished import PARTS
 from ldm.checkpoints.safe_reading import read
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ class Checkpoints(Checkpoint):
 
     def tidy(self, step: int) -> None:
         """Removes what a killed process left; what is resumed is the last, later checkpoints go aside."""
-        for path in self.folder.glob(".*.part"):
+        for path in self.folder.glob(PARTS):
             path.unlink()
         for found, path in step_files(self.folder).items():
             if found > step:
