@@ -44,19 +44,19 @@ scripts_parse() {
     done
 }
 
-# tests NAME PATH...: measures their coverage, but for tests marked slow (tests/conftest.py). Their files lie in a folder
-# of this run: pytest's own would first remove those of earlier runs, tens of thousands.
+# tests NAME WORD...: their files lie in a folder of this run: pytest's own would first remove those of earlier runs,
+# tens of thousands.
 tests() {
-    local runner=(coverage run -m pytest)
-    [[ $mode != --fast ]] || runner=(python -m pytest -m "not slow")
-    "${runner[@]}" -q --durations=10 -o "cache_dir=.pytest_cache/$1" --basetemp "$(mktemp -d "$work/XXXX")" "${@:2}"
-}
-
-# The same without coverage, for tests that another environment has measured.
-tests_again() {
     local choice=()
     [[ $mode != --fast ]] || choice=(-m "not slow")
     python -m pytest "${choice[@]}" -q --durations=10 -o "cache_dir=.pytest_cache/$1" --basetemp "$(mktemp -d "$work/XXXX")" "${@:2}"
+}
+
+# The same with their coverage.
+measured() {
+    local measure=(-p tests.measured)
+    [[ $mode != --fast ]] || measure=()
+    tests "$1" "${measure[@]}" "${@:2}"
 }
 
 coverage_of_both() {
@@ -64,7 +64,7 @@ coverage_of_both() {
 }
 
 # Tests of stage 2 that other lanes run, so that all lanes take as long.
-WITH_VLLM=(tests/ldm/baselines tests/ldm/test_flow.py tests/ldm/test_feature_stores.py)
+WITH_VLLM=(tests/egogen/test_prepare_judge.py tests/ldm/baselines tests/ldm/test_flow.py tests/ldm/test_feature_stores.py)
 WAITING=(tests/ldm/page tests/ldm/test_{documents_run,hostile,notebook,reproduce,resume,trackers,wheel}.py)
 
 # The documents as a site: a link or anchor to nothing, a page outside the navigation, or a part from elsewhere fails.
@@ -81,16 +81,16 @@ lane_vllm() {
     check "import contracts" lint-imports --no-cache
     check "types, vllm" mypy --cache-dir .mypy_cache/vllm egogen llava
     [[ $mode != --lint ]] || return 0
-    check "tests, vllm" tests vllm tests/egogen tests/llava
+    check "tests, vllm" measured vllm tests/egogen tests/llava
     use_env ldm
-    check "tests, ldm, a part" tests ldm_part "${WITH_VLLM[@]}"
+    check "tests, ldm, a part" measured ldm_part "${WITH_VLLM[@]}"
 }
 
 lane_ldm() {
     local elsewhere=("${WITH_VLLM[@]}" "${WAITING[@]}")
     use_env ldm
     check "types, ldm" mypy --cache-dir .mypy_cache/ldm egogen ldm main.py app.py
-    [[ $mode == --lint ]] || check "tests, ldm" tests ldm tests/ldm "${elsewhere[@]/#/--ignore=}"
+    [[ $mode == --lint ]] || check "tests, ldm" measured ldm tests/ldm "${elsewhere[@]/#/--ignore=}"
 }
 
 lane_waiting() {
@@ -99,8 +99,7 @@ lane_waiting() {
     [[ $mode != --lint ]] || return 0
     check "tests, vllm, waiting" tests vllm_waiting tests/faults tests/test_*.py
     use_env ldm
-    check "tests, ldm, waiting" tests ldm_waiting tests/faults "${WAITING[@]}" tests/browser
-    check "egogen's tests, ldm" tests_again ldm_egogen tests/egogen --ignore=tests/egogen/test_fuzz.py
+    check "tests, ldm, waiting" measured ldm_waiting tests/faults "${WAITING[@]}" tests/browser
 }
 
 if [[ $mode == --long ]]; then

@@ -2,13 +2,9 @@
 
 import gc
 import os
-import sys
-import threading
-from collections.abc import Generator
 from importlib.util import cache_from_source
 from pathlib import Path
 
-import pytest
 from jaxtyping import _import_hook, install_import_hook
 
 PACKAGES = ("egogen", "llava", "ldm")
@@ -50,33 +46,6 @@ def no_wait(handle: object) -> None:
 
 
 os.fsync = no_wait
-
-MEASURED: dict[str, str] = {}  # the case of each test function that came first
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Leaves tests out of the coverage that add time rather than lines; the others reach the aim."""
-    here, in_threads = sys.gettrace(), threading.gettrace()
-    if not type(here).__module__.startswith("coverage") or adds_lines(item):  # a debugger's, or none
-        return (yield)
-    for set_trace in (sys.settrace, threading.settrace):
-        set_trace(None)  # type: ignore[arg-type]  # as in `sys`, none is none
-    try:
-        return (yield)
-    finally:
-        threading.settrace(in_threads)  # type: ignore[arg-type]
-        sys.settrace(here)
-
-
-def adds_lines(item: pytest.Item) -> bool:
-    """Whether a test is measured: none that is slow, and of one with many parameters the first case.
-
-    Tracing makes quick tests half as long again, and further cases run the lines of the first.
-    """
-    function = item.nodeid.partition("[")[0]
-    first = MEASURED.setdefault(function, item.nodeid)
-    return first == item.nodeid and item.get_closest_marker("slow") is None
 
 
 def pytest_report_header() -> str:

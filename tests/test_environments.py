@@ -145,3 +145,12 @@ def test_uv_and_the_hooks_are_pinned() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     (ruff,) = [hook["rev"] for hook in hooks if hook["repo"].endswith("ruff-pre-commit")]
     assert Version(ruff) == lock("vllm", "3.11")["ruff"]
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_what_both_environments_have_is_the_same(python: str) -> None:
+    """So egogen, which stands on that alone, need be tested in one of them (scripts/test.sh)."""
+    one, other = (lock(stage, python) for stage in STAGES)
+    shared = one.keys() & other.keys()
+    assert {"numpy", "pillow", "pyarrow", "pydantic", "av", "huggingface-hub", "torch"} <= shared
+    assert {name: (one[name], other[name]) for name in shared if one[name] != other[name]} == {}

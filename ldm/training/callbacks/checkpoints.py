@@ -85,11 +85,15 @@ def tensor_bytes(checkpoint: object) -> int:
 
 def tensors_of(value: object) -> Iterator[torch.Tensor]:
     """The tensors in mappings and lists in each other."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    for each in inner:
-        yield from tensors_of(each)
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, torch.Tensor):
+            yield each
+        elif isinstance(each, Mapping):
+            waiting += each.values()
+        elif isinstance(each, list | tuple):
+            waiting += each
 
 
 class Checkpoints(Checkpoint):
