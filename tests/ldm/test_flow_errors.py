@@ -165,7 +165,7 @@ def test_one_share_is_drawn_by_one_process_and_a_full_disk_is_one_line(run: Run,
             sample([*words, "--shard", "1/2"])
         assert not (tmp_path / "out").exists()
         sample([*words, "--shard", "2/2"])
-    with largest_file(900), pytest.raises(UserError, match=r"\.png: not written .*File too large.* free"):
+    with largest_file(2000), pytest.raises(UserError, match=r"\.png: not written .*File too large.* free"):
         sample([*words, "--shard", "1/2"])
     sample(words)
     assert len(list((tmp_path / "out").rglob("*.png"))) == 3
