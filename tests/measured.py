@@ -6,6 +6,8 @@ again; further cases run the lines of the first, and what goes on for longer mos
 
 import signal
 from collections.abc import Generator
+from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 from coverage import Coverage
@@ -14,6 +16,9 @@ SECONDS = 0.5  # of the processor
 COVERAGE = Coverage(data_suffix=True)
 MEASURED: dict[str, str] = {}  # of each test function the case that came first
 
+for library in ("transformers.trainer", "diffusers.models.unets.unet_2d_condition", "pytorch_lightning"):
+    if find_spec(library.partition(".")[0]):
+        import_module(library)  # what most tests need is not traced
 COVERAGE.start()  # our modules are imported while the tests are collected
 
 
