@@ -26,7 +26,7 @@ from egogen.errors import check
 from egogen.progress import Progress
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import Sizes
-from ldm.conditioner import Conditioner, embed
+from ldm.conditioner import Conditioner, NullText, embed
 from ldm.denoiser import denoiser
 from ldm.diffusion.choices import PUBLISHED, Timesteps, check_interval, check_scale, check_steps
 from ldm.diffusion.sampler import make_scheduler, noise_levels, set_timesteps
@@ -96,6 +96,7 @@ class LegoPipeline(SavedPipeline):
             scheduler=scheduler,
             conditioner=conditioner,
         )
+        self.null_text = NullText()
         self.unknown: set[str] = set()
 
     @classmethod
@@ -296,7 +297,7 @@ class LegoPipeline(SavedPipeline):
         check_features(image_features, text_features, self.conditioner, len(prompts))
         self._say_unknown(prompts)
         text = embed(self.text_encoder, self.tokenizer, prompts)  # b 77 ctx
-        null_text = embed(self.text_encoder, self.tokenizer, [""])
+        null_text = self.null_text.of(self.text_encoder, self.tokenizer)
         vllm = None
         if self.conditioner is not None and (image_features is not None or text_features is not None):
             features = (None if part is None else part.to(text) for part in (image_features, text_features))

@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from egogen.errors import UserError
+from ldm import conditioner
+from ldm.conditioner import embed
 from ldm.diffusion.sampler import LogLinearEulerAncestral, make_scheduler
 from ldm.networks.architecture import build
 from ldm.pipeline import LegoPipeline
@@ -199,3 +201,38 @@ def test_a_photo_is_seen_upright(pipeline: LegoPipeline, tmp_path: Path) -> None
     call: Arguments = {"prompt": "cut", "num_inference_steps": 1, "noise": noise, "output_type": "pt"}
     with Image.open(tmp_path / "x.png") as photo:
         assert pipeline(image=photo, **call).images.equal(pipeline(image=upright, **call).images)
+
+
+def test_the_empty_text_is_encoded_anew_only_where_the_encoder_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once for many drawings; weights that are written to, moved or replaced are noticed."""
+    torch.manual_seed(3)
+    parts = build(SHAPE)
+    pipeline = LegoPipeline.from_parts(parts)
+    encoder, calls = parts.text_encoder, []
+    monkeypatch.setattr(conditioner, "embed", lambda *args: calls.append(args) or embed(*args))
+
+    def null() -> torch.Tensor:
+        return pipeline.encode_context(["open the box"])[1][:, :77]
+
+    def expected() -> torch.Tensor:
+        with torch.no_grad():
+            return embed(pipeline.text_encoder, pipeline.tokenizer, [""])
+
+    assert torch.equal(null(), expected())
+    assert torch.equal(null(), expected())
+    assert len(calls) == 1
+    with torch.no_grad():
+        encoder.get_input_embeddings().weight.mul_(2)
+    assert torch.equal(null(), expected())
+    encoder.load_state_dict(build(SHAPE).text_encoder.state_dict())
+    assert torch.equal(null(), expected())
+    encoder.to(torch.float64)
+    assert torch.equal(null(), expected())
+    pipeline.register_modules(text_encoder=build(SHAPE).text_encoder)
+    assert torch.equal(null(), expected())
+    assert len(calls) == 5
+    with torch.autocast("cpu", torch.bfloat16):
+        null()
+    assert len(calls) == 6, "16 bits are others"
