@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,18 @@ def test_every_benchmark_runs_once(bench: Workbench, device: str) -> None:
     assert found[-1] == "collect"
     assert {word for call in calls for word in re.findall(r"--device (\w+)", call)} == {device}
     assert sum("--size sd15" in call for call in calls) == (1 if device == "cpu" else 2)
+
+
+@pytest.mark.long
+def test_every_benchmark_measures(tmp_path: Path) -> None:
+    """For real, at small size: a script that has fallen behind the code that it measures ends in an error."""
+    environment = {**os.environ, "RUN_ROOT": f"{tmp_path / 'runs'}", "CUDA_VISIBLE_DEVICES": ""}
+    words = ["bash", "benchmarks/all.sh", "--quick", "--out", f"{tmp_path / 'found'}"]
+    subprocess.run(words, cwd=ROOT, env=environment, check=True, timeout=3600)
+    found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "found").glob("*.json")}
+    assert len(found) == 12
+    assert all(any(isinstance(part, list) and part for part in told.values()) for told in found.values())
+    assert (tmp_path / "found/summary.md").read_text().count("|") > 100
 
 
 def test_quick_and_full_figures_are_kept_apart(bench: Workbench) -> None:
