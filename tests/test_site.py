@@ -49,6 +49,17 @@ def test_links_and_anchors_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(goal), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_have_a_head_and_rows_of_one_length(page: Path) -> None:
+    """Rows behind an empty line are no table, but a paragraph of bars."""
+    for block in re.split(r"\n\s*\n", prose(page)):
+        head, *rows = block.strip("\n").splitlines() or [""]
+        if head.startswith("|"):
+            assert rows, head
+            assert re.fullmatch(r"\|[\s:|-]+\|", rows[0]), head
+            assert {len(re.findall(r"(?<!\\)\|", row)) for row in [head, *rows]} == {head.count("|")}, head
+
+
 def test_every_page_is_in_the_navigation() -> None:
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 
