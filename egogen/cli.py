@@ -281,6 +281,11 @@ def environment_of(words: Sequence[str]) -> str:
     return ENVIRONMENTS.get(module.partition(".")[0], "")
 
 
+def own_environment() -> str:
+    """The environment that this process runs in; empty if it is none of ours."""
+    return next((name for name, mark in MARKS.items() if find_spec(mark)), "")
+
+
 def typed(module: str) -> str:
     """What a person types to run a module."""
     return ROOT_DOORS.get(module, f"python -m {module}")

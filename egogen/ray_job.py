@@ -52,7 +52,8 @@ class RayOptions:
     retries: int = flag("how often a task that dies is started again", type=int, default=3)
     shards: int | None = flag(f"shards that the tasks claim [{AUTO_SHARDS}, or 4 a task]", type=int)
     env: str | None = flag(
-        "environment of the command [that of its module]", choices=sorted(cli.ENVIRONMENTS.values())
+        "environment of the command [that of its module, or this one]",
+        choices=sorted(cli.ENVIRONMENTS.values()),
     )
     address: str | None = flag(
         "of a running cluster: HOST:PORT, or auto for that of this machine [RAY_ADDRESS, else one is started]"
@@ -75,6 +76,8 @@ class RayOptions:
         shards = self.shards or max(AUTO_SHARDS, 4 * self.count)
         words = [*command, "--shard", f"{AUTO}/{shards}"]
         environment = self.env or cli.environment_of(command)
+        if not environment and command[1:2] == ["-m"]:  # egogen's, which a worker's own Python may lack
+            environment = cli.own_environment()
         if environment and checkout():
             return ["bash", "scripts/run.sh", environment, *words]
         return words

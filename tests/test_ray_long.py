@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from tests.workbench import ROOT
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]
 # Workers are as important as what else runs here; Ray's own habit is to let all others go first.
+ENVIRONMENTS = {"describe": "vllm", "measure": "ldm", "prepare": "vllm"}
+OF_THE_RUN = re.compile(r"manifest|timing|report|store\.json|details")
 HERE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_AUTH_MODE": "disabled"}
 
 
@@ -106,6 +110,40 @@ def test_a_killed_node_changes_nothing(
     assert said.endswith("all shards are done\n")
     # Where another is at work, it may have done all before the lost one can begin again.
     assert said.count(" begins on ") == 2 or count == 2
+
+
+@pytest.mark.parametrize(
+    ("door", "kinds"),
+    [
+        ("describe", ["json", "npy"]),
+        ("measure", ["csv"]),
+        ("prepare", ["jpg", "json"]),
+    ],
+)
+def test_other_commands_end_as_one_process(
+    work: ToyWork, whole: dict[str, bytes], tmp_path: Path, door: str, kinds: list[str]
+) -> None:
+    """Each by two tasks: what it writes is what one process writes."""
+    assert whole
+    one, shared, log = tmp_path / "one" / "run", tmp_path / "shared" / "run", tmp_path / "log"
+    if door == "measure":
+        for folder in (one, shared):
+            shutil.copytree(work.root / "whole", folder)
+    command = getattr(work, door)
+    work.run("bash", "scripts/run.sh", ENVIRONMENTS[door], *command(one))
+    job = start(work, log, "--shards", "3", "--", *command(shared))
+    assert job.wait(400) == 0, log.read_text()
+    assert log.read_text().endswith("all shards are done\n")
+    found, expected = made(shared, kinds), made(one, kinds)
+    assert len(expected) > 1
+    assert found == expected
+
+
+def made(folder: Path, kinds: list[str]) -> dict[str, object]:
+    """What a command made, without what it says of the run itself; texts of all shards together."""
+    found = {name: content for name, content in files(folder, *kinds).items() if not OF_THE_RUN.search(name)}
+    texts = [json.loads(found.pop(name)) for name in sorted(found) if name.startswith("texts/")]
+    return {**found, "texts": {clip: actions for part in texts for clip, actions in part.items()}}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from egogen.annotations import Annotations
 from egogen.layout import Layout
 from egogen.shipped import TOY_START
 from egogen.toy.world import write_world
@@ -62,6 +63,29 @@ class ToyWork:
             "--ckpt", f"{START / 'lego.safetensors'}", "--out", f"{out}", "--device", "cpu",
             f"data.val_annotations={Layout(self.runs / 'data', 'ego4d').annotations('val')}",
             "data.text_key=action", "model.vllm_features=false",
+        ]  # fmt: skip
+
+    def measure(self, drawn: Path) -> list[str]:
+        """The command that measures frames against their targets."""
+        layout = Layout(self.runs / "data", "ego4d")
+        return [
+            "python", "-m", "ldm.evaluate", "--dataset", "ego4d", "--gen_path", f"{drawn}", "--device", "cpu",
+            "--metrics", "psnr,ssim", "--gt_path", f"{layout.metric_targets}", "--published", "none",
+            "--edit_file", f"{layout.annotations('val')}", "--per-sample", f"{drawn / 'rows.csv'}",
+        ]  # fmt: skip
+
+    def prepare(self, out: Path) -> list[str]:
+        """The command that makes a data set of the split's own images."""
+        layout, table = Layout(self.runs / "data", "ego4d"), self.root / "pairs.csv"
+        frames = layout.frames("val")
+        rows = [
+            f"{frames / item.action.image_0},{frames / item.action.image_1},{item.action.action}"
+            for item in Annotations.read(layout.annotations("val"))
+        ]
+        table.write_text("\n".join(["image_0,image_1,action", *rows, ""]))
+        return [
+            "python", "-m", "egogen.prepare", "folder", "--pairs", f"{table}", "--out", f"{out}",
+            "--split", "val", "--size", "64",
         ]  # fmt: skip
 
 

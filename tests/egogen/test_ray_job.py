@@ -18,6 +18,8 @@ from egogen.ray_job import RayOptions, check_room, handed, main, run_task
 from tests.toy_work import wait_until
 from tests.workbench import ROOT
 
+HERE = "vllm" if find_spec("deepspeed") else "ldm"
+
 
 def options(**given: object) -> RayOptions:
     return RayOptions(**{"count": 2, **given})  # type: ignore[arg-type]
@@ -29,6 +31,7 @@ def options(**given: object) -> RayOptions:
         ({}, "python -m ldm.sample -x", "bash scripts/run.sh ldm python -m ldm.sample -x --shard auto/64"),
         ({"count": 100}, "python -m llava.describe", "run.sh vllm python -m llava.describe --shard auto/400"),
         ({"env": "vllm"}, "python -m egogen.pack", "run.sh vllm python -m egogen.pack --shard auto/64"),
+        ({}, "python -m egogen.pack", f"run.sh {HERE} python -m egogen.pack --shard auto/64"),
         ({"shards": 2}, "bash scripts/describe.sh", "bash scripts/describe.sh --shard auto/2"),
     ],
 )  # fmt: skip
