@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from egogen.cli import flag
+from egogen.shards import WHOLE
 from egogen.toy.world import write_world
 from ldm.config.merge import load_config
 from ldm.config.sections import GenerateConfig, SamplingConfig
@@ -36,7 +37,7 @@ from ldm.networks.precision import Precisions
 from ldm.networks.scales import state_distilled
 from ldm.pipeline import LegoPipeline
 from ldm.sampling.drawing_config import adapted
-from ldm.sampling.drawing_job import make_jobs
+from ldm.sampling.drawing_job import Share, make_jobs
 from ldm.sampling.drawing_loop import draw_jobs
 from ldm.sampling.drawing_plan import DrawingPlan, Request, Scales
 from ldm.sampling.editing import Condition, draw
@@ -164,7 +165,7 @@ def split(parts: Parts, sampling: SamplingConfig, side: int, options: PresetCost
     files = SplitFiles(config.data, "val")
     jobs = make_jobs(folder / "out", DrawingPlan("ip2p", config, None, True, device), files)
     for job in jobs:
-        job.take(files.items[: options.frames])
+        job.take(Share(WHOLE))
     drawer, timer = wrap("ip2p", parts, config, device), Timer(parts.unet)
     began = time.perf_counter()
     draw_jobs(jobs, drawer, files, device)

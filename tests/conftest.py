@@ -7,6 +7,7 @@ import threading
 from collections.abc import Generator
 from importlib.util import cache_from_source
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from jaxtyping import _import_hook, install_import_hook
@@ -77,6 +78,15 @@ def adds_lines(item: pytest.Item) -> bool:
     function = item.nodeid.partition("[")[0]
     first = MEASURED.setdefault(function, item.nodeid)
     return first == item.nodeid and item.get_closest_marker("slow") is None
+
+
+@pytest.fixture(scope="module", params=["in memory", "on disk"])
+def kept_items(request: pytest.FixtureRequest) -> Generator[None]:
+    """Runs a module's tests with items of every file in memory, and with those of every file left in it."""
+    from egogen import stored_items
+
+    with mock.patch.object(stored_items, "LARGE", -1 if request.param == "on disk" else 1 << 40):
+        yield
 
 
 def pytest_report_header() -> str:
