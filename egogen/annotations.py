@@ -278,9 +278,9 @@ class Annotations:
         """
         with no_garbage():
             found = cls(ClipFile(path), path, look)
-        if len(found.items) > MANY and isinstance(found.items, list):
+        if len(found.items) > MANY:
             gc.collect()
-            gc.freeze()  # millions of objects without cycles, which each later search for these would visit
+            gc.freeze()  # what stays, libraries too: each later search for cycles would visit all of it
         if not found.items:
             raise UserError(f"{path}: holds no action, there is nothing to do; make or download it again")
         return found

@@ -20,6 +20,7 @@ from egogen.errors import UserError, reason
 
 LARGE = 1 << 26  # bytes of a file whose items stay on disk
 AT_ONCE = 128  # items that are read together
+DECODER = json.JSONDecoder()
 SPACE = b", \t\r\n"  # before a member
 Each = TypeVar("Each")
 Make: TypeAlias = Callable[[str, str, dict[str, Any]], Each]
@@ -139,7 +140,8 @@ class ItemStore(Generic[Each]):
         first, end = self.marks[place + row], self.marks[place + row + count]
         content = self.file.read(first, end).lstrip(SPACE)
         name, make = self.names[place], self.make
-        return [make(name, key, value) for key, value in json.loads(f"{{{content.decode()}}}").items()]
+        members, _ = DECODER.raw_decode(f"{{{content.decode()}}}")
+        return [make(name, key, value) for key, value in members.items()]
 
 
 class StoredItems(Sequence[Each]):

@@ -14,7 +14,6 @@ from jaxtyping import Bool, Int64
 
 from egogen.annotations import Item
 from egogen.blocks import in_blocks
-from egogen.distinct import among
 from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.journal import Journal, Key, Row
@@ -70,8 +69,10 @@ class Descriptions(Journal):
         """Hashes and places of actions' descriptions; of one that has none both are -1, which no hash is."""
         keys = np.fromiter((hash((item.clip, item.id)) for item in items), np.int64, len(items))
         found = np.full((len(keys), COLUMNS - 1), -1)
-        known = among(keys, self.keys)
-        found[known] = self.facts[np.searchsorted(self.keys, keys[known])]
+        if len(self.keys):
+            rows = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+            known = self.keys[rows] == keys
+            found[known] = self.facts[rows[known]]
         for row, key in enumerate(keys.tolist() if self.added else ()):
             if key in self.added:
                 found[row] = self.added[key]
