@@ -17,8 +17,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from egogen.annotations import Annotations, TextNames
+from egogen.annotations import Annotations
 from egogen.layout import Layout
+from egogen.text_names import TextNames
 
 VAL = Path("EgoGen", "ego4d_val.json")
 TABLE = "table.csv"

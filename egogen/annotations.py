@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
-from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from egogen.errors import UserError, shorten
 from egogen.files import no_garbage, read_json, write_json
-from egogen.json_stream import UnusualJsonError, stream_object
-from egogen.layout import DESCRIPTION_KEY, normal, without_suffix
+from egogen.json_stream import Streamed, UnusualJsonError, stream_object
+from egogen.layout import DESCRIPTION_KEY
+from egogen.stored_items import store_of
 
 # Of files on the usual systems, with room for the folders above.
 LONGEST_NAME, LONGEST_PATH = 255, 2000
@@ -166,34 +168,94 @@ class Item(NamedTuple):
     action: Action
 
 
+Look: TypeAlias = Callable[[Item], object]  # is shown every item once, in file order
+
+
+def make_item(clip: str, action_id: str, entry: JsonObject) -> Item:
+    """An item of an entry that was checked."""
+    return Item(clip, action_id, Action(entry))
+
+
+class ClipFile:
+    """Clips of an annotation file with their actions, not checked, one after the other; and what is kept.
+
+    All of its text is never in memory, and of a large file the actions stay where they are.
+
+    Raises:
+        UserError: while it is gone through, if it is no JSON object.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = store_of(path, make_item)  # None of a small file
+        self.kept: list[Item] = []
+        self.streamed: Streamed | None = None
+
+    def __iter__(self) -> Iterator[tuple[str, object]]:
+        done, opened = 0, None if self.store is None else self.store.file.open
+        try:
+            for streamed in stream_object(self.path, opened):
+                self.streamed = streamed
+                done += 1
+                yield streamed.key, streamed.value
+        except UnusualJsonError:  # read it as a whole, which says what is wrong
+            whole = check_object(read_json(self.path), f"{self.path}", "clips by clip_id")
+            self.kept, self.store = [*self.items], None
+            yield from list(whole.items())[done:]
+
+    def keep(self, clip: str, items: Sequence[Item]) -> None:
+        """Keeps the items of the clip that was given last."""
+        if self.store is None or self.streamed is None:
+            self.kept += items
+        else:
+            self.store.add(clip, self.streamed.marks())
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """All that were kept."""
+        return self.kept if self.store is None else self.store.items
+
+
 class Annotations:
     """The actions of one split, in file order, together with the file's exact content.
+
+    `clips`: names of all, `counts`: how many actions each has. `items`: the actions, to be gone through or
+    taken by place; those of a large file are read from it again.
 
     Args:
         raw: `{clip_id: {action_id: {image_0, image_1, action, ...}}}`, or its pairs, one after the other.
         source: the path that errors name.
+        look: is shown each item, while it is in memory.
 
     Raises:
         UserError: an entry is not as described; names file, clip, action, field, what was found and allowed.
     """
 
-    def __init__(self, raw: JsonObject | Iterable[tuple[str, object]], source: Path) -> None:
+    def __init__(
+        self,
+        raw: JsonObject | Iterable[tuple[str, object]],
+        source: Path,
+        look: Look | None = None,
+    ) -> None:
         self.source = source
-        self.clips: list[str] = []  # also those without actions
-        self.items: list[Item] = []
+        self.clips: list[str] = []
+        self.counts = array("q")
+        self.tagged: Item | None = None  # the first whose label begins with Ego4D's tag
+        kept: list[Item] = []
         for clip, actions in raw.items() if isinstance(raw, dict) else raw:
+            found = read_actions(clip, actions, source)
             self.clips.append(clip)
-            entries = check_object(actions, f"{source}: clip {clip!r}", "actions by action_id")
-            self.items += [
-                Item(
-                    clip,
-                    action_id,
-                    Action(entry)
-                    if is_sound(entry)
-                    else Action.read(entry, f"{source}: clip {clip!r}, action {action_id!r}"),
-                )
-                for action_id, entry in entries.items()
-            ]
+            self.counts.append(len(found))
+            if self.tagged is None:
+                self.tagged = next((item for item in found if TAG.match(item.action.action)), None)
+            if look is not None:
+                for item in found:
+                    look(item)
+            if isinstance(raw, ClipFile):
+                raw.keep(clip, found)
+            else:
+                kept += found
+        self.items: Sequence[Item] = raw.items if isinstance(raw, ClipFile) else kept
 
     @property
     def raw(self) -> JsonObject:
@@ -204,20 +266,29 @@ class Annotations:
         return found
 
     @classmethod
-    def read(cls, path: Path) -> Annotations:
+    def read(cls, path: Path, look: Look | None = None) -> Annotations:
         """Reads and validates an annotation file.
+
+        Args:
+            path: the file.
+            look: is shown each item as it is read; of a large file, to go through all again takes as long.
 
         Raises:
             UserError: it is no such file, or holds no action: no step has anything to do then.
         """
         with no_garbage():
-            found = cls(read_clips(path), path)
+            found = cls(ClipFile(path), path, look)
         if len(found.items) > MANY:
             gc.collect()
-            gc.freeze()  # millions of objects without cycles, which each later search for these would visit
+            gc.freeze()  # what stays, libraries too: each later search for cycles would visit all of it
         if not found.items:
             raise UserError(f"{path}: holds no action, there is nothing to do; make or download it again")
         return found
+
+    @property
+    def clips_in_use(self) -> list[str]:
+        """The clips that have actions."""
+        return [*compress(self.clips, self.counts)]
 
     def of(self, dataset: str, cut: bool = False) -> Annotations:
         """The annotations themselves, unless their labels are another data set's.
@@ -229,7 +300,7 @@ class Annotations:
         Raises:
             UserError: EPIC-KITCHENS' labels begin with Ego4D's tag, or none of Ego4D's does.
         """
-        tagged = next((item for item in self.items if TAG.match(item.action.action)), None)
+        tagged = self.tagged
         if dataset == "epickitchen" and tagged:
             found, what, other = tagged, "begins with Ego4D's tag", "ego4d"
         elif dataset == "ego4d" and cut and not tagged:
@@ -264,53 +335,23 @@ class Annotations:
         return len(self.items)
 
 
-def read_clips(path: Path) -> Iterator[tuple[str, object]]:
-    """Clips of an annotation file with their actions, not checked; all of its text is never in memory.
+def read_actions(clip: str, actions: object, source: Path) -> list[Item]:
+    """The actions of a clip, checked.
 
     Raises:
-        UserError: it is no JSON object.
+        UserError: one is not as described.
     """
-    done = 0
-    try:
-        for pair in stream_object(path):
-            done += 1
-            yield pair
-    except UnusualJsonError:  # read it as a whole, which says what is wrong
-        whole = check_object(read_json(path), f"{path}", "clips by clip_id")
-        yield from list(whole.items())[done:]
-
-
-class TextNames:
-    """Names, as of images, of the text features of a whole split.
-
-    The first action of a frame has the frame's name, as published; further actions of the same frame add
-    their clip and id to it: `a/x.jpg` -> `a/x.<clip>.<id>.jpg` (F-S1-10). Only these are kept.
-
-    Args:
-        items: all actions of the annotation file, in its order.
-        frame: which of an action's frames is described.
-    """
-
-    def __init__(self, items: Iterable[Item], frame: Callable[[Action], str]) -> None:
-        self.frame = frame
-        self.own: dict[tuple[str, str], str] = {}
-        taken: set[str] = set()
-        for item in items:
-            stem = without_suffix(frame(item.action))
-            if stem in taken:
-                path = PurePosixPath(frame(item.action))
-                own = ".".join(quote(part, safe="") for part in (item.clip, item.id))
-                path = path.with_name(f"{path.stem}.{own}{path.suffix}")
-                self.own[item.clip, item.id] = str(path)
-                stem = without_suffix(str(path))
-            taken.add(stem)
-
-    def of(self, item: Item) -> str:
-        """The name of an action's text feature."""
-        own = self.own.get((item.clip, item.id))
-        if own is not None:
-            return own
-        return normal(self.frame(item.action))
+    entries = check_object(actions, f"{source}: clip {clip!r}", "actions by action_id")
+    return [
+        Item(
+            clip,
+            action_id,
+            Action(entry)
+            if is_sound(entry)
+            else Action.read(entry, f"{source}: clip {clip!r}, action {action_id!r}"),
+        )
+        for action_id, entry in entries.items()
+    ]
 
 
 def read_metadata(path: Path) -> dict[str, ClipMetadata]:

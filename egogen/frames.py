@@ -14,6 +14,8 @@ from typing import IO, NamedTuple, Protocol, runtime_checkable
 
 from PIL import Image, UnidentifiedImageError
 
+from egogen.blocks import in_blocks
+from egogen.distinct import once
 from egogen.errors import UserError, reason
 from egogen.files import atomic_open, regular
 from egogen.hints import hint
@@ -180,11 +182,13 @@ def check_frames(frames: FrameStore, names: Iterable[str], threads: int = 8) -> 
             return str(error)
         return None
 
+    first, count = None, 0
     with ThreadPoolExecutor(threads) as pool:
-        problems = [found for found in pool.map(problem, dict.fromkeys(names)) if found]
-    if problems:
-        more = f"; {len(problems) - 1} more frames have faults" if len(problems) > 1 else ""
-        raise UserError(problems[0] + more)
+        for block in in_blocks(once(names)):  # a pool takes all that it is given at once
+            for found in filter(None, pool.map(problem, block)):
+                first, count = first or found, count + 1
+    if first is not None:
+        raise UserError(first + (f"; {count - 1} more frames have faults" if count > 1 else ""))
 
 
 def read_frame(path: Path, coarse: bool = False) -> Image.Image:

@@ -227,6 +227,11 @@ def without_suffix(path: str) -> str:
     """A file's path without its ending: `a/b/x.jpg` -> `a/b/x`."""
     if not is_plain(path):
         return str(PurePosixPath(path).with_suffix(""))
+    return plain_stem(path)
+
+
+def plain_stem(path: str) -> str:
+    """The same of a path that `is_plain`."""
     stem, _, ending = path.rpartition(".")
     return path if "/" in ending or not stem else stem
 
@@ -257,7 +262,7 @@ def find_text_feature_name(name: str, image: str, has: Callable[[str], bool]) ->
     """The name of an action's text feature: its own, else that of its frame's first action (published).
 
     Args:
-        name: the action's name by `egogen.annotations.TextNames`.
+        name: the action's name by `egogen.text_names.TextNames`.
         image: its frame.
         has: whether a feature of a name is there.
     """
@@ -288,6 +293,13 @@ def target_name(image_1: str) -> str:
     """What a target frame is called in results: the last three parts of its path, clip/action/frame."""
     path = normal(image_1)
     return path if path.count("/") < 3 else "/".join(path.split("/")[-3:])
+
+
+def target_stem(image_1: str) -> str:
+    """The same without its ending."""
+    if is_plain(image_1) and image_1.count("/") < 3:
+        return plain_stem(image_1)
+    return without_suffix(target_name(image_1))
 
 
 def generated_path(root: Path, image_1: str, form: FrameFormat = "jpg") -> Path:

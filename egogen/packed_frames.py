@@ -10,10 +10,14 @@ import io
 import logging
 import os
 import tarfile
+from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Int64
 
 from egogen.errors import UserError
 from egogen.files import atomic_open, read_json, write_json
@@ -65,30 +69,18 @@ class PackedFrames(Mapping[str, PackedFrame]):
 
     Args:
         folder: holds the tar files.
-        mend: damaged ones are renamed to `.damaged`, so that their frames are drawn anew.
 
     Raises:
         UserError: one is damaged.
     """
 
-    def __init__(self, folder: Path, mend: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self.tars = frame_tars(folder)
         self.places: dict[str, tuple[int, int, int]] = {}
         for number, tar in enumerate(self.tars):
-            try:
-                members = index_of(tar)
-            except UserError as error:
-                if not mend:
-                    raise
-                log.warning("%s; it is renamed to .damaged, and its frames are drawn anew", error)
-                with suppress(FileNotFoundError):  # by another process
-                    tar.replace(tar.with_suffix(".damaged"))
-                tar_index(tar).unlink(missing_ok=True)
-                continue
-            except FileNotFoundError:  # another process has just set it aside
-                continue
-            for name, (offset, size) in members.items():
-                self.places.setdefault(name, (number, offset, size))
+            with suppress(FileNotFoundError):  # another process has just set it aside
+                for name, (offset, size) in index_of(tar).items():
+                    self.places.setdefault(name, (number, offset, size))
 
     def __getitem__(self, name: str) -> PackedFrame:
         number, *place = self.places[name]
@@ -99,6 +91,25 @@ class PackedFrames(Mapping[str, PackedFrame]):
 
     def __len__(self) -> int:
         return len(self.places)
+
+
+def packed_names(folder: Path) -> Int64[np.ndarray, " n"]:
+    """Hashes of the names of all frames in the tar files of a folder, in order; 8 bytes a frame.
+
+    Tar files that are damaged are renamed to `.damaged`, so that their frames are drawn anew.
+    """
+    marks = array("q")
+    for tar in frame_tars(folder):
+        try:
+            marks.extend(map(hash, index_of(tar)))
+        except UserError as error:
+            log.warning("%s; it is renamed to .damaged, and its frames are drawn anew", error)
+            with suppress(FileNotFoundError):  # by another process
+                tar.replace(tar.with_suffix(".damaged"))
+            tar_index(tar).unlink(missing_ok=True)
+        except FileNotFoundError:  # another process has just set it aside
+            continue
+    return np.sort(np.frombuffer(marks, np.int64))
 
 
 def index_of(tar: Path) -> dict[str, tuple[int, int]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from egogen.distinct import among
 from egogen.errors import UserError, reason
 from egogen.files import regular
 
@@ -41,9 +42,8 @@ class SeenFiles:
     def unchanged(self, names: Sequence[str]) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
         """Which files are there, and which of them need no further look."""
         marks = np.fromiter(self.marks(names), np.int64, len(names))
-        places = np.searchsorted(self.known, marks)
         there = marks != 0
-        return there, there & (np.append(self.known, 0)[places] == marks)
+        return there, there & among(marks, self.known)
 
     def marks(self, names: Iterable[str]) -> Iterator[int]:
         """What tells each file, as it is, from all others; 0 of one that is not there."""

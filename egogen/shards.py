@@ -141,12 +141,12 @@ def parse_auto(text: str | None) -> int | None:
     raise UserError(f"--shard {text!r}: expected auto, or auto/n with n from 1 to {MOST_SHARDS}")
 
 
-def take_shard(items: Sequence[Item], index: int, count: int) -> list[Item]:
+def take_shard(items: Sequence[Item], index: int, count: int) -> Sequence[Item]:
     """Every count-th item, starting at the index-th (from 1): shards of nearly equal size."""
-    return list(items[index - 1 :: count])
+    return items[index - 1 :: count]
 
 
-def take_chunk(items: Sequence[Item], index: int, count: int) -> list[Item]:
+def take_chunk(items: Sequence[Item], index: int, count: int) -> Sequence[Item]:
     """The published split: contiguous runs of ceil(len / count) items, from 1; late ones may be empty.
 
     Raises:
@@ -157,4 +157,4 @@ def take_chunk(items: Sequence[Item], index: int, count: int) -> list[Item]:
     if not 1 <= index <= count:
         raise UserError(f"chunk index {index} of {count}: expected 1 to {count}, counted from 1")
     size = math.ceil(len(items) / count)
-    return list(items[(index - 1) * size : index * size])
+    return items[(index - 1) * size : index * size]

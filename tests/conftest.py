@@ -4,6 +4,7 @@ import gc
 import os
 from importlib.util import cache_from_source
 from pathlib import Path
+from unittest import mock
 
 from jaxtyping import _import_hook, install_import_hook
 
@@ -46,6 +47,15 @@ def no_wait(handle: object) -> None:
 
 
 os.fsync = no_wait
+
+
+@pytest.fixture(scope="module", params=["in memory", "on disk"])
+def kept_items(request: pytest.FixtureRequest) -> Generator[None]:
+    """Runs a module's tests with items of every file in memory, and with those of every file left in it."""
+    from egogen import stored_items
+
+    with mock.patch.object(stored_items, "LARGE", -1 if request.param == "on disk" else 1 << 40):
+        yield
 
 
 def pytest_report_header() -> str:

@@ -37,7 +37,7 @@ class SplitFigures:
 
     layout: Layout
     split: Split
-    items: list[Item]
+    items: Sequence[Item]
     sizes: Counter[Size]
     missing: int
     size: int

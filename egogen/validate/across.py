@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
-from egogen.annotations import Item, TextNames
+from egogen.annotations import Item
 from egogen.errors import UserError
 from egogen.features import read_image_feature, read_text_feature
 from egogen.layout import Layout, features_root, find_feature, find_text_feature
+from egogen.text_names import TextNames
 from egogen.unfinished import PARTS
 from egogen.validate.check_report import Check
 from egogen.validate.frame_files import SplitFrames, spread
@@ -54,7 +56,7 @@ def check_features(frames: SplitFrames, root: Path, width: int | None, workers: 
     """Every action must have an image feature [256, d] and a text feature [n, d]; d is that of the first."""
     dataset, split = frames.layout.dataset, frames.split
     images, texts = (features_root(root, dataset, split, kind) for kind in ("llava_image", "llava_text"))
-    names = TextNames(frames.items, lambda action: action.image_0)
+    names = TextNames(frames.items, attrgetter("image_0"))
     width = width or width_of_first(images, frames.items)
 
     def look(item: Item) -> tuple[str | None, str | None]:

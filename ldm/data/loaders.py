@@ -72,8 +72,7 @@ class PairsModule(lightning.LightningDataModule):
         for split in SPLITS:
             for files in self.files[split]:
                 files.check()
-                texts = [files.prompt(item) for item in files.items]
-                say_lost(self.tokenizer, texts, f"{files.annotations.source}")
+                say_lost(self.tokenizer, map(files.prompt, files.items), f"{files.annotations.source}")
             self.latents(split)
 
     def latents(self, split: str) -> list[CachedLatents]:

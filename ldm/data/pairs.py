@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import NotRequired, TypedDict
 
-from egogen.annotations import Annotations, Item
+from egogen.annotations import Annotations, Item, Look
+from egogen.blocks import in_blocks
 from egogen.errors import UserError
 from egogen.features.feature_shards import Shards
 from egogen.features.store import made_by
@@ -31,6 +32,7 @@ from ldm.data.image_features import VISION, Batch, VisionFiles, complete, load_v
 from ldm.data.noise import draw
 from ldm.data.order import Key
 from ldm.data.stage_one import StageOne
+from ldm.data.survey import Survey
 from ldm.networks.pixels import to_model
 from ldm.networks.shapes import BOTH, Streams
 
@@ -93,15 +95,18 @@ class SplitFiles:
         streams: Streams = BOTH,
     ) -> None:
         self.config, self.split, self.store, self.streams = config, split, store, streams
-        self.annotations, self.frames = open_split(config, split)
+        survey = Survey(config.text_key, named=llm_width is not None)
+        self.annotations, self.frames = open_split(config, split, survey)
         log.info("%s split: %s", split, self.annotations.source)
         self.items = self.annotations.items
-        for item in self.items:
-            self.prompt(item)
+        self.are_apart = survey.are_apart  # target frames, by their names
+        if survey.lacking is not None:
+            self.prompt(survey.lacking)
         self.features: StageOne | None = None
         if llm_width is not None:
             image, text = (config.feature_folder(split, kind) for kind in ("llava_image", "llava_text"))
-            self.features = StageOne(store, image, text, llm_width, self.items, streams)
+            marks = survey.input_marks
+            self.features = StageOne(store, image, text, llm_width, self.items, streams, marks)
 
     @property
     def visions(self) -> dict[str, VisionFiles]:
@@ -151,13 +156,15 @@ class SplitFiles:
         items = self.items if only is None else only
         if isinstance(self.frames, SampleShards) and self.config.check == "full" and only is None:
             self.frames.check_sums()
+        first, count = None, 0
         with ThreadPoolExecutor(workers) as pool:
             bar = Progress(items, desc=f"check {self.split} files", unit="pair", leave=False)
-            found = pool.map(lambda item: self.problem(item, targets), bar)
-            problems = [problem for problem in found if problem]
-        if problems:
-            more = f" ({len(problems)} items have such problems)" if len(problems) > 1 else ""
-            raise UserError(f"{problems[0]}{more}")
+            for some in in_blocks(bar):  # a pool takes all that it is given at once
+                for problem in filter(None, pool.map(lambda item: self.problem(item, targets), some)):
+                    first, count = first or problem, count + 1
+        if first is not None:
+            more = f" ({count} items have such problems)" if count > 1 else ""
+            raise UserError(f"{first}{more}")
 
     def problem(self, item: Item, targets: bool) -> str | None:
         """What is wrong with an item's files, or None."""
@@ -172,8 +179,8 @@ class SplitFiles:
         return None
 
 
-def open_split(config: DataConfig, split: str) -> tuple[Annotations, FrameStore]:
-    """Annotations and frames of a split, wherever the settings say that they are.
+def open_split(config: DataConfig, split: str, look: Look) -> tuple[Annotations, FrameStore]:
+    """Annotations and frames of a split, wherever the settings say that they are; `look` is shown each item.
 
     Raises:
         UserError: they cannot be read.
@@ -181,8 +188,12 @@ def open_split(config: DataConfig, split: str) -> tuple[Annotations, FrameStore]
     source = require(config.annotations(split))
     if config.webdataset:
         shards = SampleShards(Path(config.webdataset), config.dataset, split)
-        return (shards.annotations if source == shards.source else Annotations.read(source)), shards
-    annotations = Annotations.read(source).of(config.dataset)
+        if source != shards.source:
+            return Annotations.read(source, look), shards
+        for item in shards.annotations:
+            look(item)
+        return shards.annotations, shards
+    annotations = Annotations.read(source, look).of(config.dataset)
     if config.frame_tars:
         return annotations, TarFrames(config.tars(split))
     return annotations, FolderFrames(config.layout().frames("train" if split == "train" else "val"))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from PIL import Image
 
-from egogen.annotations import Item, TextNames
+from egogen.annotations import Item
 from egogen.clip_pixels import ClipPixels
 from egogen.features import NpyFiles, as_image_feature, as_text_feature, fit_tokens
 from egogen.features.feature_shards import Shards
 from egogen.features.store import check_form, check_same_maker
 from egogen.layout import find_feature_name, find_text_feature_name
+from egogen.text_names import TextNames
 from ldm.data.image_features import IMAGE, PATCHES, PIXELS, VISION, VisionFiles
 from ldm.networks.shapes import BOTH, Streams
 
@@ -36,6 +39,7 @@ class StageOne:
         width: d of the features.
         items: all of the split.
         streams: which of the features are read.
+        marks: of the items' input frames, where they are known (`egogen.text_names.frame_mark`).
 
     Raises:
         UserError: a folder holds another store, is damaged, or is of another model or width.
@@ -49,9 +53,10 @@ class StageOne:
         width: int,
         items: Sequence[Item],
         streams: Streams = BOTH,
+        marks: Int64[np.ndarray, " n"] | None = None,
     ) -> None:
         self.width = self.image_width = width
-        self.names = TextNames(items, lambda action: action.image_0)
+        self.names = TextNames(items, attrgetter("image_0"), marks)
         self.images: NpyFiles | Shards | None = None
         self.texts: NpyFiles | Shards | None = None
         self.vision: VisionFiles | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from egogen.blocks import in_blocks
 from egogen.reserved import OF_CLIP, held_signs, is_blank
 
 log = logging.getLogger(__name__)
@@ -56,20 +57,24 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Int64[Tensor, 
     return padded.input_ids
 
 
-def say_lost(tokenizer: CLIPTokenizer, texts: Sequence[str], where: str) -> None:
+def say_lost(tokenizer: CLIPTokenizer, texts: Iterable[str], where: str) -> None:
     """Says how many texts CLIP does not read as they stand; published code is silent and reads them alike.
 
     Longer ones are cut at 77 tokens; CLIP's own signs end or begin a text in its middle.
     """
-    cut = count_longer(tokenizer, texts, TEXT_TOKENS)
-    signs = sum(bool(held_signs(text, OF_CLIP)) for text in texts)
+    total = cut = blank = signs = 0
+    for block in in_blocks(texts):
+        total += len(block)
+        cut += count_longer(tokenizer, block, TEXT_TOKENS)
+        blank += sum(map(is_blank, block))
+        signs += sum(bool(held_signs(text, OF_CLIP)) for text in block)
     for count, what in (
         (cut, f"are longer than CLIP's {TEXT_TOKENS} tokens; what is behind is not read"),
-        (sum(map(is_blank, texts)), "are blank: nothing is asked for"),
+        (blank, "are blank: nothing is asked for"),
         (signs, f"hold {' or '.join(OF_CLIP)}, which CLIP reads as its own signs; take them out"),
     ):
         if count:
-            log.warning("%s: %d of %d texts %s", where, count, len(texts), what)
+            log.warning("%s: %d of %d texts %s", where, count, total, what)
 
 
 def unknown_words(table: Float[Tensor, "v d"], tokenizer: CLIPTokenizer, texts: Sequence[str]) -> list[str]:

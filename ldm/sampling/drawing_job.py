@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache, cached_property, partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from importlib.metadata import version
-from itertools import compress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from jaxtyping import Int64
 from PIL import Image
 
 from egogen.annotations import ClipMetadata, Item, read_metadata
-from egogen.distinct import distinct
 from egogen.errors import UserError, check
 from egogen.frames import encoded
 from egogen.hints import require
@@ -24,6 +23,7 @@ from egogen.manifest import NAME as MANIFEST
 from egogen.manifest import checkpoint_hash, file_hash
 from egogen.packed_frames import frame_ending
 from egogen.shards import ALONE, WHOLE, Process, Shard, process, take_chunk, take_shard
+from egogen.stored_items import choose
 from ldm.config.sections import GenerateConfig
 from ldm.data.pairs import SplitFiles
 from ldm.sampling.drawing_plan import DrawingPlan, Scales
@@ -53,7 +53,7 @@ class Share(NamedTuple):
         """This process among those that share what the flags name."""
         return ALONE if self.claimed else process(self.shard is not None or self.chunk.total > 1)
 
-    def take(self, items: Sequence[Each]) -> list[Each]:
+    def take(self, items: Sequence[Each]) -> Sequence[Each]:
         """Its part of the items, or of what there is of each.
 
         Raises:
@@ -85,22 +85,22 @@ class DrawingJob:
     """One folder of frames.
 
     `settings`: what makes a frame what it is. `known`: gives what each item of the split is drawn from.
-    `sizes`: by clip. `items`: those to draw. `form`: what frames are written to, `part`: what
-    files of this process are called. `split`: all items, `names`: their frames.
+    `sizes`: by clip. `items`: those to draw, `rows`: where they stand in `split`, which is all items. `form`:
+    what frames are written to, `part`: what files of this process are called.
     """
 
     out: Path
     scales: Scales
     config: GenerateConfig
     settings: Mapping[str, object]
-    known: Callable[[], Mapping[str, str]]
+    known: Callable[[], Iterable[tuple[str, str]]]
     sizes: Mapping[str, ClipMetadata]
     items: Sequence[Item] = ()
     claimed: bool = False
     form: OutFormat = "files"
     part: str = ""
     split: Sequence[Item] = ()
-    names: Sequence[str] = ()
+    rows: Int64[np.ndarray, " n"] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         if self.out.exists() and not self.out.is_dir():
@@ -143,7 +143,10 @@ class DrawingJob:
         self.part = share.name
         self.__dict__.pop("output", None)
         items = share.take(self.split)
-        self.items = list(compress(items, self.output.missing(share.take(self.names))))
+        missing = self.output.missing(frame_name(item, self.config) for item in items)
+        left = np.flatnonzero(np.fromiter(missing, bool))
+        self.items = choose(items, left)
+        self.rows = np.asarray(share.take(range(len(self.split))))[left]
         if len(self.items) < len(items) and not (self.out / MANIFEST).exists():
             raise UserError(
                 f"{self.out}: has frames but no {MANIFEST}, which says what drew them; choose another output "
@@ -179,22 +182,18 @@ def make_jobs(out: Path, plan: DrawingPlan, files: SplitFiles, form: OutFormat =
     """
     config, path = plan.config, plan.config.data.layout().metadata
     sizes = read_metadata(require(path))
-    for item in files.items:
-        if item.clip not in sizes:
-            raise UserError(f"{path}: clip {item.clip!r} is missing; its height and width are needed")
+    for clip in files.annotations.clips_in_use:
+        if clip not in sizes:
+            raise UserError(f"{path}: clip {clip!r} is missing; its height and width are needed")
     sampling = config.sampling
     pairs = [Scales(text, image) for text in sampling.scales_txt for image in sampling.scales_img]
     several = len(pairs) > 1 and plan.method in GUIDED
     checkpoint = None if plan.ckpt is None else checkpoint_hash(plan.ckpt)
-    known = cache(partial(item_digests, files))
-    names, jobs = [frame_name(item, config) for item in files.items], []
+    known, jobs = partial(item_digests, files), []
     for scales in pairs if several else pairs[:1]:
         folder = out / f"txt{scales.text:g}_img{scales.image:g}" if several else out
         made = settings(plan, files, scales, checkpoint) | ({} if form == "files" else {"out_format": form})
-        job = DrawingJob(
-            folder, scales, config, made, known, sizes, form=form, split=files.items, names=names
-        )
-        jobs.append(job)
+        jobs.append(DrawingJob(folder, scales, config, made, known, sizes, form=form, split=files.items))
     check_paths(jobs[0], files)
     return jobs
 
@@ -205,11 +204,11 @@ def check_paths(job: DrawingJob, files: SplitFiles) -> None:
     Raises:
         UserError: two actions share a target frame, or one name but for its ending, which a format replaces.
     """
-    if distinct(job.names) == len(job.names):
+    if files.are_apart:
         return  # as nearly always
     seen: dict[str, Item] = {}
-    for item, name in zip(job.split, job.names, strict=True):
-        other = seen.setdefault(name, item)
+    for item in job.split:
+        other = seen.setdefault(frame_name(item, job.config), item)
         if other is not item:
             raise UserError(
                 f"{files.annotations.source}: the actions {other.clip}/{other.id} and {item.clip}/{item.id} "
@@ -279,10 +278,9 @@ def check_inputs(work: Sequence[DrawingJob], plan: DrawingPlan, files: SplitFile
         for word in plan.config.proxnpi.reweight:
             allowed = "words of the prompts, with their case and full stops"
             check("proxnpi.reweight", word, allowed, word in words)
-    left = {(item.clip, item.id): item for job in work for item in job.items}
-    files.check(list(left.values()), targets=False)
+    left = choose(files.items, np.unique(np.concatenate([job.rows for job in work])))
+    files.check(left, targets=False)
     if plan.method not in (COPY, PIPELINE):  # pipelines have tokenizers of their own
         from ldm.networks.text import make_tokenizer, say_lost
 
-        texts = [files.prompt(item) for item in left.values()]
-        say_lost(make_tokenizer(), texts, f"{files.annotations.source}")
+        say_lost(make_tokenizer(), map(files.prompt, left), f"{files.annotations.source}")

@@ -129,15 +129,13 @@ def drawings(
     """
     seed, size = job.config.sampling.seed, job.config.sampling.batch_size
     pairs = EgoGenPairs([files], targets=False)
-    mine = {(item.clip, item.id) for item in job.items}
-    index_of = {item[:2]: index for index, item in enumerate(files.items) if item[:2] in mine}
-    parts = [job.items[first : first + size] for first in range(0, len(job.items), size)]
 
-    def read(part: Sequence[Item]) -> list[Sample]:
-        return [pairs[index_of[item.clip, item.id]] for item in part]
+    def read(first: int) -> tuple[list[Item], list[Sample]]:
+        rows = job.rows[first : first + size].tolist()
+        return [files.items[row] for row in rows], [pairs[row] for row in rows]
 
     with ThreadPoolExecutor(1) as reader:
-        for part, samples in zip(parts, in_advance(reader, read, parts), strict=True):
+        for part, samples in in_advance(reader, read, range(0, len(job.rows), size)):
             stacked = stack(samples, device, pairs.visions)
             request = Request(
                 stacked["source"],

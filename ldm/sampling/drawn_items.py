@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 
+import numpy as np
+
 from egogen.annotations import Item, JsonObject, check_object
+from egogen.distinct import distinct_marks
 from egogen.errors import UserError
-from egogen.files import read_json, write_json
+from egogen.files import atomic_open, read_json, write_json
 from egogen.manifest import NAME, claim
 from ldm.data.pairs import SplitFiles
 
@@ -19,18 +24,17 @@ NOTED = "items.json"  # beside the manifest, which every start reads
 log = logging.getLogger(__name__)
 
 
-def item_digests(files: SplitFiles) -> dict[str, str]:
-    """What each item is drawn from, by `clip/action`: names of its frames and features, and its text."""
+def item_digests(files: SplitFiles) -> Iterator[tuple[str, str]]:
+    """What each item is drawn from, beside its `clip/action`: names of frames and features, and its text."""
     names = None if files.features is None else files.features.names
 
     def drawn_from(item: Item) -> list[str | None]:
         text = None if names is None else names.of(item)
         return [item.action.image_0, item.action.image_1, files.prompt(item), text]
 
-    return {
-        f"{item.clip}/{item.id}": hashlib.sha256(json.dumps(drawn_from(item)).encode()).hexdigest()[:16]
-        for item in files.items
-    }
+    for item in files.items:
+        content = json.dumps(drawn_from(item)).encode()
+        yield f"{item.clip}/{item.id}", hashlib.sha256(content).hexdigest()[:16]
 
 
 def known_items(folder: Path) -> dict[str, str]:
@@ -52,7 +56,9 @@ def noted(folder: Path, before: Mapping[str, object]) -> dict[str, str] | None:
     return {name: f"{value}" for name, value in items.items()} if isinstance(items, dict) else None
 
 
-def claim_items(folder: Path, settings: Mapping[str, object], made: Callable[[], Mapping[str, str]]) -> None:
+def claim_items(
+    folder: Path, settings: Mapping[str, object], made: Callable[[], Iterable[tuple[str, str]]]
+) -> None:
     """Makes a folder that of settings and items, or checks that it is.
 
     Further items of other annotations are added; those that were known must be as they were. Items of the
@@ -68,14 +74,14 @@ def claim_items(folder: Path, settings: Mapping[str, object], made: Callable[[],
     """
     before = read_claim(folder)
     if not before:
-        write_json(folder / NOTED, dict(made()), indent=None)
+        note_items(folder / NOTED, made)
         claim(folder, settings)
         return
     same = {ANNOTATIONS: before.get(ANNOTATIONS)} if is_noted(folder, before) else {}
     claim(folder, {**settings, **same, **({ITEMS: before[ITEMS]} if ITEMS in before else {})})
     if not same or (settings.get(ANNOTATIONS) and settings[ANNOTATIONS] == before[ANNOTATIONS]):
         return
-    known, items = noted(folder, before) or {}, made()
+    known, items = noted(folder, before) or {}, dict(made())
     changed = [name for name in items if known.get(name, items[name]) != items[name]]
     if changed:
         raise UserError(
@@ -89,6 +95,21 @@ def claim_items(folder: Path, settings: Mapping[str, object], made: Callable[[],
         added = {**known, **items}
         write_json(folder / NOTED, {name: added[name] for name in in_order(known, items)}, indent=None)
         write_json(folder / NAME, dict(settings))
+
+
+def note_items(path: Path, made: Callable[[], Iterable[tuple[str, str]]]) -> None:
+    """Writes items as one object of JSON, one after the other: they may be millions."""
+    marks = array("q")
+    with atomic_open(path) as file:
+        file.write(b"{")
+        for name, value in made():
+            file.write(f"{', ' if marks else ''}{quoted(name)}: {quoted(value)}".encode())
+            marks.append(hash(name))
+        file.write(b"}\n")
+    if distinct_marks(np.frombuffer(marks, np.int64)) < len(
+        marks
+    ):  # a/b of clip c, and b of clip c/a: the last counts
+        write_json(path, dict(made()), indent=None)
 
 
 def in_order(known: Mapping[str, object], wanted: Iterable[str]) -> list[str]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+
+from egogen.blocks import in_blocks
+from egogen.distinct import among
 from egogen.files import atomic_open
 from egogen.layout import OutFormat
-from egogen.packed_frames import PackedFrames, next_tar, write_tar
+from egogen.packed_frames import next_tar, packed_names, write_tar
 from egogen.seen_files import SeenFiles
 from egogen.unfinished import Neighbours
 from egogen.validate.frame_files import probe
@@ -32,16 +36,13 @@ class FrameFiles:
         self.seen = SeenFiles(out / JOURNALS, self.images, part)
         self.neighbours = Neighbours()
 
-    def missing(self, names: Sequence[str]) -> list[bool]:
-        """Those that are not there, or are damaged; of what is in no journal the file is read."""
-        there, unchanged = self.seen.unchanged(names)
-        drawn = [
-            known or (found and self.is_whole(name))
-            for name, found, known in zip(names, there.tolist(), unchanged.tolist(), strict=True)
-        ]
-        if any(there.tolist()):
-            self.seen.flush()
-        return [not each for each in drawn]
+    def missing(self, names: Iterable[str]) -> Iterator[bool]:
+        """Which are not there, or are damaged; of what is in no journal the file is read."""
+        for block in in_blocks(names):
+            there, unchanged = self.seen.unchanged(block)
+            for name, found, known in zip(block, there.tolist(), unchanged.tolist(), strict=True):
+                yield not (known or (found and self.is_whole(name)))
+        self.seen.flush()
 
     def is_whole(self, name: str) -> bool:
         """Whether a frame that is there can be decoded to its end."""
@@ -76,10 +77,11 @@ class FrameTars:
         self.waiting: dict[str, bytes] = {}
         self.since = 0.0
 
-    def missing(self, names: Sequence[str]) -> list[bool]:
-        """Those that no tar file holds; one that is damaged is set aside."""
-        there = PackedFrames(self.images, mend=True)
-        return [name not in there for name in names]
+    def missing(self, names: Iterable[str]) -> Iterator[bool]:
+        """Which no tar file holds; one that is damaged is set aside."""
+        there = packed_names(self.images)
+        for block in in_blocks(names):
+            yield from (~among(np.fromiter(map(hash, block), np.int64), there)).tolist()
 
     def add(self, name: str, content: bytes) -> None:
         """Keeps a frame in memory until there are enough."""

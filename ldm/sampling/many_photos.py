@@ -122,7 +122,7 @@ def claim(out: Path, options: PhotoListOptions, studio: Studio, wishes: Sequence
         "vllm": None if options.vllm is None else checkpoint_hash(options.vllm),
         "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
     }
-    claim_items(out, settings, lambda: {wish.name: digest(wish) for wish in wishes})
+    claim_items(out, settings, lambda: ((wish.name, digest(wish)) for wish in wishes))
 
 
 def described(options: PhotoListOptions, folder: Path, wishes: Sequence[Wish]) -> dict[str, Answer]:

@@ -83,7 +83,7 @@ def read_curation(options: CurationOptions) -> Curation:
     out = part = options.out or layout.conversations
     if options.shard is not None:
         index, count = parse_shard(options.shard)
-        cases = take_shard(cases, index, count)
+        cases = [*take_shard(cases, index, count)]
         part = out.with_name(f"{out.stem}_shard_{index}_of_{count}{out.suffix}")
     if options.local is None:
         model = f"{options.model}"

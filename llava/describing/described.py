@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
 from egogen.annotations import Item
+from egogen.blocks import in_blocks
 from egogen.errors import UserError
 from egogen.files import atomic_open
 from egogen.journal import Journal, Key, Row
@@ -66,10 +68,11 @@ class Descriptions(Journal):
     def find_each(self, items: Sequence[Item]) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
         """Hashes and places of actions' descriptions; of one that has none both are -1, which no hash is."""
         keys = np.fromiter((hash((item.clip, item.id)) for item in items), np.int64, len(items))
-        rows = np.searchsorted(self.keys, keys)
-        known = np.append(self.keys, 0)[rows] == keys
-        known &= rows < len(self.keys)
-        found = np.append(self.facts, [[-1, -1]], axis=0)[np.where(known, rows, -1)]
+        found = np.full((len(keys), COLUMNS - 1), -1)
+        if len(self.keys):
+            rows = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+            known = self.keys[rows] == keys
+            found[known] = self.facts[rows[known]]
         for row, key in enumerate(keys.tolist() if self.added else ()):
             if key in self.added:
                 found[row] = self.added[key]
@@ -100,14 +103,19 @@ class Descriptions(Journal):
         if not items:
             return
         with self.path.open("rb") as file:
-            for item, place in zip(items, self.find_each(items)[1].tolist(), strict=True):
-                row: Row = {}
-                if place >= 0:
-                    file.seek(place)
-                    row = self.parse(file.readline()) or {}
-                if (row.get("clip"), row.get("id")) != (item.clip, item.id):
-                    raise UserError(f"{self.path}: has no text of {item.clip}/{item.id}; start again")
-                yield item, {name: row[name] for name in PUBLISHED}
+            for block in in_blocks(items):
+                for item, place in zip(block, self.find_each(block)[1].tolist(), strict=True):
+                    yield item, self.texts(file, item, place)
+
+    def texts(self, file: IO[bytes], item: Item, place: int) -> dict[str, str]:
+        """The published texts of an action, from the journal's row at a place."""
+        row: Row = {}
+        if place >= 0:
+            file.seek(place)
+            row = self.parse(file.readline()) or {}
+        if (row.get("clip"), row.get("id")) != (item.clip, item.id):
+            raise UserError(f"{self.path}: has no text of {item.clip}/{item.id}; start again")
+        return {name: row[name] for name in PUBLISHED}
 
 
 def entry(action: str, row: Mapping[str, str]) -> str:

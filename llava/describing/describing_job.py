@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import accumulate
+from operator import attrgetter
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Int64
 
-from egogen.annotations import Annotations, Item, TextNames
-from egogen.distinct import distinct
+from egogen.annotations import Action, Annotations, Item
+from egogen.distinct import distinct_marks
 from egogen.errors import UserError, shorten
 from egogen.frames import FrameStore, open_frames
 from egogen.layout import feature_name
 from egogen.manifest import checkpoint_hash, file_hash
 from egogen.seeds import item_seed
 from egogen.shards import Shard, parse_auto, parse_shard, process, take_chunk, take_shard
+from egogen.text_names import TextNames, frame_mark
 from llava.checkpoints.config_json import patches_across, places, vision_settings
 from llava.checkpoints.tokenizer import load_tokenizer
 from llava.describing.decode import Sampling
@@ -35,6 +41,7 @@ class DescribingJob:
 
     options: DescribeOptions
     everything: Sequence[Item]  # of the whole annotation file
+    marks: Int64[np.ndarray, " n"]  # of the frames that are described, of all of these
     items: Sequence[Item]  # of this process, shard or chunk
     kind: str  # of the split: "shard" or "chunk"
     shard: Shard  # which of them this is
@@ -129,7 +136,7 @@ class DescribingJob:
 
     def image(self, item: Item) -> str:
         """The frame that is described, relative to the image folder."""
-        return item.action.image_0 if self.options.setting == "forecast" else item.action.image_1
+        return frame_of(self.options)(item.action)
 
     def words(self, item: Item) -> str:
         """The action's words in the question."""
@@ -153,8 +160,7 @@ class DescribingJob:
     @cached_property
     def text_names(self) -> TextNames:
         """Names of the text features; actions that share a frame have one each (F-S1-10)."""
-        frame = "image_0" if self.options.setting == "forecast" else "image_1"
-        return TextNames(self.everything, lambda action: getattr(action, frame))
+        return TextNames(self.everything, frame_of(self.options), self.marks)
 
     def check_texts(self) -> None:
         """Checks that every question can be asked, and has its places in the model; and the given texts.
@@ -186,15 +192,16 @@ class DescribingJob:
         if self.options.texts is not None and self.given is not None:
             check_texts(self.given, signs, self.options.texts)
 
-    def check_names(self) -> None:
+    def check_names(self, images: int) -> None:
         """Feature files are named by the frame without its suffix: two frames must not share one.
+
+        Args:
+            images: how many different frames there are.
 
         Raises:
             UserError: two frames would write the same image feature.
         """
-        if distinct(map(self.image, self.everything)) == distinct(
-            feature_name(self.image(item)) for item in self.everything
-        ):
+        if images == distinct_marks(self.marks):
             return  # as nearly always
         owners: dict[str, str] = {}
         for item in self.everything:
@@ -213,19 +220,33 @@ def read_job(options: DescribeOptions) -> DescribingJob:
     Raises:
         UserError: the annotations, or flags together, are not as they must be.
     """
-    annotations = Annotations.read(options.action_label)
-    everything = annotations.items
+    frame, images, stems = frame_of(options), array("q"), array("q")
+
+    def look(item: Item) -> None:
+        image = frame(item.action)
+        images.append(hash(image))
+        stems.append(frame_mark(image))
+
+    annotations = Annotations.read(options.action_label, look)
     device = pick_device(options.device, process().local_rank)
-    job = DescribingJob(options, everything, *take_part(everything, options), device)
+    job = DescribingJob(
+        options, annotations.items, np.frombuffer(stems, np.int64), *take_part(annotations, options), device
+    )
     annotations.of(job.dataset, cut=options.label_cut == "published")
-    job.check_names()
+    job.check_names(distinct_marks(np.frombuffer(images, np.int64)))
     job.check_texts()
     _ = job.given_seeds  # read now, and not after the model
     return job
 
 
-def take_part(items: Sequence[Item], options: DescribeOptions) -> tuple[Sequence[Item], str, Shard]:
+def frame_of(options: DescribeOptions) -> Callable[[Action], str]:
+    """What gives the frame of an action that is described, relative to the image folder."""
+    return attrgetter("image_0" if options.setting == "forecast" else "image_1")
+
+
+def take_part(annotations: Annotations, options: DescribeOptions) -> tuple[Sequence[Item], str, Shard]:
     """The actions of this process, shard or chunk; what they are of; and which of them they are."""
+    items = annotations.items
     if (count := parse_auto(options.shard)) is not None:
         return items, "shard", Shard(1, count)
     is_named = options.shard is not None or options.num_chunks > 1
@@ -237,7 +258,7 @@ def take_part(items: Sequence[Item], options: DescribeOptions) -> tuple[Sequence
     if world_size > 1 or options.shard is not None:
         shard = Shard(rank + 1, world_size) if options.shard is None else parse_shard(options.shard)
         return take_shard(items, *shard), "shard", shard
-    clips = list(dict.fromkeys(item.clip for item in items))
-    mine = set(take_chunk(clips, options.chunk_idx, options.num_chunks))
     shard = Shard(options.chunk_idx, options.num_chunks)
-    return [item for item in items if item.clip in mine], "chunk", shard
+    ends = [0, *accumulate(filter(None, annotations.counts))]  # of the clips that have actions
+    mine = take_chunk(range(len(ends) - 1), *shard)
+    return items[ends[mine[0]] : ends[mine[-1] + 1]] if mine else [], "chunk", shard

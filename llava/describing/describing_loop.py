@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from functools import partial
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerBase
@@ -141,22 +142,25 @@ def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver
     """Describes the actions that are not done yet; without a batch size, as many at a time as fit."""
     model, tokenizer, processor = loaded
     saver.begin(model, processor)
-    prompts = [prompt_ids(job.options.query, job.words(item), tokenizer) for item in todo]
+    asked = np.fromiter(
+        (len(prompt_ids(job.options.query, job.words(item), tokenizer)) for item in todo), np.int64
+    )
     texts = None if job.given is None else [job.given[item.clip, item.id] for item in todo]
-    written = [0] * len(todo) if texts is None else text_lengths(job, todo, texts, tokenizer)
-    size = job.options.batch_size or fitting_batch_size(model, max(map(len, prompts)), job.sampling)
+    written = np.array(0 if texts is None else text_lengths(job, todo, texts, tokenizer))
+    size = job.options.batch_size or fitting_batch_size(model, int(asked.max()), job.sampling)
     log.info("batch size: %d", size)
     # What is read of nearly equal length goes together, so that little is padded.
     room, past = places(model.config), 0
-    order = sorted(range(len(todo)), key=lambda place: len(prompts[place]) + written[place])
+    order = np.argsort(asked + written, kind="stable")
     with (
         closing(saver),
         Progress(
             total=len(todo), desc="describe", unit="frame", disable=process().rank > 0, also=work.advance
         ) as bar,
     ):
-        while order:
-            items = [todo[place] for place in order[:size]]
+        while len(order):
+            batch = order[:size].tolist()
+            items = [todo[place] for place in batch]
             try:
                 made = describe(
                     *loaded,
@@ -165,7 +169,7 @@ def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver
                     seeds=[job.seed(item) for item in items],
                     query=job.options.query,
                     sampling=job.sampling,
-                    texts=None if texts is None else [texts[place] for place in order[:size]],
+                    texts=None if texts is None else [texts[place] for place in batch],
                 )
             except torch.OutOfMemoryError:
                 if size == 1:
@@ -176,8 +180,8 @@ def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver
                 continue
             saver.add(items, made)
             past += sum(
-                len(prompts[place]) + model.patches + len(one.text_features) > room
-                for place, one in zip(order[:size], made, strict=True)
+                int(asked[place]) + model.patches + len(one.text_features) > room
+                for place, one in zip(batch, made, strict=True)
             )
             order = order[size:]
             bar.update(len(items))

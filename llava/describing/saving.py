@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import compress, count
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, from_numpy, nn
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from egogen.annotations import Item
+from egogen.blocks import in_blocks
 from egogen.errors import UserError
 from egogen.features import TEXT_TOKENS, as_half, fit_tokens, is_done, write_feature
 from egogen.features.feature_shards import Shards, set_damaged_aside, write_shard
@@ -22,6 +23,7 @@ from egogen.files import atomic_folder
 from egogen.journal import Row
 from egogen.layout import FEATURE_KINDS, clip_folder, projector_path, shard_path
 from egogen.seen_files import SeenFiles
+from egogen.stored_items import choose
 from egogen.unfinished import Neighbours
 from llava.checkpoints.published_folder import write_clip
 from llava.describing.described import Descriptions
@@ -29,6 +31,7 @@ from llava.describing.describing_job import DescribingJob
 from llava.model import Llava
 
 JOURNALS = "journals"
+NO_ITEMS = np.empty(0, bool)
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,16 @@ class NpySaver:
             for kind, folder in zip(FEATURE_KINDS, job.feature_folders, strict=True)
         ]
 
-    def left(self, items: Sequence[Item]) -> list[Item]:
+    def left(self, items: Sequence[Item]) -> Sequence[Item]:
         """Those whose text is not written, or of whose files one is not there and whole.
 
         Files that are as they were when they were found whole are not opened again.
         """
+        done = [self.are_done(block) for block in in_blocks(items)]
+        return choose(items, np.flatnonzero(~np.concatenate([NO_ITEMS, *done])))
+
+    def are_done(self, items: Sequence[Item]) -> Bool[np.ndarray, " n"]:
+        """Which of some actions are done."""
         done = self.journal.has_each(items, [self.job.text_names.of(item) for item in items])
         written = np.flatnonzero(done)
         names = zip(*map(self.job.feature_names, compress(items, done)), strict=True)
@@ -93,7 +101,7 @@ class NpySaver:
                 else:
                     done[written[row]] = False
             seen.flush()
-        return list(compress(items, ~done))
+        return done
 
     def begin(self, model: Llava, processor: CLIPImageProcessorPil) -> None:
         """Nothing is kept once."""
@@ -144,9 +152,9 @@ class ShardSaver:
         self.rows: dict[str, np.ndarray] = {}
         self.done: list[Row] = []
 
-    def left(self, items: Sequence[Item]) -> list[Item]:
+    def left(self, items: Sequence[Item]) -> Sequence[Item]:
         """Those whose text is not written, or whose features are in no shard that was there at the start."""
-        return [item for item in items if not self.has(item)]
+        return choose(items, np.flatnonzero(~np.fromiter(map(self.has, items), bool)))
 
     def has(self, item: Item) -> bool:
         """Whether an action is done."""

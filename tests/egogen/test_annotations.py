@@ -17,6 +17,7 @@ from egogen.layout import DESCRIPTION_KEY
 
 ENTRY = {"image_0": "c/a/0.jpg", "image_1": "c/a/1.jpg", "action": "#C C picks up the cup"}
 SOURCE = Path("ego4d_val.json")
+pytestmark = pytest.mark.usefixtures("kept_items")
 
 
 def write(folder: Path, value: object) -> Path:

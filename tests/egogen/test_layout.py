@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egogen.annotations import Action, Item, TextNames
+from egogen.annotations import Action, Item
 from egogen.errors import UserError
 from egogen.layout import (
     Layout,
@@ -28,6 +28,7 @@ from egogen.layout import (
     tuned_vllm,
     weights_root,
 )
+from egogen.text_names import TextNames
 
 ROOT = Path("root")
 

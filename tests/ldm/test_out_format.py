@@ -18,12 +18,14 @@ from egogen import packed_frames
 from egogen.errors import UserError
 from egogen.files import part_of
 from egogen.layout import frame_tar, frame_tars, tar_index
-from egogen.packed_frames import DrawnFrames, PackedFrames, write_tar
+from egogen.packed_frames import DrawnFrames, PackedFrames, packed_names, write_tar
 from ldm.evaluate import main as evaluate
 from ldm.report.__main__ import main as report
 from ldm.sample import main as sample
 from ldm.sampling import drawing_job, frame_output
 from tests.ldm.toy_run import Run, make_run
+
+pytestmark = pytest.mark.usefixtures("kept_items")
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +147,7 @@ def test_of_several_processes_one_sets_a_damaged_tar_file_aside(
     if cut:
         first.write_bytes(first.read_bytes()[:cut])
     monkeypatch.setattr(packed_frames, "index_of", index_of)
-    assert [*PackedFrames(tmp_path, mend=True)] == ["c/b/x.jpg"]
+    assert packed_names(tmp_path).tolist() == [hash("c/b/x.jpg")]
     assert first.with_suffix(".damaged").exists()
 
 
