@@ -16,7 +16,13 @@ from diffusers import (
 )
 
 from egogen.errors import UserError
-from ldm.diffusion.sampler import LogLinearEulerAncestral, is_deterministic, make_scheduler, set_timesteps
+from ldm.diffusion.sampler import (
+    LogLinearEulerAncestral,
+    is_deterministic,
+    make_scheduler,
+    noise_levels,
+    set_timesteps,
+)
 from ldm.diffusion.schedule import BETA_END, BETA_START, SCHEDULE, TRAINING_SCHEDULE, training_schedule
 
 # Where each of diffusers' schedulers puts its timesteps, as Stable Diffusion's own configurations say.
@@ -212,3 +218,16 @@ def test_its_steps_are_those_of_diffusers_at_the_same_noise_levels() -> None:
             )
         sample = wanted.prev_sample
     torch.testing.assert_close(sample, given.pred_original_sample, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["euler", "dpmpp_2m", "unipc", "ddim"])
+def test_noise_levels_are_the_scheduler_s(name: str) -> None:
+    scheduler = make_scheduler(name)
+    scheduler.set_timesteps(7)
+    levels = torch.tensor(noise_levels(scheduler))
+    if name == "ddim":
+        alpha = scheduler.alphas_cumprod[scheduler.timesteps]
+        own = ((1 - alpha) / alpha).sqrt()
+    else:
+        own = scheduler.sigmas[:7]
+    torch.testing.assert_close(levels, own, rtol=1e-4, atol=1e-5)

@@ -13,6 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from egogen.errors import UserError
+from egogen.seeds import item_seed
 from ldm.checkpoints.published_names import EMA_DECAY, EMA_UPDATES, ema_name
 from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION, SETTINGS
 from ldm.guidance import Drop
@@ -77,6 +78,8 @@ def test_a_training_step_tells_its_mean_loss_and_notes_its_items(
     monkeypatch.setattr(LatentDiffusion, "loss", lambda *_: losses)
     assert module.training_step({"item": ["a", "b"]}, 0) == 1.5
     assert told == [("train/loss_simple", 1.5, {"prog_bar": True, "batch_size": 2})]
+    # What the mixer drops follows from the run's seed and the batch's place: as in runs of before.
+    assert torch.initial_seed() == item_seed(23, "dropout", "0", "0", "0")
     assert (module.recent, module.bad) == (["a", "b"], [])
     losses = torch.tensor([float("nan"), 2.0])
     module.training_step({"item": ["c", "d"]}, 1)
@@ -125,14 +128,26 @@ def test_latents_are_of_32_bits_whatever_training_computes_in() -> None:
             assert found.equal(expected)
 
 
-def stepper(module: LatentDiffusion, gradient: float) -> Callable[[], torch.optim.Optimizer]:
-    """Makes optimiser steps of one size, each with that gradient everywhere."""
-    optimizer = torch.optim.SGD(module.trained().values(), lr=1.0)
+class Counted(torch.optim.SGD):
+    """Notes the loss of each step, as Lightning does by the closure that it is handed."""
 
-    def step() -> torch.optim.Optimizer:
+    def __init__(self, module: LatentDiffusion) -> None:
+        super().__init__(module.trained().values(), lr=1.0)
+        self.losses: list[float] = []
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.losses.append(closure())
+        super().step()
+
+
+def stepper(module: LatentDiffusion, gradient: float) -> Callable[[], Counted]:
+    """Makes optimiser steps of one size, each with that gradient everywhere."""
+    optimizer = Counted(module)
+
+    def step() -> Counted:
         for value in module.trained().values():
             value.grad = torch.full_like(value, gradient)
-        module.optimizer_step(0, 0, optimizer, lambda: 0.0)
+        module.optimizer_step(0, 0, optimizer, lambda: 3.5)
         return optimizer
 
     return step
@@ -141,7 +156,7 @@ def stepper(module: LatentDiffusion, gradient: float) -> Callable[[], torch.opti
 def test_the_norm_of_the_gradient_is_told(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     with_trainer(monkeypatch)
     module = make_module()
-    stepper(module, 2.0)()
+    assert stepper(module, 2.0)().losses == [3.5]
     count = sum(value.numel() for value in module.trained().values())
     ((name, norm, how),) = told
     assert (name, how) == ("train/gradient_norm", {})
@@ -151,7 +166,7 @@ def test_the_norm_of_the_gradient_is_told(told: Told, monkeypatch: pytest.Monkey
 def test_too_many_steps_without_a_gradient_end_training_and_name_items(
     told: Told, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ten at most. Weights and their average stay as they were."""
+    """Ten at most. Weights and their average stay as they were; Lightning counts the steps."""
     with_trainer(monkeypatch)
     module = make_module("trainer.max_nonfinite=2")
     before = [value.detach().clone() for value in module.trained().values()]
@@ -170,6 +185,7 @@ def test_too_many_steps_without_a_gradient_end_training_and_name_items(
     assert all(value.equal(old) for value, old in zip(module.trained().values(), before, strict=True))
     assert module.ema.updates == 0
     assert len(told) == 2
+    assert optimizer.losses == [3.5, 3.5]
 
 
 def test_processes_tell_of_bad_items_together(
@@ -205,7 +221,7 @@ def test_the_average_lies_where_it_is_asked_for(
     assert [(type(each), each) for each in asked] == [(type(place), place)]
 
 
-@pytest.mark.parametrize(("steps", "last"), [(10, 10), (-1, 1)])
+@pytest.mark.parametrize(("steps", "last"), [(10, 10), (1, 1), (-1, 1)])
 def test_rates_go_by_optimiser_steps(steps: int, last: int) -> None:
     schedule = "cosine" if steps > 0 else "constant"
     module = make_module(
@@ -221,6 +237,19 @@ def test_rates_go_by_optimiser_steps(steps: int, last: int) -> None:
     (group,) = made["optimizer"].param_groups
     assert group["initial_lr"] == 0.002
     assert len(group["params"]) == len(module.trained())
+
+
+def test_a_parameter_that_learns_apart_has_a_rate_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "unet.conv_in.bias"
+    monkeypatch.setattr(LatentDiffusion, "apart", lambda _: {name: 10.0})
+    module = make_module("optimizer.lr=0.002")
+    made: Any = module.configure_optimizers()
+    rest, own = made["optimizer"].param_groups
+    assert (rest["initial_lr"], own["initial_lr"]) == (0.002, 0.02)
+    (value,) = own["params"]
+    assert value is module.trained()[name]
+    assert len(rest["params"]) == len(module.trained()) - 1
+    assert not any(each is value for each in rest["params"])
 
 
 def test_a_checkpoint_says_what_it_was_made_with(monkeypatch: pytest.MonkeyPatch) -> None:
