@@ -136,10 +136,10 @@ def copy(work: Path, part: Part) -> None:
 
 
 def try_mutants(work: Path) -> int:
-    """Tries the mutants that nobody noticed before, then those without a result; mutmut's exit code."""
+    """Tries the mutants that nobody noticed before, then those that have changed; mutmut's exit code."""
     before = results(work) if (work / "mutants").exists() else {}
     (work / "mutants/mutmut-stats.json").unlink(missing_ok=True)  # which functions the tests called then
-    missed = [name for name, state in before.items() if state not in {*NOTICED, UNTRIED}]
+    missed = [name for name, state in before.items() if state not in NOTICED]
     for names in ([missed] if missed else []) + [[]]:
         if names or not before or UNTRIED in results(work).values():
             ended = subprocess.run([*MUTMUT, "run", *names], cwd=work, check=False)

@@ -56,6 +56,11 @@ def test_the_loss_is_the_squared_error_of_the_predicted_noise() -> None:
     dropped = torch.tensor([False, True])
     found = module.loss(batch, t=t, drop=Drop(dropped, dropped))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0)
+    assert module.conditions(batch).null_text.equal(embed(module.text_encoder, module.tokenizer, [""]))
+    given = module.loss({**batch, "noise": batch["noise"].flip(0)}, t=t, noise=batch["noise"], drop=KEEP)
+    assert given.equal(module.loss(batch, t=t, drop=KEEP))
+    wider = {**batch, "text": batch["text"].double()}
+    assert module.conditions(wider).null_text.dtype == torch.float64
     del batch["text"]  # then the prompts are read
     assert module.loss(batch, t=t, drop=Drop(dropped, dropped)).equal(found)
 
@@ -85,13 +90,13 @@ def test_timesteps_weigh_as_the_settings_say() -> None:
 def test_the_loss_draws_from_all_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def randint(*ends: int, **_: object) -> torch.Tensor:
-        asked.append(ends[:2])
+    def randint(*ends: object, **_: object) -> torch.Tensor:
+        asked.append(ends)
         return torch.tensor([0, 999])
 
     monkeypatch.setattr(torch, "randint", randint)
     assert make_module().loss(make_batch(), drop=KEEP).shape == (2,)
-    assert asked == [(0, 1000)]
+    assert asked == [(0, 1000, (2,))]
 
 
 @torch.no_grad()
@@ -110,6 +115,26 @@ def test_cached_latents_are_those_that_are_encoded() -> None:
         torch.testing.assert_close(found, (mode.mean, target))
 
 
+@torch.no_grad()
+def test_noise_is_drawn_anew_where_the_batch_has_none() -> None:
+    module, batch, t = make_module(), make_batch(), torch.tensor([10, 900])
+    del batch["noise"]
+    torch.manual_seed(3)
+    noise = torch.randn(2, 4, 8, 8)
+    torch.manual_seed(3)
+    assert module.noised(batch, t).noise.equal(noise)
+    assert not module.noised(batch, t).noise.equal(noise)
+
+
+def test_a_posterior_is_drawn_from_anew_where_the_batch_has_no_noise() -> None:
+    mean, std = torch.full((2, 4, 8, 8), 5.0), torch.full((2, 4, 8, 8), 0.1)
+    torch.manual_seed(3)
+    noise = torch.randn(2, 4, 8, 8)
+    torch.manual_seed(3)
+    assert LatentDiffusion.posterior_draw({}, mean, std).equal(mean + std * noise)
+    assert not LatentDiffusion.posterior_draw({}, mean, std).equal(mean + std * noise)
+
+
 def test_the_average_moves_towards_the_weights_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a first step of -1 it has gone nine elevenths of the way."""
     module = make_module()
@@ -123,12 +148,12 @@ def test_the_average_moves_towards_the_weights_of_the_step(monkeypatch: pytest.M
 
 
 def test_the_published_average_moves_between_steps_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two batches a step the first; after the second the step itself moves it."""
-    monkeypatch.setattr(LatentDiffusion, "trainer", SimpleNamespace(accumulate_grad_batches=2))
-    for every, expected in (("batch", [1, 1, 2, 2]), ("step", [0] * 4)):
+    """Of three batches a step the first two; after the third the step itself moves it."""
+    monkeypatch.setattr(LatentDiffusion, "trainer", SimpleNamespace(accumulate_grad_batches=3))
+    for every, expected in (("batch", [1, 2, 2, 3, 4, 4]), ("step", [0] * 6)):
         module = make_module(f"model.ema_every={every}")
         updates = []
-        for batch_idx in range(4):
+        for batch_idx in range(6):
             module.on_train_batch_end(None, {}, batch_idx)
             updates.append(module.ema.updates)
         assert updates == expected

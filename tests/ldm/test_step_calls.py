@@ -18,7 +18,8 @@ from ldm.checkpoints.published_names import EMA_DECAY, EMA_UPDATES, ema_name
 from ldm.checkpoints.safe_reading import ARCHITECTURE, RESOLUTION, SETTINGS
 from ldm.guidance import Drop
 from ldm.module import LatentDiffusion
-from ldm.networks.distilled import DISTILLED
+from ldm.networks.distilled import DISTILLED, Distilled
+from ldm.networks.scales import add_scale_layer, state_distilled
 from ldm.training.adamw import rate
 from ldm.training.ema import Ema
 from tests.ldm.test_step import KEEP, make_batch, make_module
@@ -53,6 +54,9 @@ def test_networks_are_made_ready_as_the_settings_say(monkeypatch: pytest.MonkeyP
     assert not plain.vae.training
     assert not plain.text_encoder.training
     assert all(value.requires_grad for value in plain.conditioner.parameters())
+    assert not any(
+        value.requires_grad for value in [*plain.vae.parameters(), *plain.text_encoder.parameters()]
+    )
     assert not plain.unet.is_gradient_checkpointing
     assert not compiled
     words = [f"model.{name}=true" for name in ("gradient_checkpointing", "channels_last", "compile")]
@@ -74,9 +78,9 @@ def test_a_training_step_tells_its_mean_loss_and_notes_its_items(
 ) -> None:
     with_trainer(monkeypatch)
     module = make_module()
-    losses = torch.tensor([1.0, 2.0])
-    monkeypatch.setattr(LatentDiffusion, "loss", lambda *_: losses)
-    assert module.training_step({"item": ["a", "b"]}, 0) == 1.5
+    losses, batch = torch.tensor([1.0, 2.0]), {"item": ["a", "b"]}
+    monkeypatch.setattr(LatentDiffusion, "loss", lambda _, given: losses if given["item"] else None)
+    assert module.training_step(batch, 0) == 1.5
     assert told == [("train/loss_simple", 1.5, {"prog_bar": True, "batch_size": 2})]
     # What the mixer drops follows from the run's seed and the batch's place: as in runs of before.
     assert torch.initial_seed() == item_seed(23, "dropout", "0", "0", "0")
@@ -113,7 +117,7 @@ def test_what_is_dropped_follows_from_the_draws_and_the_settings(monkeypatch: py
     first = torch.tensor([True, False])
     wanted = module.loss(batch, t=t, drop=Drop(first, first))
     assert module.loss({**batch, "drop": draws}, t=t).equal(wanted)
-    monkeypatch.setattr(torch, "rand", lambda count, **_: draws[:count])
+    monkeypatch.setattr(torch, "rand", lambda count, **_: draws.expand(count))
     assert module.loss(batch, t=t).equal(wanted)
     assert not module.loss(batch, t=t, drop=KEEP).equal(wanted)
 
@@ -254,7 +258,7 @@ def test_a_parameter_that_learns_apart_has_a_rate_of_its_own(monkeypatch: pytest
 
 def test_a_checkpoint_says_what_it_was_made_with(monkeypatch: pytest.MonkeyPatch) -> None:
     with_trainer(monkeypatch)
-    module = make_module("data.resolution=48")
+    module = make_module("data.resolution=48", "model.ema_decay=0.5")
     with torch.no_grad():
         for value in module.trained().values():
             value += 1
@@ -266,8 +270,13 @@ def test_a_checkpoint_says_what_it_was_made_with(monkeypatch: pytest.MonkeyPatch
     assert content[SETTINGS] == asdict(module.config)
     assert DISTILLED not in content
     state = content["state_dict"]
-    assert state[EMA_DECAY].item() == pytest.approx(0.9999)
+    assert state[EMA_DECAY].item() == 0.5
     assert (state[EMA_UPDATES].item(), state[EMA_UPDATES].dtype) == (1, torch.int32)
     names = module.stored_names()
     for own, average in module.ema.values().items():
         assert state[ema_name(names[own])].equal(average)
+    stated = Distilled([1, 5], [1, 2])
+    add_scale_layer(module.unet)
+    state_distilled(module.unet, stated)
+    module.on_save_checkpoint(content)
+    assert content[DISTILLED] == asdict(stated)
