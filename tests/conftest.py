@@ -2,10 +2,12 @@
 
 import gc
 import os
+from collections.abc import Generator
 from importlib.util import cache_from_source
 from pathlib import Path
 from unittest import mock
 
+import pytest
 from jaxtyping import _import_hook, install_import_hook
 
 PACKAGES = ("egogen", "llava", "ldm")

@@ -1,9 +1,10 @@
 """Changes the heart of the code in small ways, one by one (mutmut), and says how many the tests notice.
 
-    python -m tests.mutation vllm|ldm [NAME ...]    what `bash scripts/test.sh --mutants` runs
+    python -m tests.mutation vllm|ldm [PART ...]    what `bash scripts/test.sh --mutants` runs
 
-NAME leaves out all modules but those, such as ldm.guidance. Works on a copy in build/mutants, where results
-stay: the next run tries again only what has changed. Ends with code 1 where fewer than `AIM` are noticed.
+PART leaves out all parts of the heart but those, such as guidance. Works on copies in build/mutants, where
+results stay: the next run tries again what has changed and what nobody noticed. Functions with a decorator,
+such as `torch.no_grad`, are left as they are. Ends with code 1 where fewer than `AIM` are noticed.
 """
 
 from __future__ import annotations
@@ -14,81 +15,102 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 AIM = 0.9
 NOTICED = {"killed", "timeout", "segfault", "caught by type check"}
+UNTRIED = "not checked"
+MUTMUT = (sys.executable, "-m", "mutmut")
+PACKAGES = ["egogen", "llava", "ldm"]
+# Without the plugin that collects garbage at the end, which takes five times as long as a quick test.
+PYTEST = ("-p", "no:cacheprovider", "-p", "no:unraisableexception")
+LINKS = ("egogen/configs", "egogen/toy_assets")  # which mutmut leaves out
 
 
 @dataclass(frozen=True)
-class Heart:
-    """What is changed, as patterns of files, and the tests that should notice; quick ones, in one process."""
+class Part:
+    """What is changed, as patterns of files, and the tests that should notice.
+
+    Quick ones, in one process: each mutant is shown those that call its function.
+    """
 
     code: Sequence[str]
     tests: Sequence[str]
 
 
-PACKAGES = ["egogen", "llava", "ldm"]
-LINKS = ("egogen/configs", "egogen/toy_assets")  # which mutmut leaves out
-EGOGEN = ("journal", "shards", "layout")
-LDM = (
-    "guidance", "schedule", "step", "module", "distilling", "streams", "oracle", "denoiser", "ema",
-    "nonfinite", "distilled_drawing", "distill", "resume_settings", "limits",
-)  # fmt: skip
-METRIC_CODE = (
-    "accumulators", "blip", "changed_box", "clip", "egovlp", "egovlp_plus", "evaluation", "feature_cache",
-    "fid", "lpips", "metric", "psnr", "ssim", "toy_features", "toy_success",
-)  # fmt: skip
-METRICS = (
-    "metrics_numbers", "metrics_pairs", "oracle_pixels", "oracle_features", "oracle_captions", "witnesses",
-    "changed_box", "sanity",
-)  # fmt: skip
-LLAVA = (
-    "decode", "labels", "prompts", "roomy_cache", "conversations", "limits", "given_texts", "describe_input",
-)  # fmt: skip
-HEARTS = {
-    "ldm": Heart(
-        [
-            *(f"egogen/{name}.py" for name in EGOGEN),
-            *(f"ldm/{name}.py" for name in ("conditioner", "guidance", "module", "distill")),
-            *(f"ldm/{room}/*.py" for room in ("diffusion", "distilling")),
-            *(f"ldm/metrics/{name}.py" for name in METRIC_CODE),
-        ],
-        [
-            *(f"tests/egogen/test_{name}.py" for name in EGOGEN),
-            *(f"tests/ldm/test_{name}.py" for name in LDM),
-            *(f"tests/ldm/evaluation/test_{name}.py" for name in METRICS),
-            "tests/ldm/baselines/test_ddim.py",
-        ],
-    ),
-    "vllm": Heart(
-        ["llava/describing/decode.py", "llava/question/labels.py", "llava/question/prompts.py"],
-        [f"tests/llava/test_{name}.py" for name in LLAVA],
-    ),
+def code(folder: str, *names: str) -> list[str]:
+    """Files of a folder."""
+    return [f"{folder}/{name}.py" for name in names]
+
+
+def tests(folder: str, *names: str) -> list[str]:
+    """Files of a folder of tests."""
+    return [f"tests/{folder}/test_{name}.py" for name in names]
+
+
+HEART = {
+    "vllm": {
+        "decode": Part(code("llava/describing", "decode"), tests("llava", "decode", "roomy_cache")),
+        "question": Part(
+            code("llava/question", "labels", "prompts"), tests("llava", "labels", "prompts", "conversations")
+        ),
+    },
+    "ldm": {
+        "guidance": Part(
+            code("ldm", "guidance", "conditioner"), tests("ldm", "guidance", "denoiser", "step", "oracle")
+        ),
+        "diffusion": Part(
+            code("ldm/diffusion", "*"),
+            [*tests("ldm", "choices", "schedule", "phases"), *tests("ldm/baselines", "ddim")],
+        ),
+        "training": Part(code("ldm", "module"), tests("ldm", "step", "step_calls", "ema")),
+        "distilling": Part(
+            code("ldm", "distill", "distilling/*"), tests("ldm", "distilling", "distill_door")
+        ),
+        "files": Part(
+            code("egogen", "journal", "shards", "layout"), tests("egogen", "journal", "shards", "layout")
+        ),
+        "pixels": Part(
+            code("ldm/metrics", "accumulators", "changed_box", "fid", "lpips", "psnr", "ssim"),
+            tests("ldm/evaluation", "gathering", "metrics_numbers", "changed_box", "oracle_pixels", "sanity"),
+        ),
+        "features": Part(
+            code("ldm/metrics", "blip", "clip", "egovlp", "egovlp_plus"),
+            tests("ldm/evaluation", "oracle_features", "oracle_captions", "witnesses"),
+        ),
+        "evaluation": Part(
+            code("ldm/metrics", "evaluation", "feature_cache", "metric", "toy_features", "toy_success"),
+            tests("ldm/evaluation", "gathering", "evaluate", "evaluate_shards", "evaluate_weights"),
+        ),
+    },
 }
 
 
 def main(words: Sequence[str]) -> int:
-    """Runs all of one environment's mutants; the exit code."""
+    """Tries the mutants of an environment's parts, one after the other; the exit code."""
     environment, *names = words
-    heart, work = HEARTS[environment], ROOT / "build/mutants" / environment
-    copy(work, heart)
-    patterns = [f"{name}.*" for name in names] or [pattern_of(path) for path in heart.code]
-    ended = subprocess.run([sys.executable, "-m", "mutmut", "run", *patterns], cwd=work, check=False)
-    if ended.returncode:
-        return ended.returncode
-    listed = subprocess.run(
-        [sys.executable, "-m", "mutmut", "results", "--all", "true"],
-        cwd=work, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    return report(listed, names, work)
+    parts = HEART[environment]
+    if unknown := set(names) - parts.keys():
+        sys.stderr.write(f"error: no part {', '.join(sorted(unknown))}; allowed are {', '.join(parts)}\n")
+        return 2
+    found: dict[str, str] = {}
+    for name in names or parts:
+        work = ROOT / "build/mutants" / environment / name
+        copy(work, parts[name])
+        if ended := try_mutants(work):
+            return ended
+        missed = {mutant: state for mutant, state in results(work).items() if state not in NOTICED}
+        sys.stdout.write("".join(f"  {mutant}: {state}\n" for mutant, state in missed.items()))
+        sys.stdout.write(f"the change of one: cd {work} && python -m mutmut show NAME\n")
+        found |= results(work)
+    return report(found)
 
 
-def copy(work: Path, heart: Heart) -> None:
-    """Brings the copy of the repository up to date, with mutmut's settings in it."""
+def copy(work: Path, part: Part) -> None:
+    """Brings a copy of the repository up to date, with mutmut's settings in it."""
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
     for package in PACKAGES:  # what the repository has no more goes
         shutil.rmtree(work / package, ignore_errors=True)
@@ -99,10 +121,13 @@ def copy(work: Path, heart: Heart) -> None:
     beside = {path.split("/")[0] for path in tracked.stdout.split("\0") if path}
     settings = {
         "source_paths": PACKAGES,
-        "only_mutate": heart.code,
+        "only_mutate": part.code,
         "also_copy": [*sorted(beside - {*PACKAGES, "tests", ".gitignore"}), *LINKS],
-        "pytest_add_cli_args": ["-p", "no:cacheprovider", "-m", "not slow and not long and not faults"],
-        "pytest_add_cli_args_test_selection": heart.tests,
+        "pytest_add_cli_args": [*PYTEST, "-m", "not slow and not long and not faults"],
+        "pytest_add_cli_args_test_selection": part.tests,
+        # Stopped after three times what its tests take and 20 seconds: the machine may be busy.
+        "timeout_constant": 20.0,
+        "timeout_multiplier": 3.0,
     }
     with (work / "pyproject.toml").open(
         "a", encoding="utf-8"
@@ -110,34 +135,36 @@ def copy(work: Path, heart: Heart) -> None:
         file.write("\n[tool.mutmut]\n" + "".join(f"{key} = {json.dumps(v)}\n" for key, v in settings.items()))
 
 
-def pattern_of(path: str) -> str:
-    """The names that mutmut gives the mutants of a file."""
-    return f"{path.removesuffix('.py').replace('/', '.')}.*"
+def try_mutants(work: Path) -> int:
+    """Tries the mutants that nobody noticed before, then those that have changed; mutmut's exit code."""
+    before = results(work) if (work / "mutants").exists() else {}
+    (work / "mutants/mutmut-stats.json").unlink(missing_ok=True)  # which functions the tests called then
+    missed = [name for name, state in before.items() if state not in NOTICED]
+    for names in ([missed] if missed else []) + [[]]:
+        if names or not before or UNTRIED in results(work).values():
+            ended = subprocess.run([*MUTMUT, "run", *names], cwd=work, check=False)
+            if ended.returncode:
+                return ended.returncode
+    return 0
 
 
-def report(listed: str, names: Sequence[str], work: Path) -> int:
-    """Prints a line a module and the mutants that nobody noticed; 1 where they are too many."""
-    found: dict[str, Counter[str]] = {}
-    missed = []
-    for name, state in re.findall(r"^ +(\S+): (.+)$", listed, re.MULTILINE):
-        module = name.rpartition(".")[0]
-        if (names and module not in names) or state == "not checked":
-            continue
-        found.setdefault(module, Counter())["noticed" if state in NOTICED else state] += 1
-        if state not in NOTICED:
-            missed.append(f"{name}: {state}")
-    everything = sum(found.values(), Counter())
-    if not everything:
-        sys.stderr.write("error: no mutants; is the name that of a module of the heart?\n")
-        return 2
-    for module, counts in sorted(found.items()):
-        sys.stdout.write(f"{module:40} {counts['noticed']:4} of {counts.total():4} noticed\n")
-    share = everything["noticed"] / everything.total()
-    sys.stdout.write("".join(f"  {line}\n" for line in missed))
-    sys.stdout.write(
-        f"{everything['noticed']} of {everything.total()} noticed: {share:.1%}, wanted {AIM:.0%}; the change "
-        f"of one: cd {work} && mutmut show NAME\n"
-    )
+def results(work: Path) -> dict[str, str]:
+    """The state of each mutant, by its name."""
+    asked = [*MUTMUT, "results", "--all", "true"]
+    told = subprocess.run(asked, cwd=work, check=True, capture_output=True, text=True).stdout
+    return dict(re.findall(r"^ +(\S+): (.+)$", told, re.MULTILINE))
+
+
+def report(found: Mapping[str, str]) -> int:
+    """Prints a line a module and their sum; 1 where too few mutants were noticed."""
+    modules: dict[str, Counter[bool]] = {}
+    for name, state in found.items():
+        modules.setdefault(name.rpartition(".")[0], Counter())[state in NOTICED] += 1
+    for module, counts in sorted(modules.items()):
+        sys.stdout.write(f"{module:40} {counts[True]:4} of {counts.total():4} noticed\n")
+    everything = sum(modules.values(), Counter())
+    share = everything[True] / everything.total()
+    sys.stdout.write(f"{everything[True]} of {everything.total()} noticed: {share:.1%}, wanted {AIM:.0%}\n")
     return int(share < AIM)
 
 

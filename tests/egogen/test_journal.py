@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from egogen.errors import UserError
-from egogen.journal import Journal
+from egogen.journal import Journal, Key, Row
 
 ROWS = [{"clip": "a", "id": "0", "text": "\u2603"}, {"clip": "a", "id": "1", "text": "b"}]
 
@@ -45,6 +47,56 @@ def test_a_cut_tail_is_passed_over_by_readers_and_removed_by_the_writer(
     path.write_bytes(first + second + second[:kept])
     journal(path).add(ROWS[:1])
     assert path.read_bytes() == first + second + first
+
+
+def test_of_a_first_line_that_was_never_finished_nothing_stays(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(b"{")
+    journal(path).add(ROWS[:1])
+    assert [*map(json.loads, path.read_bytes().splitlines())] == ROWS[:1]
+
+
+def test_rows_are_told_where_they_begin(tmp_path: Path) -> None:
+    """For journals that keep places in the file in memory; witness: the bytes there."""
+
+    class Places(Journal):
+        def keep(self, key: Key, row: Row, place: int) -> None:
+            self.rows[key] = {**row, "place": place}
+
+    def check(found: Journal) -> None:
+        content = (tmp_path / "j.jsonl").read_bytes()
+        for key, row in found.rows.items():
+            line = content[row["place"] :].splitlines()[0]
+            assert found.key_of(json.loads(line)) == key
+
+    rows = [{"id": f"{number}", "text": "x" * number} for number in range(7)]
+    first = Places(tmp_path / "j.jsonl", ["id"], anew="")
+    first.add(rows[:3])
+    check(first)
+    first.add(rows[3:5])
+    check(first)
+    second = Places(tmp_path / "j.jsonl", ["id"], anew="")
+    second.add(rows[5:])
+    check(second)
+    assert len(second.rows) == 7
+
+
+def test_a_journal_is_not_read_again_for_a_row_more(tmp_path: Path) -> None:
+    """Of millions of rows the last byte tells whether the last one is whole."""
+    read: list[int] = []
+
+    class Watched(io.BytesIO):
+        name, mode = "j.jsonl", "ab+"
+
+        def read(self, size: int | None = -1) -> bytes:
+            found = super().read(size)
+            read.append(len(found))
+            return found
+
+    whole = Watched(b'{"clip": "a", "id": "0"}\n' * 9)
+    journal(tmp_path / "j.jsonl").mend_tail(whole)
+    assert read == [1]
+    assert whole.getvalue() == b'{"clip": "a", "id": "0"}\n' * 9
 
 
 def test_a_whole_last_line_without_its_end_counts_and_gets_it(tmp_path: Path) -> None:

@@ -1,32 +1,49 @@
 """Path rules: the official EgoGen layout, our feature files and the published ones."""
 
-from pathlib import Path
+from itertools import product
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from egogen.annotations import Action, Item
-from egogen.errors import UserError
+from egogen.errors import UserError, shorten
 from egogen.layout import (
     Layout,
+    clip_folder,
     data_root,
     descriptions,
+    expanded,
     feature_folders,
     feature_path,
     features_root,
     find_feature,
+    find_frame,
     find_text_feature,
+    frame_tar,
+    frame_tars,
+    generated_name,
+    generated_names,
     generated_path,
+    image_name,
+    is_plain,
+    is_possible,
     merged_annotations,
     metric_target_path,
+    normal,
+    projector_path,
     published_feature_name,
     run_features,
     run_root,
     sample_index,
+    shard_path,
+    shard_paths,
     tar_folder,
+    tar_index,
     tuned_vllm,
     weights_root,
+    without_suffix,
 )
 from egogen.text_names import TextNames
 
@@ -163,3 +180,96 @@ def test_actions_of_one_frame_have_a_text_feature_each(tmp_path: Path) -> None:
     files[1].touch()
     assert find_text_feature(tmp_path, "a/x.a.1%2F2.jpg", "a/x.jpg") == files[1]
     assert find_text_feature(tmp_path, "c/y.c.1.jpg", "c/y.jpg") == tmp_path / "c/y.c.1.npy"
+
+
+def test_what_lies_beside_the_frames() -> None:
+    layout = Layout(ROOT, "epickitchen")
+    assert layout.metric_extras == Path("root/EgoGen/epickitchen/val_gt_for_metric.extra")
+    assert layout.preparation == Path("root/EgoGen/prepare")
+    assert projector_path(Path("f")) == Path("f/projector.safetensors")
+    assert clip_folder(Path("f")) == Path("f/clip")
+
+
+def test_frames_sort_by_name_as_by_number() -> None:
+    assert image_name("P01", "3", 12) == "P01/3/frame_0000000012.jpg"
+    numbers = [2, 10, 1_000_000_000]
+    assert sorted(image_name("P01", "3", number) for number in numbers) == [
+        image_name("P01", "3", number) for number in numbers
+    ]
+
+
+def test_home_is_expanded_and_unknown_ones_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expanded("~/x") == expanded(Path("~/x")) == Path("/home/me/x")
+    with pytest.raises(UserError, match=r"^~nobody_here/x: there is no such home folder; write the whole"):
+        expanded("~nobody_here/x")
+
+
+@pytest.mark.parametrize(
+    ("path", "possible"),
+    [
+        ("", True),
+        ("n" * 255, True),
+        ("n" * 256, False),
+        ("a/" + "\u00fc" * 127 + "/b", True),
+        ("a/" + "\u00fc" * 128 + "/b", False),  # two bytes each
+        ("\udcff" * 255, True),  # a byte that is no character
+        ("/".join(["n" * 255] * 16), True),  # 4,095 bytes
+        ("/".join(["n" * 255] * 15 + ["n" * 127, "n" * 128]), False),
+        ("a\0b", False),
+    ],
+)
+def test_names_that_linux_cannot_have_are_refused(path: str, possible: bool) -> None:
+    assert is_possible(Path(path)) is possible
+    if possible:
+        assert expanded(path) == Path(path)
+        return
+    with pytest.raises(UserError) as told:
+        expanded(path)
+    assert str(told.value) == (
+        f"{shorten(path)}: no file can be called that; a name has at most 255 bytes, a path 4095, "
+        "none of them zero"
+    )
+
+
+def test_paths_as_texts_are_what_pathlib_makes_of_them() -> None:
+    """Witness: `PurePosixPath`, for all short texts of a letter, dots and slashes."""
+    for length in range(1, 7):
+        for letters in product("a./", repeat=length):
+            path = "".join(letters)
+            made = PurePosixPath(path)
+            assert normal(path) == str(made)
+            if made.name:
+                assert without_suffix(path) == str(made.with_suffix(""))
+
+
+def test_paths_that_are_texts_already_are_told() -> None:
+    assert all(map(is_plain, ("x", "a/b.jpg", "v3_jpg/1/x.y.jpg", "a..b/c")))
+    assert not any(map(is_plain, ("", "/a", "a/", "a//b", "a/./b", ".a", "a/.b", "a.", "..")))
+
+
+def test_a_frame_is_found_in_the_format_that_it_was_drawn_in(tmp_path: Path) -> None:
+    assert generated_names("a/b.jpg") == ["a/b.jpg", "a/b.png"]
+    assert generated_names("a/b.png") == ["a/b.png"]
+    assert generated_name("a/b.bmp", "jpg") == "a/b.bmp"  # as published
+    assert generated_path(ROOT, "s/a/b/c.jpg", "png") == Path("root/images/a/b/c.png")
+    own, drawn = tmp_path / "b.jpg", tmp_path / "b.png"
+    assert find_frame(tmp_path, "b.jpg") == own  # the path that an error should name
+    drawn.touch()
+    assert find_frame(tmp_path, "b.jpg") == drawn
+    own.touch()
+    assert find_frame(tmp_path, "b.jpg") == own
+
+
+def test_files_of_many_are_found_in_order(tmp_path: Path) -> None:
+    assert frame_tar(tmp_path, "", 3).name == "frames-all-00003.tar"
+    assert frame_tar(tmp_path, "2_of_3", 12).name == "frames-2_of_3-00012.tar"
+    assert tar_index(Path("a/frames-all-00003.tar")) == Path("a/frames-all-00003.index.json")
+    tars = [frame_tar(tmp_path, "2_of_3", 1), frame_tar(tmp_path, "all", 0), frame_tar(tmp_path, "all", 10)]
+    shards = [shard_path(tmp_path, "val", number) for number in (0, 2, 10)]
+    assert [path.name for path in shards] == [f"val-000{number}.safetensors" for number in ("00", "02", "10")]
+    strangers = ["frames-all-3.tar", "x-frames-all-00003.tar", "val-3.safetensors", "._val-00003.safetensors"]
+    for path in (*reversed(tars), *reversed(shards), *(tmp_path / name for name in strangers)):
+        path.touch()
+    assert frame_tars(tmp_path) == tars
+    assert shard_paths(tmp_path) == shards

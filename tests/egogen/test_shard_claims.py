@@ -15,7 +15,7 @@ from egogen import status
 from egogen.errors import UserError
 from egogen.locks import HeldError
 from egogen.shard_claims import CLAIM, DONE, FOLDER, LEFT, Claims, Work, place
-from egogen.shards import Shard, parse_auto, parse_shard, take_shard
+from egogen.shards import Shard, take_shard
 
 ITEMS = range(40)
 CONTEXT = multiprocessing.get_context("fork")
@@ -248,31 +248,6 @@ def test_a_finished_folder_is_gone_through_once_more(tmp_path: Path) -> None:
     share(tmp_path, 9, 60.0, 0.0)  # keeps its four shards
     assert made(tmp_path).keys() == set(ITEMS)
     assert len(list((tmp_path / FOLDER).glob(f"*_of_4{DONE}"))) == 4
-
-
-@pytest.mark.parametrize(("text", "count"), [("auto", 64), ("auto/7", 7), ("1/2", None), (None, None)])
-def test_auto(text: str | None, count: int | None) -> None:
-    assert parse_auto(text) == count
-
-
-@pytest.mark.parametrize("text", ["auto/0", "auto/x", "auto/", "auto/1000000", "auto/-1"])
-def test_auto_of_no_number_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="expected auto, or auto/n with n from 1 to 100000"):
-        parse_auto(text)
-
-
-@pytest.mark.parametrize(
-    "text", ["0/2", "3/2", "x", "1/", "automatic", "auto/2x", "1/100001", f"1/{'9' * 5000}", "\u0661/\u0662"]
-)
-def test_no_shard(text: str) -> None:
-    with pytest.raises(UserError, match="expected"):
-        parse_shard(text)
-
-
-def test_a_shard_of_a_shard_is_one_of_all() -> None:
-    """Each of 2 x 3 parts has a number of its own."""
-    parts = [Shard(i, 3).within(Shard(j, 2)) for j in (1, 2) for i in (1, 2, 3)]
-    assert parts == [Shard(number, 6) for number in range(1, 7)]
 
 
 class TestStatus:

@@ -10,7 +10,9 @@ from egogen.shards import (
     LAUNCHERS,
     MOST_SHARDS,
     Process,
+    Shard,
     launched,
+    parse_auto,
     parse_shard,
     process,
     take_chunk,
@@ -106,8 +108,21 @@ def test_one_task_a_shell_and_a_batch_script_are_alone(monkeypatch: pytest.Monke
     assert launched() == ("", ALONE)
 
 
+def test_of_one_process_torchrun_alone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own variables are then set, and what reads them counts on it."""
+    for launcher, expected in (("torchrun", ("torchrun", ALONE)), ("mpirun", ("", ALONE))):
+        for name in LAUNCHER_VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in zip(LAUNCHERS[launcher], ("0", "0", "1"), strict=True):
+            monkeypatch.setenv(name, value)
+        assert launched() == expected
+        monkeypatch.setenv(LAUNCHERS[launcher][2], "2")
+        assert launched() == (launcher, Process(0, 0, 2))
+
+
 @pytest.mark.parametrize(
-    ("rank", "count"), [("2", "2"), ("1", ""), ("", "2"), ("x", "2"), ("0", "-1"), ("0", "9" * 5000)]
+    ("rank", "count"),
+    [("2", "2"), ("1", ""), ("", "2"), ("x", "2"), ("0", "-1"), ("0", "9" * 10), ("0", "9" * 5000)],
 )
 def test_half_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch, rank: str, count: str) -> None:
     for name in LAUNCHER_VARIABLES:
@@ -116,3 +131,51 @@ def test_half_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch, rank: str, 
     monkeypatch.setenv("WORLD_SIZE", count)
     with pytest.raises(UserError, match="in the environment"):
         process()
+
+
+def test_variables_that_contradict_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LAUNCHER_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (("SLURM_PROCID", "4"), ("SLURM_LOCALID", "0"), ("SLURM_STEP_NUM_TASKS", "4")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as told:
+        launched()
+    assert str(told.value) == (
+        "SLURM_PROCID=4 and SLURM_STEP_NUM_TASKS=4 in the environment do not belong together; start by srun, "
+        "or unset them"
+    )
+    monkeypatch.setenv("SLURM_PROCID", "x" * 99)
+    with pytest.raises(UserError) as told:
+        launched()
+    assert str(told.value) == (
+        f"SLURM_PROCID='{'x' * 80}' in the environment: expected a whole number from 0; unset it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("auto", 64), ("auto/1", 1), ("auto/7", 7), ("auto/100000", 100_000), ("1/2", None), (None, None)],
+)
+def test_auto(text: str | None, count: int | None) -> None:
+    assert parse_auto(text) == count
+
+
+@pytest.mark.parametrize("text", ["auto/0", "auto/x", "auto/", "auto/100001", "auto/-1", "auto/2/3"])
+def test_auto_of_no_number_is_refused(text: str) -> None:
+    with pytest.raises(UserError) as told:
+        parse_auto(text)
+    assert str(told.value) == f"--shard {text!r}: expected auto, or auto/n with n from 1 to 100000"
+
+
+@pytest.mark.parametrize(
+    "text", ["0/2", "3/2", "x", "1/", "automatic", "auto/2x", "1/100001", f"1/{'9' * 5000}", "\u0661/\u0662"]
+)
+def test_no_shard(text: str) -> None:
+    with pytest.raises(UserError, match="expected"):
+        parse_shard(text)
+
+
+def test_a_shard_of_a_shard_is_one_of_all() -> None:
+    """Each of 2 x 3 parts has a number of its own."""
+    parts = [Shard(i, 3).within(Shard(j, 2)) for j in (1, 2) for i in (1, 2, 3)]
+    assert parts == [Shard(number, 6) for number in range(1, 7)]

@@ -5,22 +5,15 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
 
 from egogen.errors import UserError
 from egogen.seeds import item_seed
-from ldm.checkpoints.single_file import SingleFile
 from ldm.config.distillation import DistillConfig
 from ldm.config.merge import load_config
 from ldm.data.noise import draw
-from ldm.diffusion.phases import CLEAN, Phases, jump, schedule_table
-from ldm.diffusion.sampler import make_scheduler
-from ldm.diffusion.schedule import TRAINING_SCHEDULE
-from ldm.distilling.beginning import check_student
 from ldm.distilling.distiller import LAYER, Distiller
 from ldm.distilling.teacher import predict
 from ldm.guidance import build_context, guide
@@ -31,11 +24,11 @@ from ldm.networks.scales import (
     add_scale_layer,
     distilled_of,
 )
+from tests.ldm.test_phases import TRAILING
 from tests.ldm.toy_run import SHAPE, WIDTH
 
 # Rounding in 32 bits of networks whose batches differ, enlarged by guidance of a few times.
 CLOSE = {"rtol": 0, "atol": 2e-5}
-TRAILING = partial(DDIMScheduler, **TRAINING_SCHEDULE, timestep_spacing="trailing", clip_sample=False)
 
 
 def parts_of(seed: int = 3) -> Parts:
@@ -223,44 +216,6 @@ def test_draws_of_before_are_as_they_were() -> None:
 # --- phases --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", [1, 2, 4, 8, 40])
-def test_times_are_those_of_trailing_ddim(steps: int) -> None:
-    """Witness: diffusers."""
-    scheduler = TRAILING()
-    scheduler.set_timesteps(steps)
-    wanted = scheduler.timesteps.tolist()
-    every = torch.arange(1000)
-    assert sorted(set(Phases(steps, 1).on_grid(every).tolist()), reverse=True) == wanted
-    assert [*wanted[1:], CLEAN] == Phases(steps, 1).following(torch.tensor(wanted)).tolist()
-    phases = Phases(40, steps)
-    assert sorted(set(phases.begin(every).tolist()), reverse=True) == wanted
-    assert phases.edge(torch.tensor(wanted)).tolist() == [*wanted[1:], CLEAN]
-    ours = make_scheduler("ddim_trailing")
-    ours.set_timesteps(steps)
-    assert ours.timesteps.tolist() == wanted
-    assert float(ours.final_alpha_cumprod) == 1
-
-
-def test_times_of_the_grid_are_equally_likely() -> None:
-    counts = torch.bincount(Phases(40, 4).on_grid(torch.arange(1000)))
-    assert counts[counts > 0].tolist() == [25] * 40
-
-
-def test_a_jump_to_where_one_is_changes_nothing_and_jumps_are_ddims() -> None:
-    table, generator = schedule_table(), torch.Generator().manual_seed(0)
-    x, noise = torch.randn(2, 5, 4, 3, 3, generator=generator)
-    t = torch.tensor([0, 24, 499, 749, 999])
-    # (x - s e) is divided by a down to 1 / 14.65 and multiplied again.
-    torch.testing.assert_close(jump(x, noise, t, t, table), x, rtol=0, atol=2e-6)
-    scheduler = TRAILING()
-    scheduler.set_timesteps(40)
-    for row, now in ((3, 749), (4, 999), (1, 24)):
-        wanted = scheduler.step(noise[row], now, x[row]).prev_sample
-        one = slice(row, row + 1)
-        found = jump(x[one], noise[one], t[one], torch.tensor([now - 25]), table)[0]
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=2e-5)
-
-
 @torch.no_grad()
 def test_with_one_phase_the_target_is_that_of_latent_consistency(batch: dict[str, object]) -> None:
     """Witness: a stock scheduler's clean latent, which LCM's target is but for c_skip."""
@@ -359,14 +314,3 @@ def test_validation_compares_a_jump_with_the_teachers_path(batch: dict[str, obje
 def test_settings_that_do_not_fit_are_named(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         settings(*words)
-
-
-def test_a_student_goes_on_to_as_many_phases_or_fewer() -> None:
-    source = SingleFile.__new__(SingleFile)
-    source.path = Path("student.ckpt")
-    has = Distilled([1, 5], [1, 2], phases=4)
-    for phases in (4, 2):
-        check_student(source, has, replace(has, phases=phases))
-    for phases in (8, None):
-        with pytest.raises(UserError, match=r"student.ckpt jumps over 4 phases; .* of at most 4"):
-            check_student(source, has, replace(has, phases=phases))

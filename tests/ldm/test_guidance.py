@@ -21,6 +21,13 @@ def test_dropped_text_takes_the_vllm_tokens_along() -> None:
     assert torch.equal(context[1], torch.cat([text[1], vllm[1]]))
 
 
+def test_of_instructpix2pix_the_text_alone_is_dropped() -> None:
+    text, null = torch.randn(2, 77, 8), torch.randn(1, 77, 8)
+    assert build_context(text, null, None).equal(text)
+    context = build_context(text, null, None, torch.tensor([True, False]))
+    assert context.equal(torch.stack([null[0], text[1]]))
+
+
 def test_guidance_with_scales_one_is_the_full_prediction() -> None:
     full, image, null = torch.randn(3, 2, 4, 8, 8).double()
     torch.testing.assert_close(guide(full, image, null, 1.0, 1.0), full)

@@ -5,10 +5,28 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
 
-from ldm.diffusion.sampler import is_deterministic, make_scheduler
-from ldm.diffusion.schedule import BETA_END, BETA_START, SCHEDULE, training_schedule
+from egogen.errors import UserError
+from ldm.diffusion.sampler import (
+    LogLinearEulerAncestral,
+    is_deterministic,
+    make_scheduler,
+    noise_levels,
+    set_timesteps,
+)
+from ldm.diffusion.schedule import BETA_END, BETA_START, SCHEDULE, TRAINING_SCHEDULE, training_schedule
+
+# Where each of diffusers' schedulers puts its timesteps, as Stable Diffusion's own configurations say.
+LEADING = {"clip_sample": False, "set_alpha_to_one": False, "timestep_spacing": "leading", "steps_offset": 1}
 
 
 def test_the_buffers_are_those_of_the_posterior() -> None:
@@ -80,3 +98,136 @@ def test_one_class_may_do_both() -> None:
     assert not is_deterministic(
         DPMSolverMultistepScheduler.from_config(made.config, algorithm_type="sde-dpmsolver++")
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options"),
+    [
+        ("euler_ancestral", LogLinearEulerAncestral, {}),
+        ("ddim", DDIMScheduler, LEADING),
+        ("DDIMScheduler", DDIMScheduler, LEADING),
+        (
+            "ddim_trailing",
+            DDIMScheduler,
+            {
+                "clip_sample": False,
+                "set_alpha_to_one": True,
+                "timestep_spacing": "trailing",
+                "steps_offset": 0,
+            },
+        ),
+        (
+            "PNDMScheduler",
+            PNDMScheduler,
+            {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1},
+        ),
+        ("lcm", LCMScheduler, LEADING),
+        ("dpmpp_2m", DPMSolverMultistepScheduler, {"timestep_spacing": "linspace", "steps_offset": 0}),
+        ("euler", EulerDiscreteScheduler, {"timestep_spacing": "linspace", "steps_offset": 0}),
+        ("unipc", UniPCMultistepScheduler, {"timestep_spacing": "linspace", "steps_offset": 0}),
+    ],
+)
+def test_schedulers_are_made_for_latents(name: str, kind: type, options: dict[str, object]) -> None:
+    made = make_scheduler(name)
+    assert type(made) is kind
+    stated = {**TRAINING_SCHEDULE, **options}
+    assert {key: made.config[key] for key in stated} == stated
+
+
+@pytest.mark.parametrize("name", ["dpm", "UNet2DConditionModel", "schedulers"])
+def test_other_names_are_refused_with_those_that_there_are(name: str) -> None:
+    with pytest.raises(UserError) as told:
+        make_scheduler(name)
+    assert str(told.value) == (
+        f"scheduler {name!r}: allowed are euler_ancestral, ddim, ddim_trailing, dpmpp_2m, euler, lcm, unipc "
+        "and diffusers' scheduler classes"
+    )
+
+
+def test_a_scheduler_of_another_noise_is_refused() -> None:
+    with pytest.raises(UserError) as told:
+        make_scheduler("FlowMatchEulerDiscreteScheduler")
+    assert str(told.value) == (
+        "scheduler 'FlowMatchEulerDiscreteScheduler': it does not know Stable Diffusion's noise schedule"
+    )
+
+
+def test_whoever_asks_whether_steps_draw_keeps_their_scheduler() -> None:
+    made = make_scheduler("euler")
+    made.set_timesteps(7)
+    is_deterministic(made)
+    assert len(made.timesteps) == 7
+
+
+def test_timesteps_are_the_scheduler_s_own_or_the_optimised_ones() -> None:
+    """Align Your Steps for Stable Diffusion (Sabour et al. 2024)."""
+    made, own = make_scheduler("dpmpp_2m"), make_scheduler("dpmpp_2m")
+    set_timesteps(made, 10, "ays", torch.device("cpu"))
+    assert made.timesteps.tolist() == [999, 850, 736, 645, 545, 455, 343, 233, 124, 24]
+    set_timesteps(made, 7, "own")
+    own.set_timesteps(7)
+    assert made.timesteps.equal(own.timesteps)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "told"),
+    [
+        ("ddim", 10, "scheduler: got 'ddim', allowed: dpmpp_2m or euler with timesteps ays"),
+        (
+            "PNDMScheduler",
+            10,
+            "scheduler: got 'PNDMScheduler', allowed: dpmpp_2m or euler with timesteps ays",
+        ),
+        ("euler", 9, "steps: got 9, allowed: 10 with timesteps ays"),
+    ],
+)
+def test_schedulers_that_cannot_be_given_timesteps_are_named(name: str, steps: int, told: str) -> None:
+    with pytest.raises(UserError) as refused:
+        set_timesteps(make_scheduler(name), steps, "ays")
+    assert str(refused.value) == told
+
+
+def test_the_published_sampler_makes_a_step_at_least() -> None:
+    made = make_scheduler()
+    made.set_timesteps(1)
+    assert made.timesteps.tolist() == [999]
+    made.set_timesteps(4)
+    assert (made.timesteps.tolist(), made.timesteps.dtype) == ([999, 666, 333, 0], torch.float32)
+    with pytest.raises(UserError, match=r"^sampling steps: got 0, expected at least 1$"):
+        made.set_timesteps(0)
+
+
+def test_its_steps_are_those_of_diffusers_at_the_same_noise_levels() -> None:
+    """Noise is given, or drawn from the generator; the last step adds none."""
+    ours, theirs = make_scheduler(), EulerAncestralDiscreteScheduler(**TRAINING_SCHEDULE)
+    for scheduler in (ours, theirs):
+        scheduler.set_timesteps(4)
+    theirs.sigmas = ours.sigmas
+    sample, predicted = torch.randn(2, 1, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    for t in ours.timesteps:
+        drawn = torch.randn(sample.shape, generator=torch.Generator().manual_seed(7))
+        wanted = theirs.step(predicted, t, sample, generator=torch.Generator().manual_seed(7))
+        index = ours.step_index
+        given = ours.step(predicted, t, sample, noise=drawn)
+        ours._step_index = index
+        again = ours.step(predicted, t, sample, generator=torch.Generator().manual_seed(7))
+        for found in (given, again):
+            torch.testing.assert_close(found.prev_sample, wanted.prev_sample, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                found.pred_original_sample, wanted.pred_original_sample, rtol=1e-5, atol=1e-5
+            )
+        sample = wanted.prev_sample
+    torch.testing.assert_close(sample, given.pred_original_sample, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["euler", "dpmpp_2m", "unipc", "ddim"])
+def test_noise_levels_are_the_scheduler_s(name: str) -> None:
+    scheduler = make_scheduler(name)
+    scheduler.set_timesteps(7)
+    levels = torch.tensor(noise_levels(scheduler))
+    if name == "ddim":
+        alpha = scheduler.alphas_cumprod[scheduler.timesteps]
+        own = ((1 - alpha) / alpha).sqrt()
+    else:
+        own = scheduler.sigmas[:7]
+    torch.testing.assert_close(levels, own, rtol=1e-4, atol=1e-5)

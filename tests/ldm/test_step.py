@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from egogen.errors import UserError
+from ldm.conditioner import embed
 from ldm.config.merge import load_config
 from ldm.config.sections import TrainConfig
 from ldm.data.noise import draw
@@ -38,6 +39,40 @@ def make_batch() -> dict[str, Any]:
 
 
 @torch.no_grad()
+def test_the_loss_is_the_squared_error_of_the_predicted_noise() -> None:
+    """Rombach et al. 2022, equation 2, written out; the second item trains without text and frame."""
+    module, batch, t = make_module("model.mixer_dropout=0"), make_batch(), torch.tensor([10, 900])
+    assert module.conditioner is not None
+    batch["prompt"] = ["cut the apple", "stir"]
+    batch["text"] = embed(module.text_encoder, module.tokenizer, batch["prompt"])
+    share = training_schedule()["alphas_cumprod"][t].view(2, 1, 1, 1)
+    noisy = share.sqrt() * batch["target_latent"] + (1 - share).sqrt() * batch["noise"]
+    source = module.vae.encode(batch["source"]).latent_dist.mode()
+    text = embed(module.text_encoder, module.tokenizer, ["cut the apple", ""])
+    vllm = module.conditioner(batch["vllm_image"], batch["vllm_text"])
+    source[1], vllm[1] = 0, 0
+    predicted = module.unet(torch.cat([noisy, source], dim=1), t, torch.cat([text, vllm], dim=1)).sample
+    wanted = (predicted - batch["noise"]).square().mean((1, 2, 3))
+    dropped = torch.tensor([False, True])
+    found = module.loss(batch, t=t, drop=Drop(dropped, dropped))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0)
+    assert module.conditions(batch).null_text.equal(embed(module.text_encoder, module.tokenizer, [""]))
+    given = module.loss({**batch, "noise": batch["noise"].flip(0)}, t=t, noise=batch["noise"], drop=KEEP)
+    assert given.equal(module.loss(batch, t=t, drop=KEEP))
+    wider = {**batch, "text": batch["text"].double()}
+    assert module.conditions(wider).null_text.dtype == torch.float64
+    del batch["text"]  # then the prompts are read
+    assert module.loss(batch, t=t, drop=Drop(dropped, dropped)).equal(found)
+
+
+def test_instructpix2pix_has_no_tokens_of_stage_1() -> None:
+    config = make_module().config
+    module = LatentDiffusion(build(SHAPE, conditioner=False), config)
+    assert module.conditions(make_batch()).vllm is None
+    assert {name.partition(".")[0] for name in module.trained()} == {"unet"}
+
+
+@torch.no_grad()
 def test_timesteps_weigh_as_the_settings_say() -> None:
     """Choi et al. 2022, equation 8; witness: the loss without weights."""
     t = torch.tensor([10, 900])
@@ -55,13 +90,13 @@ def test_timesteps_weigh_as_the_settings_say() -> None:
 def test_the_loss_draws_from_all_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def randint(*ends: int, **_: object) -> torch.Tensor:
-        asked.append(ends[:2])
+    def randint(*ends: object, **_: object) -> torch.Tensor:
+        asked.append(ends)
         return torch.tensor([0, 999])
 
     monkeypatch.setattr(torch, "randint", randint)
     assert make_module().loss(make_batch(), drop=KEEP).shape == (2,)
-    assert asked == [(0, 1000)]
+    assert asked == [(0, 1000, (2,))]
 
 
 @torch.no_grad()
@@ -80,6 +115,26 @@ def test_cached_latents_are_those_that_are_encoded() -> None:
         torch.testing.assert_close(found, (mode.mean, target))
 
 
+@torch.no_grad()
+def test_noise_is_drawn_anew_where_the_batch_has_none() -> None:
+    module, batch, t = make_module(), make_batch(), torch.tensor([10, 900])
+    del batch["noise"]
+    torch.manual_seed(3)
+    noise = torch.randn(2, 4, 8, 8)
+    torch.manual_seed(3)
+    assert module.noised(batch, t).noise.equal(noise)
+    assert not module.noised(batch, t).noise.equal(noise)
+
+
+def test_a_posterior_is_drawn_from_anew_where_the_batch_has_no_noise() -> None:
+    mean, std = torch.full((2, 4, 8, 8), 5.0), torch.full((2, 4, 8, 8), 0.1)
+    torch.manual_seed(3)
+    noise = torch.randn(2, 4, 8, 8)
+    torch.manual_seed(3)
+    assert LatentDiffusion.posterior_draw({}, mean, std).equal(mean + std * noise)
+    assert not LatentDiffusion.posterior_draw({}, mean, std).equal(mean + std * noise)
+
+
 def test_the_average_moves_towards_the_weights_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a first step of -1 it has gone nine elevenths of the way."""
     module = make_module()
@@ -93,12 +148,12 @@ def test_the_average_moves_towards_the_weights_of_the_step(monkeypatch: pytest.M
 
 
 def test_the_published_average_moves_between_steps_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two batches a step the first; after the second the step itself moves it."""
-    monkeypatch.setattr(LatentDiffusion, "trainer", SimpleNamespace(accumulate_grad_batches=2))
-    for every, expected in (("batch", [1, 1, 2, 2]), ("step", [0] * 4)):
+    """Of three batches a step the first two; after the third the step itself moves it."""
+    monkeypatch.setattr(LatentDiffusion, "trainer", SimpleNamespace(accumulate_grad_batches=3))
+    for every, expected in (("batch", [1, 2, 2, 3, 4, 4]), ("step", [0] * 6)):
         module = make_module(f"model.ema_every={every}")
         updates = []
-        for batch_idx in range(4):
+        for batch_idx in range(6):
             module.on_train_batch_end(None, {}, batch_idx)
             updates.append(module.ema.updates)
         assert updates == expected
@@ -219,6 +274,35 @@ def test_a_checkpoint_is_taken_over_with_the_settings_of_this_run(
     (group,) = content["optimizer_states"][0]["param_groups"]
     assert group["lr"] == pytest.approx(0.001)  # half of the way down a cosine
     assert (group["initial_lr"], group["fused"]) == (0.002, None)
+
+
+def test_each_group_of_parameters_goes_on_at_its_own_rate_and_on_a_gpu_in_one_kernel(
+    saved: tuple[LatentDiffusion, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, content = saved
+    again = make_module("optimizer.lr=0.002")
+    monkeypatch.setattr(LatentDiffusion, "apart", lambda _: {"some": 10.0})
+    monkeypatch.setattr(again.trainer.strategy, "root_device", torch.device("cuda"))
+    (state,) = content["optimizer_states"]
+    state["param_groups"] *= 2
+    state["param_groups"] = [dict(group) for group in state["param_groups"]]
+    again.on_load_checkpoint(content)
+    assert [group["initial_lr"] for group in state["param_groups"]] == [0.002, 0.02]
+    assert [group["fused"] for group in state["param_groups"]] == [True, True]
+
+
+def test_frozen_parts_are_compared_as_far_as_both_have_them(
+    saved: tuple[LatentDiffusion, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever numbers the checkpoint keeps them in; what it lacks is told where weights are loaded."""
+    module, content = saved
+    state = content["state_dict"]
+    module.check_frozen({})
+    module.check_frozen({name: value.double() for name, value in state.items()})
+    monkeypatch.setattr(LatentDiffusion, "frozen", ("vae", "conditioner"))
+    module.check_frozen(state)
+    module.conditioner = None
+    module.check_frozen(state)
 
 
 @pytest.mark.parametrize("part", ["vae", "text_encoder"])

@@ -18,6 +18,7 @@ from llava.describing.decode import (
     ends,
     next_tokens,
     pad_left,
+    read_prompts,
     shared_length,
     to_text,
 )
@@ -150,6 +151,21 @@ def test_a_draw_beyond_all_sums_takes_the_last_token() -> None:
     assert next_tokens(logits, last, Sampling(1.0, 50)).tolist() == [order[-1]]
 
 
+def test_a_draw_at_a_sum_takes_what_begins_there() -> None:
+    """Of two equal shares the first is [0, 1/2), the second [1/2, 1)."""
+    uniforms = torch.tensor([0.0, 0.5 - 2**-54, 0.5, 1 - 2**-53], dtype=torch.float64)
+    first, second = torch.topk(torch.zeros(2), 2).indices.tolist()
+    drawn = next_tokens(torch.zeros(4, 2), uniforms, Sampling(1.0, 50))
+    assert drawn.tolist() == [first, first, second, second]
+
+
+def test_draws_are_of_double_precision_and_the_items_own() -> None:
+    drawn = draws(3, 100)
+    assert not drawn.equal(drawn.float().double())
+    assert drawn.equal(draws(3, 100))
+    assert not drawn.equal(draws(4, 100))
+
+
 def test_sums_are_of_double_precision() -> None:
     count = 49
     logits = torch.zeros(count, count)
@@ -206,6 +222,15 @@ def test_what_prompts_share_ends_before_the_image() -> None:
     assert shared_length([[1, 5, 6, -200], [1, 5, 7, -200]]) == 2
     assert shared_length([[1, -200], [2, -200]]) == 0
     assert shared_length([[-200, 1]]) == 0
+
+
+@torch.no_grad()
+def test_features_of_another_precision_are_read_in_the_model_s(loaded: Loaded) -> None:
+    model, tokenizer, _ = loaded
+    prompt = prompt_ids(QUESTION, "cut", tokenizer)
+    features = project(loaded, [read_frame(FRAMES[0])])
+    read = read_prompts(model, [prompt], features.double())
+    assert read.embeddings.equal(read_prompts(model, [prompt], features).embeddings)
 
 
 def test_prompts_are_padded_at_the_left() -> None:

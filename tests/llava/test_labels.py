@@ -95,5 +95,9 @@ def test_the_file_name_tells_the_data_set() -> None:
 
 @pytest.mark.parametrize("name", ["ego4d_epickitchen.json", "epickitchen_like_ego4d.json", "labels.json"])
 def test_a_name_of_both_data_sets_or_of_none_tells_nothing(name: str) -> None:
-    with pytest.raises(UserError, match="its name does not tell the style of its labels"):
+    with pytest.raises(UserError) as told:
         guess_dataset(Path(name))
+    assert str(told.value) == (
+        f"{name}: its name does not tell the style of its labels; "
+        "add --dataset ego4d or --dataset epickitchen"
+    )
