@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -92,7 +93,7 @@ def has_rows(path: Path, count: int) -> bool:
     return bool(found == count)
 
 
-def write_shard(path: Path, items: list[Item], source: ExportSplit, prompt_key: str) -> None:
+def write_shard(path: Path, items: Sequence[Item], source: ExportSplit, prompt_key: str) -> None:
     """Writes one Parquet file, a row group at a time."""
     columns = schema(source)
     with (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from egogen.annotations import Item
@@ -43,7 +44,7 @@ def prepare(options: ExportOptions) -> None:
     log.info("%d samples in %d tar files: %s", samples, len(shards), options.out)
 
 
-def write_shard(path: Path, items: list[Item], source: ExportSplit, first: int) -> None:
+def write_shard(path: Path, items: Sequence[Item], source: ExportSplit, first: int) -> None:
     """Writes one tar file; keys are counted from `first`, the place of its first action in the split."""
     with atomic_open(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for place, item in enumerate(items, first):
