@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
 from egogen.errors import UserError
 from egogen.seeds import item_seed
@@ -106,6 +107,16 @@ def test_the_target_is_guide_of_three_single_passes(
         assert (found - full).abs().max() > 0.01
 
 
+def test_the_teacher_is_made_ready_as_its_student_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+    monkeypatch.setattr(UNet2DConditionModel, "compile", lambda unet: compiled.append(unet))
+    module = distiller("model.channels_last=true", "model.compile=true")
+    assert compiled == [module.unet, module.teacher_unet]
+    for unet in (module.unet, module.teacher_unet):
+        assert unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert "table" not in module.state_dict()  # it follows from the schedule
+
+
 @torch.no_grad()
 def test_a_distilled_teacher_is_asked_once(batch: dict[str, object]) -> None:
     parts = parts_of()
@@ -118,6 +129,19 @@ def test_a_distilled_teacher_is_asked_once(batch: dict[str, object]) -> None:
     found = module.teacher(noised.latents, noised.t, noised.source, conditions, scales)
     assert seen == [3]
     wanted = module.predict(noised, conditions, scales)  # the student is a copy, layer and all
+    torch.testing.assert_close(found, wanted, **CLOSE)
+
+
+@torch.no_grad()
+def test_a_network_of_another_precision_is_asked_in_its_own_and_answers_in_32_bits() -> None:
+    unet, generator = parts_of().unet, torch.Generator().manual_seed(0)
+    add_scale_layer(unet)
+    latents, source = torch.randn(2, 1, 4, 16, 16, generator=generator)
+    context, scales = torch.randn(1, 9, 32, generator=generator), torch.tensor([[3.0, 1.5]])
+    asked = (latents, torch.tensor([500]), source, context, scales)
+    wanted = predict(unet, *asked)
+    found = predict(unet.double(), *asked)
+    assert found.dtype == torch.float32
     torch.testing.assert_close(found, wanted, **CLOSE)
 
 
@@ -176,6 +200,11 @@ def test_nothing_is_dropped_and_scales_fill_their_ranges(batch: dict[str, object
     assert module.loss({**batch, "drop": torch.zeros(3)}).equal(module.loss(batch))
     ends = {**batch, "scales": torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.5, 0.25]])}
     assert module.scales(ends).tolist() == [[1, 1], [5, 2], [3, 1.25]]
+    without = {name: value for name, value in batch.items() if name != "scales"}
+    once, again = module.scales(without), module.scales(without)  # drawn anew
+    assert once.shape == (3, 2)
+    assert ((once >= 1) & (once <= torch.tensor([5.0, 2.0]))).all()
+    assert not once.equal(again)
     assert distilled_of(module.unet) == Distilled([1, 5], [1, 2])
 
 
