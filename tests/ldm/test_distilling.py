@@ -8,7 +8,6 @@ from functools import partial
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 
 from egogen.errors import UserError
 from egogen.seeds import item_seed
@@ -105,16 +104,6 @@ def test_the_target_is_guide_of_three_single_passes(
         torch.testing.assert_close(found, full, **CLOSE)
     else:
         assert (found - full).abs().max() > 0.01
-
-
-def test_the_teacher_is_made_ready_as_its_student_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[object] = []
-    monkeypatch.setattr(UNet2DConditionModel, "compile", lambda unet: compiled.append(unet))
-    module = distiller("model.channels_last=true", "model.compile=true")
-    assert compiled == [module.unet, module.teacher_unet]
-    for unet in (module.unet, module.teacher_unet):
-        assert unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
-    assert "table" not in module.state_dict()  # it follows from the schedule
 
 
 @torch.no_grad()
