@@ -14,12 +14,6 @@ from ldm.diffusion.schedule import training_schedule
 CLEAN = -1  # stands for the timestep of the clean end, where a = 1 and s = 0
 
 
-def trailing(steps: int) -> list[int]:
-    """The timesteps of DDIM with "trailing" spacing, from 999 down; `steps` divides 1000."""
-    width = TRAINING_STEPS // steps
-    return list(range(TRAINING_STEPS - 1, CLEAN, -width))
-
-
 class Phases(NamedTuple):
     """A grid of trailing DDIM times, and M phases whose edges are among them.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,24 @@ import pytest
 from egogen.errors import UserError
 from ldm.checkpoints.single_file import SingleFile
 from ldm.config.distillation import DistillConfig
+from ldm.config.merge import load_config
 from ldm.distill import main
 from ldm.distilling import baking, beginning
 from ldm.distilling.beginning import DISTILLATION, check_student, check_teacher
-from ldm.networks.architecture import Parts
+from ldm.networks.architecture import Parts, build
 from ldm.networks.distilled import DISTILLED, Distilled
+from ldm.networks.shapes import Streams
 from ldm.training import early_checks, run
+from tests.ldm.toy_run import SHAPE
 
 TOY = Path(__file__).parents[2] / "configs" / "distill_guidance_toy.yaml"
 RANGES = Distilled([1, 5], [1, 2])
+
+
+@cache
+def networks() -> Parts:
+    """Some, of toy size."""
+    return build(SHAPE)
 
 
 def source(name: str) -> SingleFile:
@@ -33,7 +43,10 @@ def test_words_of_baking(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[object] = []
     monkeypatch.setattr(baking, "bake_checkpoint", lambda *words: given.append(words))
     main(["bake", "a.ckpt", "b", "--scales", "3", "1.5"])
-    main(["bake", "a.ckpt", "b", "--scales", "3", "1.5", "--no-ema", "--stock"])
+    monkeypatch.setattr(
+        "sys.argv", ["distill", "bake", "a.ckpt", "b", "--scales", "3", "1.5", "--no-ema", "--stock"]
+    )
+    main()
     assert given == [
         (Path("a.ckpt"), Path("b"), 3.0, 1.5, True, False),
         (Path("a.ckpt"), Path("b"), 3.0, 1.5, False, True),
@@ -185,3 +198,62 @@ def test_baking_looks_at_the_target_first_and_hands_on_what_is_said(
         ("write_checkpoint", Loaded, Path("b"), True),
     ]
     assert caplog.messages == ["wrote b"] * 2
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """What is asked of a distilled checkpoint at t.ckpt, which has the networks of `networks`."""
+    found: list[tuple[object, ...]] = []
+    there = source("t.ckpt")
+    there.content = {DISTILLED: asdict(RANGES)}
+
+    def load_parts(*words: object, **how: object) -> Parts:
+        found.append(("load", *words, how))
+        return networks()
+
+    monkeypatch.setattr(beginning, "open_source", lambda path: {Path("t.ckpt"): there}[path])
+    monkeypatch.setattr(beginning, "with_sizes", lambda model, _: replace(model, architecture=SHAPE))
+    monkeypatch.setattr(beginning, "load_parts", load_parts)
+    for name in ("check_teacher", "check_student"):
+        monkeypatch.setattr(beginning, name, lambda *words, name=name: found.append((name, *words)))
+    return found
+
+
+def test_a_teacher_is_checked_and_loaded_with_what_the_student_needs(
+    asked: list[tuple[object, ...]], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load_config(DistillConfig, [], ["model.start=t.ckpt", "model.text_features=false"])
+    with caplog.at_level("INFO"):
+        loaded, parts = beginning.load_teacher(config)
+    assert parts is networks()
+    assert loaded == replace(config, model=replace(config.model, architecture=SHAPE))
+    (check, there, has, wanted), (load, again, shape, how) = asked
+    assert (check, has, wanted) == ("check_teacher", RANGES, config.distill.stated)
+    assert (load, shape) == ("load", SHAPE)
+    assert there is again
+    assert how == {"conditioner": True, "streams": Streams(True, False)}
+    assert caplog.messages == ["load the teacher t.ckpt"]
+
+
+def test_a_student_that_goes_on_is_checked_and_loaded_without_a_conditioner(
+    asked: list[tuple[object, ...]], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load_config(DistillConfig, [], ["model.start=x.ckpt", "distill.student=t.ckpt"])
+    config = replace(config, model=replace(config.model, architecture=SHAPE))
+    with caplog.at_level("INFO"):
+        assert beginning.first_student(networks(), config) is networks().unet
+    (check, there, has, wanted), (load, again, shape, how) = asked
+    assert (check, has, wanted) == ("check_student", RANGES, config.distill.stated)
+    assert (load, shape, how) == ("load", SHAPE, {"conditioner": False})
+    assert there is again
+    assert caplog.messages == ["the student goes on from t.ckpt"]
+
+
+def test_a_student_begins_as_a_copy_of_its_teacher() -> None:
+    config = load_config(DistillConfig, [], ["model.gradient_checkpointing=false"])
+    config = replace(config, model=replace(config.model, architecture=SHAPE))
+    module = beginning.begin(build(SHAPE), config)
+    teacher, student = module.teacher_unet.conv_in.weight, module.unet.conv_in.weight
+    assert student.equal(teacher)
+    assert student.data_ptr() != teacher.data_ptr()
+    assert module.config is config

@@ -121,6 +121,19 @@ def test_a_distilled_teacher_is_asked_once(batch: dict[str, object]) -> None:
     torch.testing.assert_close(found, wanted, **CLOSE)
 
 
+@torch.no_grad()
+def test_a_network_of_another_precision_is_asked_in_its_own_and_answers_in_32_bits() -> None:
+    unet, generator = parts_of().unet, torch.Generator().manual_seed(0)
+    add_scale_layer(unet)
+    latents, source = torch.randn(2, 1, 4, 16, 16, generator=generator)
+    context, scales = torch.randn(1, 9, 32, generator=generator), torch.tensor([[3.0, 1.5]])
+    asked = (latents, torch.tensor([500]), source, context, scales)
+    wanted = predict(unet, *asked)
+    found = predict(unet.double(), *asked)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted, **CLOSE)
+
+
 # --- the student ---------------------------------------------------------------------------------------
 
 
@@ -176,6 +189,11 @@ def test_nothing_is_dropped_and_scales_fill_their_ranges(batch: dict[str, object
     assert module.loss({**batch, "drop": torch.zeros(3)}).equal(module.loss(batch))
     ends = {**batch, "scales": torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.5, 0.25]])}
     assert module.scales(ends).tolist() == [[1, 1], [5, 2], [3, 1.25]]
+    without = {name: value for name, value in batch.items() if name != "scales"}
+    once, again = module.scales(without), module.scales(without)  # drawn anew
+    assert once.shape == (3, 2)
+    assert ((once >= 1) & (once <= torch.tensor([5.0, 2.0]))).all()
+    assert not once.equal(again)
     assert distilled_of(module.unet) == Distilled([1, 5], [1, 2])
 
 

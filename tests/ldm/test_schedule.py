@@ -23,7 +23,14 @@ from ldm.diffusion.sampler import (
     noise_levels,
     set_timesteps,
 )
-from ldm.diffusion.schedule import BETA_END, BETA_START, SCHEDULE, TRAINING_SCHEDULE, training_schedule
+from ldm.diffusion.schedule import (
+    BETA_END,
+    BETA_START,
+    SCHEDULE,
+    TRAINING_SCHEDULE,
+    p2_weight,
+    training_schedule,
+)
 
 # Where each of diffusers' schedulers puts its timesteps, as Stable Diffusion's own configurations say.
 LEADING = {"clip_sample": False, "set_alpha_to_one": False, "timestep_spacing": "leading", "steps_offset": 1}
@@ -45,7 +52,10 @@ def test_the_buffers_are_those_of_the_posterior() -> None:
         "posterior_mean_coef1": np.sqrt(before) / (1 - before) / precision,
         "posterior_mean_coef2": np.sqrt(1 - betas[1:]) / betas[1:] / precision,
         "log_one_minus_alphas_cumprod": np.log(1 - product)[1:],
-        "sqrt_recipm1_alphas_cumprod": np.sqrt(1 / product - 1)[1:],
+        "sqrt_alphas_cumprod": product[1:] ** 0.5,
+        "sqrt_one_minus_alphas_cumprod": (1 - product[1:]) ** 0.5,
+        "sqrt_recip_alphas_cumprod": product[1:] ** -0.5,
+        "sqrt_recipm1_alphas_cumprod": (1 / product[1:] - 1) ** 0.5,
     }
     for name, values in wanted.items():
         np.testing.assert_allclose(buffers[name][1:], values, rtol=2e-7, err_msg=name)
@@ -54,6 +64,16 @@ def test_the_buffers_are_those_of_the_posterior() -> None:
     assert (first["alphas_cumprod_prev"], first["posterior_variance"]) == (1, 0)
     assert (first["posterior_mean_coef1"], first["posterior_mean_coef2"]) == (1, 0)
     assert first["posterior_log_variance_clipped"] == pytest.approx(np.log(1e-20), rel=1e-6)
+
+
+def test_a_timestep_weighs_by_its_signal_and_noise() -> None:
+    """1 / (k + SNR)^gamma, where SNR is the variance of the signal by that of the noise."""
+    schedule = training_schedule()
+    share = schedule["alphas_cumprod"].double()
+    for k, gamma in ((1.0, 0.5), (0.25, 1.0)):
+        wanted = 1 / (k + share / (1 - share)) ** gamma
+        torch.testing.assert_close(p2_weight(schedule, k, gamma).double(), wanted, rtol=1e-4, atol=0)
+    assert p2_weight(schedule, 1.0, 0.0).equal(torch.ones(1000))
 
 
 def test_between_timesteps_sigma_is_interpolated_in_its_logarithm() -> None:
@@ -167,6 +187,9 @@ def test_timesteps_are_the_scheduler_s_own_or_the_optimised_ones() -> None:
     set_timesteps(made, 7, "own")
     own.set_timesteps(7)
     assert made.timesteps.equal(own.timesteps)
+    for steps, timesteps in ((7, "own"), (10, "ays")):
+        set_timesteps(made, steps, timesteps, torch.device("meta"))  # type: ignore[arg-type]
+        assert made.timesteps.device.type == "meta"
 
 
 @pytest.mark.parametrize(
@@ -193,8 +216,22 @@ def test_the_published_sampler_makes_a_step_at_least() -> None:
     assert made.timesteps.tolist() == [999]
     made.set_timesteps(4)
     assert (made.timesteps.tolist(), made.timesteps.dtype) == ([999, 666, 333, 0], torch.float32)
+    made.set_timesteps(100)
+    assert made.timesteps.equal(torch.linspace(999, 0, 100, dtype=torch.float64).float())
     with pytest.raises(UserError, match=r"^sampling steps: got 0, expected at least 1$"):
         made.set_timesteps(0)
+
+
+def test_noise_is_of_the_latent_s_precision() -> None:
+    made = make_scheduler()
+    made.set_timesteps(4)
+    sample = torch.ones(1, 4, 3, 3, dtype=torch.float64)
+    noise = torch.randn(sample.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    given = made.step(sample, made.timesteps[0], sample, noise=noise, return_dict=False)[0]
+    made.set_timesteps(4)
+    generator = torch.Generator().manual_seed(7)
+    drawn = made.step(sample, made.timesteps[0], sample, generator=generator, return_dict=False)[0]
+    assert drawn.equal(given)
 
 
 def test_its_steps_are_those_of_diffusers_at_the_same_noise_levels() -> None:
@@ -210,7 +247,10 @@ def test_its_steps_are_those_of_diffusers_at_the_same_noise_levels() -> None:
         index = ours.step_index
         given = ours.step(predicted, t, sample, noise=drawn)
         ours._step_index = index
-        again = ours.step(predicted, t, sample, generator=torch.Generator().manual_seed(7))
+        generator = torch.Generator().manual_seed(7)
+        again = ours.step(predicted, t, sample, generator=generator)
+        untouched = generator.get_state().equal(torch.Generator().manual_seed(7).get_state())
+        assert untouched == (t == ours.timesteps[-1])
         for found in (given, again):
             torch.testing.assert_close(found.prev_sample, wanted.prev_sample, rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(
