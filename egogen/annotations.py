@@ -16,7 +16,7 @@ from egogen.errors import UserError, shorten
 from egogen.files import no_garbage, read_json, write_json
 from egogen.json_stream import Streamed, UnusualJsonError, stream_object
 from egogen.layout import DESCRIPTION_KEY
-from egogen.stored_items import store_of
+from egogen.stored_items import reopen, store_of
 
 # Of files on the usual systems, with room for the folders above.
 LONGEST_NAME, LONGEST_PATH = 255, 2000
@@ -199,6 +199,8 @@ class ClipFile:
                 done += 1
                 yield streamed.key, streamed.value
         except UnusualJsonError:  # read it as a whole, which says what is wrong
+            if self.store is not None:
+                reopen(self.path, self.store.file.facts)  # no other file by now
             whole = check_object(read_json(self.path), f"{self.path}", "clips by clip_id")
             self.kept, self.store = [*self.items], None
             yield from list(whole.items())[done:]

@@ -145,7 +145,7 @@ class Stream:
                 raise ValueError
         escapes = self.text.find("\\", self.place, end) >= 0
         if escapes and HALF_CHARACTER.search(self.text, self.place, end):
-            raise ValueError
+            json.dumps(value, ensure_ascii=False).encode()  # a ValueError, unless each has its other half
         self.begun, self.place = self.place, end
         return value
 

@@ -76,7 +76,8 @@ class RayOptions:
         shards = self.shards or max(AUTO_SHARDS, 4 * self.count)
         words = [*command, "--shard", f"{AUTO}/{shards}"]
         environment = self.env or cli.environment_of(command)
-        if not environment and command[1:2] == ["-m"]:  # egogen's, which a worker's own Python may lack
+        if not environment and any(word.startswith("egogen.") for word in command[2:3]):
+            # Which a worker's own Python may lack.
             environment = cli.own_environment()
         if environment and checkout():
             return ["bash", "scripts/run.sh", environment, *words]

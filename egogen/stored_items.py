@@ -46,7 +46,8 @@ class KeptFile:
         return found.st_size, found.st_mtime_ns
 
     def open(self) -> IO[bytes]:
-        """The whole of it, to be read from the start once."""
+        """The whole of it, from the start; one at a time, they share a place."""
+        os.lseek(self.handle, 0, os.SEEK_SET)
         return open(self.handle, "rb", closefd=False)
 
     def read(self, first: int, end: int) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
@@ -23,29 +22,6 @@ def embed(
     """psi(R): last hidden state of the text encoder after its final norm, without a mask."""
     ids = tokenize(tokenizer, prompts).to(text_encoder.device)
     return text_encoder(ids).last_hidden_state
-
-
-class NullText:
-    """psi("") of one text encoder, computed anew only where its weights are others than before."""
-
-    def __init__(self) -> None:
-        self.weights: list[nn.Parameter] = []
-        self.state: list[object] = []
-        self.found: Tensor | None = None
-
-    def of(self, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> Float[Tensor, "1 77 ctx"]:
-        """Gives it; a tenth of a frame that is drawn in few steps."""
-        weights = list(text_encoder.parameters())
-        # Where a weight lies and how often it was written to; kept alive, so that no other lies there.
-        state: list[object] = [
-            text_encoder,
-            *((id(each), each.data_ptr(), 0 if each.is_inference() else each._version) for each in weights),
-            torch.is_autocast_enabled(text_encoder.device.type),
-        ]
-        if self.found is None or state != self.state:
-            self.found = embed(text_encoder, tokenizer, [""])
-            self.weights, self.state = weights, state
-        return self.found
 
 
 class Conditioner(ModelMixin, ConfigMixin):

@@ -26,7 +26,7 @@ from egogen.errors import check
 from egogen.progress import Progress
 from ldm.checkpoints.source import load_parts
 from ldm.checkpoints.stated_sizes import Sizes
-from ldm.conditioner import Conditioner, NullText, embed
+from ldm.conditioner import Conditioner, embed
 from ldm.denoiser import denoiser
 from ldm.diffusion.choices import PUBLISHED, Timesteps, check_interval, check_scale, check_steps
 from ldm.diffusion.sampler import make_scheduler, noise_levels, set_timesteps
@@ -70,6 +70,8 @@ class LegoPipeline(SavedPipeline):
     Attributes:
         passes: of the UNet, a frame, in the last drawing.
         unknown: words of the prompts so far that the checkpoint does not know.
+        null_text: psi(""), `encode_nothing()`, of a text encoder that stays as it is; None has every drawing
+            encode it anew, a twentieth of one in four passes.
     """
 
     passes: int = 0
@@ -96,7 +98,7 @@ class LegoPipeline(SavedPipeline):
             scheduler=scheduler,
             conditioner=conditioner,
         )
-        self.null_text = NullText()
+        self.null_text: Tensor | None = None
         self.unknown: set[str] = set()
 
     @classmethod
@@ -297,7 +299,7 @@ class LegoPipeline(SavedPipeline):
         check_features(image_features, text_features, self.conditioner, len(prompts))
         self._say_unknown(prompts)
         text = embed(self.text_encoder, self.tokenizer, prompts)  # b 77 ctx
-        null_text = self.null_text.of(self.text_encoder, self.tokenizer)
+        null_text = self.encode_nothing() if self.null_text is None else self.null_text
         vllm = None
         if self.conditioner is not None and (image_features is not None or text_features is not None):
             features = (None if part is None else part.to(text) for part in (image_features, text_features))
@@ -307,6 +309,11 @@ class LegoPipeline(SavedPipeline):
             negatives = embed(self.text_encoder, self.tokenizer, negatives_of(negative_prompt, len(prompts)))
         nothing = None if vllm is None else torch.zeros_like(vllm[: len(negatives)])
         return build_context(text, null_text, vllm), build_context(negatives, null_text, nothing)
+
+    @torch.no_grad()
+    def encode_nothing(self) -> Float[Tensor, "1 77 ctx"]:
+        """psi(""), the text of the null condition."""
+        return embed(self.text_encoder, self.tokenizer, [""])
 
     def _say_unknown(self, prompts: Sequence[str]) -> None:
         """Tells of words that the checkpoint does not know, each once."""

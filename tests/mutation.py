@@ -129,23 +129,21 @@ def copy(work: Path, part: Part) -> None:
         "timeout_constant": 20.0,
         "timeout_multiplier": 3.0,
     }
-    with (work / "pyproject.toml").open(
-        "a", encoding="utf-8"
-    ) as file:  # lists of texts are in TOML as in JSON
+    with (work / "pyproject.toml").open("a", encoding="utf-8") as file:
+        # Lists of texts are in TOML as in JSON.
         file.write("\n[tool.mutmut]\n" + "".join(f"{key} = {json.dumps(v)}\n" for key, v in settings.items()))
 
 
 def try_mutants(work: Path) -> int:
-    """Tries the mutants that nobody noticed before, then those that have changed; mutmut's exit code."""
+    """Tries the mutants that are new or have changed, then those missed before; mutmut's exit code."""
     before = results(work) if (work / "mutants").exists() else {}
     (work / "mutants/mutmut-stats.json").unlink(missing_ok=True)  # which functions the tests called then
-    missed = [name for name, state in before.items() if state not in NOTICED]
-    for names in ([missed] if missed else []) + [[]]:
-        if names or not before or UNTRIED in results(work).values():
-            ended = subprocess.run([*MUTMUT, "run", *names], cwd=work, check=False)
-            if ended.returncode:
-                return ended.returncode
-    return 0
+    missed = {name for name, state in before.items() if state not in NOTICED}
+    ended = subprocess.run([*MUTMUT, "run"], cwd=work, check=False)  # knows all that there are by now
+    again = [name for name, state in results(work).items() if name in missed and state not in NOTICED]
+    if again and not ended.returncode:
+        ended = subprocess.run([*MUTMUT, "run", *again], cwd=work, check=False)
+    return ended.returncode
 
 
 def results(work: Path) -> dict[str, str]:
@@ -163,6 +161,9 @@ def report(found: Mapping[str, str]) -> int:
     for module, counts in sorted(modules.items()):
         sys.stdout.write(f"{module:40} {counts[True]:4} of {counts.total():4} noticed\n")
     everything = sum(modules.values(), Counter())
+    if not everything:
+        sys.stderr.write("error: no mutants; do the patterns of the part name files?\n")
+        return 2
     share = everything[True] / everything.total()
     sys.stdout.write(f"{everything[True]} of {everything.total()} noticed: {share:.1%}, wanted {AIM:.0%}\n")
     return int(share < AIM)

@@ -146,7 +146,7 @@ class DrawingJob:
         missing = self.output.missing(frame_name(item, self.config) for item in items)
         left = np.flatnonzero(np.fromiter(missing, bool))
         self.items = choose(items, left)
-        self.rows = np.asarray(share.take(range(len(self.split))))[left]
+        self.rows = np.asarray(share.take(range(len(self.split))), np.int64)[left]
         if len(self.items) < len(items) and not (self.out / MANIFEST).exists():
             raise UserError(
                 f"{self.out}: has frames but no {MANIFEST}, which says what drew them; choose another output "

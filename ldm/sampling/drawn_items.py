@@ -106,9 +106,8 @@ def note_items(path: Path, made: Callable[[], Iterable[tuple[str, str]]]) -> Non
             file.write(f"{', ' if marks else ''}{quoted(name)}: {quoted(value)}".encode())
             marks.append(hash(name))
         file.write(b"}\n")
-    if distinct_marks(np.frombuffer(marks, np.int64)) < len(
-        marks
-    ):  # a/b of clip c, and b of clip c/a: the last counts
+    # a/b of clip c, and b of clip c/a: the last counts
+    if distinct_marks(np.frombuffer(marks, np.int64)) < len(marks):
         write_json(path, dict(made()), indent=None)
 
 

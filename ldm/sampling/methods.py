@@ -82,6 +82,7 @@ def wrap(method: str, parts: Parts, config: GenerateConfig, device: torch.device
     """A method on networks that are at hand."""
     if method in GUIDED:
         pipeline = LegoPipeline.from_parts(parts, config.sampling.scheduler)
+        pipeline.null_text = pipeline.encode_nothing()
         return partial(draw_guided, pipeline, config.sampling)
     if method == "sdedit":
         return partial(draw_sdedit, StableDiffusion(parts), config.sdedit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
+import ldm.pipeline
 from egogen.errors import UserError
-from ldm import conditioner
 from ldm.conditioner import embed
+from ldm.config.merge import load_config
+from ldm.config.sections import GenerateConfig
 from ldm.diffusion.sampler import LogLinearEulerAncestral, make_scheduler
-from ldm.networks.architecture import build
+from ldm.networks.architecture import Parts, build
 from ldm.pipeline import LegoPipeline
+from ldm.sampling.methods import wrap
 from tests.ldm.toy_run import SHAPE, WIDTH
 
 Arguments = dict[str, Any]
@@ -203,36 +207,20 @@ def test_a_photo_is_seen_upright(pipeline: LegoPipeline, tmp_path: Path) -> None
         assert pipeline(image=photo, **call).images.equal(pipeline(image=upright, **call).images)
 
 
-def test_the_empty_text_is_encoded_anew_only_where_the_encoder_has_changed(
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_empty_text_is_encoded_for_each_drawing_unless_it_is_given(
+    pipeline: LegoPipeline, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once for many drawings; weights that are written to, moved or replaced are noticed."""
-    torch.manual_seed(3)
-    parts = build(SHAPE)
-    pipeline = LegoPipeline.from_parts(parts)
-    encoder, calls = parts.text_encoder, []
-    monkeypatch.setattr(conditioner, "embed", lambda *args: calls.append(args) or embed(*args))
-
-    def null() -> torch.Tensor:
-        return pipeline.encode_context(["open the box"])[1][:, :77]
-
-    def expected() -> torch.Tensor:
-        with torch.no_grad():
-            return embed(pipeline.text_encoder, pipeline.tokenizer, [""])
-
-    assert torch.equal(null(), expected())
-    assert torch.equal(null(), expected())
-    assert len(calls) == 1
-    with torch.no_grad():
-        encoder.get_input_embeddings().weight.mul_(2)
-    assert torch.equal(null(), expected())
-    encoder.load_state_dict(build(SHAPE).text_encoder.state_dict())
-    assert torch.equal(null(), expected())
-    encoder.to(torch.float64)
-    assert torch.equal(null(), expected())
-    pipeline.register_modules(text_encoder=build(SHAPE).text_encoder)
-    assert torch.equal(null(), expected())
-    assert len(calls) == 5
-    with torch.autocast("cpu", torch.bfloat16):
-        null()
-    assert len(calls) == 6, "16 bits are others"
+    """Who draws a folder encodes it once (`ldm.sampling.methods.wrap`): the same frames, bit by bit."""
+    drawn = pipeline(**arguments).images
+    texts: list[Sequence[str]] = []
+    monkeypatch.setattr(ldm.pipeline, "embed", lambda *given: texts.append(given[2]) or embed(*given))
+    assert torch.equal(pipeline(**arguments).images, drawn)
+    assert texts == [arguments["prompt"], [""]]
+    monkeypatch.setattr(pipeline, "null_text", pipeline.encode_nothing())
+    texts.clear()
+    assert torch.equal(pipeline(**arguments).images, drawn)
+    assert texts == [arguments["prompt"]]
+    parts = Parts(pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.conditioner)
+    texts.clear()
+    wrap("lego", parts, load_config(GenerateConfig, [], []), torch.device("cpu"))
+    assert texts == [[""]]
