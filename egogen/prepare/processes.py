@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import multiprocessing
@@ -93,6 +94,9 @@ def spread(
 
 def alone(work: Callable[[Task], None], task: Task) -> None:
     """What a process does: Ctrl-C is for its parent, and without that it ends."""
+    # What the parent has left behind is not collected here: the end of a decoder waits for threads that only
+    # the parent has.
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=end_with_parent, daemon=True).start()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -140,9 +141,14 @@ def spread(make: Callable[[Task], Record], tasks: list[Task], workers: int | Non
         return
     # Forked workers start at once and need no importable main module; only on Linux is forking safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    # Ctrl-C is for the parent, which then ends the workers.
-    with context.Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with context.Pool(processes, begin) as pool:
         yield from pool.imap(make, tasks, chunksize=16)
+
+
+def begin() -> None:
+    """A worker's first step: Ctrl-C is for the parent, which then ends it, and so is what the parent left."""
+    gc.freeze()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def make_pair(task: Task, out: Path, size: int, seed: int) -> Record:
