@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from egogen.annotations import Item
-from egogen.distinct import distinct_marks
+from egogen.distinct import distinct
 from egogen.layout import target_stem
 from egogen.text_names import frame_mark
 
@@ -42,4 +42,4 @@ class Survey:
     @property
     def are_apart(self) -> bool:
         """Whether no two target frames have one name, or names that differ in their endings alone."""
-        return distinct_marks(np.frombuffer(self.targets, np.int64)) == len(self.targets)
+        return distinct(np.frombuffer(self.targets, np.int64)) == len(self.targets)

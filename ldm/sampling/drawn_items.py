@@ -7,13 +7,12 @@ import json
 import logging
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 
 import numpy as np
 
 from egogen.annotations import Item, JsonObject, check_object
-from egogen.distinct import distinct_marks
+from egogen.distinct import distinct
 from egogen.errors import UserError
 from egogen.files import atomic_open, read_json, write_json
 from egogen.manifest import NAME, claim
@@ -103,11 +102,11 @@ def note_items(path: Path, made: Callable[[], Iterable[tuple[str, str]]]) -> Non
     with atomic_open(path) as file:
         file.write(b"{")
         for name, value in made():
-            file.write(f"{', ' if marks else ''}{quoted(name)}: {quoted(value)}".encode())
+            file.write(f"{', ' if marks else ''}{json.dumps(name)}: {json.dumps(value)}".encode())
             marks.append(hash(name))
         file.write(b"}\n")
     # a/b of clip c, and b of clip c/a: the last counts
-    if distinct_marks(np.frombuffer(marks, np.int64)) < len(marks):
+    if distinct(np.frombuffer(marks, np.int64)) < len(marks):
         write_json(path, dict(made()), indent=None)
 
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int64
 
 from egogen.annotations import Action, Annotations, Item
-from egogen.distinct import distinct_marks
+from egogen.distinct import distinct
 from egogen.errors import UserError, shorten
 from egogen.frames import FrameStore, open_frames
 from egogen.layout import feature_name
@@ -201,7 +201,7 @@ class DescribingJob:
         Raises:
             UserError: two frames would write the same image feature.
         """
-        if images == distinct_marks(self.marks):
+        if images == distinct(self.marks):
             return  # as nearly always
         owners: dict[str, str] = {}
         for item in self.everything:
@@ -233,7 +233,7 @@ def read_job(options: DescribeOptions) -> DescribingJob:
         options, annotations.items, np.frombuffer(stems, np.int64), *take_part(annotations, options), device
     )
     annotations.of(job.dataset, cut=options.label_cut == "published")
-    job.check_names(distinct_marks(np.frombuffer(images, np.int64)))
+    job.check_names(distinct(np.frombuffer(images, np.int64)))
     job.check_texts()
     _ = job.given_seeds  # read now, and not after the model
     return job
