@@ -23,7 +23,7 @@ mkdir "$work/coverage"
 trap 'rm -rf "$work"' EXIT
 unset DATA_ROOT RUN_ROOT WEIGHTS_ROOT # tests make their own
 export HF_HUB_OFFLINE=1               # no test may fetch
-export COVERAGE_FILE=$work/coverage/data
+export COVERAGE=$work/coverage # tests/measured.py
 
 # check NAME COMMAND...: one line with verdict and seconds; the whole output of a command that fails.
 check() {
@@ -60,7 +60,7 @@ measured() {
 }
 
 coverage_of_both() {
-    coverage combine --quiet "$work/coverage" && coverage report
+    python -m slipcover --merge "$work"/coverage/*.json --out "$work/coverage.json"
 }
 
 # Tests of stage 2 that other lanes run, so that all lanes take as long.
