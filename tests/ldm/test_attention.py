@@ -11,13 +11,13 @@ from diffusers.models.attention_processor import AttnProcessor
 from ldm.networks.architecture import build
 from ldm.networks.attention import fixed_context, is_plain
 from ldm.pipeline import LegoPipeline
-from tests.ldm.toy_run import SHAPE
+from tests.ldm.toy_run import ATTENTIVE
 
 
 @torch.no_grad()
 def test_fixed_context_is_plain_attention() -> None:
     torch.manual_seed(0)
-    unet = build(SHAPE).unet.eval()
+    unet = build(ATTENTIVE).unet.eval()
     contexts = torch.randn(3, 20, 32)
     rows = torch.tensor([2, 0, 1, 1])
     sample, t = torch.randn(4, 8, 16, 12), torch.tensor([5, 80, 300, 999])
@@ -33,7 +33,7 @@ def test_fixed_context_is_plain_attention() -> None:
 
 
 def test_processors_come_back_after_an_error() -> None:
-    unet = build(SHAPE).unet
+    unet = build(ATTENTIVE).unet
     before = unet.attn_processors
     with (
         pytest.raises(RuntimeError, match="inside"),
@@ -45,7 +45,7 @@ def test_processors_come_back_after_an_error() -> None:
 
 def test_attention_that_somebody_set_is_left_alone() -> None:
     torch.manual_seed(0)
-    parts = build(SHAPE)
+    parts = build(ATTENTIVE)
     pipeline = LegoPipeline.from_parts(parts)
     arguments = {
         "image": torch.rand(2, 3, 32, 32) * 2 - 1, "prompt": ["a", "b"], "num_inference_steps": 2,
@@ -65,7 +65,7 @@ def test_attention_that_somebody_set_is_left_alone() -> None:
 def test_a_slice_of_the_pipeline_is_pinned() -> None:
     """Nine values, so that nothing between weights and picture changes unnoticed."""
     torch.manual_seed(0)
-    pipeline = LegoPipeline.from_parts(build(replace(SHAPE, mixer_width=2048)))
+    pipeline = LegoPipeline.from_parts(build(replace(ATTENTIVE, mixer_width=2048)))
     generator = torch.Generator().manual_seed(1)
     with pipeline.quiet():
         image = pipeline(

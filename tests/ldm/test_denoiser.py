@@ -15,7 +15,7 @@ from ldm.diffusion.sampler import make_scheduler, noise_levels
 from ldm.guidance import ALWAYS, Guidance, Interval, combine, guide, rows_of
 from ldm.networks.architecture import build
 from ldm.pipeline import LegoPipeline
-from tests.ldm.toy_run import SHAPE
+from tests.ldm.toy_run import ATTENTIVE
 
 # Rounding of sums in 32 bits and of batches of other sizes, enlarged by a scale of 7.5.
 CLOSE = {"rtol": 0, "atol": 1e-4}
@@ -25,7 +25,7 @@ SDXL = Interval(0.28, 5.42)
 @pytest.fixture(scope="module")
 def pipeline() -> LegoPipeline:
     torch.manual_seed(3)
-    return LegoPipeline.from_parts(build(SHAPE))
+    return LegoPipeline.from_parts(build(ATTENTIVE))
 
 
 @pytest.mark.parametrize(

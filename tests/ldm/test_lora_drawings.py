@@ -26,7 +26,7 @@ from tests.ldm.test_lora_files import adapted as adapted
 from tests.ldm.test_lora_files import plain as plain
 from tests.ldm.test_lora_files import settings as settings
 from tests.ldm.test_lora_files import tensors as tensors
-from tests.ldm.toy_run import SHAPE, Run, make_run
+from tests.ldm.toy_run import ATTENTIVE, Run, make_run
 
 
 def test_lcm_is_what_its_authors_draw_by() -> None:
@@ -43,14 +43,14 @@ def test_lcm_is_what_its_authors_draw_by() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return make_run(tmp_path_factory.mktemp("run"))
+    return make_run(tmp_path_factory.mktemp("run"), ATTENTIVE)
 
 
 def test_drawings_take_files_and_record_them(
     run: Run, tensors: Tensors, settings: peft.LoraConfig, tmp_path: Path
 ) -> None:
     """Frames differ with the weight; a folder knows the file by its hash and refuses others."""
-    write(tmp_path / "lego.ckpt", state_of(SHAPE), SHAPE)
+    write(tmp_path / "lego.ckpt", state_of(ATTENTIVE), ATTENTIVE)
     lora = by_kohya(tensors, settings, tmp_path)
     (tmp_path / "generate.yaml").write_text(
         "sampling: {scheduler: lcm, steps: 2, scales_txt: [1], scales_img: [1]}\n"
@@ -84,7 +84,7 @@ def test_drawings_take_files_and_record_them(
 
 
 def test_edit_takes_files(tensors: Tensors, settings: peft.LoraConfig, tmp_path: Path) -> None:
-    write(tmp_path / "lego.ckpt", state_of(SHAPE), SHAPE)
+    write(tmp_path / "lego.ckpt", state_of(ATTENTIVE), ATTENTIVE)
     lora = str(by_kohya(tensors, settings, tmp_path))
     Image.new("RGB", (40, 32), "red").save(tmp_path / "photo.png")
     words = [

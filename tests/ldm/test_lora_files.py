@@ -22,7 +22,7 @@ from egogen.manifest import file_hash
 from ldm.checkpoints.lora_files import PEFT_FILE, PEFT_SETTINGS, apply_loras, told_loras
 from ldm.config.lora import LoraFile
 from ldm.networks.architecture import Parts, build, widened
-from tests.ldm.toy_run import SHAPE
+from tests.ldm.toy_run import ATTENTIVE
 
 TARGETS = [
     "to_q",
@@ -48,7 +48,7 @@ def predict(unet: UNet2DConditionModel) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def plain() -> Parts:
     torch.manual_seed(0)
-    return build(SHAPE, conditioner=False)
+    return build(ATTENTIVE, conditioner=False)
 
 
 @pytest.fixture(scope="module")

@@ -19,17 +19,18 @@ from ldm.train import main as train
 
 WIDTH = 24
 SHAPE = Architecture(
-    unet=UNetShape(channels=[32, 64], attention=[False, True], blocks=1, groups=8),
+    unet=UNetShape(channels=[32, 64], attention=[False, False], blocks=1, groups=8),
     vae=VAEShape(channels=[16, 32], blocks=1, groups=8),
     text=TextShape(width=32, layers=1, heads=2, intermediate=32),
     llm_width=WIDTH,
     mixer_width=64,
 )
+ATTENTIVE = replace(SHAPE, unet=replace(SHAPE.unet, attention=[False, True]))  # not in the middle alone
 OVERRIDES = [
     f"model.architecture.llm_width={WIDTH}",
     "model.architecture.mixer_width=64",
     "model.architecture.text={width: 32, layers: 1, heads: 2, intermediate: 32}",
-    "model.architecture.unet={channels: [32, 64], attention: [false, true], blocks: 1, groups: 8}",
+    "model.architecture.unet={channels: [32, 64], attention: [false, false], blocks: 1, groups: 8}",
     "model.architecture.vae={channels: [16, 32], blocks: 1, groups: 8}",
     "data.resolution=32",
     "data.workers=0",
@@ -50,9 +51,10 @@ TRAINING = [
 
 @dataclass
 class Run:
-    """Paths of the tiny run."""
+    """Paths of the tiny run, and the shape of its model."""
 
     root: Path
+    shape: Architecture = SHAPE
 
     @property
     def layout(self) -> Layout:
@@ -77,12 +79,13 @@ class Run:
             f"data.val_annotations={self.annotations('val')}",
             f"data.features={self.features}",
             *OVERRIDES,
+            f"model.architecture.unet.attention={self.shape.unet.attention}",
         ]
 
 
-def make_run(root: Path) -> Run:
+def make_run(root: Path, shape: Architecture = SHAPE) -> Run:
     """Writes everything stage 2 reads."""
-    run = Run(root)
+    run = Run(root, shape)
     write_world(root / "data", 6, 3, size=32, workers=1)
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
@@ -94,7 +97,7 @@ def make_run(root: Path) -> Run:
         texts = {(item.clip, item.id): f"the hand does {item.action.action}" for item in annotations}
         annotations.with_texts(texts, DESCRIPTION_KEY).write(run.annotations(split))
     torch.manual_seed(0)
-    shape = replace(SHAPE, unet=replace(SHAPE.unet, in_channels=4))
+    shape = replace(shape, unet=replace(shape.unet, in_channels=4))
     write(run.start, published_state(build(shape, conditioner=False), shape), shape)
     return run
 

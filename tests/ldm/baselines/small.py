@@ -11,13 +11,15 @@ from torch import Tensor
 from ldm.baselines.stable_diffusion import StableDiffusion
 from ldm.diffusion.ddim import alphas
 from ldm.networks.architecture import build
-from tests.ldm.toy_run import SHAPE
+from tests.ldm.toy_run import ATTENTIVE
 
 
 def small() -> StableDiffusion:
     """In 64 bits, with noise predictions of about a tenth of what a trained one has."""
     torch.manual_seed(4)
-    made = StableDiffusion(build(replace(SHAPE, unet=replace(SHAPE.unet, in_channels=4)), conditioner=False))
+    made = StableDiffusion(
+        build(replace(ATTENTIVE, unet=replace(ATTENTIVE.unet, in_channels=4)), conditioner=False)
+    )
     for module in (made.unet, made.vae, made.text_encoder):
         module.double()
     with torch.no_grad():

@@ -29,7 +29,7 @@ from ldm.sample import main as sample
 from ldm.sampling import methods
 from ldm.sampling.method_names import METHODS, PLAIN, SECTIONED
 from tests.ldm.baselines.tiny_pipelines import img2img, write_pipeline
-from tests.ldm.toy_run import SHAPE, Run, make_run
+from tests.ldm.toy_run import ATTENTIVE, Run, make_run
 from tests.workbench import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -47,11 +47,13 @@ QUICK = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """With checkpoints of LEGO and InstructPix2Pix beside the plain Stable Diffusion."""
-    made = make_run(tmp_path_factory.mktemp("run"))
+    made = make_run(tmp_path_factory.mktemp("run"), ATTENTIVE)
     write_pipeline(made.root / "pipeline.ckpt", img2img())
     torch.manual_seed(1)
     for name, conditioner in (("lego", True), ("ip2p", False)):
-        write(made.root / f"{name}.ckpt", published_state(build(SHAPE, conditioner), SHAPE), SHAPE)
+        write(
+            made.root / f"{name}.ckpt", published_state(build(ATTENTIVE, conditioner), ATTENTIVE), ATTENTIVE
+        )
     return made
 
 

@@ -36,7 +36,7 @@ from transformers import (
 
 from ldm.diffusion.schedule import TRAINING_SCHEDULE
 from ldm.networks.architecture import build
-from tests.ldm.toy_run import SHAPE
+from tests.ldm.toy_run import ATTENTIVE
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SIDE = 24  # that img2img states
@@ -66,7 +66,7 @@ def text_config() -> CLIPTextConfig:
 
 def parts(channels: int) -> dict[str, Any]:
     """Of Stable Diffusion, or InstructPix2Pix."""
-    made = build(replace(SHAPE, unet=replace(SHAPE.unet, in_channels=channels)), conditioner=False)
+    made = build(replace(ATTENTIVE, unet=replace(ATTENTIVE.unet, in_channels=channels)), conditioner=False)
     return {
         "vae": made.vae, "unet": made.unet, "tokenizer": tokens(), "feature_extractor": None,
         "text_encoder": CLIPTextModel(text_config()), "safety_checker": None,
@@ -107,7 +107,7 @@ def xl() -> DiffusionPipeline:
         cross_attention_dim=64,
     )  # fmt: skip
     return StableDiffusionXLImg2ImgPipeline(
-        vae=build(SHAPE, conditioner=False).vae, unet=unet, text_encoder=CLIPTextModel(text_config()),
+        vae=build(ATTENTIVE, conditioner=False).vae, unet=unet, text_encoder=CLIPTextModel(text_config()),
         text_encoder_2=CLIPTextModelWithProjection(text_config()), tokenizer=tokens(),
         tokenizer_2=tokens(), scheduler=EulerDiscreteScheduler(**TRAINING_SCHEDULE),
         requires_aesthetics_score=True, add_watermarker=False,
