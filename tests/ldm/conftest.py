@@ -18,6 +18,13 @@ from ldm.networks.architecture import infer
 
 ORACLE = Path(__file__).parents[1] / "oracle" / "ldm"
 SALT = 0
+THREADS = torch.get_num_threads()
+
+
+@pytest.fixture(autouse=True)
+def threads() -> None:
+    """As many as at the start: a training sets its own number, by which later tests would be slow."""
+    torch.set_num_threads(THREADS)
 
 
 def normal(tag: str, shape: tuple[int, ...] | list[int]) -> torch.Tensor:
