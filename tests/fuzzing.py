@@ -69,6 +69,12 @@ def edited(content: bytes, edits: Iterable[Edit]) -> bytes:
     return content
 
 
+def misnamed(old: bytes) -> bytes:
+    """A file of before torch 1.6 whose list of storages, its last pickle, names the first otherwise."""
+    at = old.index(b"\0\0\0", old.rindex(b"\x80\x02]")) + 3
+    return old[:at] + b"x" + old[at + 1 :]
+
+
 @st.composite
 def spoilt(draw: st.DrawFn, value: object) -> object:
     """A JSON value of which some parts, or all, are others, missing or more."""

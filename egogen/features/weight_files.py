@@ -24,7 +24,8 @@ from egogen.walks import shown
 # What numpy, zipfile, pickle, torch and safetensors raise for damaged bytes.
 BROKEN = (
     SafetensorError, OSError, zipfile.BadZipFile, pickle.UnpicklingError, ValueError, KeyError, EOFError,
-    TypeError, IndexError, AttributeError, MemoryError, OverflowError, RuntimeError, struct.error,
+    TypeError, IndexError, AttributeError, MemoryError, OverflowError, RuntimeError, AssertionError,
+    struct.error,
 )  # fmt: skip
 SAFETENSORS, ZIP, PICKLE = "safetensors", "zip", "pickle"  # how files of weights begin
 # What empty tensors mean; each stage says beside it what else helps.

@@ -14,12 +14,12 @@ from typing import NamedTuple, TypeVar
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from egogen.errors import UserError, reason
-from egogen.features.weight_files import SAFETENSORS, SHARDED, ZIP, form_of
+from egogen.features.weight_files import BROKEN, SAFETENSORS, SHARDED, ZIP, form_of
 from egogen.files import atomic_open, read_json, write_json
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -27,10 +27,6 @@ HINT = "bash scripts/download_weights.sh fetches the published start, llava.trai
 SHARD_BYTES = 10 * 10**9
 WRAPPERS = ("module.", "_orig_mod.", "base_model.")
 GATHER = f"{SHARDED}, or train with stage3_gather_16bit_weights_on_model_save"
-READ_ERRORS = (
-    OSError, EOFError, RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError,
-    SafetensorError, pickle.UnpicklingError,
-)  # fmt: skip
 Read = TypeVar("Read")
 Rules = Sequence[tuple[re.Pattern[str], str]]
 
@@ -189,7 +185,7 @@ def guarded(path: Path, read: Callable[[Path], Read]) -> Read:
         raise UserError(f"{path}: empty; copy it again")
     try:
         return read(path)
-    except READ_ERRORS as error:
+    except BROKEN as error:
         raise UserError(
             f"{path}: not a readable weight file ({told(error)}); copy it again, or take it as safetensors"
         ) from None

@@ -22,7 +22,7 @@ from ldm.config.sections import TrainConfig
 from ldm.networks.architecture import Parts
 from tests.egogen.scripted import save_scripted
 from tests.egogen.test_fuzz import Target, at, damaged, tensors
-from tests.fuzzing import BUDGETS, TEXTS, VALUES, fuzz, spoilt
+from tests.fuzzing import BUDGETS, TEXTS, VALUES, fuzz, misnamed, spoilt
 
 NAMES = ("checkpoint", "torchscript", "lora", "config")
 LAYERS = (
@@ -42,7 +42,7 @@ ENDS = (
     "lora.up",
     "default_0.weight",
 )
-CUT = (b"\x80\x02J\x01",)  # a pickle that ends within a number
+CUT = b"\x80\x02J\x01"  # a pickle that ends within a number
 SHAPES = st.sampled_from([(), (0,), (1,), (2, 4), (4, 2), (4, 2, 1, 1), (0, 4), (3, 3, 3)])
 ADAPTER = {
     "unet.lora_alpha": 4,
@@ -89,8 +89,12 @@ def targets(folder: Path) -> Iterator[tuple[str, Target]]:
     plain = save({"a": torch.ones(2, 3), "a.rows": torch.tensor([0, 4])}, header)
     told = json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])
     changed = spoilt(told).map(lambda value: tensors(value, bytes(64)))
-    files = damaged(saved(state), saved(state, old=True), plain) | VALUES.map(saved) | changed
-    yield "checkpoint", Target(files, ("x.ckpt",), at("x.ckpt", read), known=CUT)
+    old = saved(state, old=True)
+    files = damaged(saved(state), old, plain) | VALUES.map(saved) | changed
+    yield (
+        "checkpoint",
+        Target(files, ("x.ckpt",), at("x.ckpt", read), known=(CUT, misnamed(old))),
+    )
     script = save_scripted({"a.weight": torch.ones(2, 3)}, folder / "x.pt").read_bytes()
     yield "torchscript", Target(damaged(script), ("x.pt",), at("x.pt", read_torchscript))
     names = st.builds(

@@ -1,4 +1,5 @@
 import gzip
+import io
 import json
 import re
 import resource
@@ -23,6 +24,7 @@ from llava.checkpoints.weights import LEFTOVERS, our_name, published_name, write
 from llava.convert import main
 from llava.model import Llava, load, read_checkpoint
 from tests.forked import Forked
+from tests.fuzzing import misnamed
 from tests.llava.conftest import ORACLE, Loaded
 
 BIG = json.loads(gzip.decompress((ORACLE / "manifest_13b.json.gz").read_bytes()))
@@ -161,6 +163,13 @@ class Odd:
     """What a weight file may not hold."""
 
 
+def old_file() -> bytes:
+    """In the format of before torch 1.6."""
+    file = io.BytesIO()
+    torch.save({"a": torch.ones(1)}, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -169,11 +178,12 @@ class Odd:
         (b"<!DOCTYPE html><html>", "a web page or a server's answer, not the file; download it again"),
         (b"PK\x03\x04 cut", "cut off"),
         (b"\x80\x02}q\x00", "not a readable weight file"),
+        (misnamed(old_file()), "not a readable weight file .*storage key"),
         ({"a": Odd()}, "refused: it names .*Odd.*or take it as safetensors"),
         ({"state_dict": {"a": torch.ones(1)}, "step": 1}, "found state_dict, step, expected tensors by name"),
         ([torch.ones(1)], "found list, expected tensors"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_what_is_no_weight_file_is_one_line(content: object, said: str, own_tiny: Path) -> None:
     path = own_tiny / "pytorch_model.bin"
