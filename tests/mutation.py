@@ -98,7 +98,7 @@ HEART = {
         ),
         "evaluation": Part(
             code("ldm/metrics", "evaluation", "feature_cache", "metric", "toy_features", "toy_success"),
-            tests("ldm/evaluation", "gathering", "evaluate", "evaluate_shards", "evaluate_weights"),
+            tests("ldm/evaluation", "gathering", "metric_table", "toy_metrics", "evaluation_steps"),
         ),
     },
 }
