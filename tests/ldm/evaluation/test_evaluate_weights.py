@@ -12,12 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from egogen.errors import UserError
 from ldm import evaluate
-from ldm.metrics import clip
 from ldm.metrics.feature_cache import Store
 from ldm.metrics.networks import metric_weights as files
-from tests.egogen.scripted import Restored, save, save_scripted
 from tests.ldm.evaluation.conftest import make_scene
 from tests.ldm.evaluation.failing import fails
 from tests.ldm.evaluation.networks import blip
@@ -125,25 +122,6 @@ def test_a_truncated_weight_file(
     path.write_bytes(path.read_bytes()[:-5000])
     told = fails(evaluate.main, flags(recorded, run_folder, "ego4d", root, "--metrics", "clip"), capsys)
     assert "ViT-L-14.pt: not a readable checkpoint, cut off perhaps" in told
-
-
-def test_the_published_clip_archive_is_read(weights: Path, tmp_path: Path) -> None:
-    """OpenAI's file is a TorchScript archive with settings among its tensors."""
-    state = {**torch.load(weights / "ViT-L-14.pt"), "input_resolution": torch.tensor(224)}
-    save_scripted(state, tmp_path / "ViT-L-14.pt")
-    plain = clip.load(weights / "ViT-L-14.pt", torch.device("cpu")).state_dict()
-    archive = clip.load(tmp_path / "ViT-L-14.pt", torch.device("cpu")).state_dict()
-    assert plain.keys() == archive.keys()
-    assert all(torch.equal(plain[name], archive[name]) for name in plain)
-
-
-def test_a_clip_archive_that_runs_code_is_refused(tmp_path: Path) -> None:
-    target = tmp_path / "precious"
-    target.touch()
-    hostile = save(Restored(str(target)), tmp_path / "ViT-L-14.pt")
-    with pytest.raises(UserError, match=r"ViT-L-14\.pt: refused, .*; fetch it again by"):
-        clip.load(hostile, torch.device("cpu"))
-    assert target.read_bytes() == b""
 
 
 def test_captions_need_texts(
