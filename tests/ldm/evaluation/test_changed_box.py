@@ -50,6 +50,9 @@ def test_less_than_the_threshold_is_no_change_and_without_any_the_box_is_the_fra
     target[0, 1, 2, 3] += THRESHOLD - 0.001
     target[1, 1, 2, 3] += THRESHOLD + 0.001  # in one channel
     assert changed_box.changed_box(source, target).sum((1, 2)).tolist() == [64, 1]
+    target = torch.zeros(1, 3, 8, 8)
+    target[..., 2, 3] = THRESHOLD  # as much, not more
+    assert changed_box.changed_box(torch.zeros(1, 3, 8, 8), target).sum() == 64
 
 
 def test_values_are_those_of_the_pixels_inside() -> None:

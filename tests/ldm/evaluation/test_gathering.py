@@ -80,6 +80,11 @@ def test_a_value_that_is_no_number_names_its_frame() -> None:
     )
 
 
+def test_every_pair_of_a_batch_has_a_value() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        PerPair(lambda _: torch.zeros(1)).update(make_batch("ab"))
+
+
 def test_pairs_of_pixels_are_compared_at_the_target_s_size_and_once(tmp_path: Path) -> None:
     seen: list[tuple[int, ...]] = []
 
@@ -119,6 +124,23 @@ def test_a_network_sees_one_side_in_the_precision_that_is_asked_for(precision: s
     if fewer:
         with setting.autocast():
             assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+def test_features_are_kept_with_those_of_their_side(tmp_path: Path) -> None:
+    stores = Store(tmp_path / "own.sqlite"), Store(tmp_path / "targets.sqlite")
+    seen: list[int] = []
+
+    def embed(_: str, images: Tensor, _protocol: str) -> Tensor:
+        seen.append(len(images))
+        return images.flatten(1)[:, :2]
+
+    vectors = features(MetricSetting("ego4d"), Memory("kind", *stores), "a network", embed)
+    batch = make_batch("ab", torch.full((2, 3, 8, 8), 0.25), torch.full((2, 3, 8, 8), 0.5))
+    for _ in range(2):  # the second time all is known
+        assert vectors(batch, "generated").tolist() == [[0.25, 0.25]] * 2
+        assert vectors(batch, "reference").tolist() == [[0.5, 0.5]] * 2
+    assert seen == [2, 2]
+    assert [[*store.read("kind", [*"aAbB"])] for store in stores] == [["a", "b"], ["A", "B"]]
 
 
 def test_similarity_is_the_cosine_between_both_sides() -> None:
