@@ -22,7 +22,7 @@ from ldm.metrics import evaluation
 from ldm.metrics.evaluation import kind, measure_run
 from ldm.metrics.feature_cache import Memory, Store
 from ldm.metrics.frames.frame_pairs import PairBatch, Pairs
-from ldm.metrics.metric import MetricSetting, Result
+from ldm.metrics.metric import Metric, MetricSetting, Result
 from ldm.metrics.networks.metric_weights import CLIP, EGOVLP
 from ldm.metrics.registry import METRICS
 
@@ -174,11 +174,15 @@ def test_metrics_see_all_pairs_without_gradients(scene: Any, watching: list[Watc
     assert watching[2].memory == Memory(kind(metrics[0], EGO4D), *stores)
 
 
-def test_how_many_pairs_were_seen_is_told(scene: Any, watching: list[Watching]) -> None:
+def test_how_many_pairs_were_seen_is_told(
+    scene: Any, watching: list[Watching], caplog: pytest.LogCaptureFixture
+) -> None:
     told: list[int] = []
     metrics = [METRICS["psnr"], replace(METRICS["psnr"], name="other")]
-    found = evaluation.see(pairs_of(scene), metrics, EGO4D, Memory("unused"), told.append)
+    with caplog.at_level(logging.INFO):
+        found = evaluation.see(pairs_of(scene), metrics, EGO4D, Memory("unused"), told.append)
     assert told == [3, 1]
+    assert [line.partition(",")[0] for line in caplog.messages] == ["pair: 4/4 (100 %)"]
     assert found == dict(zip(("psnr", "other"), watching, strict=True))
     assert [each.sizes for each in watching] == [[3, 1]] * 2
     assert [each.memory.kind for each in watching] == [kind(metric, EGO4D) for metric in metrics]
@@ -247,14 +251,18 @@ def test_what_is_known_is_not_measured_again(
     )
 
 
-def test_a_run_joins_its_shards_and_leaves_no_trace_of_them(scene: Any, watching: list[Watching]) -> None:
+def test_a_run_joins_its_shards_and_leaves_no_trace_of_them(
+    scene: Any, watching: list[Watching], caplog: pytest.LogCaptureFixture
+) -> None:
     """Where there are shards, targets lie in them too; else in the cache of all runs."""
-    metrics, pairs = [METRICS["psnr"]], pairs_of(scene)
+    metrics, pairs = [METRICS["psnr"], METRICS["ssim"]], pairs_of(scene)
     for shard in (Shard(1, 2), Shard(2, 2)):
         evaluation.measure_shard(
             scene.run, lambda shard: pairs_of(scene, shard=shard), metrics, EGO4D, Work(shard)
         )
-    measure_run(scene.run, "lego", pairs, metrics, EGO4D, 0)
+    with caplog.at_level(logging.INFO):
+        measure_run(scene.run, "lego", pairs, metrics, EGO4D, 0)
+    assert "lego: 4 pairs; measuring psnr, ssim" in caplog.messages
     memory = watching[-1].memory
     assert memory.generated is memory.reference
     assert memory.generated is not None
@@ -262,7 +270,7 @@ def test_a_run_joins_its_shards_and_leaves_no_trace_of_them(scene: Any, watching
     assert sorted(path.name for path in (scene.run / "metric").iterdir()) == [
         "details.json", "metric.json", "per_sample.json",
     ]  # fmt: skip
-    assert watching[-1].computed == 0  # all is known
+    assert [each.computed for each in watching[-2:]] == [0, 0]  # all is known
     (scene.run / "metric/details.json").unlink()
     measure_run(scene.run, "lego", pairs, metrics, EGO4D, 0)
     memory = watching[-1].memory
@@ -274,13 +282,23 @@ def test_a_run_joins_its_shards_and_leaves_no_trace_of_them(scene: Any, watching
 
 
 def test_results_of_metrics_that_are_not_asked_for_stay_while_nothing_speaks_against_them(
-    scene: Any, watching: list[Watching]
+    scene: Any, watching: list[Watching], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of those without a result nothing is looked for."""
+    asked: list[str] = []
+    at_hand = evaluation.provenance_at_hand
+
+    def counted(metric: Metric, *more: Any) -> dict[str, object]:
+        asked.append(metric.name)
+        return at_hand(metric, *more)
+
+    monkeypatch.setattr(evaluation, "provenance_at_hand", counted)
     pairs = pairs_of(scene)
     measure_run(scene.run, "lego", pairs, [METRICS["psnr"]], EGO4D, 0)
+    assert asked == []
     found = measure_run(scene.run, "lego", pairs, [METRICS["ssim"]], EGO4D, 0)
     assert list(found) == ["psnr", "ssim"]
-    assert len(watching) == 2
+    assert (asked, len(watching)) == (["psnr"], 2)
     found = measure_run(scene.run, "lego", pairs, [METRICS["ssim"]], replace(EGO4D, protocol="corrected"), 0)
     assert list(found) == ["ssim"]
 
@@ -311,21 +329,21 @@ def circumstances(*libraries: str) -> dict[str, object]:
 
 
 def test_what_decides_a_value(scene: Any, tmp_path: Path) -> None:
-    pairs, path = pairs_of(scene), tmp_path / CLIP.name
-    path.write_text("weights")
-    setting = replace(EGO4D, weights={CLIP.name: path}, root=tmp_path)
+    pairs, name = pairs_of(scene), EGOVLP["ego4d"].name
+    (tmp_path / name).write_text("weights")
+    setting = replace(EGO4D, weights={name: tmp_path / name}, root=tmp_path)
     metric = replace(
-        METRICS["clip"], inputs=lambda setting, pairs: {"key": f"{setting.llava_key} {len(pairs)}"}
+        METRICS["clip"],
+        weights=lambda setting: (EGOVLP[setting.dataset],),
+        inputs=lambda setting, pairs: {"key": f"{setting.llava_key} {len(pairs)}"},
     )
     expected = {
-        **pairs.digests, **circumstances("open_clip_torch"), CLIP.name: digest("weights"),
+        **pairs.digests, **circumstances("open_clip_torch"), name: digest("weights"),
         "key": "llava_forecast_finetune 4",
     }  # fmt: skip
     assert evaluation.provenance(metric, pairs, setting) == expected
     assert evaluation.provenance_at_hand(metric, pairs, replace(setting, weights={})) == expected
-    text = json.dumps(
-        ["clip", circumstances("open_clip_torch"), {CLIP.name: digest("weights")}], sort_keys=True
-    )
+    text = json.dumps(["clip", circumstances("open_clip_torch"), {name: digest("weights")}], sort_keys=True)
     assert kind(metric, setting) == digest(text)
     plain = METRICS["psnr"]
     assert evaluation.circumstances(plain, setting) == circumstances("torchmetrics")

@@ -20,7 +20,7 @@ from ldm.metrics.fid import Distance
 from ldm.metrics.frames.frame_pairs import Pair, PairBatch, Pairs, Side
 from ldm.metrics.frames.images import Size
 from ldm.metrics.metric import COSINE, Metric, MetricSetting
-from ldm.metrics.networks.metric_weights import CLIP
+from ldm.metrics.networks.metric_weights import CLIP, INCEPTION
 
 CPU = torch.device("cpu")
 
@@ -183,10 +183,14 @@ def test_what_is_known_is_not_computed_again(tmp_path: Path) -> None:
     assert memory.store("reference") is None
     kept = memory.recall(None, ["a", "a"], lambda chosen: torch.tensor(chosen)[:, None])
     assert kept.tolist() == [[0], [1]]
+    with pytest.raises(ValueError, match="shorter"):
+        memory.recall(store, ["e", "f"], lambda chosen: torch.tensor(chosen[1:])[:, None])
 
 
 def test_a_store_takes_over_what_another_keeps_and_its_own_counts(tmp_path: Path) -> None:
     one, other = Store(tmp_path / "one.sqlite"), Store(tmp_path / "other.sqlite")
+    assert one.read("k", ["a"]) == {}
+    assert not one.path.exists()  # who reads makes no file
     one.write("k", {"a": np.array([1.0])})
     other.write("k", {"a": np.array([2.0]), "b": np.array([3.0])})
     one.take(other.path)
@@ -211,7 +215,8 @@ def test_a_store_that_cannot_be_used_is_told_once_and_left_alone(
 
 
 def test_metrics_share_what_they_open() -> None:
-    setting = MetricSetting("ego4d", weights={CLIP.name: Path("clip.pt")})
+    weights = {CLIP.name: Path("clip.pt"), INCEPTION.name: Path("other.pth")}
+    setting = MetricSetting("ego4d", weights=weights)
     made: list[object] = []
 
     def load(path: Path, device: torch.device) -> str:
@@ -219,7 +224,8 @@ def test_metrics_share_what_they_open() -> None:
         return f"network {len(made)}"
 
     assert [setting.network(CLIP, load) for _ in range(2)] == ["network 1"] * 2
-    assert made == [(Path("clip.pt"), CPU)]
+    assert setting.network(INCEPTION, load) == "network 2"
+    assert made == [(Path("clip.pt"), CPU), (Path("other.pth"), CPU)]
     assert setting.once("other", lambda: 3) == setting.once("other", lambda: 4) == 3
     assert MetricSetting("ego4d").opened == {}
 
