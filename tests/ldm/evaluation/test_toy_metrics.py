@@ -108,8 +108,10 @@ def test_a_rate_is_the_mean_over_the_frames(name: str, expected: list[int]) -> N
         "toy_success": toy_success.every_sign, "toy_hand": toy_success.is_hand,
         "toy_object": toy_success.is_object, "toy_place": toy_success.is_place,
     }[name])  # fmt: skip
+    setting = MetricSetting("ego4d", metadata={"clip": clip_of()})
     for metric in (RATES[name], rate):
-        opened = metric.open(MetricSetting("ego4d", metadata={"clip": clip_of()}), NO_PAIRS, Memory())
+        assert metric.inputs(setting, NO_PAIRS) == toy_success.inputs(setting, NO_PAIRS)
+        opened = metric.open(setting, NO_PAIRS, Memory())
         opened.update(make_batch("abcd", FRAMES))
         found = opened.compute()
         assert [*found.values.values()] == expected
