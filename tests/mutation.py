@@ -75,15 +75,30 @@ HEART = {
         ),
         "pixels": Part(
             code("ldm/metrics", "accumulators", "changed_box", "fid", "lpips", "psnr", "ssim"),
-            tests("ldm/evaluation", "gathering", "metrics_numbers", "changed_box", "oracle_pixels", "sanity"),
+            tests(
+                "ldm/evaluation",
+                "gathering",
+                "metrics_numbers",
+                "metric_table",
+                "changed_box",
+                "oracle_pixels",
+                "small_pixel_networks",
+            ),
         ),
         "features": Part(
             code("ldm/metrics", "blip", "clip", "egovlp", "egovlp_plus"),
-            tests("ldm/evaluation", "oracle_features", "oracle_captions", "witnesses"),
+            tests(
+                "ldm/evaluation",
+                "metric_table",
+                "oracle_features",
+                "oracle_captions",
+                "witnesses",
+                "small_feature_networks",
+            ),
         ),
         "evaluation": Part(
             code("ldm/metrics", "evaluation", "feature_cache", "metric", "toy_features", "toy_success"),
-            tests("ldm/evaluation", "gathering", "evaluate", "evaluate_shards", "evaluate_weights"),
+            tests("ldm/evaluation", "gathering", "metric_table", "toy_metrics", "evaluation_steps"),
         ),
     },
 }

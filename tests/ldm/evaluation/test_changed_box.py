@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from egogen.annotations import Annotations
 from ldm import evaluate
 from ldm.metrics import changed_box, psnr, ssim
 from ldm.metrics.changed_box import THRESHOLD
+from ldm.metrics.feature_cache import Memory, Store
+from ldm.metrics.frames.frame_pairs import read_pairs
+from ldm.metrics.frames.images import read_image
+from ldm.metrics.metric import MetricSetting, Scale
 from tests.ldm.evaluation.failing import fails
 
 
@@ -43,6 +50,9 @@ def test_less_than_the_threshold_is_no_change_and_without_any_the_box_is_the_fra
     target[0, 1, 2, 3] += THRESHOLD - 0.001
     target[1, 1, 2, 3] += THRESHOLD + 0.001  # in one channel
     assert changed_box.changed_box(source, target).sum((1, 2)).tolist() == [64, 1]
+    target = torch.zeros(1, 3, 8, 8)
+    target[..., 2, 3] = THRESHOLD  # as much, not more
+    assert changed_box.changed_box(torch.zeros(1, 3, 8, 8), target).sum() == 64
 
 
 def test_values_are_those_of_the_pixels_inside() -> None:
@@ -110,3 +120,56 @@ def test_the_command_measures_it(scene, capsys: pytest.CaptureFixture[str]) -> N
     capsys.readouterr()
     again = fails(evaluate.main, scene.flags("--metrics", "ssim_box"), capsys)
     assert "clip2/act/000001.jpg: no such frame; it is the one before clip2/act" in again
+
+
+def test_pairs_are_known_by_their_three_frames(scene: Any) -> None:
+    """The frame before, the generated one and the target; a wider one is brought to the target's size."""
+    pairs = read_pairs(Annotations.read(scene.annotations), scene.run, scene.targets)
+    seen: list[tuple[torch.Tensor, ...]] = []
+
+    def score(*images: torch.Tensor) -> torch.Tensor:
+        seen.append(images)
+        return torch.stack(images).mean((2, 3, 4)).amax(0)
+
+    metric = changed_box.make("psnr_box", "In box", Scale(0.0, 1.0, "higher"), score)
+    setting, store = MetricSetting("ego4d"), Store(scene.root / "kept.sqlite")
+    for _ in range(2):  # the second time all is known
+        opened = metric.open(setting, pairs, Memory("kind", store, None))
+        for batch in pairs.batches(3, setting.device):
+            opened.update(batch)
+    assert [len(images[0]) for images in seen] == [3, 1]
+    shown = [torch.cat(parts) for parts in zip(*seen, strict=True)]
+    sources = [scene.frames / pair.item.action.image_0 for pair in pairs.pairs]
+    sides = [[pair.generated for pair in pairs.pairs], [pair.reference for pair in pairs.pairs], sources]
+    expected = [torch.stack([read_image(path) for path in paths]) for paths in sides]
+    assert all(torch.equal(a, b) for a, b in zip(shown, expected, strict=True))
+    values = torch.stack(expected).mean((2, 3, 4)).amax(0)
+    assert [*opened.compute().values.values()] == pytest.approx(values.tolist())
+    before = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources]
+    keys = [":".join([own, *pair.hashes]) for own, pair in zip(before, pairs.pairs, strict=True)]
+    assert store.read("kind", keys).keys() == {*keys}
+    lines = sorted(f"{pair.frame}\0{own}\0" for own, pair in zip(before, pairs.pairs, strict=True))
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert metric.inputs(setting, pairs) == {"sources_sha256": digest}
+
+
+def test_frames_of_another_size_are_brought_to_the_target_s(scene: Any, noise: Any) -> None:
+    """On epickitchen, where the published protocol forgives a pixel."""
+    scene.annotations.write_text(scene.annotations.read_text().replace("#C C ", ""))
+    noise(scene.generated(), 7, size=(31, 18))
+    noise(scene.frames / "clip0/act/000001.jpg", 8, size=(33, 18))
+    pairs = read_pairs(Annotations.read(scene.annotations), scene.run, scene.targets, 1)
+    metric = changed_box.make("psnr_box", "In box", Scale(0.0, 1.0, "higher"), changed_box.psnr)
+    opened = metric.open(MetricSetting("epickitchen"), pairs, Memory())
+    for batch in pairs.batches(4, torch.device("cpu")):
+        opened.update(batch)
+    values = opened.compute().values
+    assert len(values) == 4
+    drawn, target, source = (
+        read_image(path)[None]
+        for path in (scene.generated(), scene.targets / "clip0/act/000002.jpg",
+                     scene.frames / "clip0/act/000001.jpg")
+    )  # fmt: skip
+    fitted = [torch.nn.functional.interpolate(image, (18, 32), mode="bilinear") for image in (drawn, source)]
+    expected = float(changed_box.psnr(fitted[0], target, fitted[1]))
+    assert values["clip0/act/000002.jpg"] == pytest.approx(expected, abs=1e-4)

@@ -20,7 +20,7 @@ from ldm.metrics.fid import Distance
 from ldm.metrics.frames.frame_pairs import Pair, PairBatch, Pairs, Side
 from ldm.metrics.frames.images import Size
 from ldm.metrics.metric import COSINE, Metric, MetricSetting
-from ldm.metrics.networks.metric_weights import CLIP
+from ldm.metrics.networks.metric_weights import CLIP, INCEPTION
 
 CPU = torch.device("cpu")
 
@@ -80,6 +80,11 @@ def test_a_value_that_is_no_number_names_its_frame() -> None:
     )
 
 
+def test_every_pair_of_a_batch_has_a_value() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        PerPair(lambda _: torch.zeros(1)).update(make_batch("ab"))
+
+
 def test_pairs_of_pixels_are_compared_at_the_target_s_size_and_once(tmp_path: Path) -> None:
     seen: list[tuple[int, ...]] = []
 
@@ -119,6 +124,23 @@ def test_a_network_sees_one_side_in_the_precision_that_is_asked_for(precision: s
     if fewer:
         with setting.autocast():
             assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+def test_features_are_kept_with_those_of_their_side(tmp_path: Path) -> None:
+    stores = Store(tmp_path / "own.sqlite"), Store(tmp_path / "targets.sqlite")
+    seen: list[int] = []
+
+    def embed(_: str, images: Tensor, _protocol: str) -> Tensor:
+        seen.append(len(images))
+        return images.flatten(1)[:, :2]
+
+    vectors = features(MetricSetting("ego4d"), Memory("kind", *stores), "a network", embed)
+    batch = make_batch("ab", torch.full((2, 3, 8, 8), 0.25), torch.full((2, 3, 8, 8), 0.5))
+    for _ in range(2):  # the second time all is known
+        assert vectors(batch, "generated").tolist() == [[0.25, 0.25]] * 2
+        assert vectors(batch, "reference").tolist() == [[0.5, 0.5]] * 2
+    assert seen == [2, 2]
+    assert [[*store.read("kind", [*"aAbB"])] for store in stores] == [["a", "b"], ["A", "B"]]
 
 
 def test_similarity_is_the_cosine_between_both_sides() -> None:
@@ -161,10 +183,14 @@ def test_what_is_known_is_not_computed_again(tmp_path: Path) -> None:
     assert memory.store("reference") is None
     kept = memory.recall(None, ["a", "a"], lambda chosen: torch.tensor(chosen)[:, None])
     assert kept.tolist() == [[0], [1]]
+    with pytest.raises(ValueError, match="shorter"):
+        memory.recall(store, ["e", "f"], lambda chosen: torch.tensor(chosen[1:])[:, None])
 
 
 def test_a_store_takes_over_what_another_keeps_and_its_own_counts(tmp_path: Path) -> None:
     one, other = Store(tmp_path / "one.sqlite"), Store(tmp_path / "other.sqlite")
+    assert one.read("k", ["a"]) == {}
+    assert not one.path.exists()  # who reads makes no file
     one.write("k", {"a": np.array([1.0])})
     other.write("k", {"a": np.array([2.0]), "b": np.array([3.0])})
     one.take(other.path)
@@ -189,7 +215,8 @@ def test_a_store_that_cannot_be_used_is_told_once_and_left_alone(
 
 
 def test_metrics_share_what_they_open() -> None:
-    setting = MetricSetting("ego4d", weights={CLIP.name: Path("clip.pt")})
+    weights = {CLIP.name: Path("clip.pt"), INCEPTION.name: Path("other.pth")}
+    setting = MetricSetting("ego4d", weights=weights)
     made: list[object] = []
 
     def load(path: Path, device: torch.device) -> str:
@@ -197,7 +224,8 @@ def test_metrics_share_what_they_open() -> None:
         return f"network {len(made)}"
 
     assert [setting.network(CLIP, load) for _ in range(2)] == ["network 1"] * 2
-    assert made == [(Path("clip.pt"), CPU)]
+    assert setting.network(INCEPTION, load) == "network 2"
+    assert made == [(Path("clip.pt"), CPU), (Path("other.pth"), CPU)]
     assert setting.once("other", lambda: 3) == setting.once("other", lambda: 4) == 3
     assert MetricSetting("ego4d").opened == {}
 

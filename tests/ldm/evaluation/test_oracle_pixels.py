@@ -110,6 +110,20 @@ def test_frechet_distance_of_known_gaussians() -> None:
     assert fid.frechet_distance(m, nothing, n, nothing) == pytest.approx(np.square(m - n).sum())
 
 
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+def test_frechet_distance_in_any_unit(size: float) -> None:
+    """Deviations of 1 and 2 against 3 and 2, and of 0 against 1, in one unit: 4 + 0 + 1 of its squares."""
+    nothing = np.zeros(3)
+    a, b = (np.diag(np.square(np.array(each) * size)) for each in ([1.0, 2.0, 0.0], [3.0, 2.0, 1.0]))
+    assert fid.frechet_distance(nothing, a, nothing, b) == pytest.approx(5 * size**2, rel=1e-12, abs=0)
+
+
+def test_variance_below_rounding_counts_for_nothing() -> None:
+    """Its root would not be below rounding: against a variance of 10^4 the one of 3e-16 would tell 2e-6."""
+    nothing, a, b = np.zeros(3), np.diag([3e-16, 1.0, 3e-16]), np.diag([1e4, 1.0, 1e4])
+    assert fid.frechet_distance(nothing, a, nothing, b) == pytest.approx(2e4, abs=1e-9)
+
+
 def test_moments_do_not_depend_on_batches() -> None:
     values = np.random.default_rng(0).normal(3, 2, (50, 5)).astype(np.float32)
     whole = fid.Moments.empty(5)
