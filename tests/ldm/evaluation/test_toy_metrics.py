@@ -119,7 +119,7 @@ def test_a_rate_is_the_mean_over_the_frames(name: str, expected: list[int]) -> N
 
 
 def test_a_rate_needs_facts_of_every_clip() -> None:
-    pairs = Pairs(make_batch("ab").pairs, [], Path("val.json"), Path("targets"))
+    pairs = Pairs(make_batch("a").pairs, [], Path("val.json"), Path("targets"))
     plain = ClipMetadata.model_validate({"height": 64, "width": 64})
 
     def told(metadata: Any) -> str:
