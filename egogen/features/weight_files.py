@@ -8,6 +8,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from functools import partial
+from operator import index
 from pathlib import Path
 from typing import TypeVar
 
@@ -94,7 +95,7 @@ def surplus(path: Path) -> int:
             if length > min(path.stat().st_size, LONGEST_HEADER):
                 return 0
             entries: dict[str, dict[str, list[int]]] = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+        ends = [index(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"]
         return max(0, path.stat().st_size - 8 - length - max(ends, default=0))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return 0

@@ -93,7 +93,12 @@ def targets(folder: Path) -> Iterator[tuple[str, Target]]:
     files = damaged(saved(state), old, plain) | VALUES.map(saved) | changed
     yield (
         "checkpoint",
-        Target(files, ("x.ckpt",), at("x.ckpt", read), known=(CUT, misnamed(old))),
+        Target(
+            files,
+            ("x.ckpt",),
+            at("x.ckpt", read),
+            known=(CUT, misnamed(old), tensors({"a": {"data_offsets": [0, 0.0]}}, bytes(64))),
+        ),
     )
     script = save_scripted({"a.weight": torch.ones(2, 3)}, folder / "x.pt").read_bytes()
     yield "torchscript", Target(damaged(script), ("x.pt",), at("x.pt", read_torchscript))
