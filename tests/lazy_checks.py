@@ -10,9 +10,11 @@ from functools import partial, wraps
 from typing import Any, get_args, get_type_hints
 
 import jaxtyping
-from jaxtyping import AbstractArray, jaxtyped
+from beartype import BeartypeConf, beartype
+from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
 
 Function = Callable[..., Any]
+TYPES: Function = beartype(conf=BeartypeConf(violation_type=TypeCheckError))  # the error of `jaxtyped`
 
 
 def check_lazily() -> None:
@@ -32,7 +34,7 @@ def lazily(function: object = None, *, typechecker: Function) -> Any:
     def called(*args: object, **kwargs: object) -> object:
         nonlocal checked
         if checked is None:
-            check = typechecker if is_plain(function) else jaxtyped(typechecker=typechecker)
+            check = TYPES if is_plain(function) else jaxtyped(typechecker=typechecker)
             checked = check(function)
         return checked(*args, **kwargs)
 

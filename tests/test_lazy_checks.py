@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from beartype import beartype
-from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import Float, TypeCheckError
 
 from egogen.shards import parse_shard
@@ -38,7 +37,7 @@ def test_types_are_checked_of_arguments_and_of_what_is_returned() -> None:
     checked = lazily(doubled, typechecker=beartype)
     assert checked(3) == 3
     for wrong in ("3", 4):
-        with pytest.raises(BeartypeCallHintViolation):
+        with pytest.raises(TypeCheckError):
             checked(wrong)
 
 
@@ -66,5 +65,5 @@ def test_where_no_shape_is_annotated_types_alone_are_checked(function: object, p
 
 
 def test_the_hook_has_put_them_before_our_functions() -> None:
-    with pytest.raises(BeartypeCallHintViolation):
+    with pytest.raises(TypeCheckError):
         parse_shard(3)  # type: ignore[arg-type]
