@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -269,8 +270,14 @@ def circumstances(metric: Metric, setting: MetricSetting) -> dict[str, object]:
         "protocol": setting.protocol,
         "precision": setting.precision,
         "definitions": DEFINITIONS,
-        "versions": {name: version(name) for name in dict.fromkeys([*PACKAGES, *metric.libraries])},
+        "versions": {name: version_of(name) for name in dict.fromkeys([*PACKAGES, *metric.libraries])},
     }
+
+
+@cache
+def version_of(package: str) -> str:
+    """The installed version; its file, which every metric asks for, takes milliseconds to read."""
+    return version(package)
 
 
 def kind(metric: Metric, setting: MetricSetting) -> str:

@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from egogen.layout import FOLDERS
+from ldm import evaluate
+from ldm.metrics import fid
+from ldm.metrics.accumulators import Vectors
+from ldm.metrics.frames.frame_pairs import SIDES, PairBatch, Side
 from tests.ldm.evaluation.networks import ORACLE, write_all
+from tests.ldm.evaluation.recorded_run import Table, flags
 
 
 @dataclass(frozen=True)
@@ -128,3 +138,36 @@ def run_folder(recorded: Path, tmp_path: Path) -> Path:
     """A run of the recorded ego4d frames."""
     shutil.copytree(recorded / "gen" / "ego4d" / "images", tmp_path / "lego" / "images")
     return tmp_path / "lego"
+
+
+@pytest.fixture(scope="session")
+def whole_table(
+    recorded: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Table]:
+    """By data set: all metrics of its recorded frames by the command, which several tests look at."""
+
+    @cache
+    def measured(dataset: str) -> Table:
+        root = tmp_path_factory.mktemp(f"table_{dataset}")
+        shutil.copytree(recorded / "gen" / dataset / "images", root / "lego" / "images")
+        seen: dict[Side, dict[str, np.ndarray]] = {side: {} for side in SIDES}
+        features = fid.features
+
+        def noted(*given: Any) -> Vectors:
+            vectors = features(*given)
+
+            def told(batch: PairBatch, side: Side) -> Tensor:
+                found = vectors(batch, side)
+                seen[side].update(zip((pair.frame for pair in batch.pairs), found.numpy(), strict=True))
+                return found
+
+            return told
+
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
+            patch.setenv("RUN_ROOT", str(root / "runs"))
+            patch.setattr(fid, "features", noted)
+            more = ("--per-sample", str(root / "samples.parquet"))
+            evaluate.main(flags(recorded, root / "lego", dataset, weights, *more))
+        return Table(root, printed.getvalue(), seen)
+
+    return measured

@@ -5,12 +5,35 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from egogen.layout import FOLDERS
+from ldm.metrics.frames.frame_pairs import Side
 
 QUICK = "clip,egovlp_plus,lpips_squeeze"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the command measured of the recorded frames of a data set.
+
+    Attributes:
+        root: holds the run `lego` and `samples.parquet`.
+        printed: by the command.
+        seen: what Inception saw in the frames of each side, [2048] by frame.
+    """
+
+    root: Path
+    printed: str
+    seen: dict[Side, dict[str, np.ndarray]]
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "lego"
 
 
 def read(path: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from ldm.metrics import clip, egovlp, egovlp_plus, evaluate, fid
 from ldm.metrics.frames.images import read_image
 from ldm.metrics.frames.resize import resize
 from ldm.metrics.networks.egovlp_model import fit_frames, load_egovlp
-from ldm.metrics.networks.metric_weights import CLIP, INCEPTION
+from ldm.metrics.networks.metric_weights import CLIP
 from tests.ldm.evaluation.networks import ORACLE
 from tests.ldm.evaluation.networks import egovlp as egovlp_state
+from tests.ldm.evaluation.recorded_run import Table, read
 
 CPU = torch.device("cpu")
 DATASETS = list(FOLDERS)
@@ -124,23 +126,20 @@ def test_clip(recorded: Path, outputs: Any, weights: Path, dataset: str) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_fid(recorded: Path, outputs: Any, weights: Path, dataset: str) -> None:
-    network = fid.load(weights / INCEPTION.name, CPU)
+def test_fid(whole_table: Callable[[str], Table], outputs: Any, dataset: str) -> None:
+    """What the command saw and measured."""
+    table = whole_table(dataset)
     expected = outputs["fid"]
-    moments = []
-    for place, side in enumerate(("gen", "gt")):
-        images = [pair[place][None] for pair in frames(recorded, dataset)]
-        found = torch.cat([fid.activations(network, image) for image in images]).numpy()
+    for side, name in (("gen", "generated"), ("gt", "reference")):
+        found = np.stack([vector for _, vector in sorted(table.seen[name].items())])
         np.testing.assert_allclose(found, expected[f"{dataset}_2048_act_{side}"], atol=3e-6)
-        moments.append(fid.Moments.empty(found.shape[1]))
-        moments[-1].add(found[:4])
-        moments[-1].add(found[4:])
-        np.testing.assert_allclose(moments[-1].mean, expected[f"{dataset}_mu_{side}"], atol=1e-6)
-        corner = moments[-1].covariance[:8, :8]
+        moments = fid.Moments.empty(found.shape[1])
+        moments.add(found[:4])
+        moments.add(found[4:])
+        np.testing.assert_allclose(moments.mean, expected[f"{dataset}_mu_{side}"], atol=1e-6)
+        corner = moments.covariance[:8, :8]
         np.testing.assert_allclose(corner, expected[f"{dataset}_sigma_{side}_8x8"], atol=1e-7)
-    distance = fid.frechet_distance(
-        moments[0].mean, moments[0].covariance, moments[1].mean, moments[1].covariance
-    )
+    distance = read(table.folder / "metric" / "metric.json")["fid"]
     values = json.loads((ORACLE / "fid.json").read_text())[f"{dataset}_2048"]
     assert distance == pytest.approx(values["fid_exact_lowrank"], abs=2e-6)
     assert distance == pytest.approx(values["fid"], abs=3e-6)

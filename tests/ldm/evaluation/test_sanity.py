@@ -103,11 +103,12 @@ def test_more_damage_is_worse(targets: Tensor, scores: Any, kind: str) -> None:
 
 @pytest.mark.slow
 def test_fid_grows_with_damage(targets: Tensor, weights: Path) -> None:
+    """In the first 64 of 2,048 features, whose covariance takes no seconds."""
     network = fid.load(weights / INCEPTION.name, CPU)
 
     def moments(images: Tensor) -> fid.Moments:
-        found = fid.Moments.empty(2048)
-        found.add(fid.activations(network, images).numpy())
+        found = fid.Moments.empty(64)
+        found.add(fid.activations(network, images)[:, :64].numpy())
         return found
 
     def distance(a: fid.Moments) -> float:
