@@ -58,6 +58,8 @@ class Progress(tqdm):  # type: ignore[type-arg]
 
     def close(self) -> None:
         """Ends the bar, or tells the last line."""
+        if not hasattr(self, "start_t"):  # Ctrl-C in tqdm's own `__init__`, which sets it last
+            self.disable = True
         long = not self.is_brief or time.monotonic() - self.began >= EVERY
         if self.lines and not self.disable and self.n != self.told and long:
             self.tell()

@@ -63,16 +63,15 @@ coverage_of_both() {
     python -m slipcover --merge "$work"/coverage/*.json --out "$work/coverage.json"
 }
 
-# Tests of stage 2 that other lanes run, so that all lanes take as long.
-WITH_VLLM=(tests/egogen/test_prepare_judge.py tests/ldm/baselines tests/ldm/test_flow.py tests/ldm/test_feature_stores.py)
-WAITING=(tests/ldm/page tests/ldm/test_{documents_run,hostile,notebook,reproduce,resume,trackers,wheel}.py)
+# Tests of stage 2 in the lane of the rest: those that wait for other processes, and as many more as let all lanes take as long.
+REST=(tests/ldm/{baselines,page} tests/ldm/test_{documents_run,feature_stores,flow,hostile,notebook,reproduce,resume,trackers,wheel}.py)
 
 # The documents as a site: a link or anchor to nothing, a page outside the navigation, or a part from elsewhere fails.
 site() {
     NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet --site-dir "$work/site"
 }
 
-# The checks, in lanes side by side: of stage 1, of stage 2, and of what waits for other processes much of its time.
+# The checks, in lanes side by side: of stage 1, of stage 2, and the rest of both.
 lane_vllm() {
     use_env vllm
     check "shell syntax" scripts_parse
@@ -82,24 +81,21 @@ lane_vllm() {
     check "types, vllm" mypy --cache-dir .mypy_cache/vllm egogen llava
     [[ $mode != --lint ]] || return 0
     check "tests, vllm" measured vllm tests/egogen tests/llava
-    use_env ldm
-    check "tests, ldm, a part" measured ldm_part "${WITH_VLLM[@]}"
 }
 
 lane_ldm() {
-    local elsewhere=("${WITH_VLLM[@]}" "${WAITING[@]}")
     use_env ldm
     check "types, ldm" mypy --cache-dir .mypy_cache/ldm egogen ldm main.py app.py
-    [[ $mode == --lint ]] || check "tests, ldm" measured ldm tests/ldm "${elsewhere[@]/#/--ignore=}"
+    [[ $mode == --lint ]] || check "tests, ldm" measured ldm tests/ldm "${REST[@]/#/--ignore=}"
 }
 
-lane_waiting() {
+lane_rest() {
     use_env vllm
     check "site" site
     [[ $mode != --lint ]] || return 0
-    check "tests, vllm, waiting" tests vllm_waiting tests/faults tests/test_*.py
+    check "tests, vllm, the rest" tests vllm_rest tests/faults tests/test_*.py
     use_env ldm
-    check "tests, ldm, waiting" measured ldm_waiting tests/faults "${WAITING[@]}" tests/browser
+    check "tests, ldm, the rest" measured ldm_rest tests/faults "${REST[@]}" tests/browser tests/egogen/test_prepare_judge.py
 }
 
 if [[ $mode == --long ]]; then
@@ -133,7 +129,7 @@ free_gib=$(awk '/^MemAvailable:/ {print int($2 / 1048576)}' /proc/meminfo 2>/dev
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > 5 ? cores / 3 : 1))}
 trap 'kill -- $(jobs -p | sed "s/^/-/") 2>/dev/null || true; exit 130' INT TERM
 set -m # a lane is a process group, which Ctrl-C ends as a whole
-lanes=(lane_vllm lane_ldm lane_waiting)
+lanes=(lane_vllm lane_ldm lane_rest)
 for lane in "${lanes[@]}"; do
     # A lane that ends half-way, killed for memory or without its environment, is a check that failed.
     { "$lane"; touch "$work/$lane"; } </dev/null &

@@ -125,6 +125,14 @@ def test_quiet_tells_warnings(start: Callable[..., None], capsys: pytest.Capture
     assert capsys.readouterr().err == "b\n"
 
 
+def test_a_bar_that_was_interrupted_as_it_was_made_ends_quietly() -> None:
+    """As Ctrl-C leaves it in the middle of tqdm's `__init__`: told to be shown, with nothing to show."""
+    bar = Progress.__new__(Progress)
+    bar.disable, bar.lines = False, True
+    bar.close()
+    assert bar.disable
+
+
 def test_all_bars_are_of_this_kind() -> None:
     others = {
         path.relative_to(ROOT).as_posix(): line

@@ -26,7 +26,7 @@ from ldm.training.callbacks.checkpoints import Checkpoints, find_resume, step_fi
 from ldm.training.run import find_checkpoint
 from tests import forked
 from tests.forked import Forked
-from tests.ldm.toy_run import Run, make_run, training
+from tests.ldm.toy_run import ATTENTIVE, Run, make_run, training
 from tests.second_process import second_process
 from tests.small_disk import largest_file
 
@@ -51,7 +51,7 @@ SETTINGS = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return make_run(tmp_path_factory.mktemp("run"))
+    return make_run(tmp_path_factory.mktemp("run"), ATTENTIVE)
 
 
 @pytest.fixture(autouse=True)
