@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from egogen.errors import UserError, reason
 from egogen.features.store_names import SUFFIXES
 from egogen.hints import hint
+from egogen.pickled_texts import check_texts
 from egogen.unfetched import HEAD, check_fetched
 from egogen.walks import shown
 
@@ -154,6 +155,7 @@ def open_bin(path: Path) -> Tensors:
         found: np.ndarray = content[name].detach().float().numpy()
         return found
 
+    check_texts(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:

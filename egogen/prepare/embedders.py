@@ -12,6 +12,7 @@ from PIL import Image
 
 from egogen.errors import UserError, reason
 from egogen.files import regular
+from egogen.pickled_texts import check_texts
 from egogen.torchscript import SETTINGS, is_torchscript, read_torchscript
 
 # The embeddings [n, d] of RGB pictures of any size, not normalised.
@@ -96,7 +97,8 @@ def load_head(path: Path) -> Float32[np.ndarray, " d1"]:
     import torch
 
     try:
-        state = torch.load(regular(path), map_location="cpu", weights_only=True)
+        check_texts(regular(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
         weight, bias = state["weight"].reshape(-1), state["bias"].reshape(-1)
         found: np.ndarray = torch.cat([weight, bias]).float().numpy()
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for a file that is not its own

@@ -14,6 +14,7 @@ from egogen.errors import UserError, reason
 from egogen.features.weight_files import BROKEN, SAFETENSORS, ZIP, form_of, surplus
 from egogen.files import regular
 from egogen.hints import hint
+from egogen.pickled_texts import check_texts
 from ldm.checkpoints.compact_files import read_tensors
 from ldm.networks.distilled import DISTILLED
 
@@ -70,6 +71,7 @@ def read(path: Path) -> dict[str, Any]:
             return read_safetensors(path)
         if not form:
             raise EOFError("it begins as no file of weights does")
+        check_texts(path)
         # Files from before torch 1.6 cannot be mapped; of paths torch takes their suffix for what they are.
         mapped = form == ZIP and path.suffix.lower() != f".{SAFETENSORS}"
         with torch.serialization.safe_globals(KNOWN_TYPES), path.open("rb") as file:  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from torch import Tensor
 from egogen.errors import UserError, reason
 from egogen.features.weight_files import BROKEN, SAFETENSORS, SHARDED, ZIP, form_of
 from egogen.files import atomic_open, read_json, write_json
+from egogen.pickled_texts import check_texts
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 HINT = "bash scripts/download_weights.sh fetches the published start, llava.train makes others"
@@ -185,6 +186,8 @@ def guarded(path: Path, read: Callable[[Path], Read]) -> Read:
         raise UserError(f"{path}: empty; copy it again")
     try:
         return read(path)
+    except UserError:
+        raise
     except BROKEN as error:
         raise UserError(
             f"{path}: not a readable weight file ({told(error)}); copy it again, or take it as safetensors"
@@ -201,6 +204,7 @@ def told(error: Exception) -> str:
 
 def load_pickle(path: Path) -> object:
     """`torch.load` with the allow-list; memory-mapped unless the file is in the format before torch 1.6."""
+    check_texts(path)
     if path.suffix == ".safetensors":  # torch itself would go by the name
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)

@@ -179,11 +179,15 @@ def old_file() -> bytes:
         (b"PK\x03\x04 cut", "cut off"),
         (b"\x80\x02}q\x00", "not a readable weight file"),
         (misnamed(old_file()), "not a readable weight file .*storage key"),
+        (
+            old_file().replace(b"OrderedDict\n", b"9" * 300_000 + b"\n", 1),
+            "refused, it holds a text",
+        ),
         ({"a": Odd()}, "refused: it names .*Odd.*or take it as safetensors"),
         ({"state_dict": {"a": torch.ones(1)}, "step": 1}, "found state_dict, step, expected tensors by name"),
         ([torch.ones(1)], "found list, expected tensors"),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_what_is_no_weight_file_is_one_line(content: object, said: str, own_tiny: Path) -> None:
     path = own_tiny / "pytorch_model.bin"
