@@ -10,8 +10,6 @@ from unittest import mock
 import pytest
 from jaxtyping import _import_hook, install_import_hook
 
-from tests.lazy_checks import check_lazily
-
 PACKAGES = ("egogen", "llava", "ldm")
 ROOT = Path(__file__).parents[1]
 checked_file = _import_hook._optimized_cache_from_source
@@ -29,7 +27,6 @@ def compiled_file(kind: str, /, path: str, debug_override: bool | None = None) -
 
 
 _import_hook._optimized_cache_from_source = compiled_file
-check_lazily()
 install_import_hook(PACKAGES, "beartype.beartype")
 
 
