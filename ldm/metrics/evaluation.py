@@ -31,7 +31,6 @@ from ldm.metrics.registry import METRICS, choose
 from ldm.metrics.results import result_files as results
 from ldm.metrics.results.result_files import Measured
 from ldm.networks.devices import find_device
-from ldm.networks.kept_memory import keep_memory
 
 log = logging.getLogger(__name__)
 # Packages that decide what an image decodes to and how a number is computed.
@@ -107,7 +106,6 @@ def prepare(
         raise UserError(f"batch size {batch_size}: expected at least 1")
     facts = None if metadata is None else read_metadata(metadata)
     place = find_device(device)
-    keep_memory(place)
     setting = MetricSetting(
         choice("data set", dataset, FOLDERS), choice("protocol", protocol, PROTOCOLS), place,
         choose_precision(precision, place), facts, metadata, llava_key, input_path, batch_size, weights,

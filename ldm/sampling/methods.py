@@ -26,7 +26,6 @@ from ldm.checkpoints.stated_sizes import resolution_of
 from ldm.config.baselines import ProxConfig, SDEditConfig
 from ldm.config.sections import GenerateConfig, SamplingConfig
 from ldm.networks.architecture import Parts
-from ldm.networks.kept_memory import keep_memory
 from ldm.networks.packing import pack_convolutions
 from ldm.networks.precision import Precisions, dtype_of, on_tiles
 from ldm.networks.shapes import LATENT_CHANNELS
@@ -94,7 +93,6 @@ def wrap(method: str, parts: Parts, config: GenerateConfig, device: torch.device
 
 def prepare(parts: Parts, device: torch.device, precisions: Precisions, compiled: bool) -> None:
     """Moves the networks to where and how they run; what stays in 32 bits beside bf16 may use TF32."""
-    keep_memory(device)
     for module in parts:
         if module is not None:
             nn.Module.to(module, device)
