@@ -60,7 +60,7 @@ measured() {
 }
 
 coverage_of_both() {
-    python -m slipcover --merge "$work"/coverage/*.json --out "$work/coverage.json"
+    python -m slipcover --branch --merge "$work"/coverage/*.json --out "$work/coverage.json"
 }
 
 # Tests of stage 2 in the lane of the rest: those that wait for other processes, and as many more as let all lanes take as long.

@@ -186,7 +186,7 @@ def guarded(path: Path, read: Callable[[Path], Read]) -> Read:
         raise UserError(f"{path}: empty; copy it again")
     try:
         return read(path)
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except BROKEN as error:
         raise UserError(

@@ -28,14 +28,14 @@ from ldm.diffusion.schedule import TRAINING_SCHEDULE
 from ldm.networks.architecture import UNET, build
 from ldm.networks.shapes import Architecture, UNetShape, VAEShape
 from ldm.pipeline import LegoPipeline
-from tests.ldm.toy_run import SHAPE, WIDTH
+from tests.ldm.toy_run import ATTENTIVE, WIDTH
 
 # Heads apart, what no tensor tells is as in Stable Diffusion.
 UNSTATED = replace(
-    SHAPE,
+    ATTENTIVE,
     unet=UNetShape([32, 64], [False, True], 1, heads=4),
     vae=VAEShape([32, 32], 1),
-    text=replace(SHAPE.text, width=64, heads=1),
+    text=replace(ATTENTIVE.text, width=64, heads=1),
 )
 
 
@@ -47,7 +47,7 @@ def state_of(shape: Architecture, conditioner: bool = True) -> dict[str, torch.T
 @pytest.fixture(scope="module")
 def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("files") / "lego.ckpt"
-    write(path, state_of(SHAPE), SHAPE)
+    write(path, state_of(ATTENTIVE), ATTENTIVE)
     return path
 
 
@@ -63,24 +63,24 @@ def test_there_and_back(ckpt: Path, tmp_path: Path, suffix: str) -> None:
     again = tmp_path / f"again.{suffix}"
     convert(["diffusers2compvis", str(tmp_path / "folder"), str(again)])
     assert_equal_states(read(ckpt)["state_dict"], read(again)["state_dict"])
-    assert architecture_of(load_parts(again)) == SHAPE
+    assert architecture_of(load_parts(again)) == ATTENTIVE
     assert {path.name for path in tmp_path.iterdir()} == {"folder", f"again.{suffix}"}
 
 
 def test_a_folder_trains_and_samples_like_the_file(ckpt: Path, tmp_path: Path) -> None:
     convert(["compvis2diffusers", str(ckpt), str(tmp_path / "folder")])
-    one, two = load_parts(ckpt, SHAPE), load_parts(tmp_path / "folder", SHAPE)
+    one, two = load_parts(ckpt, ATTENTIVE), load_parts(tmp_path / "folder", ATTENTIVE)
     for first, second in zip(one, two, strict=True):
         assert_equal_states(first.state_dict(), second.state_dict())
     with pytest.raises(UserError, match=r"do not belong together; the folder has UNetShape\(channels=\[32"):
-        load_parts(tmp_path / "folder", replace(SHAPE, unet=UNetShape([32, 32], [False, True], groups=8)))
+        load_parts(tmp_path / "folder", replace(ATTENTIVE, unet=UNetShape([32, 32], [False, True], groups=8)))
 
 
 def test_averages_are_taken_unless_refused(ckpt: Path, tmp_path: Path) -> None:
     state = read(ckpt)["state_dict"]
     name = "model.diffusion_model.out.2.weight"
     averages = {ema_name(each): value for each, value in state.items() if each.startswith(UNET)}
-    write(tmp_path / "ema.ckpt", {**state, **averages, ema_name(name): state[name] + 1}, SHAPE)
+    write(tmp_path / "ema.ckpt", {**state, **averages, ema_name(name): state[name] + 1}, ATTENTIVE)
     for flags, extra in (([], 1), (["--no-ema"], 0)):
         out = tmp_path / f"folder{extra}"
         convert(["compvis2diffusers", str(tmp_path / "ema.ckpt"), str(out), *flags])
@@ -91,18 +91,18 @@ def test_averages_that_are_no_whole_model_are_refused(ckpt: Path, tmp_path: Path
     """Of a part of the UNet, or under names that nobody reads: the last weights would be taken, unsaid."""
     state = read(ckpt)["state_dict"]
     names = [each for each in state if each.startswith(UNET)]
-    write(tmp_path / "part.ckpt", {**state, ema_name(names[0]): state[names[0]]}, SHAPE)
+    write(tmp_path / "part.ckpt", {**state, ema_name(names[0]): state[names[0]]}, ATTENTIVE)
     with pytest.raises(UserError, match=rf"averages of 1 of the UNet's {len(names)} weights; .*no-ema"):
         load_parts(tmp_path / "part.ckpt")
     load_parts(tmp_path / "part.ckpt", use_ema=False)
     dotted = f"model_ema.{names[0].removeprefix('model.')}"
-    write(tmp_path / "dotted.ckpt", {**state, dotted: state[names[0]]}, SHAPE)
+    write(tmp_path / "dotted.ckpt", {**state, dotted: state[names[0]]}, ATTENTIVE)
     with pytest.raises(UserError, match=rf"tensor '{dotted}' is unknown in the file"):
         load_parts(tmp_path / "dotted.ckpt")
 
 
 def test_a_stable_diffusion_folder_is_widened_by_zeros(tmp_path: Path) -> None:
-    shape = replace(SHAPE, unet=replace(SHAPE.unet, in_channels=4))
+    shape = replace(ATTENTIVE, unet=replace(ATTENTIVE.unet, in_channels=4))
     parts = build(shape, conditioner=False)
     pipeline = LegoPipeline.from_parts(parts)
     stock = StableDiffusionPipeline(
@@ -252,7 +252,7 @@ def write_old(path: Path, state: dict[str, torch.Tensor], **more: object) -> Non
 
 
 def test_known_types_of_old_lightning_files_are_read_over(tmp_path: Path) -> None:
-    state = state_of(SHAPE)
+    state = state_of(ATTENTIVE)
     write_old(tmp_path / "old.ckpt", state, architecture={})
     content = read(tmp_path / "old.ckpt")
     assert_equal_states(content["state_dict"], state)
@@ -271,6 +271,6 @@ def test_other_types_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_files_of_the_old_format_are_read(tmp_path: Path) -> None:
-    state = state_of(SHAPE)
+    state = state_of(ATTENTIVE)
     torch.save({"state_dict": state}, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
     assert_equal_states(read(tmp_path / "old.ckpt")["state_dict"], state)
