@@ -194,7 +194,6 @@ def test_targets_are_embedded_once_for_all_runs(
     assert values(run_folder) == values(other)
 
 
-@pytest.mark.usefixtures("coarse")
 def test_an_interruption_loses_nothing(
     recorded: Path, run_folder: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
