@@ -63,8 +63,9 @@ coverage_of_both() {
     python -m slipcover --branch --merge "$work"/coverage/*.json --out "$work/coverage.json"
 }
 
-# Tests of stage 2 in the lane of the rest: those that wait for other processes, and as many more as let all lanes take as long.
-REST=(tests/ldm/{baselines,page} tests/ldm/test_{documents_run,feature_stores,flow,hostile,notebook,reproduce,resume,trackers,wheel}.py)
+# Tests of stage 2 in other lanes, so that all take as long; in that of the rest those that wait for other processes.
+WITH_VLLM=(tests/ldm/baselines tests/ldm/test_flow.py)
+REST=(tests/ldm/page tests/ldm/test_{documents_run,feature_stores,hostile,notebook,reproduce,resume,trackers,wheel}.py)
 
 # The documents as a site: a link or anchor to nothing, a page outside the navigation, or a part from elsewhere fails.
 site() {
@@ -81,12 +82,15 @@ lane_vllm() {
     check "types, vllm" mypy --cache-dir .mypy_cache/vllm egogen llava
     [[ $mode != --lint ]] || return 0
     check "tests, vllm" measured vllm tests/egogen tests/llava
+    use_env ldm
+    check "tests, ldm, a part" measured ldm_part "${WITH_VLLM[@]}"
 }
 
 lane_ldm() {
+    local elsewhere=("${WITH_VLLM[@]}" "${REST[@]}")
     use_env ldm
     check "types, ldm" mypy --cache-dir .mypy_cache/ldm egogen ldm main.py app.py
-    [[ $mode == --lint ]] || check "tests, ldm" measured ldm tests/ldm "${REST[@]/#/--ignore=}"
+    [[ $mode == --lint ]] || check "tests, ldm" measured ldm tests/ldm "${elsewhere[@]/#/--ignore=}"
 }
 
 lane_rest() {
