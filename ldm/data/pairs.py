@@ -31,8 +31,8 @@ from ldm.config.sections import DataConfig
 from ldm.data.image_features import VISION, Batch, VisionFiles, complete, load_vision
 from ldm.data.noise import draw
 from ldm.data.order import Key
+from ldm.data.split_facts import SplitFacts
 from ldm.data.stage_one import StageOne
-from ldm.data.survey import Survey
 from ldm.networks.pixels import to_model
 from ldm.networks.shapes import BOTH, Streams
 
@@ -95,17 +95,17 @@ class SplitFiles:
         streams: Streams = BOTH,
     ) -> None:
         self.config, self.split, self.store, self.streams = config, split, store, streams
-        survey = Survey(config.text_key, named=llm_width is not None)
-        self.annotations, self.frames = open_split(config, split, survey)
+        facts = SplitFacts(config.text_key, named=llm_width is not None)
+        self.annotations, self.frames = open_split(config, split, facts)
         log.info("%s split: %s", split, self.annotations.source)
         self.items = self.annotations.items
-        self.are_apart = survey.are_apart  # target frames, by their names
-        if survey.lacking is not None:
-            self.prompt(survey.lacking)
+        self.are_apart = facts.are_apart  # target frames, by their names
+        if facts.lacking is not None:
+            self.prompt(facts.lacking)
         self.features: StageOne | None = None
         if llm_width is not None:
             image, text = (config.feature_folder(split, kind) for kind in ("llava_image", "llava_text"))
-            marks = survey.input_marks
+            marks = facts.input_marks
             self.features = StageOne(store, image, text, llm_width, self.items, streams, marks)
 
     @property

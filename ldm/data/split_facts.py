@@ -13,7 +13,7 @@ from egogen.layout import target_stem
 from egogen.text_names import frame_mark
 
 
-class Survey:
+class SplitFacts:
     """Is shown each item, of which 16 bytes are kept.
 
     Args:

@@ -16,7 +16,7 @@ from egogen.layout import FRAME_FORMATS, Layout, generated_name, target_name
 from egogen.text_names import frame_mark
 from ldm.config.sections import DataConfig
 from ldm.data.pairs import EgoGenPairs, SplitFiles
-from ldm.data.survey import Survey
+from ldm.data.split_facts import SplitFacts
 
 pytestmark = pytest.mark.usefixtures("kept_items")
 TARGETS = [
@@ -37,13 +37,13 @@ def entry(target: str, **more: str) -> dict[str, str]:
 
 @given(targets=st.lists(st.sampled_from(TARGETS), max_size=4))
 def test_targets_are_apart_if_no_format_makes_two_frames_one(targets: list[str]) -> None:
-    survey = Survey("action", named=True)
+    facts = SplitFacts("action", named=True)
     for number, target in enumerate(targets):
-        survey(Item("c", f"{number}", Action(entry(target))))
+        facts(Item("c", f"{number}", Action(entry(target))))
     drawn = [[generated_name(target_name(target), form) for target in targets] for form in FRAME_FORMATS]
-    assert survey.are_apart == all(len(set(names)) == len(names) for names in drawn)
-    assert survey.input_marks.tolist() == [frame_mark("c/a/0.jpg")] * len(targets)
-    assert survey.lacking is None
+    assert facts.are_apart == all(len(set(names)) == len(names) for names in drawn)
+    assert facts.input_marks.tolist() == [frame_mark("c/a/0.jpg")] * len(targets)
+    assert facts.lacking is None
 
 
 def split(root: Path, entries: dict[str, dict[str, str]]) -> DataConfig:
