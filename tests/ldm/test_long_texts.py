@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import time
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,15 +16,10 @@ from egogen.features.weight_files import read_tensors
 from egogen.pickled_texts import LONGEST, texts
 from egogen.prepare.embedders import load_head
 from ldm.checkpoints.safe_reading import read
+from tests.ldm.test_fuzz import saved
 
-ENDLESS = "9" * 300_000  # a quarter of an hour of torch's
+ENDLESS = "9" * 300_000  # twenty minutes of torch's
 READERS: list[Callable[[Path], object]] = [read, read_tensors, load_head]
-
-
-def saved(content: object, old: bool) -> bytes:
-    file = io.BytesIO()
-    torch.save(content, file, _use_new_zipfile_serialization=not old)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -38,6 +34,27 @@ def test_a_name_without_end_is_refused_at_once(reader: Callable[[Path], object],
     ):
         reader(path)
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("sign", ["\\x", "\u00e9", "%", ""])
+def test_no_sign_before_it_hides_a_long_name(sign: str, tmp_path: Path) -> None:
+    """Nor the end of a ZIP behind the file."""
+    plain, path = saved({"a": torch.ones(2, 3)}, old=True), tmp_path / "x.ckpt"
+    path.write_bytes(plain.replace(b"OrderedDict\n", f"{sign}{ENDLESS}\n".encode(), 1))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("other", "")
+    with pytest.raises(UserError, match="holds a text of"):
+        read(path)
+
+
+def test_of_two_members_of_one_name_both_are_seen(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings(action="ignore"):
+        for text in ("first", "second"):
+            archive.writestr(
+                "x/data.pkl", b"\x80\x02X" + len(text).to_bytes(4, "little") + text.encode() + b"."
+            )
+    assert [*texts(path)] == ["first", "second"]
 
 
 @pytest.mark.parametrize("old", [False, True])
