@@ -27,7 +27,7 @@ case $DEVICE in
     *) die "--device $DEVICE: allowed are cpu and cuda; $usage" ;;
 esac
 if [[ -n $QUICK ]]; then
-    draw=(--size toy) train=(--size toy --seconds 2) methods=(--size toy --steps 4) pairs=2
+    draw=(--size toy --whole 100) train=(--size toy --seconds 2) methods=(--size toy --steps 4) pairs=2
     describe=(--size toy --frames 16 --published-frames 2 --tokens 32 --rounds 1)
 fi
 OUT=${OUT:-$RUN_ROOT/benchmarks/$DEVICE${QUICK:+_quick}}

@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from egogen.cli import flag
+from egogen.errors import UserError
 from egogen.shards import WHOLE
 from egogen.toy.world import write_world
 from ldm.config.merge import load_config
@@ -95,6 +96,10 @@ def seconds_per_frame(
     if sampling.steps <= options.whole or uneven:
         return measured(sampling.steps), pipeline.passes, False
     short, longer = measured(SHORT), measured(LONGER)
+    if longer <= short:
+        raise UserError(
+            f"{LONGER} steps took no longer than {SHORT}: other work disturbs; --whole measures all"
+        )
     step = (longer - short) / (LONGER - SHORT)
     return short + (sampling.steps - SHORT) * step, pipeline.passes // LONGER * sampling.steps, True
 

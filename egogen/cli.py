@@ -19,6 +19,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, field, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -168,6 +169,17 @@ def path(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{error}") from None
 
 
+def report(ending: str) -> Callable[[str], Path]:
+    """What reads a flag's file for a report: no file of another kind is lost to it."""
+
+    def read(text: str) -> Path:
+        if not text.lower().endswith(ending):
+            raise argparse.ArgumentTypeError(f"found {shorten(text)}, expected a name that ends in {ending}")
+        return path(text)
+
+    return read
+
+
 def workers(text: str) -> int:
     """A flag's number of threads or processes.
 
@@ -258,7 +270,8 @@ def tell(line: str) -> None:
     """The last line of a command that fails."""
     if logs.in_json():
         logging.getLogger(__name__).error("%s", line.removeprefix("error: "))
-    else:
+        return
+    with suppress(OSError):  # where stderr takes nothing, the code alone tells
         sys.stderr.write(f"{line}\n")
 
 
@@ -272,7 +285,9 @@ def full_somewhere(error: Exception) -> UserError | None:
         return no_room(Path(name), cause)
     places = dict.fromkeys((Path.cwd(), run_root().absolute(), Path(tempfile.gettempdir())))
     free = ", ".join(f"{readable(free_bytes(place))} on that of {place}" for place in places)
-    return UserError(f"a disk is full ({cause}); free are {free}. Free some room")
+    return UserError(
+        f"a disk is full ({cause}); free are {free}. Free some room, also where what is printed goes"
+    )
 
 
 def environment_of(words: Sequence[str]) -> str:

@@ -154,6 +154,13 @@ class Layout:
         return self.egogen / "curation_from_gpt" / f"{self.dataset}_for_tuning_forecasting.json"
 
 
+def check_outside(flag: str, path: Path, root: Path) -> None:
+    """Raises a `UserError` if what a flag names, to be written, lies within the data of a root."""
+    data = (root / EGOGEN).resolve()
+    if data in (place := path.resolve(), *place.parents):
+        raise UserError(f"{flag} {path}: lies in {data}, which holds the data; name a place elsewhere")
+
+
 def image_name(clip: str, action_id: str, number: int) -> str:
     """A frame relative to its split folder; within an action, frames sort as their numbers do."""
     return f"{clip}/{action_id}/frame_{number:010d}.jpg"

@@ -15,7 +15,7 @@ from typing import get_args
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
-from egogen.layout import FOLDERS, Layout, Split, data_root, tar_folder
+from egogen.layout import FOLDERS, Layout, Split, check_outside, data_root, tar_folder
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ class PackOptions:
     def __post_init__(self) -> None:
         if self.frames_per_tar < 1:
             raise UserError(f"--frames-per-tar {self.frames_per_tar}: expected 1 or more")
+        check_outside("--out", self.out, self.data_root)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
@@ -36,8 +37,8 @@ class Progress(tqdm):  # type: ignore[type-arg]
         self.told_at, self.is_brief = self.began, how.get("leave") is False
         configured = bool(logging.getLogger().handlers)
         how["disable"] = bool(how.get("disable")) or (configured and not log.isEnabledFor(logging.INFO))
-        if self.lines:  # tqdm itself writes nothing
-            how |= {"mininterval": EVERY, "miniters": 1, "leave": False}
+        if self.lines:  # tqdm itself writes nothing: nobody sees its file
+            how |= {"mininterval": EVERY, "miniters": 1, "leave": False, "file": io.StringIO()}
         super().__init__(*args, **{"dynamic_ncols": True, **how})
 
     def update(self, n: int | float | None = 1) -> bool | None:

@@ -31,7 +31,7 @@ from typing import Any
 
 from egogen.disk import no_room
 from egogen.errors import UserError, reason
-from egogen.files import is_running, read_json, write_json
+from egogen.files import is_running, read_json, regular, write_json
 from egogen.locks import HeldError, hold
 from egogen.shards import MOST_SHARDS, Shard
 from egogen.told_command import told_command
@@ -41,6 +41,7 @@ CLAIM, DONE, LEFT = ".claim", ".done", ".left"
 BEAT = 15.0  # seconds between signs of life
 STALE = 180.0  # seconds without one after which a claim belongs to nobody
 LARGEST, LONGEST = 2**31, 1e9  # numbers and seconds that a file may tell of
+LARGEST_NOTE = 1 << 16  # bytes of a shard's file
 POLL = 2.0  # seconds between looks at what others do
 MOST_FAILURES = 3  # shards that fail, and none that succeeds: what is wrong is wrong with all
 Note = dict[str, Any]
@@ -201,6 +202,10 @@ class Claims:
         for shard in left:
             try:
                 done = self.attempt(shard, work)
+                if done and not self.is_done(shard):
+                    raise UserError(
+                        f"{self.path(shard, DONE)}: could not be written, though the shard is done"
+                    )
             except UserError as error:
                 failed[shard], done = error, False
                 log.warning("shard %s: %s", shard, error)
@@ -236,7 +241,7 @@ class Claims:
     def is_free(self, shard: Shard) -> bool:
         """Whether a shard can be claimed; the claim of a process that has gone is removed."""
         path = self.path(shard, CLAIM)
-        if not path.exists():
+        if not os.path.lexists(path):
             return True
         said = read_quietly(path)
         if not has_gone(parse_note(said)) and not self.is_silent(path, said):
@@ -246,7 +251,8 @@ class Claims:
             path.rename(aside)  # of several that try, one succeeds
         except FileNotFoundError:
             return False
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder: no process's claim
+            aside.unlink(missing_ok=True)
         log.warning("shard %s: its process has gone; this one goes on", shard)
         return True
 
@@ -294,9 +300,10 @@ class Claims:
     def note_end(self, work: Work, end: str) -> None:
         """Says what became of a shard, and gives it free."""
         try:
-            self.path(work.shard, LEFT).unlink(missing_ok=True)
             if end == DONE or work.done:
                 write_json(self.path(work.shard, end), work.note, indent=None)
+            if end == DONE or not work.done:
+                self.path(work.shard, LEFT).unlink(missing_ok=True)
         except (OSError, UserError) as error:  # a full or read-only disk: the shard counts as not done
             log.warning("%s", error)
         with suppress(OSError):
@@ -340,10 +347,11 @@ def read_plan(path: Path) -> Note | None:
 
 
 def read_quietly(path: Path) -> str:
-    """What a file says; nothing if it has gone, or cannot be read just now."""
+    """What a file says; nothing if it has gone, is none, or cannot be read just now."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        with regular(path).open("rb") as file:
+            return file.read(LARGEST_NOTE).decode("utf-8", "replace")
+    except (OSError, UserError):
         return ""
 
 
@@ -355,13 +363,19 @@ def parse_note(text: str) -> Note:
         return {}
     whole = (
         isinstance(told, dict)
-        and all(isinstance(told.get(name), str) for name in ("place", "host", "token"))
+        and all(is_line(told.get(name)) for name in ("place", "host", "token"))
+        and is_line(told.get("since", ""))
         and all(is_count(told.get(name)) for name in ("pid", "done", "total"))
         and is_count(told.get("before", 0))
         and isinstance(seconds := told.get("seconds", 0), int | float)
         and 0 <= seconds < LONGEST
     )
     return told if whole else {}
+
+
+def is_line(value: object) -> bool:
+    """Whether a value is text that a terminal may be shown."""
+    return isinstance(value, str) and value.isprintable()
 
 
 def is_count(value: object) -> bool:

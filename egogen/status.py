@@ -17,6 +17,7 @@ WHOLE, AT_WORK, SILENT, ENDED, FAILED, MISSING = (
     "whole", "at work", "silent", "ended", "failed", "not begun",
 )  # fmt: skip
 LISTED = 40  # shards in the table, unless --all
+SHORTEST = 0.1  # seconds of work that tell a rate
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def look(folder: Path, number: int, count: int) -> ShardStatus:
     """What the files of a shard say."""
-    from egogen.shard_claims import CLAIM, DONE, LEFT, STALE, has_gone, parse_note
+    from egogen.shard_claims import CLAIM, DONE, LEFT, STALE, has_gone, parse_note, read_quietly
 
     for kind in (DONE, CLAIM, LEFT):
         path = folder / f"{number}_of_{count}{kind}"
         try:
-            note = parse_note(path.read_text(encoding="utf-8", errors="replace"))
-            age = time.time() - path.stat().st_mtime
+            age = time.time() - path.lstat().st_mtime
         except FileNotFoundError:
             continue
+        note = parse_note(read_quietly(path))
         if not note:
             return ShardStatus(number, AT_WORK if kind == CLAIM else MISSING)
         state = {DONE: WHOLE, LEFT: FAILED, CLAIM: AT_WORK}[kind]
@@ -83,8 +84,9 @@ def look(folder: Path, number: int, count: int) -> ShardStatus:
             state = ENDED
         elif state == AT_WORK and age > STALE:
             state = SILENT
-        made = note["done"] - note.get("before", 0)
-        rate = made / note["seconds"] if note.get("seconds") else 0.0
+        made = max(0, note["done"] - note.get("before", 0))
+        seconds = note.get("seconds", 0)
+        rate = made / seconds if seconds >= SHORTEST else 0.0
         by = f"process {note['pid']} on {note['host']} since {note.get('since', '?')}"
         return ShardStatus(number, state, note["done"], note["total"], rate, by)
     return ShardStatus(number, MISSING)
@@ -135,6 +137,8 @@ def to_finish(left: Sequence[ShardStatus], count: int, command: object) -> list[
     free = [each.number for each in left if each.state not in (AT_WORK, SILENT)]
     if not free:
         return ["other processes work on all that is left"]
+    if not "".join(command).isprintable():
+        return ["to finish: the command that .shards/plan.json has; it holds signs that are not shown here"]
     words = without_shard(command)
     plain = shlex.join(["python", *words])
     environment = cli.environment_of(words)

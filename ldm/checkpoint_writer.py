@@ -19,7 +19,7 @@ def check_target(target: Path, stock: bool = False) -> None:
     """Raises a `UserError` for what is there already, or a stock pipeline that is to be a file."""
     if target.exists():
         raise UserError(f"{target}: is there already; delete it or choose another name")
-    if stock and target.suffix in SUFFIXES:
+    if stock and target.suffix.lower() in SUFFIXES:
         raise UserError(f"{target}: --stock writes a folder; choose a name without such a suffix")
 
 
@@ -31,7 +31,7 @@ def write_checkpoint(parts: Parts, target: Path, stock: bool = False) -> None:
         target: a name that ends in .ckpt or .safetensors is a published file, any other a diffusers folder.
         stock: of a folder, a stock InstructPix2Pix pipeline with the conditioner beside it.
     """
-    if target.suffix in SUFFIXES:
+    if target.suffix.lower() in SUFFIXES:
         shape, state = architecture_of(parts), published_state(parts, architecture_of(parts))
         write(target, state, shape, resolution_of(parts), distilled_of(parts.unet), guidance_of(parts))
         return

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ldm.networks.scales import bake
 
     check_target(args.target, args.stock)
-    is_file = args.target.suffix in SUFFIXES
+    is_file = args.target.suffix.lower() in SUFFIXES
     if args.way == "compvis2diffusers" and args.source.is_dir():
         raise UserError(f"{args.source}: is a folder; expected a .ckpt or .safetensors file")
     if args.way == "diffusers2compvis" and not (args.source / INDEX).is_file():

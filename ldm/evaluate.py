@@ -19,7 +19,7 @@ from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.hints import require
 from egogen.layout import DESCRIPTION_KEY, FOLDERS, weights_root
-from egogen.shards import SHARD, process
+from egogen.shards import SHARD, parse_auto, parse_shard, process
 from ldm.metrics.metric_names import KEYS, PRECISIONS, PROTOCOLS, choice, metric_names
 from ldm.networks.devices import HELP
 from ldm.report.report_options import PUBLISHED
@@ -87,12 +87,18 @@ class EvaluateOptions:
         check_runs(self.gen_path)
         for place in (self.gt_path, self.edit_file):
             require(place)
+        if self.shard is not None and parse_auto(self.shard) is None:
+            parse_shard(self.shard)
         if not 0 <= self.bootstrap <= MOST_RESAMPLES:
             raise UserError(f"--bootstrap {self.bootstrap}: expected 0 to {MOST_RESAMPLES} resamples")
         if self.per_sample and self.per_sample.suffix.lower() not in TABLES:
             raise UserError(
                 f"--per-sample {self.per_sample}: expected a name that ends in {' or '.join(TABLES)}"
             )
+        if self.per_sample and self.per_sample.resolve() in {
+            place.resolve() for place in (self.edit_file, self.metadata) if place
+        }:
+            raise UserError(f"--per-sample {self.per_sample}: is read; name another file to write")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -111,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     for path in options.gen_path:
         results.prepare(run_folder(path))
-    if options.shards and not share_work(options, options.shards, setting, metrics):
+    if options.shards is not None and not share_work(options, options.shards, setting, metrics):
         return
     runs = [
         evaluation.pair(setting, path, options.gt_path, options.edit_file) for path in options.gen_path
@@ -137,7 +143,6 @@ def share_work(
     """Measures this process's part of each run; returns whether it is to join them, which are whole then."""
     from egogen.locks import hold
     from egogen.shard_claims import Claims
-    from egogen.shards import parse_auto, parse_shard, process
     from ldm.metrics import evaluation
     from ldm.metrics.frames.frame_pairs import run_folder
     from ldm.metrics.results.result_files import DETAILS, FOLDER

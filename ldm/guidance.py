@@ -73,6 +73,9 @@ def guide(
 FULL, IMAGE_ONLY, NULL = range(3)
 
 
+END = 1 + 1e-6  # schedulers round their levels in different ways
+
+
 class Interval(NamedTuple):
     """Noise levels low < sigma <= high (Kynkaanniemi et al. 2024, section 3); all of them by default."""
 
@@ -85,8 +88,8 @@ class Interval(NamedTuple):
         return cls(*ends) if ends else cls()
 
     def holds(self, sigma: float) -> bool:
-        """Whether a noise level lies in it."""
-        return self.low < sigma <= self.high
+        """Whether a noise level lies in it; one that is an end, to the rounding of 32 bits, is that end."""
+        return self.low * END < sigma <= self.high * END
 
 
 ALWAYS = Interval()

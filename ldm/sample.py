@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         shards = Claims(options.folder, count, together=True)
         shards.take(lambda told: draw(Share(options.chunk, told.shard, claimed=True), nullcontext(told)))
     else:
-        share = Share(options.chunk, parse_shard(options.shard) if options.shard else None)
+        share = Share(options.chunk, None if options.shard is None else parse_shard(options.shard))
         draw(share, Claims(options.folder, share.whole.total).own(share.whole))
     for job in jobs:
         sweep([job.out], job.out / JOURNALS)

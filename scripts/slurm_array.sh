@@ -32,7 +32,20 @@ done
 (($# > 1)) || die "no command; $usage"
 count=$1
 shift
-[[ " $* " != *" --shard "* ]] || die "the command has --shard already; this script adds it"
+((${#count} <= 6 && count <= 100000)) || die "N is $count, expected at most 100000"
+[[ " $* " != *" --shard"[\ =]* ]] || die "the command has --shard already; this script adds it"
+# What follows a line break would be a line of its own in the script that Slurm reads.
+[[ ${options[*]} != *[$'\n\r']* ]] || die "a line break in an option of sbatch"
+[[ $RUN_ROOT != *[$'\n\r"']* ]] || die "RUN_ROOT has a line break or a quotation mark; name another folder"
+for option in "${options[@]}"; do
+    [[ $option == --array=* ]] || continue
+    tasks=${option#--array=}
+    [[ -n $tasks ]] || tasks=none
+    for task in ${tasks//[,-]/ }; do # 3-4,6 and perhaps 1-9:2 or 1-9%2
+        task=${task%%[:%]*}
+        [[ $task =~ ^[1-9][0-9]{0,5}$ ]] && ((task <= count)) || die "$option: expected tasks from 1 to N, which is $count"
+    done
+done
 
 logs=$RUN_ROOT/slurm
 script=$(

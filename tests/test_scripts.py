@@ -197,7 +197,14 @@ def test_a_slurm_task_runs_its_shard(tmp_path: Path) -> None:
         (["4"], "no command"),
         (["--env", "llava", "4", "true"], "allowed are vllm and ldm"),
         (["4", "python", "--shard", "1/2"], "has --shard already"),
+        (["4", "python", "--shard=1/2"], "has --shard already"),
+        (["100001", "true"], "expected at most 100000"),
+        (["99999999999999999999", "true"], "expected at most 100000"),
+        (["--array=5-9", "4", "true"], "--array=5-9: expected tasks from 1 to N, which is 4"),
+        (["--array=", "4", "true"], "expected tasks from 1 to N"),
+        (["--comment=a\nrm -rf x", "4", "true"], "a line break in an option"),
         (["4", "true"], "no sbatch here"),
+        (["--array=1,3-4%2", "4", "true"], "no sbatch here"),
     ],
 )
 def test_wrong_slurm_arguments(tmp_path: Path, arguments: list[str], message: str) -> None:

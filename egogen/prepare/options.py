@@ -14,7 +14,7 @@ from typing import get_args
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError, check
-from egogen.layout import DESCRIPTION_KEY, FOLDERS, Split, data_root
+from egogen.layout import DESCRIPTION_KEY, FOLDERS, Split, check_outside, data_root
 from egogen.prepare.frames.look import Look
 from egogen.shards import SHARD, parse_auto, parse_shard
 
@@ -246,6 +246,7 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if self.samples_per_shard < 1:
             raise UserError(f"--samples-per-shard {self.samples_per_shard}: expected 1 or more")
+        check_outside("--out", self.out, self.root)
 
 
 @dataclass(frozen=True)

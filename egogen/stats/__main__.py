@@ -23,7 +23,7 @@ class StatsOptions:
 
     root: Path = flag("the folder that holds EgoGen/", positional=True, type=Path, metavar="ROOT")
     dataset: str | None = flag("one data set; else those that are there", choices=list(FOLDERS))
-    out: Path | None = flag("write a page with examples", type=Path, metavar="FILE.html")
+    out: Path | None = flag("write a page with examples", type=cli.report(".html"), metavar="FILE.html")
     examples: int = flag("of each split on the page", type=int, default=12)
     top: int = flag("how many verbs, nouns and sizes to show", type=int, default=12)
     workers: int = flag("threads", type=cli.workers, default=lambda: os.cpu_count() or 1)
@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.stdout.write(summary(splits, options.top))
     if options.out:
         with atomic_open(options.out) as file:
-            file.write(page(splits, options.top, options.examples, f"{options.root}").encode())
+            file.write(
+                page(splits, options.top, options.examples, f"{options.root}").encode("utf-8", "replace")
+            )
         log.info("examples: %s", options.out)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
-from egogen.layout import FOLDERS
+from egogen.layout import FOLDERS, check_outside
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ValidateOptions:
     width: int | None = flag("d of the features; else that of the first one", type=int)
     height: int | None = flag("of all frames, in pixels; else the most frequent one", type=int)
     workers: int = flag("threads", type=cli.workers, default=lambda: os.cpu_count() or 1)
-    json: Path | None = flag("write the result there too", type=Path, metavar="FILE")
+    json: Path | None = flag("write the result there too", type=cli.report(".json"), metavar="FILE.json")
     fix: bool = flag(
         "first make val_gt_for_metric equal to the val targets and delete unfinished .part files; "
         "frames, annotations and features are never changed",
@@ -37,5 +37,7 @@ class ValidateOptions:
         for name in ("width", "height"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UserError(f"--{name} {value}: expected 1 or more")
+        if self.json:
+            check_outside("--json", self.json, self.root)
         if self.features and not self.features.is_dir():
             raise UserError(f"{self.features}: no such folder of features")

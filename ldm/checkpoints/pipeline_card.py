@@ -79,12 +79,17 @@ def card_words(parts: Parts, stock: bool = False) -> StageWords:
     published = architecture_of(parts).unet == UNetShape()
     steps, text, image = drawn_by(parts)
     settings = {"num_inference_steps": steps, "guidance_scale": text, "image_guidance_scale": image}
+    distilled = distilled_of(parts.unet)
+    baked = distilled is not None and distilled.baked
+    if stock and baked:  # what is not ours would guide it a second time
+        settings = {"num_inference_steps": steps, "guidance_scale": 1.0}
     streams = None if parts.conditioner is None else parts.conditioner.streams
     facts: dict[str, object] = {
         "Frames": f"{side} x {side} pixels",
         "Reads of stage 1": f"{streams}" if streams else "nothing: it is InstructPix2Pix",
         "Steps": steps,
-        "Guidance by text and features, by the frame": f"{text:g} and {image:g}",
+        "Guidance by text and features, by the frame": f"{text:g} and {image:g}"
+        + (", in its weights: draw it without guidance" if baked else ""),
         "Parameters of the UNet": f"{sum(each.numel() for each in parts.unet.parameters()):,}",
     }
     where = BASES if published else ()

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from egogen.layout import expanded
 from egogen.seeds import MOST_SEED
-from ldm.diffusion.choices import TRAINING_STEPS
+from ldm.diffusion.choices import MOST_SCALE, TRAINING_STEPS
 
 SECTION = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 # No setting means more; float32, array sizes and the clock hold it.
@@ -52,7 +52,7 @@ Below1 = Annotated[float, NUMBER, Field(ge=0, lt=1)]
 Number = Annotated[float, NUMBER, Field(ge=-LARGEST, le=LARGEST)]
 NotNegative = Annotated[float, NUMBER, Field(ge=0, le=LARGEST)]
 Positive = Annotated[float, NUMBER, Field(gt=0, le=LARGEST)]
-Scale = NotNegative  # of guidance
+Scale = Annotated[float, NUMBER, Field(ge=0, le=MOST_SCALE)]  # of guidance
 Scales = Annotated[list[Scale], Field(min_length=1, description="at least one number, none below 0")]
 NoiseLevels = Annotated[
     list[NotNegative],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 from egogen.errors import check
 
 TRAINING_STEPS = 1000
+MOST_SCALE = 1e9  # of guidance; no frame is drawn far below
 PUBLISHED = "euler_ancestral"
 DDIM_TRAILING = "ddim_trailing"  # from the last timestep down, evenly; what models of few phases are drawn by
 PRESETS = ("fast", "balanced", "published")  # of drawing; files of configs/fast/
@@ -48,7 +48,7 @@ def check_steps(name: str, steps: int) -> None:
 
 def check_scale(name: str, scale: float) -> None:
     """Raises a `UserError` for a guidance scale that gives no frame."""
-    check(name, scale, "a number of at least 0", math.isfinite(scale) and scale >= 0)
+    check(name, scale, f"a number from 0 to {MOST_SCALE:g}", 0 <= scale <= MOST_SCALE)
 
 
 def check_interval(name: str, interval: Sequence[float] | None) -> None:

@@ -135,6 +135,14 @@ def make_scheduler(name: str = PUBLISHED) -> SchedulerMixin:
     if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
         allowed = ", ".join([PUBLISHED, *NAMES])
         raise UserError(f"scheduler {shorten(name)}: allowed are {allowed} and diffusers' scheduler classes")
+    more = [*signature(found.step).parameters.values()][4:]  # behind itself, the prediction, t and latents
+    asked = [
+        each.name for each in more if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
+    ]
+    if asked:
+        raise UserError(
+            f"scheduler {shorten(name)}: its steps ask for {', '.join(asked)} too; choose another"
+        )
     known = {name: value.default for name, value in signature(found).parameters.items()}
     # As Stable Diffusion's own configurations: latents are not pictures, and must not be clipped.
     options: dict[str, object] = {"clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}

@@ -45,6 +45,14 @@ class FrameSettings(BaseModel):
     scheduler: str | None = Field(default=None, max_length=60, pattern=r"^\w+$")
     resolution: int | None = None
 
+    @field_validator("action", "description")
+    @classmethod
+    def is_shown(cls, text: str | None) -> str | None:
+        """Refuses signs that nobody sees: they would be in the command that is offered."""
+        if text and not " ".join(text.split()).isprintable():
+            raise ValueError("it holds signs that are not shown, such as control characters; take them out")
+        return text
+
     @field_validator("action")
     @classmethod
     def has_words(cls, action: str) -> str:

@@ -67,8 +67,13 @@ def ask(options: DrawingOptions, folder: Path, questions: Sequence[Question]) ->
     done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 - our own command
     if done.returncode:
         raise UserError(f"--vllm {options.vllm}: stage 1 ended with code {done.returncode}; see above")
-    (texts,) = (folder / TEXTS).glob("chunk_*.json")
-    written = read_json(texts)
+    texts = [*(folder / TEXTS).glob("chunk_*.json")]
+    if len(texts) != 1:
+        raise UserError(
+            f"--vllm-python {options.vllm_python}: ended well and wrote no description; expected "
+            "stage 1's Python, such as .venvs/vllm/bin/python"
+        )
+    written = read_json(texts[0])
     return {
         each.name: Answer(
             written[each.name][ACTION]["description"],

@@ -14,7 +14,7 @@ from egogen.files import read_yaml
 from ldm.config.merge import load_config, split_words
 from ldm.config.sections import GenerateConfig, SamplingConfig
 from ldm.diffusion.choices import DDIM_TRAILING
-from ldm.networks.distilled import Distilled
+from ldm.networks.distilled import IN_CONFIG, Distilled
 from ldm.sampling.method_names import GUIDED, OF_GUIDED, PIPELINE, SECTIONED
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,10 @@ def for_pipeline(config: GenerateConfig, ckpt: Path) -> GenerateConfig:
     from ldm.baselines.pipeline_index import open_index
 
     index, given = open_index(ckpt), config.data.resolution
+    if IN_CONFIG in index.settings("unet"):
+        raise UserError(
+            f"{ckpt}: is distilled, and would be guided a second time; draw it by --method lego, or ip2p"
+        )
     index.check_arguments(config.pipeline.arguments)
     check(
         "sampling.compile",
@@ -81,6 +85,11 @@ def for_checkpoint(sampling: SamplingConfig, stated: Distilled | None) -> Sampli
         return sampling
     if sampling.adapt:
         sampling = adapted(sampling, stated)
+    for name in ("interval_txt", "interval_img"):
+        value = getattr(sampling, name)
+        check(
+            f"sampling.{name}", value, "none: a distilled checkpoint is guided at all noise levels", not value
+        )
     for text, image in product(sampling.scales_txt, sampling.scales_img):
         stated.check_scales(text, image, ("sampling.scales_txt", "sampling.scales_img"))
     stated.check_steps("sampling.steps", sampling.steps)

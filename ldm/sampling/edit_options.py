@@ -6,7 +6,7 @@ import math
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -133,15 +133,18 @@ class DrawingOptions:
         from ldm.sampling.drawing_config import adapted
         from ldm.sampling.presets import read_preset, with_given
 
-        preset = read_preset(self.preset)
+        scales = {
+            "scales_txt": told(self.cfg_text, guidance, 0),
+            "scales_img": told(self.cfg_image, guidance, 1),
+        }
+        preset = with_given(read_preset(self.preset), scales)
         made = with_given(
             adapted(preset, distilled) if distilled and preset.adapt else preset,
             {
+                **scales,
                 "scheduler": self.scheduler,
                 "steps": self.steps,
                 "timesteps": self.timesteps,
-                "scales_txt": told(self.cfg_text, guidance, 0),
-                "scales_img": told(self.cfg_image, guidance, 1),
                 "interval_txt": finite(self.interval_text),
                 "interval_img": finite(self.interval_image),
                 "precision": self.precision,
@@ -159,8 +162,9 @@ class DrawingOptions:
             fits = not distilled.phases or self.scheduler in (None, DDIM_TRAILING)
             check("--scheduler", self.scheduler, f"{DDIM_TRAILING}, as for all checkpoints of phases", fits)
             given = made.interval_txt or made.interval_img
-            allowed = "none, nor --preset published: a distilled checkpoint is guided at all noise levels"
+            allowed = "none: a distilled checkpoint is guided at all noise levels"
             check("--interval-text, --interval-image", given, allowed, not given)
+            made = replace(made, scheduler=distilled.scheduler(made.scheduler))
         return made
 
 

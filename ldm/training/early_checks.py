@@ -46,7 +46,8 @@ def gpu_numbers(text: str) -> list[int]:
         UserError: the text is not a list of GPU numbers.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
-    if not all(re.fullmatch("[0-9]{1,4}", word) for word in words) or len({*words}) < len(words):
+    fit = all(re.fullmatch("[0-9]{1,4}", word) for word in words) and len({*words}) == len(words)
+    if not fit or (text.strip() and not words):
         raise UserError(f"--gpus {text!r}: expected different numbers such as 0,1")
     return [int(word) for word in words]
 

@@ -48,6 +48,8 @@ class TrainOptions:
     def __post_init__(self) -> None:
         for name in ("name", "postfix"):
             check(f"--{name}", getattr(self, name), "part of a folder's name", "/" not in getattr(self, name))
+        inside = not Path(self.project).is_absolute() and ".." not in Path(self.project).parts
+        check("--project", self.project, "a folder inside --logdir", inside)
 
     def read(self, kind: type[Config], advice: str, start: Path | None = None) -> tuple[Config, Path]:
         """The settings, and the run's folder.

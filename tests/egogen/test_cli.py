@@ -1,5 +1,6 @@
 """How commands begin and end: flags, exit codes, one-line errors, tracebacks on request."""
 
+import argparse
 import errno
 import io
 import json
@@ -161,6 +162,15 @@ def test_another_broken_pipe_is_no_reader_that_has_gone() -> None:
         cli.run(broken)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+def test_where_stderr_takes_nothing_the_code_tells() -> None:
+    bar = "from egogen.progress import Progress; run(lambda: [*Progress(range(3), unit='x')])"
+    works = f"from egogen.cli import run; {bar}"
+    for words, code in ((works, 0), (FAILS, 2)):
+        command = f"{sys.executable} -c {shlex.quote(words)} 2>/dev/full"
+        assert subprocess.run(["bash", "-c", command], cwd=ROOT, check=False).returncode == code
+
+
 def test_closed_streams_are_no_error() -> None:
     """As a daemon's are."""
     for words, code in ((PRINTS.format(words="line", count=1), 0), (FAILS, 2)):
@@ -263,6 +273,14 @@ def test_flags_that_do_not_fit_end_with_code_2(
 class Paths:
     one: Path = cli.flag("a path", type=Path, default=Path("x"))
     several: list[Path] = cli.flag("paths", type=Path, nargs="*", default=[])
+
+
+def test_a_report_is_never_written_over_other_files() -> None:
+    assert cli.report(".html")("a/B.HTML") == Path("a/B.HTML")
+    with pytest.raises(
+        argparse.ArgumentTypeError, match=r"found 'ego4d_val\.json', expected .* ends in \.html"
+    ):
+        cli.report(".html")("ego4d_val.json")
 
 
 def test_a_home_folder_is_expanded_in_every_path(

@@ -316,6 +316,7 @@ def test_what_cannot_be_exported(
         (["from-hf", "nowhere", "--out", "x"], "nowhere: no such folder"),
         (["from-hf", "{empty}", "--out", "x"], "no EgoGen data here; expected EgoGen.zip"),
         ([*TARS, "--split", "val", "--samples-per-shard", "0"], "--samples-per-shard 0: expected 1 or more"),
+        ([*TARS[:-4], "--split", "val", "--out", "{root}/EgoGen/ego4d.fho/val"], "which holds the data"),
         (["to-parquet", "nowhere", "--dataset", "ego4d", "--split", "val", "--out", "x"], "no such file"),
     ],
 )

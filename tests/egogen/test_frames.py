@@ -175,6 +175,13 @@ def test_a_tar_file_holds_a_frame_at_least(tmp_path: Path) -> None:
         pack_command(words)
 
 
+def test_tar_files_lie_outside_the_data(root: Path) -> None:
+    inside = Layout(root, "ego4d").frames("val")
+    words = ["--dataset", "ego4d", "--split", "val", "--data-root", str(root), "--out", str(inside)]
+    with pytest.raises(UserError, match=r"--out .*val: lies in .*EgoGen, which holds the data"):
+        pack_command(words)
+
+
 def test_a_photo_of_a_hundred_megapixels_is_no_warning(tmp_path: Path) -> None:
     Image.new("1", (10_000, 10_000)).save(tmp_path / "x.png")
     found = []

@@ -7,12 +7,14 @@ import multiprocessing
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from egogen import status
+from egogen import shard_claims, status
 from egogen.errors import UserError
+from egogen.files import write_json
 from egogen.locks import HeldError
 from egogen.shard_claims import CLAIM, DONE, FOLDER, LEFT, Claims, Work, place
 from egogen.shards import Shard, take_shard
@@ -92,6 +94,38 @@ def claim_of(out: Path, shard: Shard, **changed: object) -> Path:
     note = {**Work(shard).note, "place": "elsewhere", "host": "node7", "pid": 1, **changed}
     path.write_text(json.dumps(note))
     return path
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+def test_what_is_no_claim_is_not_waited_for_longer_than_one(tmp_path: Path, kind: str) -> None:
+    (tmp_path / FOLDER).mkdir()
+    path = tmp_path / FOLDER / f"1_of_1{CLAIM}"
+    {"folder": path.mkdir, "pipe": partial(os.mkfifo, path), "link": partial(path.symlink_to, "none")}[kind]()
+    share(tmp_path, 1, 0.4, 0.0)
+    assert made(tmp_path).keys() == set(ITEMS)
+    assert not os.path.lexists(path)
+
+
+def test_a_note_of_a_failure_that_stays_stops_nobody(tmp_path: Path) -> None:
+    (tmp_path / FOLDER / f"1_of_1{LEFT}").mkdir(parents=True)
+    share(tmp_path, 1, 60.0, 0.0)
+    assert (tmp_path / FOLDER / f"1_of_1{DONE}").is_file()
+
+
+def test_a_shard_whose_end_cannot_be_noted_is_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = []
+
+    def refuse(path: Path, value: object, indent: int | None = 4) -> None:
+        if path.suffix == DONE:
+            raise UserError(f"{path}: cannot be written")
+        write_json(path, value, indent)
+
+    monkeypatch.setattr(shard_claims, "write_json", refuse)
+    with pytest.raises(UserError, match=r"1_of_1\.done: could not be written, though the shard is done"):
+        Claims(tmp_path, 1, together=True).take(lambda told: rounds.append(told.shard))
+    assert len(rounds) == 1
 
 
 @pytest.mark.parametrize("clock", [-1e6, 1e6])

@@ -133,10 +133,11 @@ def test_the_page_stands_alone(root: Path, capsys: pytest.CaptureFixture[str]) -
         (["nowhere"], "nowhere: no data set of ours here"),
         (["{root}", "--top", "0"], "--top 0: expected 1 or more"),
         (["{root}", "--examples", "-1"], "--examples -1: expected 0 or more"),
-        (["{root}", "--out", "{root}"], "is a folder"),
+        (["{root}", "--out", "{root}/a.html"], "is a folder"),
     ],
 )
 def test_wrong_arguments(root: Path, arguments: list[str], message: str) -> None:
+    (root / "a.html").mkdir()
     with pytest.raises(UserError, match=message):
         main([word.format(root=root) for word in arguments])
 

@@ -212,6 +212,7 @@ def test_features(root: Path) -> None:
         (["nowhere"], r"nowhere: no data set of ours here; .*give the folder that holds EgoGen/"),
         (["{root}", "--features", "nowhere"], "nowhere: no such folder of features"),
         (["{root}/EgoGen"], "no data set of ours here"),
+        (["{root}", "--json", "{root}/EgoGen/ego4d_val.json"], "--json .*: lies in .*, which holds the data"),
     ],
 )
 def test_wrong_arguments(root: Path, arguments: list[str], message: str) -> None:

@@ -44,7 +44,7 @@ def test_a_scale_is_a_number_that_is_not_negative() -> None:
     for scale in (-0.5, math.inf, math.nan):
         with pytest.raises(UserError) as told:
             check_scale("scale", scale)
-        assert str(told.value) == f"scale: got {scale}, allowed: a number of at least 0"
+        assert str(told.value) == f"scale: got {scale}, allowed: a number from 0 to 1e+09"
 
 
 @pytest.mark.parametrize("interval", [None, [], [0.0, 1.0], [0.28, 5.42], [0.5, math.inf]])
@@ -85,6 +85,11 @@ def test_which_timesteps_a_scheduler_takes(
     with pytest.raises(UserError) as refused:
         check_timesteps("sampling.", timesteps, scheduler, steps)
     assert str(refused.value) == f"sampling.{told}"
+
+
+def test_a_scheduler_whose_steps_ask_for_more_is_refused() -> None:
+    with pytest.raises(UserError, match="its steps ask for original_image, mask too"):
+        check_scheduler("RePaintScheduler")
 
 
 def test_the_optimised_timesteps_fit_two_schedulers_and_their_number() -> None:

@@ -127,3 +127,13 @@ def test_an_interval_of_all_levels_changes_nothing_and_one_of_none_is_no_guidanc
 def test_intervals_that_are_none(pipeline: LegoPipeline, interval: Sequence[float]) -> None:
     with pytest.raises(UserError, match=r"image_guidance_interval: got .*two noise levels, low and high"):
         drawn(pipeline, image_guidance_interval=interval)
+
+
+def test_a_level_that_is_an_end_to_the_rounding_of_32_bits_is_that_end() -> None:
+    level = 1.61827970012  # and as a scheduler has it, in 32 bits
+    rounded = torch.tensor(level).item()
+    assert level != rounded
+    for given, asked in ((level, rounded), (rounded, level)):
+        assert Interval(0.0, given).holds(asked)
+        assert not Interval(given, 5.0).holds(asked)
+    assert not Interval(0.0, level).holds(level * 1.001)

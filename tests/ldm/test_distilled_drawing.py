@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, StableDiffusionInstructPix2PixPipeline
 from torch import Tensor
 
 from egogen.errors import UserError
+from ldm.config.sections import SamplingConfig
 from ldm.diffusion.phases import CLEAN, Phases, jump, schedule_table
 from ldm.diffusion.sampler import make_scheduler
 from ldm.distilling.teacher import predict
@@ -24,6 +26,8 @@ from ldm.networks.scales import (
     takes_scales,
 )
 from ldm.pipeline import LegoPipeline
+from ldm.sampling.drawing_config import for_checkpoint, read_config
+from ldm.sampling.edit_options import DrawingOptions
 from tests.ldm.test_distilling import TRAILING, parts_of
 
 
@@ -143,6 +147,37 @@ def test_a_baked_network_is_plain_and_draws_the_same(phases: int | None) -> None
         drawn(pipeline, text=4.0)
     with pytest.raises(UserError, match=r"takes no guidance scales: w_T 3 and w_I 1.5 are baked in"):
         bake(pipeline.unet, 3.0, 1.5)
+
+
+def test_a_baked_one_is_drawn_without_guidance_by_what_is_not_ours(tmp_path: Path) -> None:
+    """The stock pipeline would guide it a second time: its card says how not to, our command refuses."""
+    pipeline = distilled_pipeline(4)
+    bake(pipeline.unet, 3.0, 1.5)
+    pipeline.save_instruct_pix2pix(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "settings = {'num_inference_steps': 4, 'guidance_scale': 1.0}" in card
+    assert "3 and 1.5, in its weights: draw it without guidance" in card
+    stock = StableDiffusionInstructPix2PixPipeline.from_pretrained(tmp_path, safety_checker=None)
+    stock.set_progress_bar_config(disable=True)
+    rows: list[int] = []
+    stock.unet.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    stock("open", torch.rand(1, 3, 32, 32), num_inference_steps=4, guidance_scale=1.0, output_type="latent")
+    assert rows == [1] * 4
+    with pytest.raises(UserError, match=r"is distilled, and would be guided a second time; draw it by"):
+        read_config([], "pipeline", tmp_path)
+
+
+def test_what_is_told_of_a_distilled_drawing_is_what_is_drawn(caplog: pytest.LogCaptureFixture) -> None:
+    stated = Distilled([1, 5], [1, 2], 2)
+    with caplog.at_level("INFO"):
+        made = DrawingOptions(ckpt=Path("x")).sampling(stated, [3.0, 1.5])
+    assert (made.scales_txt, made.scales_img, made.steps) == ([3.0], [1.5], 2)
+    assert "scales" not in caplog.text
+    assert "sampling.steps: 2, since this checkpoint was distilled" in caplog.text
+    made = DrawingOptions(ckpt=Path("x"), preset="published", steps=2).sampling(stated, [3.0, 1.5])
+    assert made.scheduler == "ddim_trailing"
+    with pytest.raises(UserError, match=r"sampling\.interval_img: got \[0\.28, 5\.42\], allowed: none"):
+        for_checkpoint(SamplingConfig(steps=2, interval_img=[0.28, 5.42]), stated)
 
 
 def test_what_cannot_be_baked_is_refused() -> None:

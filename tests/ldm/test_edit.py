@@ -104,7 +104,8 @@ def test_stage_1_runs_as_a_process_of_its_own(folder: Path, tmp_path: Path) -> N
     [
         (["--steps", "0"], "--steps: got 0, allowed: at least 1"),
         (["--steps", "1001"], "--steps: got 1001, allowed: at least 1 and at most 1000"),
-        (["--cfg-text", "nan"], "--cfg-text: got nan, allowed: a number of at least 0"),
+        (["--cfg-text", "nan"], "--cfg-text: got nan, allowed: a number from 0 to 1e\\+09"),
+        (["--cfg-text", "1e10"], "--cfg-text: got 10000000000.0, allowed: a number from 0 to 1e\\+09"),
         (["--cfg-text=-inf"], "--cfg-text: got -inf"),
         (["--cfg-image", "inf"], "--cfg-image: got inf"),
         (["--cfg-image=-1"], "--cfg-image: got -1.0"),

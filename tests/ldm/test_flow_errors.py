@@ -113,6 +113,8 @@ def test_wrong_commands(run: Run) -> None:
         train(["--train"])
     with pytest.raises(UserError, match="--name: got 'a/b', allowed: part of a folder's name"):
         train(["--base", str(base(run)), "--name", "a/b"])
+    with pytest.raises(UserError, match=r"--project: got '\.\./x', allowed: a folder inside --logdir"):
+        train(["--base", str(base(run)), "--project", "../x"])
     with pytest.raises(UserError, match="expected different numbers such as 0,1"):
         train(["--base", str(base(run)), "--gpus", "a"])
     with pytest.raises(UserError, match="neither a checkpoint nor a folder"):
@@ -131,6 +133,7 @@ def test_wrong_commands(run: Run) -> None:
     [
         (["trainer.effective_batch=3"], r"trainer\.effective_batch: 3 is no multiple of"),
         (["trainer.nodes=4", "trainer.effective_batch=4"], r"data\.batch_size x devices = 8; use 8"),
+        (["--gpus", ","], "expected different numbers such as 0,1"),
         (["--gpus", "0,0"], "expected different numbers such as 0,1"),
         (["--resume", "nowhere"], "neither a checkpoint nor a folder"),
         (["data.val_annotations=absent.json"], r"absent\.json: no such file; training reads a train and"),
