@@ -62,7 +62,8 @@ def contexts_sha256(pairs: Pairs, setting: MetricSetting) -> str:
 
 def contexts_digest(contexts: ByFrame[Context]) -> str:
     """Covers the contents of frames before actions."""
-    return digest(f"{name}\0{context.sha256}" for name, context in contexts.items())
+    both = zip(contexts, contexts.values(), strict=True)
+    return digest(f"{name}\0{context.sha256}" for name, context in both)
 
 
 def sources_of(pairs: Pairs, setting: MetricSetting) -> ByFrame[Context]:

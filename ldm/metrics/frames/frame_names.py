@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Callable, Iterable, Iterator, Mapping, ValuesView
 from functools import cached_property
 from typing import TypeVar
 
@@ -67,10 +67,6 @@ class ByFrame(Mapping[str, Value]):
         """All in order, none of which is looked for by its name."""
         return InOrder(self)
 
-    def items(self) -> ItemsView[str, Value]:
-        """The same with their names."""
-        return ItemsInOrder(self)
-
 
 class InOrder(ValuesView[Value]):
     """The values of a `ByFrame`."""
@@ -79,12 +75,3 @@ class InOrder(ValuesView[Value]):
 
     def __iter__(self) -> Iterator[Value]:
         return map(self._mapping.take, self._mapping.order)
-
-
-class ItemsInOrder(ItemsView[str, Value]):
-    """The items of a `ByFrame`."""
-
-    _mapping: ByFrame[Value]
-
-    def __iter__(self) -> Iterator[tuple[str, Value]]:
-        return zip(self._mapping, self._mapping.values(), strict=True)

@@ -191,20 +191,20 @@ def read_pairs(
     with ThreadPoolExecutor(DECODERS) as pool:
         for block in in_blocks(places, AT_ONCE):  # a pool takes all that it is given at once
             for place, (shown, target) in zip(block, pool.map(check, block), strict=True):
-                check_sizes(table.paths(place)[0], shown.size, target.size, tolerance)
+                if not shown.size.near(target.size, tolerance):
+                    raise wrong_size(table.paths(place)[0], shown.size, target.size, tolerance)
                 formats.add(shown.format)
                 table.add(shown, target)
     return Pairs(table, sorted(formats), annotations.source, gt_path)
 
 
-def check_sizes(path: FrameFile, shown: Size, target: Size, tolerance: int) -> None:
-    """Raises a `UserError` for a frame that has not its target's size."""
-    if not shown.near(target, tolerance):
-        allowed = f" (give or take {tolerance} pixel)" if tolerance else ""
-        raise UserError(
-            f"{path}: the frame is {shown.width}x{shown.height} pixels, its target "
-            f"{target.width}x{target.height}; expected the same size{allowed}"
-        )
+def wrong_size(path: FrameFile, shown: Size, target: Size, tolerance: int) -> UserError:
+    """Says of a frame that it has not its target's size."""
+    allowed = f" (give or take {tolerance} pixel)" if tolerance else ""
+    return UserError(
+        f"{path}: the frame is {shown.width}x{shown.height} pixels, its target "
+        f"{target.width}x{target.height}; expected the same size{allowed}"
+    )
 
 
 def frame_names(annotations: Annotations) -> FrameNames:

@@ -245,7 +245,8 @@ def per_sample(measured: Mapping[str, Measured]) -> Iterator[str]:
     for name, each in measured.items():
         yield f"{before}    {json.dumps(name)}: {{"
         begun = False
-        for frame, value in each.result.values.items():
+        values = each.result.values
+        for frame, value in zip(values, values.values(), strict=True):
             yield f"{',' if begun else ''}\n        {json.dumps(frame)}: {json.dumps(finite(value))}"
             begun = True
         yield "\n    }" if begun else "}"
