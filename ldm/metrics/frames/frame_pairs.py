@@ -182,17 +182,21 @@ def read_pairs(
         drawn, targets = drawn.at(mine), targets.at(mine)
     table = PairTable(items, names if known is None else known.names, (drawn, targets), known)
 
-    def check(place: int) -> tuple[Header, Header]:
-        generated, reference = table.paths(place)
-        return check_image(generated), table.target(place) or check_image(reference)
+    def check(places: Sequence[int]) -> list[tuple[Header, Header]]:
+        found = []
+        for place in places:
+            generated, reference = table.paths(place)
+            shown, target = check_image(generated), table.target(place) or check_image(reference)
+            if not shown.size.near(target.size, tolerance):
+                raise wrong_size(generated, shown.size, target.size, tolerance)
+            found.append((shown, target))
+        return found
 
     places = Progress(range(len(names)), desc="checking frames", unit="pair", leave=False)
     formats = set()
     with ThreadPoolExecutor(DECODERS) as pool:
         for block in in_blocks(places, AT_ONCE):  # a pool takes all that it is given at once
-            for place, (shown, target) in zip(block, pool.map(check, block), strict=True):
-                if not shown.size.near(target.size, tolerance):
-                    raise wrong_size(table.paths(place)[0], shown.size, target.size, tolerance)
+            for shown, target in chain.from_iterable(pool.map(check, in_blocks(block, AT_ONCE // DECODERS))):
                 formats.add(shown.format)
                 table.add(shown, target)
     return Pairs(table, sorted(formats), annotations.source, gt_path)
