@@ -44,7 +44,7 @@ class FoundFrames(NamedTuple):
 
     def at(self, places: Sequence[int]) -> FoundFrames:
         """Those at some places."""
-        return self._replace(formats=self.formats[np.asarray(places)])
+        return self._replace(formats=self.formats[np.asarray(places, np.int64)])
 
 
 class PairTable:

@@ -236,7 +236,7 @@ def test_actions_that_stay_in_their_file_are_paired_alike(scene) -> None:  # noq
         batches = [batch.pairs for batch in pairs.batches(2, torch.device("cpu"))]
         return [*pairs.pairs], batches, pairs.digests, pairs.texts_sha256("action"), pairs.names_sha256
 
-    for shard in (WHOLE, Shard(1, 3), Shard(2, 3)):
+    for shard in (WHOLE, Shard(1, 3), Shard(2, 3), Shard(5, 5)):
         listed = seen(shard)
         with mock.patch.object(stored_items, "LARGE", -1):
             assert seen(shard) == listed
