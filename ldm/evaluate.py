@@ -119,9 +119,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         results.prepare(run_folder(path))
     if options.shards is not None and not share_work(options, options.shards, setting, metrics):
         return
-    runs = [
-        evaluation.pair(setting, path, options.gt_path, options.edit_file) for path in options.gen_path
-    ]  # all are checked before the first is measured
+    # All are checked before the first is measured.
+    runs = evaluation.pair_runs(setting, options.gen_path, options.gt_path, options.edit_file)
     with ExitStack() as held:
         for path in options.gen_path:
             place, wait = run_folder(path) / results.FOLDER, options.shards is not None

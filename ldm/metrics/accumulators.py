@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from egogen.errors import UserError
 from ldm.metrics.feature_cache import Memory
+from ldm.metrics.frames.frame_names import ByFrame, FrameNames
 from ldm.metrics.frames.frame_pairs import SIDES, PairBatch, Side
 from ldm.metrics.frames.protocol import match_size
 from ldm.metrics.metric import MetricSetting, Result
@@ -37,7 +40,8 @@ class PerPair:
     ) -> None:
         self.score = score
         self.captions = {} if captions is None else captions
-        self.values: dict[str, float] = {}
+        self.names = FrameNames([])
+        self.places, self.numbers = array("q"), array("d")  # of the pairs in the order of their batches
 
     def update(self, batch: PairBatch) -> None:
         """Scores a batch.
@@ -45,16 +49,19 @@ class PerPair:
         Raises:
             UserError: a score is not a number.
         """
-        for pair, value in zip(batch.pairs, self.score(batch).tolist(), strict=True):
+        found = self.score(batch).tolist()
+        for pair, value in zip(batch.pairs, found, strict=True):
             if math.isnan(value):
                 raise not_finite(f"{pair.generated}: the score is not a number")
-            self.values[pair.frame] = value
+        self.names = batch.names
+        self.places.extend(batch.places)
+        self.numbers.extend(found)
 
     def compute(self) -> Result:
         """Mean and standard error over all pairs."""
-        values = dict(sorted(self.values.items()))
-        finite = [value for value in values.values() if math.isfinite(value)]
-        n, infinite = len(values), len(values) - len(finite)
+        values = of_places(self.names, self.places, self.numbers)
+        finite = array("d", filter(math.isfinite, self.numbers))
+        n, infinite = len(self.numbers), len(self.numbers) - len(finite)
         finite_mean = math.fsum(finite) / len(finite) if finite else None
         mean = math.inf if infinite or finite_mean is None else finite_mean
         error = None
@@ -62,6 +69,14 @@ class PerPair:
             variance = math.fsum((value - mean) ** 2 for value in finite) / (n - 1)
             error = math.sqrt(variance / n)
         return Result(mean, error, n, infinite, finite_mean, values, dict(sorted(self.captions.items())))
+
+
+def of_places(names: FrameNames, places: array[int], numbers: array[float]) -> ByFrame[float]:
+    """Numbers of frames, which are at some places among all, by their names; 8 bytes each."""
+    by_place = np.full(len(names), np.nan)
+    by_place[np.asarray(places)] = numbers
+    order = np.asarray(names.order)
+    return ByFrame(names, by_place.item, array("i", order[~np.isnan(by_place[order])].tobytes()))
 
 
 def not_finite(what: str) -> UserError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from typing import Literal
 
@@ -12,10 +13,12 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from egogen.blocks import in_blocks
 from egogen.errors import UserError
 from ldm.metrics.accumulators import PerPair, cosine
 from ldm.metrics.egovlp import open_network
 from ldm.metrics.feature_cache import Memory
+from ldm.metrics.frames.frame_names import ByFrame
 from ldm.metrics.frames.frame_pairs import PairBatch, Pairs
 from ldm.metrics.metric import COSINE, Accumulator, Metric, MetricSetting
 from ldm.metrics.networks.metric_weights import BLIP, EGOVLP, VOCABULARY
@@ -25,21 +28,22 @@ Size = Literal["base", "large"]
 log = logging.getLogger(__name__)
 
 
-def texts_of(pairs: Pairs, key: str) -> dict[str, str]:
+def texts_of(pairs: Pairs, key: str) -> Mapping[str, str]:
     """The text that each frame should show, by its name.
 
     Raises:
         UserError: an action has none.
     """
-    texts = {pair.frame: pair.item.action.text(key) for pair in pairs.pairs}
-    absent = [pair.item for pair in pairs.pairs if not texts[pair.frame]]
+    items = pairs.pairs.items
+    absent = [place for place, item in enumerate(items) if not item.action.text(key)]
     if absent:
+        first = items[absent[0]]
         raise UserError(
-            f"{pairs.source}: {len(absent)} of {len(texts)} actions, {absent[0].clip}/{absent[0].id} first, "
+            f"{pairs.source}: {len(absent)} of {len(pairs)} actions, {first.clip}/{first.id} first, "
             f"have no text under {key!r}, with which captions are compared; name another by --llava_key, "
             "merge the descriptions by python -m llava.merge, or leave the BLIP metrics out of --metrics"
         )
-    return {frame: text for frame, text in texts.items() if text}
+    return ByFrame(pairs.pairs.names, lambda place: items[place].action.text(key) or "")
 
 
 def begin(size: Size, setting: MetricSetting, pairs: Pairs, memory: Memory) -> Accumulator:
@@ -53,7 +57,8 @@ def begin(size: Size, setting: MetricSetting, pairs: Pairs, memory: Memory) -> A
     tokenizer = load_tokenizer(setting.weights[VOCABULARY.name], network.text_model.config.vocab_size)
     captioner = setting.network(BLIP[size], lambda path, device: load_captioner(path, tokenizer, device))
     most = network.text_model.config.max_position_embeddings
-    if longer := count_longer(tokenizer, list(texts.values()), most):
+    every = (item.action.text(setting.llava_key) or "" for item in pairs.pairs.items)
+    if longer := sum(count_longer(tokenizer, some, most) for some in in_blocks(every)):
         log.warning("%d of %d texts are longer than EgoVLP's %d tokens and are cut", longer, len(texts), most)
     captions: dict[str, str] = {}
 

@@ -123,6 +123,19 @@ def pair(
     return read_pairs(Annotations.read(edit_file).of(setting.dataset), gen_path, gt_path, tolerance, shard)
 
 
+def pair_runs(
+    setting: MetricSetting, gen_paths: Sequence[Path], gt_path: Path, edit_file: Path
+) -> list[Pairs]:
+    """Pairs all frames of several runs as `pair` does; annotations and targets are read once."""
+    annotations = Annotations.read(edit_file).of(setting.dataset)
+    tolerance = size_tolerance(setting.protocol, setting.dataset)
+    found: list[Pairs] = []
+    for path in gen_paths:
+        known = found[0].pairs if found else None
+        found.append(read_pairs(annotations, path, gt_path, tolerance, known=known))
+    return found
+
+
 def measure(
     pairs: Pairs, metrics: Sequence[Metric], setting: MetricSetting, memory: Memory | None = None
 ) -> dict[str, Result]:

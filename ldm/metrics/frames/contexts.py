@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +12,14 @@ from egogen.errors import UserError
 from egogen.hints import hint
 from egogen.layout import METRIC_TARGETS, metric_target_path
 from egogen.progress import Progress
-from ldm.metrics.frames.frame_pairs import Pair, Pairs, digest
+from ldm.metrics.frames.frame_names import ByFrame, FrameNames
+from ldm.metrics.frames.frame_pairs import Pairs, digest
 from ldm.metrics.frames.images import check_image
+from ldm.metrics.frames.pair_table import HASH, Pair
 from ldm.metrics.frames.protocol import size_tolerance
 from ldm.metrics.metric import MetricSetting
 
+FOLDERS_IN_USE = 256  # whose first files are known
 log = logging.getLogger(__name__)
 
 
@@ -47,7 +50,7 @@ def split_folder(targets: Path, given: Path | None) -> Path:
     return folder
 
 
-def contexts_of(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
+def contexts_of(pairs: Pairs, setting: MetricSetting) -> ByFrame[Context]:
     """The frame before the action of each pair, as `find_contexts` finds them once an evaluation."""
     return setting.once(f"contexts of {pairs.names_sha256}", lambda: find_contexts(pairs, setting))
 
@@ -57,12 +60,13 @@ def contexts_sha256(pairs: Pairs, setting: MetricSetting) -> str:
     return contexts_digest(contexts_of(pairs, setting))
 
 
-def contexts_digest(contexts: Mapping[str, Context]) -> str:
+def contexts_digest(contexts: ByFrame[Context]) -> str:
     """Covers the contents of frames before actions."""
-    return digest(f"{name}\0{context.sha256}" for name, context in contexts.items())
+    both = zip(contexts, contexts.values(), strict=True)
+    return digest(f"{name}\0{context.sha256}" for name, context in both)
 
 
-def sources_of(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
+def sources_of(pairs: Pairs, setting: MetricSetting) -> ByFrame[Context]:
     """The frame before the action of each pair as the annotations name it, whatever the protocol.
 
     Raises:
@@ -70,22 +74,24 @@ def sources_of(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
     """
     folder = split_folder(pairs.targets, setting.input_path)
 
-    def find() -> dict[str, Context]:
+    def find() -> ByFrame[Context]:
         shown = Progress(pairs.pairs, desc="frames before the actions", unit="frame", leave=False)
-        return {pair.frame: checked(folder / pair.item.action.image_0, pair, setting) for pair in shown}
+        found = (checked(folder / pair.item.action.image_0, pair, setting) for pair in shown)
+        return gathered(pairs, folder, found)
 
     return setting.once(f"sources of {pairs.names_sha256}", find)
 
 
-def find_contexts(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
+def find_contexts(pairs: Pairs, setting: MetricSetting) -> ByFrame[Context]:
     """The frame before the action of each pair, by the pair's name; every file is read and checked.
 
     Raises:
         UserError: one is missing, broken or of another size than its target.
     """
-    folder, first_of = split_folder(pairs.targets, setting.input_path), cache(first_of_folder)
-    found, others = {}, []
-    for pair in Progress(pairs.pairs, desc="frames before the actions", unit="frame", leave=False):
+    folder, others = split_folder(pairs.targets, setting.input_path), []
+    first_of = lru_cache(FOLDERS_IN_USE)(first_of_folder)
+
+    def find(pair: Pair) -> Context:
         stated = folder / pair.item.action.image_0
         target = metric_target_path(folder, pair.item.action.image_1)
         path = first_of(target.parent) if setting.protocol == "published" else stated
@@ -97,7 +103,10 @@ def find_contexts(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
             )
         if path != stated:
             others.append(pair.frame)
-        found[pair.frame] = checked(path, pair, setting)
+        return checked(path, pair, setting)
+
+    shown = Progress(pairs.pairs, desc="frames before the actions", unit="frame", leave=False)
+    found = gathered(pairs, folder, map(find, shown))
     if others:
         log.warning(
             "EgoVLP+: in %d of %d actions, %s first, the first file of the folder is not the annotated frame "
@@ -105,6 +114,22 @@ def find_contexts(pairs: Pairs, setting: MetricSetting) -> dict[str, Context]:
             len(others), len(found), others[0],
         )  # fmt: skip
     return found
+
+
+def gathered(pairs: Pairs, folder: Path, found: Iterable[Context]) -> ByFrame[Context]:
+    """Frames below a folder, one for each pair in order, by the pairs' names; held in arrays."""
+    marks = bytearray()
+
+    def names() -> Iterator[str]:
+        for context in found:
+            marks.extend(bytes.fromhex(context.sha256))
+            yield f"{context.path.relative_to(folder)}"
+
+    paths = FrameNames(names())
+    return ByFrame(
+        pairs.pairs.names,
+        lambda place: Context(folder / paths[place], marks[HASH * place : HASH * (place + 1)].hex()),
+    )
 
 
 def checked(path: Path, pair: Pair, setting: MetricSetting) -> Context:

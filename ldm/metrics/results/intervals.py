@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float64
 
 SEED = 0
-AT_ONCE = 64  # resamples in memory
+AT_ONCE = 64  # resamples in memory,
+MOST = 1 << 21  # of so many values together; the draws are the same however many
 LEVEL = 0.95
 PERMUTATIONS = 9999
 
@@ -28,8 +29,8 @@ def interval(values: Iterable[float], resamples: int) -> list[float] | None:
     from scipy.stats import bootstrap
 
     ends = bootstrap(
-        (data,), np.mean, n_resamples=resamples, batch=AT_ONCE, method="percentile", confidence_level=LEVEL,
-        rng=np.random.default_rng(SEED),
+        (data,), np.mean, n_resamples=resamples, batch=max(1, min(AT_ONCE, MOST // len(data))),
+        method="percentile", confidence_level=LEVEL, rng=np.random.default_rng(SEED),
     ).confidence_interval  # fmt: skip
     return [float(ends.low), float(ends.high)]
 

@@ -10,16 +10,21 @@ JSON has no infinity: outside `metric.json`, which is as published, null stands 
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict, cast
 
+import numpy as np
+
 from egogen.annotations import JsonObject, check_object
 from egogen.errors import UserError, reason
-from egogen.files import read_json, write_json
+from egogen.files import atomic_open, read_json, write_json
+from egogen.json_stream import UnusualJsonError, stream_object
+from ldm.metrics.frames.frame_names import ByFrame, FrameNames
 from ldm.metrics.frames.frame_pairs import Pairs
 from ldm.metrics.metric import Metric, Result
 from ldm.metrics.registry import METRICS
@@ -131,17 +136,22 @@ def known(run: Path, provenance: Mapping[str, Mapping[str, object]], pairs: Pair
         return {}
     try:
         entries = read_json(run / DETAILS)["metrics"]
-        values = read_json(run / PER_SAMPLE)
+        same = {
+            name
+            for name, origin in provenance.items()
+            if name in entries and origin.items() <= entries[name]["provenance"].items()
+        }
+        values = stored_values(run / PER_SAMPLE, same, pairs.pairs.names)
         return {
             name: Measured(
                 METRICS[name],
                 stored_result(entries[name], values[name], captions(run, name, pairs)),
                 entries[name]["provenance"],
             )
-            for name, origin in provenance.items()
-            if name in entries and origin.items() <= entries[name]["provenance"].items()
+            for name in provenance
+            if name in same
         }
-    except (UserError, KeyError, TypeError, AttributeError) as error:
+    except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
         # Cut off or of another make. These files are ours to write, so it is safe to measure again.
         log.warning("%s: earlier results are not readable (%s); measuring again", run / FOLDER, error)
         return {}
@@ -163,9 +173,40 @@ def captions(run: Path, metric: str, pairs: Pairs) -> dict[str, str]:
     return {pair.frame: stored[pair.item.clip][pair.item.id] for pair in pairs.pairs}
 
 
-def stored_result(
-    stored: MetricEntry, values: Mapping[str, float | None], texts: Mapping[str, str]
-) -> Result:
+def stored_values(path: Path, metrics: Collection[str], names: FrameNames) -> dict[str, Mapping[str, float]]:
+    """The stored values of some metrics, in 8 bytes each.
+
+    Raises:
+        UserError: the file cannot be read.
+        KeyError: it has other frames.
+    """
+    found: dict[str, Mapping[str, float]] = {}
+    for metric, values in metrics_of(path):
+        if metric in metrics and values:
+            by_place = np.fromiter((number(values[name]) for name in names), np.float64, len(names))
+            found[metric] = ByFrame(names, by_place.item)
+        elif metric in metrics:
+            found[metric] = {}
+    return found
+
+
+def metrics_of(path: Path) -> Iterator[tuple[str, JsonObject]]:
+    """What a file holds of each metric, one after the other.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    done = 0
+    try:
+        for metric in stream_object(path):
+            yield metric.key, metric.value
+            done += 1
+    except UnusualJsonError:  # read it as a whole, which says what is wrong
+        whole = check_object(read_json(path), f"{path}", "metrics by name")
+        yield from list(whole.items())[done:]
+
+
+def stored_result(stored: MetricEntry, values: Mapping[str, float], texts: Mapping[str, str]) -> Result:
     """A stored result as it was measured."""
     return Result(
         mean=number(stored["mean"]),
@@ -173,7 +214,7 @@ def stored_result(
         n=stored["n"],
         infinite=stored["infinite"],
         finite_mean=stored["finite_mean"],
-        values={frame: number(value) for frame, value in values.items()},
+        values=values,
         captions=texts,
     )
 
@@ -187,11 +228,8 @@ def write(
     ours = (run / DETAILS).exists()  # captions without it are those of the published code
     # details.json vouches for the others, so an old one goes first and the new one comes last.
     (run / DETAILS).unlink(missing_ok=True)
-    samples = {
-        name: {frame: finite(value) for frame, value in each.result.values.items()}
-        for name, each in measured.items()
-    }
-    write_json(run / PER_SAMPLE, samples)
+    with atomic_open(run / PER_SAMPLE) as rows:
+        rows.writelines(each.encode() for each in per_sample(measured))
     for name, file in CAPTIONS.items():
         if ours:
             (run / FOLDER / file).unlink(missing_ok=True)
@@ -199,6 +237,21 @@ def write(
             write_json(run / FOLDER / file, by_action(measured[name].result.captions, pairs))
     write_json(run / PUBLISHED, {each.metric.key: each.result.mean for each in measured.values()})
     write_json(run / DETAILS, {**about, "bootstrap": resamples, "metrics": entries})
+
+
+def per_sample(measured: Mapping[str, Measured]) -> Iterator[str]:
+    """The lines of `per_sample.json`, as `egogen.files.write_json` would write them."""
+    before = "{\n"
+    for name, each in measured.items():
+        yield f"{before}    {json.dumps(name)}: {{"
+        begun = False
+        values = each.result.values
+        for frame, value in zip(values, values.values(), strict=True):
+            yield f"{',' if begun else ''}\n        {json.dumps(frame)}: {json.dumps(finite(value))}"
+            begun = True
+        yield "\n    }" if begun else "}"
+        before = ",\n"
+    yield "\n}\n" if measured else "{}\n"
 
 
 def by_action(texts: Mapping[str, str], pairs: Pairs) -> dict[str, dict[str, str]]:

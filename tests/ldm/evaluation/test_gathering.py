@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy as np
 import pytest
@@ -17,12 +18,16 @@ from egogen.errors import UserError
 from ldm.metrics.accumulators import PerPair, features, paired, similarity
 from ldm.metrics.feature_cache import Memory, Store
 from ldm.metrics.fid import Distance
-from ldm.metrics.frames.frame_pairs import Pair, PairBatch, Pairs, Side
+from ldm.metrics.frames.frame_names import FrameNames
+from ldm.metrics.frames.frame_pairs import PairBatch, Side
 from ldm.metrics.frames.images import Size
+from ldm.metrics.frames.pair_table import Pair
 from ldm.metrics.metric import COSINE, Metric, MetricSetting
 from ldm.metrics.networks.metric_weights import CLIP, INCEPTION
+from tests.ldm.evaluation.made_pairs import made_pairs
 
 CPU = torch.device("cpu")
+LETTERS = FrameNames(ascii_lowercase)
 
 
 def make_batch(names: str, generated: Tensor | None = None, reference: Tensor | None = None) -> PairBatch:
@@ -32,7 +37,7 @@ def make_batch(names: str, generated: Tensor | None = None, reference: Tensor | 
         Pair(item, name, Path(f"drawn/{name}"), Path(f"true/{name}"), sizes, (name, name.upper()))
         for name in names
     ]
-    batch = PairBatch(pairs, CPU)
+    batch = PairBatch(pairs, CPU, LETTERS, [ord(name) - ord("a") for name in names])
     for side, images in (("generated", generated), ("reference", reference)):
         vars(batch)[side] = torch.zeros(len(names), 3, 8, 8) if images is None else images
     return batch
@@ -230,8 +235,8 @@ def test_metrics_share_what_they_open() -> None:
     assert MetricSetting("ego4d").opened == {}
 
 
-def test_a_metric_needs_nothing_unless_it_says_so(tmp_path: Path) -> None:
-    setting, pairs = MetricSetting("ego4d"), Pairs([], [], tmp_path, tmp_path)
+def test_a_metric_needs_nothing_unless_it_says_so() -> None:
+    setting, pairs = MetricSetting("ego4d"), made_pairs()
     metric = Metric("clip", "CLIP", COSINE, "", (), lambda *_: PerPair(scored({})))
     assert metric.key == "clip_image_sim"
     assert metric.applies(setting)

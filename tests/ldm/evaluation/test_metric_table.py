@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from importlib.util import find_spec, module_from_spec
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
 from egogen.annotations import Action, ClipMetadata, Item
-from ldm.metrics.frames.frame_pairs import Pair, Pairs
-from ldm.metrics.frames.images import Size
 from ldm.metrics.metric import Metric, MetricSetting, Result
 from ldm.metrics.metric_names import Protocol
 from ldm.metrics.registry import METRICS
 from ldm.metrics.results.result_files import Measured, entry
 from ldm.report.report_options import NONE
 from ldm.report.results_table import cell, make_table
+from tests.ldm.evaluation.made_pairs import made_pairs
 
 # Heading, what a value of 0.5 is shown as, lowest and highest value.
 TABLE = {
@@ -145,10 +143,9 @@ def test_what_is_measured_where_nobody_names_metrics(protocol: Protocol) -> None
         assert found == [*expected, *more]
 
 
-def test_what_decides_a_value_besides_images_and_weights(tmp_path: Path) -> None:
+def test_what_decides_a_value_besides_images_and_weights() -> None:
     """For captions the texts and their key."""
-    item, sizes = Item("a", "1", Action({"action": "cuts", "told": "The hand."})), (Size(8, 8), Size(8, 8))
-    pairs = Pairs([Pair(item, "a/1/x.jpg", tmp_path, tmp_path, sizes, ("", ""))], [], tmp_path, tmp_path)
+    pairs = made_pairs(Item("a", "1", Action({"action": "cuts", "told": "The hand."})))
     metrics = made()
     for key in ("action", "told"):
         expected = {"llava_key": key, "texts_sha256": pairs.texts_sha256(key)}

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from egogen import stored_items
 from egogen.annotations import Annotations
 from egogen.errors import UserError
+from egogen.shards import WHOLE, Shard
+from ldm.metrics.evaluation import pair_runs
+from ldm.metrics.frames import frame_pairs
 from ldm.metrics.frames.frame_pairs import Pairs, frames_folder, read_pairs, run_folder
-from ldm.metrics.frames.images import Size, check_image, read_pixels
+from ldm.metrics.frames.images import Header, Size, check_image, read_pixels
 from ldm.metrics.frames.protocol import size_tolerance
+from ldm.metrics.metric import MetricSetting
 from ldm.metrics.metric_names import PROTOCOLS, choice
 
 
@@ -218,3 +224,46 @@ def test_unknown_protocol() -> None:
 def test_tiny_frames_are_read(tmp_path: Path) -> None:
     Image.new("RGB", (5, 20)).save(tmp_path / "tiny.jpg")
     assert check_image(tmp_path / "tiny.jpg").size == (20, 5)
+
+
+def test_actions_that_stay_in_their_file_are_paired_alike(scene) -> None:  # noqa: ANN001
+    """Whole and by shards, whatever the order of the clips."""
+    clips = json.loads(scene.annotations.read_text())
+    scene.annotations.write_text(json.dumps(dict(sorted(clips.items(), reverse=True))))
+
+    def seen(shard: Shard) -> tuple[object, ...]:
+        pairs = read_pairs(Annotations.read(scene.annotations), scene.run, scene.targets, shard=shard)
+        batches = [batch.pairs for batch in pairs.batches(2, torch.device("cpu"))]
+        return [*pairs.pairs], batches, pairs.digests, pairs.texts_sha256("action"), pairs.names_sha256
+
+    for shard in (WHOLE, Shard(1, 3), Shard(2, 3), Shard(5, 5)):
+        listed = seen(shard)
+        with mock.patch.object(stored_items, "LARGE", -1):
+            assert seen(shard) == listed
+    frames = [pair.frame for pair in pairs_of(scene).pairs]
+    assert frames == [f"clip{index}/act/000002.jpg" for index in (3, 2, 1, 0)]
+    assert [pair.frame for pair in seen(Shard(1, 3))[0]] == frames[::3]  # type: ignore[attr-defined]
+
+
+def test_targets_of_several_runs_are_read_once(scene, noise, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+    for index in range(4):
+        noise(scene.root / f"other/images/clip{index}/act/000002.jpg", 50 + index)
+    alone = [pairs_of(scene, gen_path=run) for run in (scene.run, scene.root / "other")]
+    read: list[Path] = []
+    check = frame_pairs.check_image
+
+    def noted(path: Path) -> Header:
+        read.append(path)
+        return check(path)
+
+    monkeypatch.setattr(frame_pairs, "check_image", noted)
+    runs = [scene.run, scene.root / "other"]
+    both = pair_runs(MetricSetting("ego4d"), runs, scene.targets, scene.annotations)
+    assert [[*pairs.pairs] for pairs in both] == [[*pairs.pairs] for pairs in alone]
+    assert [pairs.digests for pairs in both] == [pairs.digests for pairs in alone]
+    assert len(read) == len(set(read)) == 12
+    noise(scene.root / "other/images/clip2/act/000002.jpg", 5, size=(31, 18))
+    with pytest.raises(
+        UserError, match=r"other/.*clip2/act/000002\.jpg: the frame is 31x18 pixels, its targ"
+    ):
+        pair_runs(MetricSetting("ego4d"), runs, scene.targets, scene.annotations)

@@ -14,14 +14,13 @@ from PIL import Image
 from egogen.annotations import Action, Item
 from ldm.metrics.blip import begin as blip_similarity
 from ldm.metrics.feature_cache import Memory
-from ldm.metrics.frames.frame_pairs import Pair, Pairs
-from ldm.metrics.frames.images import Size
 from ldm.metrics.metric import MetricSetting
 from ldm.metrics.networks.beams import search
 from ldm.metrics.networks.blip_captioner import Captioner, config, load_captioner, rename
 from ldm.metrics.networks.egovlp_model import EgoVLP, load_egovlp, load_tokenizer
 from ldm.metrics.networks.metric_weights import BLIP, EGOVLP
 from ldm.metrics.networks.metric_weights import VOCABULARY as VOCABULARY_FILE
+from tests.ldm.evaluation.made_pairs import made_pairs
 from tests.ldm.evaluation.networks import (
     ORACLE,
     VOCABULARY,
@@ -153,9 +152,7 @@ def test_texts_that_egovlp_cuts_are_counted(
 
     def begin(*texts: str) -> None:
         items = [Item("a", str(number), action(text)) for number, text in enumerate(texts)]
-        size = Size(8, 8)
-        pairs = [Pair(item, item.id, tmp_path, tmp_path, (size, size), ("", "")) for item in items]
-        blip_similarity("base", setting, Pairs(pairs, ["JPEG"], tmp_path / "val.json", tmp_path), Memory())
+        blip_similarity("base", setting, made_pairs(*items), Memory())
 
     begin("cut " * (places - 2), "x")
     assert not caplog.records

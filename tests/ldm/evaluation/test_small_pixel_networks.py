@@ -15,10 +15,10 @@ from torch.nn.functional import interpolate
 from egogen.errors import UserError
 from ldm.metrics import fid, lpips
 from ldm.metrics.feature_cache import Memory
-from ldm.metrics.frames.frame_pairs import Pairs
 from ldm.metrics.metric import MetricSetting
 from ldm.metrics.metric_names import PROTOCOLS, Protocol
 from ldm.metrics.networks.metric_weights import INCEPTION, LPIPS
+from tests.ldm.evaluation.made_pairs import made_pairs
 from tests.ldm.evaluation.networks import state
 from tests.ldm.evaluation.test_gathering import make_batch
 
@@ -61,7 +61,7 @@ def test_lpips_follows_the_protocol_or_its_own(protocol: Protocol, own: Protocol
     batch = make_batch("ab", torch.full((2, 3, 8, 8), 0.75), torch.full((2, 3, 4, 8), 0.25))
     weights = {LPIPS["alex"].name: Path("file")}
     setting = MetricSetting("ego4d", protocol, weights=weights, opened={"file": Difference()})
-    found = metric.open(setting, Pairs([], [], Path(), Path()), Memory())
+    found = metric.open(setting, made_pairs(), Memory())
     found.update(batch)
     assert found.compute().values == {"a": 0.5 + more, "b": 0.5 + more}
 
@@ -73,7 +73,7 @@ def test_lpips_loads_a_backbone_and_leaves_its_classifier(net: lpips.Net, tmp_pa
     torch.save({**weights, "classifier.1.weight": torch.zeros(2)}, path)
     metric = lpips.metric(net, f"lpips_{net}", "LPIPS")
     setting = MetricSetting("ego4d", weights={LPIPS[net].name: path})
-    metric.open(setting, Pairs([], [], Path(), Path()), Memory())
+    metric.open(setting, made_pairs(), Memory())
     network: Any = setting.opened[f"{path}"]
     assert network.pnet_type == net
     assert not network.training

@@ -18,14 +18,15 @@ from egogen.errors import UserError
 from egogen.toy.palette import COLOURS, SKINS, SLEEVES, TABLES
 from ldm.metrics import fid, toy_features, toy_success
 from ldm.metrics.feature_cache import Memory, Store
-from ldm.metrics.frames.frame_pairs import SIDES, Pairs
+from ldm.metrics.frames.frame_pairs import SIDES
 from ldm.metrics.metric import MetricSetting
 from ldm.metrics.networks.metric_weights import TOY_CLASSIFIER
 from ldm.metrics.networks.toy_classifier import FACTS, ToyClassifier
+from tests.ldm.evaluation.made_pairs import made_pairs
 from tests.ldm.evaluation.test_gathering import make_batch
 
 CPU = torch.device("cpu")
-NO_PAIRS = Pairs([], [], Path("val.json"), Path("targets"))
+NO_PAIRS = made_pairs()
 RATES = {metric.name: metric for metric in toy_success.METRICS}
 # A sign, its colour, and the row of the frame that is to have it.
 SIGNS: list[tuple[str, tuple[int, int, int], int]] = [
@@ -119,7 +120,7 @@ def test_a_rate_is_the_mean_over_the_frames(name: str, expected: list[int]) -> N
 
 
 def test_a_rate_needs_facts_of_every_clip() -> None:
-    pairs = Pairs(make_batch("a").pairs, [], Path("val.json"), Path("targets"))
+    pairs = made_pairs(*(pair.item for pair in make_batch("a").pairs))
     plain = ClipMetadata.model_validate({"height": 64, "width": 64})
 
     def told(metadata: Any) -> str:
