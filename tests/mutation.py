@@ -112,7 +112,13 @@ HEART = {
         "networks": Part(
             code("ldm/metrics/networks", "*"),
             tests(
-                "ldm/evaluation", "metric_weights", "video_tower", "beams", "oracle_captions", "toy_metrics"
+                "ldm/evaluation",
+                "metric_weights",
+                "video_tower",
+                "beams",
+                "captioner",
+                "oracle_captions",
+                "toy_metrics",
             ),
         ),
         "results": Part(
