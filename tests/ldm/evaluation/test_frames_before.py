@@ -79,9 +79,11 @@ def test_each_pair_has_the_frame_before_its_action(
 
 def test_files_are_read_once_an_evaluation(scene: Any) -> None:
     pairs = pairs_of(scene)
-    setting = MetricSetting("ego4d", input_path=scene.frames)
+    elsewhere = scene.frames.rename(scene.root / "elsewhere")
+    setting = MetricSetting("ego4d", input_path=elsewhere)
     for found in (contexts.contexts_of, contexts.sources_of):
         assert found(pairs, setting) is found(pairs, setting)
+        assert found(pairs, setting)[NAMES[1]].path == elsewhere / "clip1/act/000001.jpg"
     assert contexts.contexts_of(pairs, setting) is not contexts.sources_of(pairs, setting)
     assert {*setting.opened} == {f"{what} of {pairs.names_sha256}" for what in ("contexts", "sources")}
 
