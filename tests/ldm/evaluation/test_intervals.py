@@ -31,6 +31,7 @@ def test_the_interval_of_a_rate_is_that_of_its_binomial() -> None:
 def test_an_interval_is_the_same_for_the_same_values() -> None:
     values = [1.0, 2.0, 4.0, 8.0]
     assert interval(values, 100) == interval(iter(values), 100)
+    assert interval([1.0, 3.0], 100) == [1.0, 3.0]  # a quarter of all resamples have one value twice
     for refused in ([], [1.0], [1.0, INF], [1.0, math.nan]):
         assert interval(refused, 100) is None
     assert interval(values, 0) is None
