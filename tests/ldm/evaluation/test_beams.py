@@ -78,6 +78,27 @@ def test_one_beam_takes_the_likeliest_until_it_ends() -> None:
     assert longer == [0, 1, 2, 0, 1, 2]
 
 
+def test_an_end_counts_from_the_smallest_length_on() -> None:
+    """Where the end is always likeliest."""
+    logits = torch.tensor([[0.0, 1.0, 0.0, 9.0]])
+    for shortest, expected in ((1, [0]), (3, [0, 1, 1]), (4, [0, 1, 1, 1])):
+        (found,) = search(
+            lambda ids, _: logits.expand(len(ids), -1), torch.tensor([[0]]), beams=1, shortest=shortest,
+            longest=9, end=END,
+        )  # fmt: skip
+        assert found == expected
+
+
+def test_two_beams_begin_with_different_words() -> None:
+    """The likelier first word has no likely second one: .6 x .3 against .4 x 1."""
+    table = torch.tensor([[0.0, 0.6, 0.4, 0.0], [0.3, 0.25, 0.25, 0.2], [0.0, 0.0, 1.0, 0.0]]).log()
+    for beams, expected in ((1, [0, 1, 0]), (2, [0, 2, 2])):
+        (found,) = search(
+            lambda ids, _: table[ids[:, -1]], torch.tensor([[0]]), beams=beams, shortest=3, longest=3, end=END
+        )
+        assert found == expected
+
+
 def test_the_best_are_kept_by_what_they_score_a_token() -> None:
     found = Hypotheses(2)
     assert not found.done
