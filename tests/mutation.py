@@ -100,6 +100,23 @@ HEART = {
             code("ldm/metrics", "evaluation", "feature_cache", "metric", "toy_features", "toy_success"),
             tests("ldm/evaluation", "gathering", "metric_table", "toy_metrics", "evaluation_steps"),
         ),
+        "frames": Part(
+            code("ldm/metrics/frames", "*"),
+            tests(
+                "ldm/evaluation",
+                "metrics_pairs",
+                "frames_before",
+                "protocol",
+            ),
+        ),
+        "networks": Part(
+            code("ldm/metrics/networks", "*"),
+            tests("ldm/evaluation", "metric_weights", "video_tower", "beams", "captioner", "toy_metrics"),
+        ),
+        "results": Part(
+            code("ldm/metrics/results", "*"),
+            tests("ldm/evaluation", "result_files", "intervals", "metric_table"),
+        ),
     },
 }
 

@@ -72,7 +72,7 @@ def evaluate(  # noqa: PLR0913 - an argument for each flag of the command
         device: such as `cpu`, `cuda:0` or `auto`.
 
     Returns:
-        Results by metric name.
+        Results by metric name; values of single frames in a `dict` each.
 
     Raises:
         UserError: a setting, a file or an image is not as expected.
@@ -82,7 +82,8 @@ def evaluate(  # noqa: PLR0913 - an argument for each flag of the command
         None if metadata is None else Path(metadata), protocol, precision, device, llava_key,
         None if input_path is None else Path(input_path), Path(weights or weights_root()), batch_size,
     )  # fmt: skip
-    return measure(pair(setting, Path(gen_path), Path(gt_path), Path(edit_file)), chosen, setting)
+    made = measure(pair(setting, Path(gen_path), Path(gt_path), Path(edit_file)), chosen, setting)
+    return {name: replace(result, values=dict(result.values)) for name, result in made.items()}
 
 
 def prepare(

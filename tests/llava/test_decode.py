@@ -22,6 +22,7 @@ from llava.describing.decode import (
     shared_length,
     to_text,
 )
+from llava.describing.roomy_cache import RoomyLayer
 from llava.question.labels import QUESTION
 from llava.question.prompts import prompt_ids
 from tests.llava.conftest import ORACLE, Loaded
@@ -222,6 +223,7 @@ def test_what_prompts_share_ends_before_the_image() -> None:
     assert shared_length([[1, 5, 6, -200], [1, 5, 7, -200]]) == 2
     assert shared_length([[1, -200], [2, -200]]) == 0
     assert shared_length([[-200, 1]]) == 0
+    assert shared_length([[1, 5], [1, 5, 6]]) == 0  # no image, so nothing before it
 
 
 @torch.no_grad()
@@ -231,6 +233,19 @@ def test_features_of_another_precision_are_read_in_the_model_s(loaded: Loaded) -
     features = project(loaded, [read_frame(FRAMES[0])])
     read = read_prompts(model, [prompt], features.double())
     assert read.embeddings.equal(read_prompts(model, [prompt], features).embeddings)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("more", [0, 3])
+def test_the_cache_has_room_for_the_longest_row_and_no_more(more: int, loaded: Loaded) -> None:
+    """An image takes the place of its token."""
+    model, tokenizer, _ = loaded
+    prompts = [prompt_ids(QUESTION, action, tokenizer) for action in ("cut", "cut the red onion")]
+    features = project(loaded, [read_frame(FRAMES[0])] * 2)
+    read = read_prompts(model, prompts, features, more) if more else read_prompts(model, prompts, features)
+    longest = max(map(len, prompts)) - 1 + model.patches
+    assert read.attention_mask.shape == (2, longest)
+    assert {layer.longest for layer in read.cache.layers if isinstance(layer, RoomyLayer)} == {longest + more}
 
 
 def test_prompts_are_padded_at_the_left() -> None:

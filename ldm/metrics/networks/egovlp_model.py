@@ -129,7 +129,13 @@ def load_tokenizer(vocabulary: Path, known: int) -> BertTokenizer:
     Raises:
         UserError: the file holds no such vocabulary, or more words than the network knows.
     """
-    words = vocabulary.read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        words = vocabulary.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{vocabulary}: not UTF-8 text, expected the vocabulary of distilbert-base-uncased; fetch it by "
+            f"{FETCH}"
+        ) from None
     tokenizer = BertTokenizer(vocab=str(vocabulary))
     missing = [word for word in tokenizer.all_special_tokens if word not in words]
     if missing or len(words) > known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -18,8 +19,9 @@ from egogen.errors import UserError
 from egogen.shards import WHOLE, Shard
 from ldm.metrics.evaluation import pair_runs
 from ldm.metrics.frames import frame_pairs
-from ldm.metrics.frames.frame_pairs import Pairs, frames_folder, read_pairs, run_folder
-from ldm.metrics.frames.images import Header, Size, check_image, read_pixels
+from ldm.metrics.frames.frame_names import FrameNames
+from ldm.metrics.frames.frame_pairs import SIDES, Pairs, frames_folder, read_pairs, run_folder
+from ldm.metrics.frames.images import Header, Size, check_image, read_image, read_pixels
 from ldm.metrics.frames.protocol import size_tolerance
 from ldm.metrics.metric import MetricSetting
 from ldm.metrics.metric_names import PROTOCOLS, choice
@@ -59,6 +61,33 @@ def test_the_digest_sees_every_file(scene, noise) -> None:  # noqa: ANN001
     before = pairs_of(scene).sha256
     noise(scene.generated(2), 99)
     assert pairs_of(scene).sha256 != before
+
+
+def digest(*lines: str) -> str:
+    """SHA-256 of lines in order."""
+    return hashlib.sha256("".join(f"{line}\0" for line in sorted(lines)).encode()).hexdigest()
+
+
+def test_digests_cover_names_contents_and_texts(scene) -> None:  # noqa: ANN001
+    pairs = pairs_of(scene)
+    names = [f"clip{index}/act/000002.jpg" for index in range(4)]
+    drawn, targets = (
+        [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
+        for folder in (scene.run / "images", scene.targets)
+    )
+    assert pairs.names_sha256 == digest(f"{scene.targets}", *names)
+    assert pairs.digests == {
+        "images_sha256": digest(*map("\0".join, zip(names, drawn, targets, strict=True))),
+        "targets_sha256": digest(*map("\0".join, zip(names, targets, strict=True))),
+    }
+    texts = [f"{name}\0The right hand holds cup {index}." for index, name in enumerate(names)]
+    assert pairs.texts_sha256("llava_forecast_finetune") == digest(*texts)
+    (batch,) = pairs.batches(4, torch.device("cpu"))
+    assert [batch.hashes(side) for side in SIDES] == [drawn, targets]
+    for side, folder in zip(SIDES, (scene.run / "images", scene.targets), strict=True):
+        expected = torch.stack([read_image(folder / name) for name in names])
+        assert torch.equal(batch.images(side), expected)
+        assert torch.equal(getattr(batch, side), expected)
 
 
 def test_hidden_files_are_ignored(scene) -> None:  # noqa: ANN001
@@ -101,6 +130,56 @@ def test_missing_and_extra_files_are_counted_and_listed(scene, noise) -> None:  
     )
     assert "other/act/009.jpg, ...)" in message
     assert "other/act/010.jpg" not in message
+
+
+def test_faults_of_a_folder_in_full(scene, noise, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+    """What makes missing frames is named where some are missing."""
+    monkeypatch.setattr(frame_pairs, "hint", lambda folder: f"; make {folder.name}")
+    folder = scene.run / "images"
+
+    def told() -> str:
+        with pytest.raises(UserError) as error:
+            pairs_of(scene)
+        return str(error.value)
+
+    others = [f"other/act/{index:03}.jpg" for index in range(10)]
+    for index, name in enumerate(others):
+        noise(folder / name, index)
+    expected = "expected exactly those of the annotation file"
+    start = f"{folder}: of 4 generated frames, "
+    assert told() == f"{start}10 extra ({', '.join(others)}); {expected}"
+    for index in (1, 2):
+        scene.generated(index).unlink()
+    missing = "2 missing (clip1/act/000002.jpg, clip2/act/000002.jpg)"
+    assert told() == f"{start}{missing} and 10 extra ({', '.join(others)}); {expected}; make images"
+    for index in (0, 3):
+        shutil.copy(scene.generated(index), scene.generated(index).with_suffix(".png"))
+    assert told() == (
+        f"{folder}: clip0/act/000002.jpg and clip0/act/000002.png are one frame, as are 2 such pairs; remove "
+        "those of one format"
+    )
+    shutil.rmtree(folder)
+    folder.mkdir()
+    assert told() == f"{folder}: the folder is empty; expected 4 generated frames; make images"
+    shutil.rmtree(scene.targets)
+    with pytest.raises(UserError) as error:
+        frame_pairs.find_files(scene.targets, FrameNames([]), "target frames")
+    assert str(error.value) == (
+        f"{scene.targets}: no such folder; target frames are expected there as clip/action/frame; make "
+        "val_gt_for_metric"
+    )
+
+
+def test_sizes_are_the_same_unless_a_pixel_is_forgiven(scene) -> None:  # noqa: ANN001
+    Image.new("RGB", (31, 18)).save(scene.generated())
+    with pytest.raises(UserError) as error:
+        read_pairs(Annotations.read(scene.annotations), scene.run, scene.targets)
+    told = f"{scene.generated()}: the frame is {{}}x18 pixels, its target 32x18; expected the same size"
+    assert str(error.value) == told.format(31)
+    Image.new("RGB", (30, 18)).save(scene.generated())
+    with pytest.raises(UserError) as error:
+        pairs_of(scene, 1)
+    assert str(error.value) == f"{told.format(30)} (give or take 1 pixel)"
 
 
 def test_targets_are_checked_alike(scene) -> None:  # noqa: ANN001

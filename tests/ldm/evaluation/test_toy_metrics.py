@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.functional import cosine_similarity
 
 from egogen.annotations import ClipMetadata
@@ -21,7 +22,7 @@ from ldm.metrics.feature_cache import Memory, Store
 from ldm.metrics.frames.frame_pairs import SIDES
 from ldm.metrics.metric import MetricSetting
 from ldm.metrics.networks.metric_weights import TOY_CLASSIFIER
-from ldm.metrics.networks.toy_classifier import FACTS, ToyClassifier
+from ldm.metrics.networks.toy_classifier import FACTS, ToyClassifier, load_classifier
 from tests.ldm.evaluation.made_pairs import made_pairs
 from tests.ldm.evaluation.test_gathering import make_batch
 
@@ -178,3 +179,61 @@ def test_frames_are_compared_in_the_features_of_the_classifier(tmp_path: Path) -
     )
     assert opened["toy_fid"].compute().mean == pytest.approx(distance, rel=1e-3, abs=1e-6)
     assert store.read("kind", [*"abcd"]).keys() == {*"abcd"}
+
+
+def test_the_classifier_by_hand() -> None:
+    """Frames of any size are squashed to 48 x 48 and brought to [-1, 1]; four layers halve them to 3 x 3."""
+    torch.manual_seed(0)
+    counts = {"verb": 3, "hand": 2}
+    network = ToyClassifier(counts).requires_grad_(False)
+    state, frames = network.state_dict(), torch.rand(2, 3, 60, 90)
+    x = functional.interpolate(frames, (48, 48), mode="bilinear", antialias=True) * 2 - 1
+    for layer, width in enumerate((32, 64, 96, 128)):
+        weight, bias, scale, shift = (
+            state[f"body.{3 * layer + more}.{name}"] for more in (0, 1) for name in ("weight", "bias")
+        )
+        x = functional.conv2d(x, weight, bias, stride=2, padding=1)
+        assert x.shape[1] == width
+        grouped = x.view(2, 8, -1)
+        mean, variance = grouped.mean(-1, keepdim=True), grouped.var(-1, keepdim=True, correction=0)
+        x = ((grouped - mean) / (variance + 1e-5).sqrt()).view(x.shape)
+        x = x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+        x = x * x.sigmoid()
+    assert x.shape == (2, 128, 3, 3)
+    x = x.flatten(1) @ state["features.1.weight"].T + state["features.1.bias"]
+    features = x * x.sigmoid()
+    torch.testing.assert_close(network.embed(frames), features, atol=1e-5, rtol=1e-4)
+    found = network(frames)
+    assert {fact: logits.shape for fact, logits in found.items()} == {"verb": (2, 3), "hand": (2, 2)}
+    for fact, logits in found.items():
+        expected = features @ state[f"heads.{fact}.weight"].T + state[f"heads.{fact}.bias"]
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_classifier_is_loaded_for_its_facts(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    counts = {fact: 2 + place for place, fact in enumerate(FACTS)}
+    network, path = ToyClassifier(counts), tmp_path / TOY_CLASSIFIER.name
+    safetensors.torch.save_file(network.state_dict(), path)
+    made = load_classifier(path, CPU)
+    assert not made.training
+    assert not any(value.requires_grad for value in made.parameters())
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in made.state_dict().items())
+    assert next(load_classifier(path, torch.device("meta")).parameters()).device.type == "meta"
+
+    def told() -> str:
+        with pytest.raises(UserError) as error:
+            load_classifier(path, CPU)
+        start, end = f"{path}: not a classifier of toy frames (", "); make it by python -m ldm.toy.classifier"
+        assert f"{error.value}".startswith(start)
+        assert f"{error.value}".endswith(end)
+        return f"{error.value}"[len(start) : -len(end)]
+
+    state = network.state_dict()
+    safetensors.torch.save_file({name: state[name] for name in state if name != "heads.verb.bias"}, path)
+    assert told() == "'heads.verb.bias'"
+    safetensors.torch.save_file({name: state[name] for name in state if "body" not in name}, path)
+    assert told().startswith("Error(s) in loading state_dict for ToyClassifier: Missing key(s) in state_dict")
+    assert len(told()) == 200  # in one line
+    path.write_bytes(b"no tensors")
+    assert told().startswith("Error while deserializing header: ")
