@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from egogen.annotations import Action, ClipFile, ClipMetadata, Item, check_object, validate
+from egogen.annotations import Action, ClipFile, ClipMetadata, Item, check_object, make_item, validate
 from egogen.conversations import Conversation
 from egogen.errors import UserError, shorten
 from egogen.files import no_garbage, read_json
@@ -21,7 +21,7 @@ def read_annotations(layout: Layout, split: Split) -> tuple[list[Item], Check]:
     items: list[Item] = []
     try:
         with no_garbage():
-            for clip, actions in ClipFile(path):
+            for clip, actions in ClipFile(path, make_item):
                 with check.noting():
                     read_actions(clip, actions, f"{path.name}: clip {clip!r}", items, check)
         if not check.items and not check.faults:
