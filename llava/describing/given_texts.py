@@ -7,9 +7,9 @@ clip -> action id -> text, where the text may stand under `description` as `llav
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from egogen.annotations import Action, Item, check_object, validate
@@ -99,7 +99,7 @@ def check_texts(texts: KeptTexts, signs: Sequence[str], path: Path) -> None:
         UserError: one is blank or holds signs of the model; says how many.
     """
     first, count = "", 0
-    for _, entry in texts.entries(np.arange(len(texts))):
+    for entry in chain.from_iterable(file.items for file in texts.files):
         text = read_entry(entry, path).text
         if fault := text_fault(text, signs):
             first = first or f"{place(entry.clip, entry.id)}, text {shorten(text)}: {fault}"
