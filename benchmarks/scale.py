@@ -28,7 +28,7 @@ from egogen.cli import flag
 from egogen.errors import UserError
 from egogen.files import write_json
 from egogen.frames import encode
-from egogen.layout import FOLDERS, METRIC_TARGETS, Layout, frame_tar
+from egogen.layout import DESCRIPTION_KEY, FOLDERS, METRIC_TARGETS, Layout, frame_tar
 from egogen.packed_frames import write_tar
 from egogen.prepare.formats.image_table import ROWS
 from egogen.prepare.run import JOURNALS
@@ -36,6 +36,7 @@ from egogen.seen_files import SeenFiles
 from egogen.shards import MOST_SHARDS
 
 A_TAR = 1000  # frames
+SHARDS = 4  # of descriptions that are merged
 A_CLIP = 100  # actions of a clip; the last clip is what is left to do
 LABEL = "#C C picks up the {} with his right hand"
 TEXT = (
@@ -172,6 +173,20 @@ def begin(step: str, root: Path, count: int) -> None:
         note_described(root, A_CLIP if step == "describe" else 0, count - A_CLIP)
 
 
+def make_shards(root: Path, count: int) -> None:
+    """Descriptions of all actions in shards."""
+    for number in range(SHARDS):
+        described = {
+            clip: {
+                action: {"original action": entry["action"], "description": entry[DESCRIPTION_KEY]}
+                for action, entry in actions.items()
+                if int(action) % SHARDS == number
+            }
+            for clip, actions in entries(0, count).items()
+        }
+        write_json(root / f"texts/shard_{number + 1}_of_{SHARDS}.json", described)
+
+
 def drawn_names(first: int, end: int, target: bool = True) -> Iterator[str]:
     """Names of the target frames of some actions, or of their input frames."""
     for start in range(first, end, A_CLIP):
@@ -243,6 +258,8 @@ def measure(options: Scale, folder: Path) -> dict[str, SpeedTable]:
         make_world(root, count)
         for step in options.steps:
             begin(step, root / "one", count)
+            if step == "merge":
+                make_shards(root / "one", count)
             where = root / {"validate": "two", "validate_folders": "folders"}.get(step, "one")
             table.add(step=step, items=count, **child(step, where))
         shutil.rmtree(root)

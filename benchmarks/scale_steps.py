@@ -25,7 +25,7 @@ VAL = Path("EgoGen", "ego4d_val.json")
 TABLE = "table.csv"
 JOURNAL = Path("described", "shard_1_of_1.jsonl")
 # Whole commands, whose processes' seconds count.
-COMMANDS = ("sample", "sample_tars", "describe", "status", "prepare")
+COMMANDS = ("sample", "sample_tars", "describe", "status", "prepare", "merge")
 
 
 def annotations(root: Path) -> None:
@@ -116,6 +116,21 @@ def describe(root: Path) -> None:
           str(root / "features" / "llava_text"), "--max-new-tokens", "4", "--shard", "1/1"])  # fmt: skip
 
 
+def merge(root: Path) -> None:
+    """Joins four shards of descriptions with their annotations: the whole command."""
+    from llava.merge import main
+
+    main(["--save-path", str(root / "texts"), "--edits", str(root / VAL), "--out", str(root / "merged.json")])
+
+
+def given(root: Path) -> None:
+    """Reads and checks texts that are given, those of the annotation file itself."""
+    from llava.describing.given_texts import check_texts, read_texts
+
+    path = root / VAL
+    check_texts(read_texts(path, Annotations.read(path).items, path), ["<s>", "</s>"], path)
+
+
 def status(root: Path) -> None:
     """Says what a run in shards lacks: the whole command."""
     from egogen.status import main
@@ -148,6 +163,8 @@ STEPS: dict[str, Callable[[Path], float | None]] = {
         sample,
         sample_tars,
         describe,
+        merge,
+        given,
         status,
         prepare,
     )

@@ -5,18 +5,18 @@ from __future__ import annotations
 import gc
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import compress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress, islice, repeat
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from egogen.errors import UserError, shorten
-from egogen.files import no_garbage, read_json, write_json
-from egogen.json_stream import Streamed, UnusualJsonError, stream_object
+from egogen.files import no_garbage, read_json
+from egogen.json_stream import Streamed, UnusualJsonError, member, stream_object, write_members
 from egogen.layout import DESCRIPTION_KEY
-from egogen.stored_items import reopen, store_of
+from egogen.stored_items import Make, reopen, store_of
 
 # Of files on the usual systems, with room for the folders above.
 LONGEST_NAME, LONGEST_PATH = 255, 2000
@@ -26,6 +26,7 @@ PLAIN = re.compile(f"{NAME}(?:/{NAME})*")
 PLAIN_PAIR = re.compile(f"{PLAIN.pattern}\n{PLAIN.pattern}")
 MANY = 100_000  # actions
 TAG = re.compile(r"\s*#[A-Za-z]")  # what Ego4D's narrations begin with: #C, #O, #Unsure
+Each = TypeVar("Each")
 Model = TypeVar("Model", bound=BaseModel)
 # An object as a JSON file has it, its fields not checked yet.
 JsonObject: TypeAlias = dict[str, Any]
@@ -176,19 +177,19 @@ def make_item(clip: str, action_id: str, entry: JsonObject) -> Item:
     return Item(clip, action_id, Action(entry))
 
 
-class ClipFile:
+class ClipFile(Generic[Each]):
     """Clips of an annotation file with their actions, not checked, one after the other; and what is kept.
 
-    All of its text is never in memory, and of a large file the actions stay where they are.
+    All of its text is never in memory, and of a file above `large` bytes the actions stay where they are.
 
     Raises:
         UserError: while it is gone through, if it is no JSON object.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, make: Make[Each], large: int | None = None) -> None:
         self.path = path
-        self.store = store_of(path, make_item)  # None of a small file
-        self.kept: list[Item] = []
+        self.store = store_of(path, make, large)  # None of a small file
+        self.kept: list[Each] = []
         self.streamed: Streamed | None = None
 
     def __iter__(self) -> Iterator[tuple[str, object]]:
@@ -205,7 +206,7 @@ class ClipFile:
             self.kept, self.store = [*self.items], None
             yield from list(whole.items())[done:]
 
-    def keep(self, clip: str, items: Sequence[Item]) -> None:
+    def keep(self, clip: str, items: Sequence[Each]) -> None:
         """Keeps the items of the clip that was given last."""
         if self.store is None or self.streamed is None:
             self.kept += items
@@ -213,7 +214,7 @@ class ClipFile:
             self.store.add(clip, self.streamed.marks())
 
     @property
-    def items(self) -> Sequence[Item]:
+    def items(self) -> Sequence[Each]:
         """All that were kept."""
         return self.kept if self.store is None else self.store.items
 
@@ -279,7 +280,7 @@ class Annotations:
             UserError: it is no such file, or holds no action: no step has anything to do then.
         """
         with no_garbage():
-            found = cls(ClipFile(path), path, look)
+            found = cls(ClipFile(path, make_item), path, look)
         if len(found.items) > MANY:
             gc.collect()
             gc.freeze()  # what stays, libraries too: each later search for cycles would visit all of it
@@ -315,20 +316,19 @@ class Annotations:
             f"give {other}, or the file of {dataset}"
         )
 
-    def write(self, path: Path) -> None:
-        """Writes the annotations atomically; nothing that was read is lost or reordered."""
-        write_json(path, self.raw)
+    def write(self, path: Path, texts: Iterable[str | None] = repeat(None)) -> None:
+        """Writes the annotations atomically, clip by clip; nothing that was read is lost or reordered.
 
-    def with_texts(self, texts: Mapping[tuple[str, str], str], key: str = DESCRIPTION_KEY) -> Annotations:
-        """A copy in which the actions named by (clip, action id) carry a text under `key`."""
-        raw = {
-            clip: {
-                action_id: {**entry, key: texts[clip, action_id]} if (clip, action_id) in texts else entry
-                for action_id, entry in actions.items()
-            }
-            for clip, actions in self.raw.items()
-        }
-        return Annotations(raw, self.source)
+        Args:
+            path: the file.
+            texts: for each action, in order, what stage 1 wrote about it; None leaves what it has.
+        """
+        entries = (
+            (item.id, item.action.entry if text is None else {**item.action.entry, DESCRIPTION_KEY: text})
+            for item, text in zip(self.items, texts)  # noqa: B905 - of no texts there is no end
+        )
+        clips = zip(self.clips, self.counts, strict=True)
+        write_members(path, (member(clip, dict(islice(entries, count))) for clip, count in clips))
 
     def __iter__(self) -> Iterator[Item]:
         return iter(self.items)

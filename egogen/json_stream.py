@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from egogen.errors import UserError
-from egogen.files import HALF_CHARACTER, finite_number, is_deep, regular, unique_keys
+from egogen.files import HALF_CHARACTER, atomic_open, finite_number, is_deep, regular, unique_keys
 
 BLOCK = 1 << 22  # bytes read at a time
 WHITE = re.compile(r"[ \t\n\r]*")
@@ -33,8 +33,8 @@ class UnusualJsonError(Exception):
 class Streamed(NamedTuple):
     """A member of an object.
 
-    `marks`: tells where the members of the value lie, which are objects all: the byte of the file behind the
-    value's brace, then the bytes behind each. To be asked before the next one is.
+    `marks`: tells where the members of the value lie: the byte of the file behind the value's brace, then the
+    bytes behind each. To be asked before the next one is.
     """
 
     key: str
@@ -96,7 +96,7 @@ class Stream:
             if type(key) is not str or key in seen or type(value) is not dict:
                 raise ValueError
             seen.add(key)
-            yield Streamed(key, value, partial(self.marks, len(value)))
+            yield Streamed(key, value, partial(self.marks, value))
         self.take("}")
         if self.sign():
             raise ValueError
@@ -156,15 +156,16 @@ class Stream:
         self.counted = place
         return self.bytes
 
-    def marks(self, count: int) -> Int64[np.ndarray, " n"]:
-        """Where the members of the value given last lie, which are so many objects; see `Streamed`."""
+    def marks(self, value: dict[str, Any]) -> Int64[np.ndarray, " n"]:
+        """Where the members of the value given last lie; see `Streamed`."""
         start, text = self.byte(self.begun), self.text[self.begun : self.place]
         ends = np.flatnonzero(np.frombuffer(text.encode(), np.uint8) == END) + 1
-        if len(ends) != count + 1:  # some are signs of texts, or of values within values
+        # Or else some members are no objects, or some signs those of texts, or of values within values.
+        if len(ends) != len(value) + 1 or not OBJECTS.issuperset(map(type, value.values())):
             places = pairwise([0, 1, *member_ends(text)])
             ends = np.cumsum([len(text[first:end].encode()) for first, end in places])
             return start + ends
-        return start + np.append(1, ends[:count])
+        return start + np.append(1, ends[:-1])
 
     def is_plain(self, value: object, end: int) -> bool:
         """Whether a value that ends there is one of nearly all: objects of texts, none of whose keys is lost.
@@ -188,3 +189,23 @@ def member_ends(text: str) -> Iterator[int]:
     while key := KEY.match(text, place):
         _, place = DECODER.raw_decode(text, key.end())
         yield place
+
+
+def write_members(path: Path, members: Iterable[str]) -> None:
+    """Writes an object as `write_json` does; its members are never in memory together.
+
+    Args:
+        path: the file.
+        members: each as `member` gives it.
+    """
+    with atomic_open(path) as file:
+        sign = b"{"
+        for text in members:
+            file.write(sign + text.encode())
+            sign = b","
+        file.write(b"\n}\n" if sign == b"," else b"{}\n")
+
+
+def member(key: str, value: object) -> str:
+    """A member of an object as `write_json` writes it."""
+    return json.dumps({key: value}, indent=4)[1:-2]

@@ -29,7 +29,7 @@ def text_fault(text: str, more: Iterable[str] = ()) -> str | None:
     """
     if is_blank(text):
         return "it is blank; words are needed"
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         return "it holds half of a character (a lone surrogate)"
     held = held_signs(text, (*OF_LLAVA, *more))
     return f"it holds {', '.join(held)}, which the model reads as a sign of its own" if held else None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 import weakref
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Generic, TypeAlias, TypeVar, overload
 
@@ -104,7 +105,7 @@ class ItemStore(Generic[Each]):
         """Notes the next object of the file."""
         if len(marks) > 1:  # others have no items
             self.firsts.append(len(self))
-            self.names.append(name)
+            self.names.append(sys.intern(name))  # other files may have it too
             self.marks.frombytes(marks.tobytes())
 
     def __len__(self) -> int:
@@ -114,6 +115,22 @@ class ItemStore(Generic[Each]):
     def items(self) -> StoredItems[Each]:
         """All that were noted so far."""
         return StoredItems(self, range(len(self)))
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Has the file open for a while, which may be closed: nobody keeps thousands open.
+
+        Raises:
+            UserError: it is not there any more, or has changed.
+        """
+        if self.file.close.alive:
+            yield
+            return
+        self.file = reopen(self.file.path, self.file.facts)
+        try:
+            yield
+        finally:
+            self.file.close()
 
     def runs(self, rows: Iterable[int]) -> Iterator[tuple[int, int]]:
         """Rows that can be read together: the first of them, and how many they are."""
@@ -186,10 +203,11 @@ def choose(items: Sequence[Each], places: Int64[np.ndarray, " n"]) -> Sequence[E
     return [items[place] for place in places.tolist()]
 
 
-def store_of(path: Path, make: Make[Each]) -> ItemStore[Each] | None:
-    """A store for the items of a large file; None for what is none, is small, or cannot be read by place."""
+def store_of(path: Path, make: Make[Each], large: int | None = None) -> ItemStore[Each] | None:
+    """A store for the items of a file above so many bytes; None for what is none, or not read by place."""
+    large = LARGE if large is None else large
     with suppress(OSError, ValueError):  # who reads it as a whole says what is wrong
         facts = path.stat()
-        if stat.S_ISREG(facts.st_mode) and facts.st_size > LARGE and hasattr(os, "pread"):
+        if stat.S_ISREG(facts.st_mode) and facts.st_size > large and hasattr(os, "pread"):
             return ItemStore(path, make)
     return None

@@ -32,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     edits = Annotations.read(options.edits)
     with hold(options.out, "merging"):
-        merged = merge(edits, join(shard_files(options.save_path)), options.save_path)
-        merged.write(options.out)
-    log.info("%s: %d descriptions", options.out, len(merged))
+        described = join(shard_files(options.save_path))
+        edits.write(options.out, merge(edits, described, options.save_path))
+    log.info("%s: %d descriptions", options.out, len(edits))
 
 
 if __name__ == "__main__":

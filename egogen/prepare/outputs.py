@@ -8,6 +8,7 @@ from pathlib import Path
 
 from egogen.annotations import check_object
 from egogen.files import atomic_open, read_json, write_json
+from egogen.json_stream import member, write_members
 from egogen.layout import Layout, Split
 from egogen.prepare.pair_plan import ActionPair, ClipFacts, ClipSize, PairPlan
 
@@ -30,17 +31,22 @@ def write_outputs(
     if layout.metadata.exists():
         clips = check_object(read_json(layout.metadata), f"{layout.metadata}", "clips by clip_id") | clips
     write_json(layout.metadata, dict(sorted(clips.items())), indent=None)  # whatever came first
-    entries: dict[Split, dict[str, dict[str, object]]] = {split: {} for split in splits}
+    kept: dict[Split, dict[str, dict[str, ActionPair]]] = {split: {} for split in splits}
     for pair in plan.kept():
         assert pair.split is not None
-        image_0, image_1 = pair.images
-        entry = {"image_0": image_0, "image_1": image_1, "action": pair.text, **pair.extra}
-        entries[pair.split].setdefault(pair.clip, {})[pair.id] = entry
-    for split, content in entries.items():
-        write_json(layout.annotations(split), content)
+        kept[pair.split].setdefault(pair.clip, {})[pair.id] = pair
+    for split, pairs in kept.items():
+        members = (member(clip, {key: entry(its) for key, its in own.items()}) for clip, own in pairs.items())
+        write_members(layout.annotations(split), members)
     with atomic_open(folder / MANIFEST) as file:
         for pair in plan.pairs:
             file.write(json.dumps(manifest_row(pair)).encode() + b"\n")
+
+
+def entry(pair: ActionPair) -> dict[str, object]:
+    """An action as the annotation file has it."""
+    image_0, image_1 = pair.images
+    return {"image_0": image_0, "image_1": image_1, "action": pair.text, **pair.extra}
 
 
 def clip_facts(plan: PairPlan, known: Mapping[str, ClipSize]) -> dict[str, ClipFacts]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from egogen.prepare.pair_plan import (
     UNREADABLE,
     ActionPair,
     ClipSize,
+    FrameRow,
     PairPlan,
     PairRow,
     pair_journal,
@@ -236,9 +238,16 @@ def recall(
     left = []
     for pair in pairs:
         row = rows.get(pair.key, {})
-        pair.row = cast("PairRow", row) if "frames" in row else None
+        pair.row = cast("PairRow", share_names(row)) if "frames" in row else None
+        if pair.row is not None:
+            pair.row["frames"] = [cast("FrameRow", share_names(frame)) for frame in pair.row["frames"]]
         if pair.row is not None and verdict(scores.rows.get(pair.key), job.options) is None:
             pair.row = pair.row if all(ends_with(path, JPEG_END) for path in pair.paths(job.layout)) else None
         if pair.row is None:
             left.append(pair)
     return left
+
+
+def share_names(row: Mapping[str, object]) -> dict[str, object]:
+    """An object of a journal whose names are in memory once; each line that is read has its own."""
+    return dict(zip(map(sys.intern, row), row.values(), strict=True))

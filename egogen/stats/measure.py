@@ -93,7 +93,8 @@ def measure(layout: Layout, split: Split, workers: int) -> SplitFigures:
     items = Annotations.read(layout.annotations(split)).items
     folder = layout.frames(split)
     names = frame_names(items)
-    found = list(spread(lambda name: image_size(folder / name), names, workers, f"{layout.dataset} {split}"))
+    told = f"{layout.dataset} {split}"
+    found = list(spread(lambda name: image_size(folder / name), names, len(names), workers, told))
     if not any(found):
         raise UserError(f"{folder}: none of the {len(names)} frames that the annotations name can be opened")
     total = sum(path.stat().st_size for path in walk_files(folder))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
+
+import numpy as np
+from jaxtyping import Int64
 
 from egogen.annotations import Item
 from egogen.errors import UserError
@@ -24,29 +27,34 @@ def check_contents(splits: Sequence[SplitFrames]) -> Check:
 
     A frame that several actions of a clip use, as their input say, is one frame: they share its number.
     """
-    check = Check(splits[0].layout.dataset, "", "same content")
-    first: list[tuple[str, dict[bytes, str]]] = [(frames.split, {}) for frames in splits]
-    for frames, (_, own) in zip(splits, first, strict=True):
-        for name, found in frames.probes.items():
-            if not found.sha256:
-                continue
-            check.items += 1
-            known = ((split, names[found.sha256]) for split, names in first if found.sha256 in names)
-            if (before := next(known, None)) is None:
-                own[found.sha256] = name
-                continue
-            place, other = (
-                PurePosixPath(frames.split, name),
-                PurePosixPath(*before),
-            )
-            if (place.parent.parent, place.name) != (other.parent.parent, other.name):
-                check.faults.append(f"{place}: the same bytes as {other}")
+    numbers = [np.flatnonzero(frames.has_content) for frames in splits]
+    contents = np.concatenate([frames.contents[its] for frames, its in zip(splits, numbers, strict=True)])
+    check = Check(splits[0].layout.dataset, "", "same content", len(contents))
+    _, first, which = np.unique(contents, return_index=True, return_inverse=True)
+    before = first[which]
+
+    def names(rows: Int64[np.ndarray, " n"]) -> Iterator[PurePosixPath]:
+        start = 0
+        for frames, its in zip(splits, numbers, strict=True):
+            mine = rows[(rows >= start) & (rows < start + len(its))] - start
+            yield from (PurePosixPath(frames.split, name) for name in frames.names(its[mine]))
+            start += len(its)
+
+    again = np.flatnonzero(before != np.arange(len(before)))
+    both = np.union1d(again, before[again])
+    places = np.fromiter((hash((name.parent.parent, name.name)) for name in names(both)), np.int64)
+    own, other = (places[np.searchsorted(both, rows)] for rows in (again, before[again]))
+    wrong = again[own != other]
+    both = np.union1d(wrong, before[wrong])
+    shown = dict(zip(both.tolist(), names(both), strict=True))
+    pairs = zip(wrong.tolist(), before[wrong].tolist(), strict=True)
+    check.faults = [f"{shown[row]}: the same bytes as {shown[earlier]}" for row, earlier in pairs]
     return check
 
 
 def check_leaks(splits: Sequence[SplitFrames]) -> Check:
     """No clip may be in both splits."""
-    clips = [{item.clip for item in frames.items} for frames in splits]
+    clips = [set(frames.read.clips) for frames in splits]
     both = sorted(set.intersection(*clips)) if len(clips) > 1 else []
     faults = [f"clip {clip!r} is in the train and in the val annotations" for clip in both]
     return Check(splits[0].layout.dataset, "", "clips in train and val", len(set().union(*clips)), faults)
@@ -67,12 +75,12 @@ def check_features(frames: SplitFrames, root: Path, width: int | None, workers: 
             fault(read_text_feature, text, width),
         )
 
-    found = list(spread(look, frames.items, workers, f"{dataset} {split} features"))
-    by_kind = zip(*found, strict=True) if found else ((), ())
-    return [
-        frames.check(name, len(found), filter(None, faults))
-        for name, faults in zip(("image features", "text features"), by_kind, strict=True)
-    ]
+    count = len(frames.items)
+    checks = [frames.check(name, count) for name in ("image features", "text features")]
+    for found in spread(look, frames.items, count, workers, f"{dataset} {split} features"):
+        for check, told in zip(checks, found, strict=True):
+            check.faults += filter(None, [told])
+    return checks
 
 
 def fault(read: Callable[..., object], path: Path, width: int | None) -> str | None:

@@ -67,14 +67,15 @@ def splits_of(layout: Layout) -> list[Split]:
 def check_dataset(layout: Layout, options: ValidateOptions, report: Report) -> None:
     """Adds the checks of one data set to a report."""
     read = {split: read_annotations(layout, split) for split in splits_of(layout)}
-    clips, metadata = read_metadata_of(layout, {item.clip for items, _ in read.values() for item in items})
-    if options.fix and "val" in read and not read["val"][1].faults:
-        report.repaired += copy_targets(layout, read["val"][0]) + move_extras(layout, read["val"][0])
-    splits = [SplitFrames(layout, split, items, options.workers) for split, (items, _) in read.items()]
-    checks: list[Check] = [*(check for _, check in read.values()), metadata]
+    clips, metadata = read_metadata_of(layout, {clip for each in read.values() for clip in each.clips})
+    if options.fix and "val" in read and not read["val"].check.faults:
+        items = read["val"].items
+        report.repaired += copy_targets(layout, items) + move_extras(layout, items)
+    splits = [SplitFrames(layout, split, each, options.workers) for split, each in read.items()]
+    checks: list[Check] = [*(each.check for each in read.values()), metadata]
     for frames in splits:
         checks += check_frames(frames, clips, options.height)
         if options.features:
             checks += check_features(frames, options.features, options.width, options.workers)
-    train = read.get("train", ([], None))[0]
-    report.checks += [*checks, check_contents(splits), check_leaks(splits), check_curation(layout, train)]
+    curation = check_curation(layout, read.get("train"))
+    report.checks += [*checks, check_contents(splits), check_leaks(splits), curation]

@@ -15,8 +15,8 @@ from jaxtyping import Bool, Int64
 from egogen.annotations import Item
 from egogen.blocks import in_blocks
 from egogen.errors import UserError
-from egogen.files import atomic_open
 from egogen.journal import Journal, Key, Row
+from egogen.json_stream import write_members
 
 PUBLISHED = ("original action", "action", "description")
 COLUMNS = 3  # of a description in memory: hashes of its key and of what it is for, its place in the file
@@ -85,18 +85,10 @@ class Descriptions(Journal):
             UserError: an action has no description.
         """
         parts = (
-            f"    {quoted(clip)}: {{\n" + ",\n".join(entry(item.id, row) for item, row in rows) + "\n    }"
+            f"\n    {quoted(clip)}: {{\n" + ",\n".join(entry(item.id, row) for item, row in rows) + "\n    }"
             for clip, rows in groupby(self.published(items), key=lambda pair: pair[0].clip)
         )
-        with atomic_open(path) as file:
-            first = next(parts, None)
-            if first is None:
-                file.write(b"{}\n")
-                return
-            file.write(f"{{\n{first}".encode())
-            for part in parts:
-                file.write(f",\n{part}".encode())
-            file.write(b"\n}\n")
+        write_members(path, parts)
 
     def published(self, items: Sequence[Item]) -> Iterator[tuple[Item, dict[str, str]]]:
         """The published texts of actions, read from disk one after the other."""

@@ -29,7 +29,8 @@ from llava.checkpoints.tokenizer import load_tokenizer
 from llava.describing.decode import Sampling
 from llava.describing.describe_options import DescribeOptions
 from llava.describing.given_seeds import read_seeds
-from llava.describing.given_texts import ActionKey, check_texts, read_texts
+from llava.describing.given_texts import check_texts, read_texts
+from llava.describing.kept_texts import KeptTexts
 from llava.model import Checkpoint, fast_dtype, pick_device, read_checkpoint
 from llava.question.labels import action_words, guess_dataset
 from llava.question.prompts import check_length, check_words, is_plain, longest_plain, own_signs
@@ -89,13 +90,17 @@ class DescribingJob:
         return read_checkpoint(self.options.model_path, self.options.vision_tower)
 
     @cached_property
-    def given(self) -> Mapping[ActionKey, str] | None:
-        """The texts that are to be followed, by clip and action id; None where they are to be written."""
+    def given(self) -> KeptTexts | None:
+        """The texts that are to be followed; None where they are to be written."""
         texts = self.options.texts
         return None if texts is None else read_texts(texts, self.everything, self.options.action_label)
 
+    def texts(self, items: Sequence[Item]) -> list[str] | None:
+        """Those of some actions."""
+        return None if self.given is None else [*self.given.texts(self.given.find(items))]
+
     @cached_property
-    def given_seeds(self) -> Mapping[ActionKey, int] | None:
+    def given_seeds(self) -> Mapping[tuple[str, str], int] | None:
         """The seeds of the actions' draws, where they are given."""
         return None if self.options.seeds is None else read_seeds(self.options.seeds, self.everything)
 

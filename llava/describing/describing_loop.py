@@ -9,11 +9,13 @@ from functools import partial
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from PIL import Image
 from transformers import PreTrainedTokenizerBase
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from egogen.annotations import Item
+from egogen.blocks import in_blocks
 from egogen.errors import UserError
 from egogen.files import clean_parts
 from egogen.frames import check_frames
@@ -145,8 +147,7 @@ def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver
     asked = np.fromiter(
         (len(prompt_ids(job.options.query, job.words(item), tokenizer)) for item in todo), np.int64
     )
-    texts = None if job.given is None else [job.given[item.clip, item.id] for item in todo]
-    written = np.array(0 if texts is None else text_lengths(job, todo, texts, tokenizer))
+    written = np.array(0 if job.given is None else text_lengths(job, todo, tokenizer))
     size = job.options.batch_size or fitting_batch_size(model, int(asked.max()), job.sampling)
     log.info("batch size: %d", size)
     # What is read of nearly equal length goes together, so that little is padded.
@@ -169,7 +170,7 @@ def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver
                     seeds=[job.seed(item) for item in items],
                     query=job.options.query,
                     sampling=job.sampling,
-                    texts=None if texts is None else [texts[place] for place in batch],
+                    texts=job.texts(items),
                 )
             except torch.OutOfMemoryError:
                 if size == 1:
@@ -193,21 +194,23 @@ def describe_all(job: DescribingJob, todo: Sequence[Item], loaded: Loaded, saver
 
 
 def text_lengths(
-    job: DescribingJob, todo: Sequence[Item], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
-) -> list[int]:
+    job: DescribingJob, todo: Sequence[Item], tokenizer: PreTrainedTokenizerBase
+) -> Int64[np.ndarray, " n"]:
     """Tokens that are read of each given text; says how many are cut."""
     query, most = job.options.query, job.sampling.max_new_tokens
-    counts = [
+    lengths = (
         len(answer_ids(query, job.words(item), text, tokenizer))
-        for item, text in zip(todo, texts, strict=True)
-    ]
-    log.info("%d texts are given; nothing is generated", len(texts))
-    if cut := sum(count > most for count in counts):
+        for block in in_blocks(todo)
+        for item, text in zip(block, job.texts(block) or (), strict=True)
+    )
+    counts = np.fromiter(lengths, np.int64)
+    log.info("%d texts are given; nothing is generated", len(counts))
+    if cut := int((counts > most).sum()):
         log.warning(
             "%d of %d texts have more than --max-new-tokens %d tokens (end mark included); what is behind "
-            "has no features", cut, len(texts), most,
+            "has no features", cut, len(counts), most,
         )  # fmt: skip
-    return [min(count, most) for count in counts]
+    return np.minimum(counts, most)
 
 
 def fitting_batch_size(model: Llava, prompt_length: int, sampling: Sampling) -> int:

@@ -6,9 +6,9 @@ clip -> action id -> text, where the text may stand under `description` as `llav
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,8 +17,7 @@ from egogen.errors import UserError, shorten
 from egogen.files import read_json
 from egogen.layout import DESCRIPTION_KEY
 from egogen.reserved import text_fault
-
-ActionKey = tuple[str, str]  # clip and action id
+from llava.describing.kept_texts import Entry, GivenText, KeptTexts
 
 
 class WrittenText(BaseModel):
@@ -30,14 +29,7 @@ class WrittenText(BaseModel):
     description: str
 
 
-class GivenText(NamedTuple):
-    """A text, and the label that it was written for, where the file says."""
-
-    text: str
-    label: str | None
-
-
-def read_texts(path: Path, items: Sequence[Item], labels: Path) -> dict[ActionKey, str]:
+def read_texts(path: Path, items: Sequence[Item], labels: Path) -> KeptTexts:
     """Reads a text for each action; outer spaces go, as they do of what stage 1 writes.
 
     Args:
@@ -48,69 +40,74 @@ def read_texts(path: Path, items: Sequence[Item], labels: Path) -> dict[ActionKe
     Raises:
         UserError: the file is of neither form, or its actions or their labels are not those of the items.
     """
-    given = {
-        (clip, action): read_entry(entry, f"{path}: {place((clip, action))}")
-        for clip, actions in check_object(read_json(path), f"{path}", "clips by clip_id").items()
-        for action, entry in check_object(actions, f"{path}: clip {clip!r}", "texts by action_id").items()
-    }
-    wanted = {(item.clip, item.id): item.action.action for item in items}
-    if missing := [key for key in wanted if key not in given]:
+    given = KeptTexts(read_entry, "texts by action_id")
+    try:
+        given.add(path)
+    except UserError:
+        read_json(path)  # what is wrong with all of it comes first
+        raise
+    unlike = given.compare(items)
+    if len(unlike.missing):
+        item = items[int(unlike.missing[0])]
         raise UserError(
-            f"{path}: {len(missing)} of {len(wanted)} actions of {labels} have no text, such as "
-            f"{place(missing[0])}; write them, or leave these actions out of {labels}"
+            f"{path}: {len(unlike.missing)} of {len(items)} actions of {labels} have no text, such as "
+            f"{place(item.clip, item.id)}; write them, or leave these actions out of {labels}"
         )
-    for key, one in given.items():
-        if key not in wanted:
-            raise UserError(f"{path}: {place(key)} is not in {labels}; is this its file?")
-        if one.label not in (None, wanted[key]):
-            raise UserError(
-                f"{path}: {place(key)} is a text for the label {shorten(one.label)}, {labels} says "
-                f"{shorten(wanted[key])}"
-            )
-    return {key: one.text.strip() for key, one in given.items()}
+    if unlike.strange is not None:
+        _, one = given.entry(unlike.strange)
+        where = f"{path}: {place(one.clip, one.id)}"
+        if unlike.row is None:
+            raise UserError(f"{where} is not in {labels}; is this its file?")
+        raise UserError(
+            f"{where} is a text for the label {shorten(read_entry(one, path).label)}, {labels} says "
+            f"{shorten(items[unlike.row].action.action)}"
+        )
+    return given
 
 
-def read_entry(entry: object, where: str) -> GivenText:
-    """The text of one action.
+def read_entry(given: Entry, path: Path) -> GivenText:
+    """The text of one action, without outer spaces.
 
     Raises:
         UserError: it has none; says which forms there are.
     """
+    entry, where = given.value, f"{path}: {place(given.clip, given.id)}"
     if isinstance(entry, str):
-        return GivenText(entry, None)
+        return GivenText(entry.strip(), None)
     found = check_object(entry, where, f"a text, or an object with 'description' or {DESCRIPTION_KEY!r}")
     if "image_0" not in found:
         written = validate(WrittenText, found, where)
-        return GivenText(written.description, written.original_action)
+        return GivenText(written.description.strip(), written.original_action)
     action = Action.read(found, where)
     if action.llava_forecast_finetune is None:
         raise UserError(
             f"{where}: the field {DESCRIPTION_KEY!r} is missing; python -m llava.merge writes it, or give "
             "clip -> action id -> text"
         )
-    return GivenText(action.llava_forecast_finetune, action.action)
+    return GivenText(action.llava_forecast_finetune.strip(), action.action)
 
 
-def check_texts(texts: Mapping[ActionKey, str], signs: Sequence[str], path: Path) -> None:
+def check_texts(texts: KeptTexts, signs: Sequence[str], path: Path) -> None:
     """Checks that each text can be an answer.
 
     Args:
-        texts: by clip and action id.
+        texts: of all actions.
         signs: of the tokenizer (`llava.question.prompts.own_signs`).
         path: the file that they are from, for messages.
 
     Raises:
         UserError: one is blank or holds signs of the model; says how many.
     """
-    faults = [
-        f"{place(key)}, text {shorten(text)}: {fault}"
-        for key, text in texts.items()
-        if (fault := text_fault(text, signs))
-    ]
-    if faults:
-        raise UserError(f"{path}: {faults[0]} ({len(faults)} of {len(texts)} texts are so); mend them")
+    first, count = "", 0
+    for entry in chain.from_iterable(file.items for file in texts.files):
+        text = read_entry(entry, path).text
+        if fault := text_fault(text, signs):
+            first = first or f"{place(entry.clip, entry.id)}, text {shorten(text)}: {fault}"
+            count += 1
+    if count:
+        raise UserError(f"{path}: {first} ({count} of {len(texts)} texts are so); mend them")
 
 
-def place(key: ActionKey) -> str:
+def place(clip: str, action: str) -> str:
     """An action in words."""
-    return f"clip {key[0]!r} action {key[1]!r}"
+    return f"clip {clip!r} action {action!r}"

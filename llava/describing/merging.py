@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from egogen.annotations import Annotations, check_object, validate
+from egogen.annotations import Annotations, validate
 from egogen.errors import UserError
 from egogen.files import read_json
 from egogen.manifest import NAME
 from egogen.walks import shown
-
-Described = dict[tuple[str, str], tuple["DescribedAction", Path]]  # by clip and action, with their shard
+from llava.describing.kept_texts import Entry, GivenText, KeptTexts
 
 
 class DescribedAction(BaseModel):
@@ -53,44 +53,81 @@ def shard_files(folder: Path) -> list[Path]:
     return files
 
 
-def join(files: Sequence[Path]) -> Described:
+def join(files: Sequence[Path]) -> KeptTexts:
     """Joins shards.
 
     Raises:
         UserError: one is not of the form clip -> action id -> texts, or an action occurs in two of them.
     """
-    joined: Described = {}
+    joined = KeptTexts(read_entry, "actions by action_id", large=-1)
     for path in files:
-        for clip, actions in check_object(read_json(path), f"{path}", "clips by clip_id").items():
-            where = f"{path}: clip {clip!r}"
-            for action, entry in check_object(actions, where, "actions by action_id").items():
-                if (clip, action) in joined:
-                    other = joined[clip, action][1].name
-                    raise UserError(f"{where} action {action!r} is in {other} as well")
-                joined[clip, action] = (validate(DescribedAction, entry, f"{where}, action {action!r}"), path)
+        before = len(joined)
+        try:
+            joined.add(path)
+        except UserError:
+            check_once(joined, before)
+            read_json(path)  # what is wrong with all of it comes first
+            check_once(joined, len(joined))
+            raise
+        if (store := joined.files[-1].store) is not None:
+            store.file.close()  # there may be thousands
+    check_once(joined, len(joined))
     return joined
 
 
-def merge(edits: Annotations, described: Described, folder: Path) -> Annotations:
-    """Puts the descriptions into the annotations.
+def read_entry(entry: Entry, path: Path) -> GivenText:
+    """The description of an action, and its label.
+
+    Raises:
+        UserError: it has none.
+    """
+    value = entry.value
+    if type(value) is dict:  # as nearly all are, which need no closer look
+        label, text = value.get("original action"), value.get("description")
+        if type(label) is type(text) is str:
+            return GivenText(text, label)
+    made = validate(DescribedAction, value, f"{path}: clip {entry.clip!r}, action {entry.id!r}")
+    return GivenText(made.description, made.original_action)
+
+
+def check_once(joined: KeptTexts, count: int) -> None:
+    """Checks that no action is in two shards.
+
+    Args:
+        joined: the shards so far.
+        count: how many descriptions to look at, from the first on.
+
+    Raises:
+        UserError: names the first that is.
+    """
+    keys = np.array(joined.keys[:count], np.int64)
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    again = np.flatnonzero(first[which] != np.arange(count))
+    if len(again):
+        (other, _), (path, entry) = (joined.entry(int(place)) for place in (first[which[again[0]]], again[0]))
+        raise UserError(f"{path}: clip {entry.clip!r} action {entry.id!r} is in {other.name} as well")
+
+
+def merge(edits: Annotations, described: KeptTexts, folder: Path) -> Iterator[str]:
+    """The descriptions of all actions of the annotations, in their order.
 
     Raises:
         UserError: an action has no description, a description has no action, or the labels differ.
     """
-    labels = {(item.clip, item.id): item.action.action for item in edits}
-    gaps = [key for key in labels if key not in described]
-    if gaps:
-        clip, action = gaps[0]
+    unlike = described.compare(edits.items)
+    if len(unlike.missing):
+        item = edits.items[int(unlike.missing[0])]
         raise UserError(
-            f"{folder}: {len(gaps)} of {len(labels)} actions of {edits.source} have no description, such as "
-            f"clip {clip!r} action {action!r}; describe them first"
+            f"{folder}: {len(unlike.missing)} of {len(edits)} actions of {edits.source} have no description, "
+            f"such as clip {item.clip!r} action {item.id!r}; describe them first"
         )
-    for key, (entry, path) in described.items():
-        if key not in labels:
-            raise UserError(f"{path}: clip {key[0]!r} action {key[1]!r} is not in {edits.source}")
-        if entry.original_action != labels[key]:
-            raise UserError(
-                f"{path}: clip {key[0]!r} action {key[1]!r} was described as {entry.original_action!r}, "
-                f"{edits.source} says {labels[key]!r}"
-            )
-    return edits.with_texts({key: entry.description for key, (entry, _) in described.items()})
+    if unlike.strange is not None:
+        path, entry = described.entry(unlike.strange)
+        if unlike.row is None:
+            raise UserError(f"{path}: clip {entry.clip!r} action {entry.id!r} is not in {edits.source}")
+        label, known = read_entry(entry, path).label, edits.items[unlike.row].action.action
+        raise UserError(
+            f"{path}: clip {entry.clip!r} action {entry.id!r} was described as {label!r}, "
+            f"{edits.source} says {known!r}"
+        )
+    return described.texts(unlike.places)

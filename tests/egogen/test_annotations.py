@@ -65,15 +65,18 @@ def test_text_of_any_key(key: str) -> None:
     assert action.text("validate") is None
 
 
-def test_with_texts_leaves_the_rest_alone() -> None:
-    before = Annotations({"c": {"a": entry(**{DESCRIPTION_KEY: "old", "z": 1}), "b": ENTRY}}, SOURCE)
-    after = before.with_texts({("c", "a"): "new"})
-    assert list(after.raw["c"]["a"].items()) == list(entry(**{DESCRIPTION_KEY: "new", "z": 1}).items())
-    assert after.raw["c"]["b"] == ENTRY
+def test_new_texts_leave_the_rest_alone(tmp_path: Path) -> None:
+    raw = {"n": {}, "c": {"a": entry(**{DESCRIPTION_KEY: "old", "z": 1}), "b": ENTRY}, "\u00e9": {"a": ENTRY}}
+    before = Annotations(raw, SOURCE)
+    before.write(tmp_path / "same.json")
+    assert (tmp_path / "same.json").read_text() == f"{json.dumps(raw, indent=4)}\n"
+    before.write(tmp_path / "new.json", ["new", None, "he \u00e9"])
+    raw["c"]["a"] = entry(**{DESCRIPTION_KEY: "new", "z": 1})
+    raw["\u00e9"]["a"] = {**ENTRY, DESCRIPTION_KEY: "he \u00e9"}
+    assert (tmp_path / "new.json").read_text() == f"{json.dumps(raw, indent=4)}\n"
     assert before.raw["c"]["a"][DESCRIPTION_KEY] == "old"
-    assert (
-        after.with_texts({("c", "b"): "caption"}, key="caption").items[1].action.text("caption") == "caption"
-    )
+    Annotations({}, SOURCE).write(tmp_path / "none.json")
+    assert (tmp_path / "none.json").read_text() == "{}\n"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from egogen.annotations import Annotations
-from egogen.layout import DESCRIPTION_KEY, FOLDERS, Layout
+from egogen.layout import FOLDERS, Layout
 from egogen.toy.world import write_world
 from ldm.checkpoints.published_names import EMA_DECAY, EMA_UPDATES, ema_name
 from ldm.checkpoints.writing import published_state
@@ -56,8 +57,7 @@ def publish_data(hub: Hub, folder: Path, val: int) -> None:
     write_world(folder, 1, val, size=256, workers=1)
     egogen = folder / "EgoGen"
     for path in egogen.glob("*_val.json"):
-        found = Annotations.read(path)
-        found.with_texts({(item.clip, item.id): TEXT for item in found}, DESCRIPTION_KEY).write(path)
+        Annotations.read(path).write(path, repeat(TEXT))
     names = [path for data in FOLDERS.values() for path in sorted((egogen / data).rglob("*.jpg"))]
     frames = {path.relative_to(folder).as_posix(): path.read_bytes() for path in names}
     *first, last = split_archive(frames, sum(map(len, frames.values())) // 3)

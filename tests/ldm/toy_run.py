@@ -10,7 +10,7 @@ import torch
 
 from egogen.annotations import Annotations
 from egogen.features import write_feature
-from egogen.layout import DESCRIPTION_KEY, Layout, feature_path, features_root
+from egogen.layout import Layout, feature_path, features_root
 from egogen.toy.world import write_world
 from ldm.checkpoints.writing import published_state, write
 from ldm.networks.architecture import build
@@ -94,8 +94,8 @@ def make_run(root: Path, shape: Architecture = SHAPE) -> Run:
             for kind, tokens in (("llava_image", 256), ("llava_text", 9)):
                 folder = features_root(run.features, "ego4d", split, kind)
                 write_feature(feature_path(folder, item.action.image_0), rng.normal(size=(tokens, WIDTH)))
-        texts = {(item.clip, item.id): f"the hand does {item.action.action}" for item in annotations}
-        annotations.with_texts(texts, DESCRIPTION_KEY).write(run.annotations(split))
+        texts = (f"the hand does {item.action.action}" for item in annotations)
+        annotations.write(run.annotations(split), texts)
     torch.manual_seed(0)
     shape = replace(shape, unet=replace(shape.unet, in_channels=4))
     write(run.start, published_state(build(shape, conditioner=False), shape), shape)

@@ -72,7 +72,7 @@ def install(source: Path, root: Path) -> None:
     for table in Progress(tables, unit="file"):
         unpack_table(table, root)
     for layout in (Layout(root, dataset) for dataset in FOLDERS):
-        for line in copy_targets(layout, read_annotations(layout, "val")[0]):
+        for line in copy_targets(layout, read_annotations(layout, "val").items):
             log.info("%s", line)
 
 

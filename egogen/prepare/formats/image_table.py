@@ -35,9 +35,7 @@ ROWS = 256
 
 def prepare(options: FolderOptions) -> None:
     """Reads the table, then copies and scales."""
-    found = list(read_rows(options.pairs))
-    rows = share_out(options.pairs, [row for _, row in found], options.val_share)
-    plan = make_plan(options.pairs, [place for place, _ in found], rows, options.split)
+    plan = read_plan(options)
     splits: list[Split] = [
         split for split in get_args(Split) if any(pair.split == split for pair in plan.pairs)
     ]
@@ -51,6 +49,13 @@ def prepare(options: FolderOptions) -> None:
             "split, or --val-share 0.1",
             options.pairs,
         )
+
+
+def read_plan(options: FolderOptions) -> PairPlan:
+    """The plan of the table; its rows go."""
+    found = list(read_rows(options.pairs))
+    rows = share_out(options.pairs, [row for _, row in found], options.val_share)
+    return make_plan(options.pairs, [place for place, _ in found], rows, options.split)
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
