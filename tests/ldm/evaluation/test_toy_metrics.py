@@ -192,8 +192,8 @@ def test_the_classifier_by_hand() -> None:
         weight, bias, scale, shift = (
             state[f"body.{3 * layer + more}.{name}"] for more in (0, 1) for name in ("weight", "bias")
         )
+        assert weight.shape == (width, x.shape[1], 3, 3)
         x = functional.conv2d(x, weight, bias, stride=2, padding=1)
-        assert x.shape[1] == width
         grouped = x.view(2, 8, -1)
         mean, variance = grouped.mean(-1, keepdim=True), grouped.var(-1, keepdim=True, correction=0)
         x = ((grouped - mean) / (variance + 1e-5).sqrt()).view(x.shape)
