@@ -199,6 +199,7 @@ class ClipFile(Generic[Each]):
                 self.streamed = streamed
                 done += 1
                 yield streamed.key, streamed.value
+            self.streamed = None  # with the text that it was read from
         except UnusualJsonError:  # read it as a whole, which says what is wrong
             if self.store is not None:
                 reopen(self.path, self.store.file.facts)  # no other file by now
@@ -316,16 +317,17 @@ class Annotations:
             f"give {other}, or the file of {dataset}"
         )
 
-    def write(self, path: Path, texts: Iterable[str | None] = repeat(None)) -> None:
+    def write(self, path: Path, texts: Iterable[str | None] | None = None) -> None:
         """Writes the annotations atomically, clip by clip; nothing that was read is lost or reordered.
 
         Args:
             path: the file.
             texts: for each action, in order, what stage 1 wrote about it; None leaves what it has.
         """
+        given = repeat(None, len(self.items)) if texts is None else texts
         entries = (
             (item.id, item.action.entry if text is None else {**item.action.entry, DESCRIPTION_KEY: text})
-            for item, text in zip(self.items, texts)  # noqa: B905 - of no texts there is no end
+            for item, text in zip(self.items, given, strict=True)
         )
         clips = zip(self.clips, self.counts, strict=True)
         write_members(path, (member(clip, dict(islice(entries, count))) for clip, count in clips))

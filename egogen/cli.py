@@ -169,7 +169,7 @@ def path(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{error}") from None
 
 
-def report(ending: str) -> Callable[[str], Path]:
+def report_file(ending: str) -> Callable[[str], Path]:
     """What reads a flag's file for a report: no file of another kind is lost to it."""
 
     def read(text: str) -> Path:

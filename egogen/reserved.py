@@ -17,6 +17,7 @@ OF_LLAVA = (
     IMAGE_TAG, "<im_start>", "<im_end>", "<im_patch>",
 )  # fmt: skip
 OF_CLIP = ("<|startoftext|>", "<|endoftext|>")
+TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 INVISIBLE = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs that show nothing
 
 
@@ -38,6 +39,18 @@ def text_fault(text: str, more: Iterable[str] = ()) -> str | None:
 def held_signs(text: str, signs: Iterable[str]) -> list[str]:
     """Those of some signs that a text holds, as they are written, once each."""
     return [sign for sign in dict.fromkeys(signs) if sign in text]
+
+
+def unseen(text: str) -> str | None:
+    """The first sign of a text that changes how it, or a terminal, is shown and is not seen itself; or None.
+
+    These are control characters but for line breaks and tabs, halves of characters, and what turns the
+    direction of writing. Joiners and soft hyphens, which words of several languages need, are none.
+    """
+    for sign in text:
+        if sign in TURNING or (sign not in "\n\t" and unicodedata.category(sign) in ("Cc", "Cs")):
+            return sign
+    return None
 
 
 def is_blank(text: str) -> bool:

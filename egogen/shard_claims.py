@@ -33,6 +33,7 @@ from egogen.disk import no_room
 from egogen.errors import UserError, reason
 from egogen.files import is_running, read_json, regular, write_json
 from egogen.locks import HeldError, hold
+from egogen.reserved import unseen
 from egogen.shards import MOST_SHARDS, Shard
 from egogen.told_command import told_command
 
@@ -53,7 +54,7 @@ class Work:
     """What a process tells of the shard that it works on.
 
     `total`: its items. `before`: those that were there when it began. `done`: those that are there now.
-    `lost`: who has taken it over.
+    `lost`: who has taken it over. `unnoted`: its end could not be noted.
     """
 
     shard: Shard
@@ -61,6 +62,7 @@ class Work:
     before: int = 0
     done: int = 0
     lost: str = ""
+    unnoted: bool = False
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     since: str = field(default_factory=lambda: datetime.now().astimezone().isoformat(" ", "seconds"))
     began: float = field(default_factory=time.monotonic)
@@ -202,10 +204,6 @@ class Claims:
         for shard in left:
             try:
                 done = self.attempt(shard, work)
-                if done and not self.is_done(shard):
-                    raise UserError(
-                        f"{self.path(shard, DONE)}: could not be written, though the shard is done"
-                    )
             except UserError as error:
                 failed[shard], done = error, False
                 log.warning("shard %s: %s", shard, error)
@@ -227,6 +225,11 @@ class Claims:
             log.info("%s", error)
             self.busy[shard] = time.monotonic()
             return False
+        if told.lost:  # who has it now makes it, too
+            self.busy[shard] = time.monotonic()
+            return False
+        if told.unnoted:  # or this process would make it for ever
+            raise UserError(f"{self.path(shard, DONE)}: could not be written, though the shard is done")
         return True
 
     @contextmanager
@@ -306,6 +309,7 @@ class Claims:
                 self.path(work.shard, LEFT).unlink(missing_ok=True)
         except (OSError, UserError) as error:  # a full or read-only disk: the shard counts as not done
             log.warning("%s", error)
+            work.unnoted = not self.is_done(work.shard)
         with suppress(OSError):
             self.path(work.shard, CLAIM).unlink(missing_ok=True)
             if end == LEFT and not work.done and not self.together:
@@ -375,7 +379,7 @@ def parse_note(text: str) -> Note:
 
 def is_line(value: object) -> bool:
     """Whether a value is text that a terminal may be shown."""
-    return isinstance(value, str) and value.isprintable()
+    return isinstance(value, str) and not unseen(value) and "\n" not in value
 
 
 def is_count(value: object) -> bool:

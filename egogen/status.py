@@ -12,6 +12,7 @@ from pathlib import Path
 from egogen import cli
 from egogen.cli import flag
 from egogen.errors import UserError
+from egogen.reserved import unseen
 
 WHOLE, AT_WORK, SILENT, ENDED, FAILED, MISSING = (
     "whole", "at work", "silent", "ended", "failed", "not begun",
@@ -137,7 +138,7 @@ def to_finish(left: Sequence[ShardStatus], count: int, command: object) -> list[
     free = [each.number for each in left if each.state not in (AT_WORK, SILENT)]
     if not free:
         return ["other processes work on all that is left"]
-    if not "".join(command).isprintable():
+    if unseen("".join(command)):
         return ["to finish: the command that .shards/plan.json has; it holds signs that are not shown here"]
     words = without_shard(command)
     plain = shlex.join(["python", *words])

@@ -73,7 +73,7 @@ def guide(
 FULL, IMAGE_ONLY, NULL = range(3)
 
 
-END = 1 + 1e-6  # schedulers round their levels in different ways
+ROUNDING = 1 + 1e-6  # schedulers round their levels in different ways
 
 
 class Interval(NamedTuple):
@@ -89,7 +89,7 @@ class Interval(NamedTuple):
 
     def holds(self, sigma: float) -> bool:
         """Whether a noise level lies in it; one that is an end, to the rounding of 32 bits, is that end."""
-        return self.low * END < sigma <= self.high * END
+        return self.low * ROUNDING < sigma <= self.high * ROUNDING
 
 
 ALWAYS = Interval()

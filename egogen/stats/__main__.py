@@ -23,7 +23,7 @@ class StatsOptions:
 
     root: Path = flag("the folder that holds EgoGen/", positional=True, type=Path, metavar="ROOT")
     dataset: str | None = flag("one data set; else those that are there", choices=list(FOLDERS))
-    out: Path | None = flag("write a page with examples", type=cli.report(".html"), metavar="FILE.html")
+    out: Path | None = flag("write a page with examples", type=cli.report_file(".html"), metavar="FILE.html")
     examples: int = flag("of each split on the page", type=int, default=12)
     top: int = flag("how many verbs, nouns and sizes to show", type=int, default=12)
     workers: int = flag("threads", type=cli.workers, default=lambda: os.cpu_count() or 1)

@@ -61,7 +61,11 @@ def read_annotations(layout: Layout, split: Split) -> SplitItems:
                 where = f"{path.name}: clip {clip!r}"
                 with check.noting():
                     entries = check_object(actions, where, "actions by action_id")
-                    file.keep(clip, [make_any(clip, *each) for each in entries.items()])
+                    # Of a large file nothing is kept but where they lie.
+                    items = (
+                        [] if file.store is not None else [make_any(clip, *each) for each in entries.items()]
+                    )
+                    file.keep(clip, items)
                     sound += bytes(read_action(clip, *each, where, found) for each in entries.items())
         if not check.items and not check.faults:
             raise UserError(f"{path.name}: holds no action")

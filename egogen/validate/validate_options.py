@@ -26,7 +26,7 @@ class ValidateOptions:
     width: int | None = flag("d of the features; else that of the first one", type=int)
     height: int | None = flag("of all frames, in pixels; else the most frequent one", type=int)
     workers: int = flag("threads", type=cli.workers, default=lambda: os.cpu_count() or 1)
-    json: Path | None = flag("write the result there too", type=cli.report(".json"), metavar="FILE.json")
+    json: Path | None = flag("write the result there too", type=cli.report_file(".json"), metavar="FILE.json")
     fix: bool = flag(
         "first make val_gt_for_metric equal to the val targets and delete unfinished .part files; "
         "frames, annotations and features are never changed",

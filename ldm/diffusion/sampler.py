@@ -135,11 +135,11 @@ def make_scheduler(name: str = PUBLISHED) -> SchedulerMixin:
     if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
         allowed = ", ".join([PUBLISHED, *NAMES])
         raise UserError(f"scheduler {shorten(name)}: allowed are {allowed} and diffusers' scheduler classes")
-    more = [*signature(getattr(found, "step", found)).parameters.values()][
-        4:
-    ]  # behind itself, the prediction, t and latents
-    asked = [
-        each.name for each in more if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
+    taken = list(signature(getattr(found, "step", found)).parameters.values())
+    asked = [  # behind itself, the prediction, t and latents
+        each.name
+        for each in taken[4:]
+        if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
     ]
     if asked:
         raise UserError(

@@ -142,6 +142,8 @@ def measure(
 ) -> dict[str, Result]:
     """Computes metrics over pairs; what is in the stores of a memory is not computed again.
 
+    Values of single frames are mappings that stand on arrays, and no dictionaries.
+
     Raises:
         UserError: a metric lacks what it needs; before the first batch is read.
     """

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from egogen.errors import UserError, shorten
-from egogen.reserved import is_blank
+from egogen.reserved import is_blank, unseen
 from egogen.seeds import MOST_SEED
 from ldm.sampling.edit_options import EditOptions
 
@@ -49,8 +49,8 @@ class FrameSettings(BaseModel):
     @classmethod
     def is_shown(cls, text: str | None) -> str | None:
         """Refuses signs that nobody sees: they would be in the command that is offered."""
-        if text and not " ".join(text.split()).isprintable():
-            raise ValueError("it holds signs that are not shown, such as control characters; take them out")
+        if text and (sign := unseen(text)):
+            raise ValueError(f"it holds U+{ord(sign):04X}, a sign that is not shown; take it out")
         return text
 
     @field_validator("action")

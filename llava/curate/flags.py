@@ -69,7 +69,7 @@ class CurationOptions:
         "folder of all answers ever paid for", type=Path, default=lambda: run_root() / "curation"
     )
     dry_run: bool = flag("tell the numbers of requests and tokens and the cost; stop", action="store_true")
-    sheet: Path | None = flag("page to read a sample by", type=cli.report(".html"), metavar="FILE.html")
+    sheet: Path | None = flag("page to read a sample by", type=cli.report_file(".html"), metavar="FILE.html")
     sheet_size: int = flag("actions on the page", type=number(int, 1), default=48)
     model: str | None = flag("name of a model behind an OpenAI-compatible endpoint", either=True)
     local: Path | None = flag(

@@ -276,11 +276,11 @@ class Paths:
 
 
 def test_a_report_is_never_written_over_other_files() -> None:
-    assert cli.report(".html")("a/B.HTML") == Path("a/B.HTML")
+    assert cli.report_file(".html")("a/B.HTML") == Path("a/B.HTML")
     with pytest.raises(
         argparse.ArgumentTypeError, match=r"found 'ego4d_val\.json', expected .* ends in \.html"
     ):
-        cli.report(".html")("ego4d_val.json")
+        cli.report_file(".html")("ego4d_val.json")
 
 
 def test_a_home_folder_is_expanded_in_every_path(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from egogen.reserved import OF_CLIP, OF_LLAVA, is_blank, text_fault
+from egogen.reserved import OF_CLIP, OF_LLAVA, is_blank, text_fault, unseen
 
 
 @pytest.mark.parametrize("sign", OF_LLAVA)
@@ -51,3 +51,16 @@ def test_half_characters_are_refused() -> None:
 
 def test_signs_of_clip_are_no_signs_of_llava() -> None:
     assert not set(OF_CLIP) & set(OF_LLAVA)
+
+
+@pytest.mark.parametrize(
+    ("text", "sign"),
+    [
+        ("open the box\n\tnow", None), ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", None),
+        ("\U0001f469\u200d\U0001f373 a\u00a0b", None), ("a\x1b[2J", "\x1b"), ("a\rb", "\r"),
+        ("a \u202e b", "\u202e"),
+        ("\ud800", "\ud800"), ("a\0", "\0"),
+    ],
+)  # fmt: skip
+def test_what_changes_how_a_text_is_shown(text: str, sign: str | None) -> None:
+    assert unseen(text) == sign

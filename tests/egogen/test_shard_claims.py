@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -126,6 +127,21 @@ def test_a_shard_whose_end_cannot_be_noted_is_made_once(
     with pytest.raises(UserError, match=r"1_of_1\.done: could not be written, though the shard is done"):
         Claims(tmp_path, 1, together=True).take(lambda told: rounds.append(told.shard))
     assert len(rounds) == 1
+
+
+def test_a_shard_that_was_lost_is_no_failure(tmp_path: Path) -> None:
+    """Who has taken it over makes it; this process waits for that."""
+    done = tmp_path / FOLDER / f"1_of_1{DONE}"
+
+    def work(told: Work) -> None:
+        told.lost = "process 1 on node7"
+        (tmp_path / FOLDER / f"1_of_1{CLAIM}").unlink()
+        timer.start()
+
+    timer = threading.Timer(0.3, lambda: done.write_text("{}"))
+    Claims(tmp_path, 1, together=True, stale=0.8).take(work)
+    timer.join()
+    assert done.read_text() == "{}"
 
 
 @pytest.mark.parametrize("clock", [-1e6, 1e6])

@@ -20,7 +20,7 @@ from egogen.validate.text_checks import read_annotations
 from egogen.validate.validate_options import ValidateOptions
 from egogen.validate.whole import validate
 
-CLIPS = 12
+CLIPS = 8
 A_CLIP = 50  # actions, whose frames are in one folder
 NO_ACTIONS: list[object] = [None, 5, "}", [], {"}": {"}": "}"}}, {"image_0": "../x.jpg"}]
 

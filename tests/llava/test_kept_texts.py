@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from unittest import mock
 
 import pytest
 
-from egogen import json_stream, stored_items
 from egogen.annotations import Annotations
 from egogen.errors import UserError
 from llava.describing.given_texts import read_texts
@@ -126,39 +124,3 @@ def test_texts_that_are_no_objects(tmp_path: Path) -> None:
     expected = ["}" if key == ("c0", "3") else f"{text(*key)}}}" for key in ((i.clip, i.id) for i in found)]
     assert [*texts.texts(texts.find(found))] == expected
     assert [*texts.texts(texts.find(found)[::-5])] == expected[::-5]
-
-
-def test_a_description_takes_a_small_part_of_the_memory(tmp_path: Path) -> None:
-    found = edits(tmp_path, 100, 100)
-    paths = shards(found, tmp_path, 2)
-    with mock.patch.object(json_stream, "BLOCK", 1 << 16):
-        tracemalloc.start()
-        try:
-            joined = join(paths)
-            assert sum(1 for _ in merge(found, joined, tmp_path)) == 10_000
-            held, most = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-    assert held < 10_000 * 60  # bytes
-    assert len(joined) == 10_000
-    assert most < 10_000 * 1000  # and those that are in memory at a time
-
-
-def test_given_texts_stay_in_a_large_file(tmp_path: Path) -> None:
-    found = edits(tmp_path, 40, 100)
-    (path,) = shards(found, tmp_path, 1)
-
-    def held() -> int:
-        with mock.patch.object(json_stream, "BLOCK", 1 << 16):
-            tracemalloc.start()
-            try:
-                texts = read_texts(path, found.items, found.source)
-                assert len(texts) == 4000
-                return tracemalloc.get_traced_memory()[0]
-            finally:
-                tracemalloc.stop()
-
-    with mock.patch.object(stored_items, "LARGE", path.stat().st_size - 1):
-        assert held() < 4000 * 60
-    with mock.patch.object(stored_items, "LARGE", path.stat().st_size):
-        assert held() > 4000 * 300

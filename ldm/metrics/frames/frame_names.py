@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TypeVar
 
 Value = TypeVar("Value")
+ANY = "surrogatepass"  # files may have names that are no text
 
 
 class FrameNames:
@@ -17,7 +18,7 @@ class FrameNames:
     def __init__(self, names: Iterable[str]) -> None:
         text, self.ends = bytearray(), array("q", [0])
         for name in names:
-            text += name.encode()
+            text += name.encode("utf-8", ANY)
             self.ends.append(len(text))
         self.text = bytes(text)
 
@@ -25,7 +26,7 @@ class FrameNames:
         return len(self.ends) - 1
 
     def __getitem__(self, place: int) -> str:
-        return self.text[self.ends[place] : self.ends[place + 1]].decode()
+        return self.text[self.ends[place] : self.ends[place + 1]].decode("utf-8", ANY)
 
     def __iter__(self) -> Iterator[str]:
         return map(self.__getitem__, range(len(self)))

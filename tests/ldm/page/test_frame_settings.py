@@ -28,8 +28,8 @@ ALONE = Networks(
     ("more", "said"),
     [
         ({"action": " \n"}, "action: got ' \\\\n'; write an action"),
-        ({"action": "open\x1b[2J"}, "action: got .*; it holds signs that are not shown"),
-        ({"description": "a \u202e b"}, "description: got .*; it holds signs that are not shown"),
+        ({"action": "open\x1b[2J"}, "action: got .*; it holds U\\+001B, a sign that is not shown"),
+        ({"description": "a \u202e b"}, "description: got .*; it holds U\\+202E, a sign that is not shown"),
         ({"action": "x" * 301}, "action: got .*at most 300"),
         ({"seed": -1}, "seed: got -1; .*greater than or equal to 0"),
         ({"seed": 2**32}, "seed: got"),
