@@ -139,7 +139,9 @@ def to_finish(left: Sequence[ShardStatus], count: int, command: object) -> list[
     if not free:
         return ["other processes work on all that is left"]
     if unseen("".join(command)):
-        return ["to finish: the command that .shards/plan.json has; it holds signs that are not shown here"]
+        from egogen.shard_claims import FOLDER, PLAN
+
+        return [f"to finish: the command in {FOLDER}/{PLAN}, which holds signs that are not shown here"]
     words = without_shard(command)
     plain = shlex.join(["python", *words])
     environment = cli.environment_of(words)

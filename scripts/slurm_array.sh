@@ -32,7 +32,8 @@ done
 (($# > 1)) || die "no command; $usage"
 count=$1
 shift
-((${#count} <= 6 && count <= 100000)) || die "N is $count, expected at most 100000"
+most=100000 # shards, as in egogen/shards.py
+((${#count} <= ${#most} && count <= most)) || die "N is $count, expected at most $most"
 [[ " $* " != *" --shard"[\ =]* ]] || die "the command has --shard already; this script adds it"
 # What follows a line break would be a line of its own in the script that Slurm reads.
 [[ ${options[*]} != *[$'\n\r']* ]] || die "a line break in an option of sbatch"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from egogen.shards import MOST_SHARDS
 from tests.workbench import ROOT, Workbench
 
 SOURCED = ("env.sh", "steps.sh")
@@ -198,7 +199,7 @@ def test_a_slurm_task_runs_its_shard(tmp_path: Path) -> None:
         (["--env", "llava", "4", "true"], "allowed are vllm and ldm"),
         (["4", "python", "--shard", "1/2"], "has --shard already"),
         (["4", "python", "--shard=1/2"], "has --shard already"),
-        (["100001", "true"], "expected at most 100000"),
+        ([f"{MOST_SHARDS + 1}", "true"], f"expected at most {MOST_SHARDS}"),
         (["99999999999999999999", "true"], "expected at most 100000"),
         (["--array=5-9", "4", "true"], "--array=5-9: expected tasks from 1 to N, which is 4"),
         (["--array=", "4", "true"], "expected tasks from 1 to N"),

@@ -137,11 +137,11 @@ class DrawingOptions:
             "scales_txt": told(self.cfg_text, guidance, 0),
             "scales_img": told(self.cfg_image, guidance, 1),
         }
-        preset = with_given(read_preset(self.preset), scales)
+        preset = with_given(read_preset(self.preset), scales)  # so that no change is told that does not count
         made = with_given(
             adapted(preset, distilled) if distilled and preset.adapt else preset,
             {
-                **scales,
+                **scales,  # as they are asked for, to be refused where they do not fit
                 "scheduler": self.scheduler,
                 "steps": self.steps,
                 "timesteps": self.timesteps,

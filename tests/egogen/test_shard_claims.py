@@ -361,6 +361,16 @@ class TestStatus:
     def test_who_needs_a_gpu(self, words: str, expected: bool) -> None:
         assert status.needs_gpu(words.split()) is expected
 
+    def test_signs_that_a_terminal_obeys_are_not_shown(self, out: Path) -> None:
+        plan = out / FOLDER / "plan.json"
+        plan.write_text(
+            json.dumps({"shards": 6, "command": ["-m", "ldm.sample", "a\x1b[2J", "--shard", "1/6"]})
+        )
+        claim_of(out, Shard(2, 6), total=100, before=20, done=60, seconds=20, host="\x1b[2J")
+        _, told = self.run(out)
+        assert "\x1b" not in told
+        assert "to finish: the command in .shards/plan.json, which holds signs" in told
+
     def test_retry_frees_what_has_ended(self, out: Path) -> None:
         self.run(out, "--retry")
         assert not (out / FOLDER / f"3_of_6{CLAIM}").exists()
